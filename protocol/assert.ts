@@ -1,0 +1,15 @@
+// A broken invariant always stops the replica (spec: GEN-1). Assertions stay on in production.
+
+/** Thrown only for bugs and for more faults than the protocol tolerates, never because of one bad peer. */
+export class InvariantViolation extends Error {
+  override readonly name = 'InvariantViolation';
+}
+
+export function assert(condition: boolean, invariant: string): asserts condition {
+  if (!condition) throw new InvariantViolation(invariant);
+}
+
+/** The arm of a switch that no value can reach; the compiler proves it. */
+export function unreachable(value: never): never {
+  throw new InvariantViolation(`unreachable: ${String(value)}`);
+}

@@ -1,0 +1,166 @@
+// Read this file first. It is the whole contract between a protocol and the world.
+//
+// A core is a pure state machine: `step(inputs, now)` returns a `Ready`, and nothing else happens. It holds no socket, no file, no
+// clock, no randomness and no key. Time, signatures and digests come from outside; the same inputs give the same Readys, bit for
+// bit. That is why one implementation serves the daemon, the simulator, the flight recorder and `synod why`.
+//
+// The caller's duties, in order, for every Ready (daemon/replica.ts is the one caller in production):
+//   1. Send `send` whenever it likes: nothing in it binds this replica.
+//   2. Write `records` in one synced write, and make the guard remember `pledges` (and `lock`) durably.
+//   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input.
+//      Persist before you speak. The core counts its own vote when it comes back, not before.
+//   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change.
+//   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
+//   6. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
+
+import type { Block } from './block.ts';
+import type { SignedBundle } from './bundle.ts';
+import type { Certificate } from './certificate.ts';
+import type { LogRecord } from './log.ts';
+import type { Verified } from './messages.ts';
+import type { Epoch, Hash, Height, Millis, ReplicaId, View } from './types.ts';
+
+/** `Message`: everything replicas of this protocol say. `Pledge`: the part of it that binds the speaker. */
+export interface Core<Message, Pledge> {
+  /**
+   * Takes everything that has arrived, in order, and says what must be done. `now` never runs back between calls.
+   * Throws InvariantViolation on a bug; refuses, with a code in the Ready, whatever a bad peer sent.
+   */
+  step(inputs: readonly Input<Message, Pledge>[], now: Millis): Ready<Message, Pledge>;
+  /** Whether a message is worth the price of checking its signatures; the answer of an overloaded or late peer often is not. */
+  wants(message: Message): boolean;
+  /** The one answer that `synod why`, /readyz, the dashboard and the metrics read. */
+  explain(): Explanation;
+}
+
+export type Input<Message, Pledge> =
+  /** From another replica; signatures and certificates have been checked (verify.ts). */
+  | { readonly type: 'message'; readonly signed: Verified<Message> }
+  /** One of this replica's own pledges: durable, signed, and on its way. */
+  | { readonly type: 'own'; readonly signed: Verified<Pledge> }
+  /** A client's bundle, at this replica's door; well formed, signed and within the limits of the chain (bundle checks). */
+  | { readonly type: 'bundle'; readonly bundle: SignedBundle }
+  /** An authenticated connection to a peer came up: what it may have missed is sent again. */
+  | { readonly type: 'connected'; readonly peer: ReplicaId }
+  /** It went down. A hint, never a reason to distrust anyone. */
+  | { readonly type: 'disconnected'; readonly peer: ReplicaId }
+  /** The guard has made it durable that this replica leads `view`: from now on it may propose there, until it restarts. */
+  | { readonly type: 'leading'; readonly view: View };
+
+export interface Ready<Message, Pledge> {
+  /** One synced write, in this order. */
+  readonly records: readonly LogRecord[];
+  /** The after-persist outbox: unsigned, and only the guard can sign them, after its mark. Always to every replica. */
+  readonly pledges: readonly Pledge[];
+  /** The highest prepared certificate, when it changed: the guard's file carries it too, so that no lost log can hide it. */
+  readonly lock: Certificate | null;
+  /** Set when this replica becomes the primary of a view: the guard must remember it before the first proposal. */
+  readonly lead: View | null;
+  /** The at-once outbox. Its type has no place for a vote. */
+  readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
+  /** Newly decided blocks, by rising height without a gap. */
+  readonly deliver: readonly Decided[];
+  /** The verdict on each bundle given in, and on every admitted bundle that can no longer be ordered. */
+  readonly admissions: readonly Admission[];
+  /** What peers sent that was refused; the caller counts them and may end the connection. */
+  readonly refusals: readonly Refusal[];
+  /** Proofs of misbehaviour: two signed statements of one key that an honest replica never makes. */
+  readonly evidence: readonly Evidence<Message>[];
+  /** Things an operator wants to see as they happen. */
+  readonly events: readonly CoreEvent[];
+  /** When `step` must be called again at the latest. */
+  readonly wakeAt: Millis;
+}
+
+export interface Outgoing<Message> {
+  readonly to: ReplicaId | 'all';
+  readonly message: Message;
+}
+
+export interface Decided {
+  readonly block: Block;
+  /** Null where the certificate of a block delivered later in the same Ready covers this one. */
+  readonly certificate: Certificate | null;
+}
+
+/** Stable codes; each is documented in docs/wire.md. */
+export type AdmissionCode =
+  | 'pooled'
+  | 'known'
+  | 'pool-full'
+  | 'client-quota'
+  | 'sequence-passed'
+  | 'sequence-gap'
+  | 'sequence-taken'
+  | 'expired'
+  | 'valid-until-too-far'
+  | 'sessions-full';
+
+export interface Admission {
+  readonly digest: Hash;
+  readonly code: AdmissionCode;
+}
+
+export interface Refusal {
+  readonly from: ReplicaId;
+  /** Stable, kebab-case; one per rule of docs/spec.md that a peer can break. */
+  readonly code: string;
+  readonly kind: string;
+}
+
+export interface Evidence<Message> {
+  readonly culprit: ReplicaId;
+  readonly first: Verified<Message>;
+  readonly second: Verified<Message>;
+}
+
+export type CoreEvent =
+  | { readonly type: 'view-change-started'; readonly view: View; readonly reason: string }
+  | { readonly type: 'view-entered'; readonly view: View; readonly primary: ReplicaId }
+  | { readonly type: 'prepared'; readonly view: View; readonly height: Height }
+  | { readonly type: 'checkpoint-stable'; readonly height: Height }
+  | { readonly type: 'catching-up'; readonly from: Height; readonly to: Height }
+  | { readonly type: 'caught-up'; readonly height: Height };
+
+/** Where a replica stands and what it waits for, in data; words are made from it at the edge. */
+export interface Explanation {
+  readonly epoch: Epoch;
+  readonly view: View;
+  readonly primary: ReplicaId;
+  readonly self: ReplicaId;
+  readonly phase: 'idle' | 'ordering' | 'view-change' | 'catching-up';
+  readonly height: Height;
+  readonly hash: Hash;
+  readonly stable: Height;
+  /** The highest height that any peer claims. */
+  readonly highestSeen: Height;
+  readonly pool: { readonly bundles: number; readonly bytes: number };
+  /** Blocks accepted and not yet decided. */
+  readonly inFlight: number;
+  readonly waits: readonly Wait[];
+  /** View changes begun since the start. */
+  readonly viewChanges: number;
+  readonly timeoutMs: number;
+  readonly peers: readonly PeerView[];
+}
+
+/** One thing that is being waited for. */
+export interface Wait {
+  readonly what: 'pre-prepare' | 'prepare' | 'commit' | 'view-change' | 'new-view' | 'block' | 'checkpoint' | 'heartbeat';
+  readonly height: Height;
+  readonly view: View;
+  readonly have: number;
+  readonly need: number;
+  /** Who has not said what is missing. */
+  readonly missing: readonly ReplicaId[];
+  readonly since: Millis;
+}
+
+export interface PeerView {
+  readonly replica: ReplicaId;
+  readonly connected: boolean;
+  readonly height: Height;
+  readonly view: View;
+  /** When this replica last heard from it; null: never. */
+  readonly heardAt: Millis | null;
+}

@@ -1,0 +1,111 @@
+// What a client and a replica say to each other: the ledger's side of the wire (docs/wire.md, "The client door").
+// Nothing a replica says here is believed for its own sake: blocks, heads and receipts carry certificates.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import type { SignedBundle } from './bundle.ts';
+import type { Certificate } from './certificate.ts';
+import type { AdmissionCode } from './core.ts';
+import type { Epoch, Hash, Height, ReplicaId, View } from './types.ts';
+
+/** A signed bundle; the frame's signature is the bundle's. Answered by `admission`, and by `receipts` once decided. */
+export interface Submit {
+  readonly kind: 'submit';
+  readonly bundle: SignedBundle;
+}
+
+/**
+ * Blocks from a height on, for ever or up to `to`. The replica sends at most `credit` blocks until more is granted: that is the
+ * back-pressure. One stream for a connection; a new follow replaces the old one.
+ */
+export interface Follow {
+  readonly kind: 'follow';
+  /** First height wanted, 1 or more; 0: the oldest that the replica has. */
+  readonly from: Height;
+  /** Last height wanted; 0: go on for ever. */
+  readonly to: Height;
+  /** Without bodies. */
+  readonly headersOnly: boolean;
+  /** Blocks that may be sent before the next grant, 1 to 4096. */
+  readonly credit: number;
+}
+
+export interface Credit {
+  readonly kind: 'credit';
+  readonly blocks: number;
+}
+
+/** Asks for `head`. */
+export interface QueryHead {
+  readonly kind: 'query-head';
+}
+
+/** Asks whether a bundle is decided; answered by `receipts`, empty where it is not known. */
+export interface QueryBundle {
+  readonly kind: 'query-bundle';
+  readonly digest: Hash;
+}
+
+export type ClientMessage = Submit | Follow | Credit | QueryHead | QueryBundle;
+
+export interface BundleAdmission {
+  readonly kind: 'admission';
+  readonly digest: Hash;
+  readonly code: AdmissionCode | 'busy' | 'bundle-invalid';
+  /** The replica's height when it answered. */
+  readonly height: Height;
+}
+
+/** Where a bundle stands, with everything a stranger needs to believe it. */
+export interface BundleReceipt {
+  readonly digest: Hash;
+  readonly headerBytes: Bytes;
+  /** Headers above it, rising, up to and including the one that the certificate is for; empty where it is the block's own. */
+  readonly links: readonly Bytes[];
+  readonly certificate: Certificate;
+  /** Index in the block of the bundle's first transaction. */
+  readonly firstTransaction: number;
+  readonly transactionCount: number;
+  /** RFC 6962 range proof for these transactions under the block's transaction root (crypto/merkle.ts). */
+  readonly proof: readonly Bytes[];
+}
+
+export interface Receipts {
+  readonly kind: 'receipts';
+  readonly receipts: readonly BundleReceipt[];
+}
+
+/** A block of a stream; a body-less one where headersOnly was asked for. */
+export interface FollowedBlock {
+  readonly headerBytes: Bytes;
+  /** (payload, signature) of each bundle; null for headers only. */
+  readonly bundles: readonly { readonly payload: Bytes; readonly signature: Bytes }[] | null;
+  readonly certificate: Certificate | null;
+}
+
+/** Consecutive blocks of the stream; where a certificate is null a later block's covers it. */
+export interface FollowBlocks {
+  readonly kind: 'follow-blocks';
+  readonly blocks: readonly FollowedBlock[];
+}
+
+/** The stream cannot go on: why, and what the replica still has. */
+export interface FollowEnd {
+  readonly kind: 'follow-end';
+  readonly code: 'reached' | 'pruned' | 'draining';
+  readonly lowest: Height;
+}
+
+/** The replica's head, certified. Sent on request, and to every client when the view changes. */
+export interface Head {
+  readonly kind: 'head';
+  readonly epoch: Epoch;
+  readonly view: View;
+  readonly primary: ReplicaId;
+  readonly height: Height;
+  readonly lowest: Height;
+  /** Null at height 0 and, shortly, where the head is covered by no certificate of its own. */
+  readonly certificate: Certificate | null;
+}
+
+export type DoorMessage = BundleAdmission | Receipts | FollowBlocks | FollowEnd | Head;
+

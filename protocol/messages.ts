@@ -1,0 +1,184 @@
+// Every message between replicas, as values. The bytes are the codec's business (codec.ts), their layout is docs/wire.md's.
+// Names are the papers'. The first group is shared by every protocol on this log; the second is PBFT's.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import type { Block } from './block.ts';
+import type { SignedBundle } from './bundle.ts';
+import type { Certificate, SignatureOf } from './certificate.ts';
+import type { Epoch, Hash, Height, ReplicaId, View } from './types.ts';
+
+// ---- shared: pool, heads, catch-up, checkpoints ---------------------------------------------------------------------
+
+/** Sent at every heartbeat and on connecting: heads are compared all the time (PBFT-CU-1). Binds nobody to anything. */
+export interface Status {
+  readonly kind: 'status';
+  readonly epoch: Epoch;
+  readonly view: View;
+  /** False while the sender is between views. */
+  readonly active: boolean;
+  /** The sender's last decided block. */
+  readonly height: Height;
+  readonly hash: Hash;
+  /** The sender's last stable checkpoint; 0 before the first. */
+  readonly stable: Height;
+  /** The lowest height whose block the sender still serves. */
+  readonly lowest: Height;
+}
+
+/** Bundles handed on to whoever may propose them. Each carries its client's signature, so the carrier is not trusted. */
+export interface Forward {
+  readonly kind: 'forward';
+  readonly bundles: readonly SignedBundle[];
+}
+
+/** Asks for decided blocks from..to, both included; answered by `blocks`, as many as fit. */
+export interface FetchBlocks {
+  readonly kind: 'fetch-blocks';
+  readonly from: Height;
+  readonly to: Height;
+}
+
+/** A decided block; where `certificate` is null a later block of the same answer carries one that covers it (BLK-7). */
+export interface CertifiedBlock {
+  readonly block: Block;
+  readonly certificate: Certificate | null;
+}
+
+/** Consecutive decided blocks, rising; the last one carries a certificate. Empty: the sender has none of them. */
+export interface Blocks {
+  readonly kind: 'blocks';
+  readonly blocks: readonly CertifiedBlock[];
+}
+
+/** Asks for one block by its hash, decided or not; answered by `block-data`. */
+export interface FetchBlock {
+  readonly kind: 'fetch-block';
+  readonly height: Height;
+  readonly hash: Hash;
+}
+
+export interface BlockData {
+  readonly kind: 'block-data';
+  readonly block: Block;
+}
+
+/** What a checkpoint is about: the signed bytes are its text as a C2SP checkpoint note (checkpoint.ts). */
+export interface CheckpointPlace {
+  readonly epoch: Epoch;
+  readonly height: Height;
+  readonly hash: Hash;
+  readonly logRoot: Hash;
+  readonly memberSetHash: Hash;
+  /** RFC 6962 root over the chunks of the replicated state (ledger.ts). */
+  readonly stateDigest: Hash;
+}
+
+/** A quorum of signatures over one checkpoint place: stable. By strictly rising replica. */
+export interface CheckpointCertificate extends CheckpointPlace {
+  readonly signatures: readonly SignatureOf[];
+}
+
+export interface CheckpointVote extends CheckpointPlace {
+  readonly kind: 'checkpoint';
+}
+
+/** Asks for the sender's last stable checkpoint; answered by `checkpoint-proof`. */
+export interface FetchCheckpoint {
+  readonly kind: 'fetch-checkpoint';
+}
+
+export interface CheckpointProof {
+  readonly kind: 'checkpoint-proof';
+  readonly checkpoint: CheckpointCertificate;
+  /** The header whose hash the checkpoint signs. */
+  readonly headerBytes: Bytes;
+}
+
+/** Asks for one chunk of the replicated state at a stable checkpoint; answered by `state-chunk`. */
+export interface FetchState {
+  readonly kind: 'fetch-state';
+  readonly height: Height;
+  readonly chunk: number;
+}
+
+/** One chunk with its RFC 6962 inclusion proof under the checkpoint's state digest; verified piece by piece. */
+export interface StateChunk {
+  readonly kind: 'state-chunk';
+  readonly height: Height;
+  readonly chunk: number;
+  readonly bytes: Bytes;
+  readonly proof: readonly Bytes[];
+}
+
+export type SharedMessage =
+  | Status
+  | Forward
+  | FetchBlocks
+  | Blocks
+  | FetchBlock
+  | BlockData
+  | CheckpointVote
+  | FetchCheckpoint
+  | CheckpointProof
+  | FetchState
+  | StateChunk;
+
+// ---- PBFT (Castro and Liskov 1999, section 4) -----------------------------------------------------------------------
+
+/** The primary's proposal. Its signature is the primary's own prepare over (epoch, view, height, hash). */
+export interface PrePrepare {
+  readonly kind: 'pre-prepare';
+  readonly epoch: Epoch;
+  readonly view: View;
+  readonly block: Block;
+}
+
+export interface Vote {
+  readonly kind: 'prepare' | 'commit';
+  readonly epoch: Epoch;
+  readonly view: View;
+  readonly height: Height;
+  readonly hash: Hash;
+}
+
+/** "I have stopped voting below `view`", with the two certificates that a new view needs (PBFT-VC-2). */
+export interface ViewChange {
+  readonly kind: 'view-change';
+  readonly epoch: Epoch;
+  /** The view asked for. */
+  readonly view: View;
+  /** The highest commit certificate known to the sender; null before the first block. */
+  readonly commit: Certificate | null;
+  /** The highest prepared certificate the sender ever held, by view then height; null before the first. */
+  readonly prepared: Certificate | null;
+}
+
+/** A quorum of view-changes, as they were signed; everyone computes the base of the view from them alone (PBFT-NV-2). */
+export interface NewView {
+  readonly kind: 'new-view';
+  readonly epoch: Epoch;
+  readonly view: View;
+  readonly viewChanges: readonly Signed<ViewChange>[];
+}
+
+export type PbftMessage = SharedMessage | PrePrepare | Vote | ViewChange | NewView;
+
+/** What binds a PBFT replica: leaves only after the records that remember it are durable. */
+export type PbftPledge = Vote | CheckpointVote | ViewChange | NewView;
+
+// ---- signed and verified ----------------------------------------------------------------------------------------------
+
+/** A message with the bytes that were signed: a signature is checked over these, never over an encoding made again. */
+export interface Signed<M> {
+  readonly sender: ReplicaId;
+  readonly message: M;
+  readonly payload: Bytes;
+  /** 64 bytes; what it covers depends on the kind (docs/wire.md). */
+  readonly signature: Bytes;
+}
+
+declare const verified: unique symbol;
+/** Well formed, signed by `sender`, and every certificate inside it valid. Made only by verify.ts and for a replica's own messages. */
+export type Verified<M> = Signed<M> & { readonly [verified]: true };
+/** The cast that verify.ts and the replica's own outbox use; nobody else. */
+export const asVerified = <M>(signed: Signed<M>): Verified<M> => signed as Verified<M>;
