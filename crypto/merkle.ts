@@ -103,17 +103,17 @@ export function verifyRange({ sha256, leaves, start, size, proof, root }: RangeC
   if (!isCount(start) || !isCount(size) || !isHash(root) || !isHashList(proof)) return false;
   if (!Array.isArray(leaves) || leaves.length === 0 || !leaves.every(isHash)) return false;
   if (start >= size || leaves.length > size - start) return false;
-  let nextRight = 0;
-  for (let lo = start; lo > 0; lo = half(lo)) if (isOdd(lo)) nextRight += 1;
   let nextLeft = 0;
-  const leftCount = nextRight;
+  // Right siblings follow the left ones, of which there is one per bit set in `start`: lo passes through all its bits.
+  let nextRight = 0;
+  for (let rest = start; rest > 0; rest = half(rest)) nextRight += rest % 2;
   let level: readonly Bytes[] = leaves;
   let lo = start;
   for (let width = size; width > 1; width = halfUp(width)) {
     const nodes = [...level];
     const hi = lo + level.length;
     if (isOdd(lo)) {
-      const sibling = nextLeft < leftCount ? proof[nextLeft++] : undefined;
+      const sibling = proof[nextLeft++];
       if (sibling === undefined) return false;
       nodes.unshift(sibling);
     }
@@ -126,7 +126,7 @@ export function verifyRange({ sha256, leaves, start, size, proof, root }: RangeC
     level = parents(sha256, nodes);
     lo = half(lo);
   }
-  return nextLeft === leftCount && nextRight === proof.length && equalBytes(level[0]!, root);
+  return nextRight === proof.length && equalBytes(level[0]!, root);
 }
 
 /** PROOF of RFC 9162 section 2.1.4.1, from the first oldSize leaves to all. Empty if oldSize is 0 or the size. */

@@ -27,16 +27,23 @@ function verify(publicKey: Bytes, message: Bytes, signature: Bytes): boolean {
   const id = raw.toString('latin1');
   const known = keyObjects.get(id);
   if (known !== undefined) return node.verify(null, message, known, signature); // (c), (e)
-  // Measured on Node 20.20: 5 us as a JWK, 82 us as DER.
-  const key = node.createPublicKey({
-    key: { kty: 'OKP', crv: 'Ed25519', x: raw.toString('base64url') },
-    format: 'jwk',
-  });
+  const key = importKey(raw);
+  if (key === undefined) return false; // (b)
   // Admission comes last: who cannot sign cannot make us pay for it, nor crowd the caches.
   if (!node.verify(null, message, key, signature)) return false; // (c), (e)
   if (admitKey(publicKey) !== 'ok') return false; // (b)
   keyObjects.set(id, key);
   return true;
+}
+
+/** As a JWK: measured on Node 20.20, 5 us against 82 us as DER. */
+function importKey(raw: Buffer): node.KeyObject | undefined {
+  try {
+    return node.createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x: raw.toString('base64url') }, format: 'jwk' });
+  } catch {
+    // OpenSSL 3.0 takes any 32 bytes; another build may look at the point here, and verify must not throw.
+    return undefined;
+  }
 }
 
 function hasher(algorithm: 'sha256' | 'sha512', length: number): (bytes: Bytes) => Bytes {

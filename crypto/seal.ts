@@ -9,7 +9,7 @@ import { fromBase64, toBase64 } from './base64.ts';
 import { type Bytes, concat } from './bytes.ts';
 import { encodeUtf8, isWellFormed } from './utf8.ts';
 
-/** scrypt's parameters: memory is 128 * r * (n + p) bytes. */
+/** scrypt's parameters: memory is 128 * n * r bytes. */
 export interface SealCost {
   /** A power of two. */
   readonly n: number;
@@ -176,8 +176,8 @@ function isCost({ n, r, p }: SealCost, allowWeak: boolean): boolean {
   if (n < 2 || r < 1 || p < 1 || !Number.isInteger(Math.log2(n))) return false;
   // RFC 7914 section 2: n below 2^(16 r), which OpenSSL would throw about.
   if (Math.log2(n) >= 16 * r) return false;
-  const memory = 128 * r * (n + p);
-  return (allowWeak || memory >= memoryBytesMin) && memory <= memoryBytesMax && 128 * n * r * p <= workBytesMax;
+  const memory = 128 * n * r;
+  return (allowWeak || memory >= memoryBytesMin) && memory <= memoryBytesMax && memory * p <= workBytesMax;
 }
 
 function isPassphrase(passphrase: string): boolean {
