@@ -3,10 +3,10 @@
 // A block looks the same whichever protocol decided it (blueprint, section 4).
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { domainTag, LayoutReader, LayoutWriter } from './layout.ts';
 import type { SignedBundle } from './bundle.ts';
-import { asEpoch, asHash, asHeight, asMillis, asReplicaId } from './types.ts';
+import { domainTag, LayoutReader, LayoutWriter } from './layout.ts';
 import type { Epoch, Hash, Height, Member, Millis, ReplicaId } from './types.ts';
+import { asEpoch, asHash, asHeight, asMillis, asReplicaId } from './types.ts';
 
 export type Sha256 = (bytes: Bytes) => Bytes;
 
@@ -114,7 +114,10 @@ export function bodyHash(sha256: Sha256, bundles: readonly SignedBundle[]): Hash
 
 /** Which keys may sign blocks of this epoch. */
 export function memberSetHash(sha256: Sha256, epoch: Epoch, members: readonly Member[]): Hash {
-  const layout = new LayoutWriter(16 + 8 + 4 + members.length * 32).bytes(membersTag, 16).u64(epoch).u32(members.length);
+  const layout = new LayoutWriter(16 + 8 + 4 + members.length * 32)
+    .bytes(membersTag, 16)
+    .u64(epoch)
+    .u32(members.length);
   for (const member of members) layout.bytes(member.publicKey, 32);
   return asHash(sha256(layout.done()));
 }

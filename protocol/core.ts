@@ -5,10 +5,10 @@
 // bit. That is why one implementation serves the daemon, the simulator, the flight recorder and `synod why`.
 //
 // The caller's duties, in order, for every Ready (daemon/replica.ts is the one caller in production):
-//   1. Send `send` whenever it likes: nothing in it binds this replica.
-//   2. Write `records` in one synced write, and make the guard remember `pledges` (and `lock`) durably.
-//   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input.
-//      Persist before you speak. The core counts its own vote when it comes back, not before.
+//   1. Send `send` and `resend` whenever it likes: nothing in `send` binds this replica, and `resend` is durable already.
+//   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock` and `lead` durably.
+//   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input (and
+//      `lead` as `leading`). Persist before you speak. The core counts its own vote when it comes back, not before.
 //   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change.
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
 //   6. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
@@ -44,20 +44,24 @@ export type Input<Message, Pledge> =
   | { readonly type: 'connected'; readonly peer: ReplicaId }
   /** It went down. A hint, never a reason to distrust anyone. */
   | { readonly type: 'disconnected'; readonly peer: ReplicaId }
+  /** The lowest decided height that the log still serves; said in this replica's status. */
+  | { readonly type: 'retained'; readonly lowest: Height }
   /** The guard has made it durable that this replica leads `view`: from now on it may propose there, until it restarts. */
   | { readonly type: 'leading'; readonly view: View };
 
 export interface Ready<Message, Pledge> {
   /** One synced write, in this order. */
   readonly records: readonly LogRecord[];
-  /** The after-persist outbox: unsigned, and only the guard can sign them, after its mark. Always to every replica. */
-  readonly pledges: readonly Pledge[];
-  /** The highest prepared certificate, when it changed: the guard's file carries it too, so that no lost log can hide it. */
+  /** The after-persist outbox: unsigned, and only the guard can sign them, after its mark. */
+  readonly pledges: readonly Pledged<Pledge>[];
+  /** The highest prepared certificate, when it changed. It lives in the guard's file, beside the marks, so that no lost log can hide it. */
   readonly lock: Certificate | null;
   /** Set when this replica becomes the primary of a view: the guard must remember it before the first proposal. */
   readonly lead: View | null;
   /** The at-once outbox. Its type has no place for a vote. */
   readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
+  /** Signed before, by whoever signed it, and durable there: may be said again at any time, to whoever missed it. */
+  readonly resend: readonly { readonly to: ReplicaId | 'all'; readonly signed: Verified<Message> }[];
   /** Newly decided blocks, by rising height without a gap. */
   readonly deliver: readonly Decided[];
   /** The verdict on each bundle given in, and on every admitted bundle that can no longer be ordered. */
@@ -70,6 +74,12 @@ export interface Ready<Message, Pledge> {
   readonly events: readonly CoreEvent[];
   /** When `step` must be called again at the latest. */
   readonly wakeAt: Millis;
+}
+
+export interface Pledged<Pledge> {
+  readonly pledge: Pledge;
+  /** False for the one pledge that has left already: a primary's prepare is the signature of its proposal (PBFT-PP-5). */
+  readonly broadcast: boolean;
 }
 
 export interface Outgoing<Message> {
@@ -119,6 +129,8 @@ export type CoreEvent =
   | { readonly type: 'view-entered'; readonly view: View; readonly primary: ReplicaId }
   | { readonly type: 'prepared'; readonly view: View; readonly height: Height }
   | { readonly type: 'checkpoint-stable'; readonly height: Height }
+  /** The state of a certified checkpoint was taken from peers; `deliver` goes on above it. */
+  | { readonly type: 'checkpoint-installed'; readonly height: Height }
   | { readonly type: 'catching-up'; readonly from: Height; readonly to: Height }
   | { readonly type: 'caught-up'; readonly height: Height };
 
@@ -146,7 +158,15 @@ export interface Explanation {
 
 /** One thing that is being waited for. */
 export interface Wait {
-  readonly what: 'pre-prepare' | 'prepare' | 'commit' | 'view-change' | 'new-view' | 'block' | 'checkpoint' | 'heartbeat';
+  readonly what:
+    | 'pre-prepare'
+    | 'prepare'
+    | 'commit'
+    | 'view-change'
+    | 'new-view'
+    | 'block'
+    | 'checkpoint'
+    | 'heartbeat';
   readonly height: Height;
   readonly view: View;
   readonly have: number;

@@ -108,4 +108,3 @@ export interface Head {
 }
 
 export type DoorMessage = BundleAdmission | Receipts | FollowBlocks | FollowEnd | Head;
-

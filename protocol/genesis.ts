@@ -7,8 +7,8 @@ import { concat, fromHex, toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Sha256 } from './block.ts';
 import { domainTag } from './layout.ts';
-import { asHash, asMillis, asReplicaId } from './types.ts';
 import type { Hash, Member, Millis } from './types.ts';
+import { asHash, asMillis, asReplicaId } from './types.ts';
 
 /** Limits and timing of an epoch. Every replica must hold the same, so they stand in the genesis document, not in a config file. */
 export interface Parameters {
@@ -124,5 +124,12 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
     return refuse('parameters.heartbeatMs', 'at least three heartbeats must fit into viewTimeoutMs');
   if (parameters.checkpointInterval < 2 * parameters.window && parameters.checkpointInterval < 16)
     return refuse('parameters.checkpointInterval', 'at least twice the window, or 16');
-  return { chainId: chainIdOf(crypto.sha256, document), name, protocol, createdAt: asMillis(createdAt), members: list, parameters };
+  return {
+    chainId: chainIdOf(crypto.sha256, document),
+    name,
+    protocol,
+    createdAt: asMillis(createdAt),
+    members: list,
+    parameters,
+  };
 }

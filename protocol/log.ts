@@ -73,14 +73,22 @@ export interface RecoveredLog {
   readonly hardState: Bytes | null;
   /** The newest checkpoint at or below the decided head whose chunks are complete, stable or not; null before the first. */
   readonly checkpoint:
-    | (StoredCheckpoint & { /** Header bytes of the block at its height. */ readonly header: Bytes; readonly chunks: ReadonlyMap<number, Bytes> })
+    | (StoredCheckpoint & {
+        /** Header bytes of the block at its height. */ readonly header: Bytes;
+        readonly chunks: ReadonlyMap<number, Bytes>;
+      })
     | null;
   /** The newest stable checkpoint; null before the first. */
   readonly stable: StoredCheckpoint | null;
   /** Decided blocks above `checkpoint` (or from height 1), rising, without gaps. */
   readonly decided: readonly StoredBlock[];
   /** Accepted, undecided entries above the decided head, rising. */
-  readonly accepted: readonly { readonly height: Height; readonly hash: Hash; readonly view: View; readonly bytes: BlockBytes }[];
+  readonly accepted: readonly {
+    readonly height: Height;
+    readonly hash: Hash;
+    readonly view: View;
+    readonly bytes: BlockBytes;
+  }[];
   /** Height of the lowest decided block that is still here; head + 1 where there is none. */
   readonly lowest: Height;
 }

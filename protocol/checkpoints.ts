@@ -1,0 +1,167 @@
+// Checkpoints: Castro and Liskov, OSDI 1999, section 4.3. Shared by every protocol on this log.
+
+import { toHex } from '../crypto/bytes.ts';
+import { assert } from './assert.ts';
+import type { Block } from './block.ts';
+import { encodeCheckpointCertificate, encodeCheckpointPlace } from './codec.ts';
+import type { CoreEvent } from './core.ts';
+import type { Ledger } from './ledger.ts';
+import type { LogRecord } from './log.ts';
+import type { CheckpointCertificate, CheckpointPlace, CheckpointVote, Verified } from './messages.ts';
+import type { Quorums } from './quorum.ts';
+import type { Epoch, Height, ReplicaId } from './types.ts';
+import { asHeight } from './types.ts';
+import { Tally } from './votes.ts';
+
+/** What a checkpoint needs from the core it belongs to. */
+export interface CheckpointHost {
+  readonly ledger: Ledger;
+  readonly epoch: Epoch;
+  readonly out: {
+    readonly records: LogRecord[];
+    readonly events: CoreEvent[];
+    pledge(pledge: CheckpointVote): void;
+    refuse(from: ReplicaId, kind: string, code: string): void;
+  };
+}
+
+interface StableHost {
+  readonly out: Pick<CheckpointHost['out'], 'records' | 'events'>;
+}
+
+/** Votes for checkpoints are kept for this many intervals above the stable one. */
+const INTERVALS_MAX = 16;
+
+const keyOf = (place: CheckpointPlace): string =>
+  [
+    place.epoch,
+    place.height,
+    toHex(place.hash),
+    toHex(place.logRoot),
+    toHex(place.memberSetHash),
+    toHex(place.stateDigest),
+  ].join(':');
+
+export class Checkpoints {
+  readonly #quorums: Quorums;
+  readonly #interval: number;
+  readonly #votes = new Map<Height, Tally<Verified<CheckpointVote>>>();
+  /** What this replica computed itself, until it is stable. */
+  readonly #own = new Map<Height, CheckpointPlace>();
+  #stable: CheckpointCertificate | null = null;
+
+  constructor(quorums: Quorums, interval: number) {
+    this.#quorums = quorums;
+    this.#interval = interval;
+  }
+
+  get stable(): CheckpointCertificate | null {
+    return this.#stable;
+  }
+
+  get stableHeight(): Height {
+    return this.#stable?.height ?? asHeight(0);
+  }
+
+  /** [PBFT-CP-1] The block just decided is a checkpoint: digests the state, writes what changed, and votes once that is durable. */
+  take(host: CheckpointHost, block: Block): void {
+    const { stateDigest, logRoot, changed } = host.ledger.checkpoint();
+    const { height } = block.header;
+    const place: CheckpointPlace = {
+      epoch: host.epoch,
+      height,
+      hash: block.hash,
+      logRoot,
+      memberSetHash: host.ledger.memberSetHash,
+      stateDigest,
+    };
+    for (const { chunk, bytes } of changed) host.out.records.push({ type: 'state-chunk', height, chunk, bytes });
+    host.out.records.push({ type: 'checkpoint', height, place: encodeCheckpointPlace(place), certificate: null });
+    if (height <= this.stableHeight) return;
+    this.#own.set(height, place);
+    host.out.pledge({ kind: 'checkpoint', ...place });
+    this.#settle(host, height);
+  }
+
+  /** After a restart: the vote for a checkpoint that was written and is not yet stable is cast again. */
+  resume(host: CheckpointHost, place: CheckpointPlace): void {
+    this.#own.set(place.height, place);
+    host.out.pledge({ kind: 'checkpoint', ...place });
+  }
+
+  onVote(host: CheckpointHost, signed: Verified<CheckpointVote>): void {
+    const { message, sender } = signed;
+    if (message.height <= this.stableHeight) return;
+    if (message.height % this.#interval !== 0) return host.out.refuse(sender, message.kind, 'not-a-checkpoint-height');
+    if (message.height > Math.max(this.stableHeight, host.ledger.height) + INTERVALS_MAX * this.#interval) return;
+    let tally = this.#votes.get(message.height);
+    if (tally === undefined) {
+      tally = new Tally();
+      this.#votes.set(message.height, tally);
+    }
+    const before = tally.get(sender);
+    if (before !== undefined) {
+      if (keyOf(before.message) !== keyOf(message)) host.out.refuse(sender, message.kind, 'equivocation');
+      return;
+    }
+    tally.set(sender, keyOf(message), signed);
+    this.#settle(host, message.height);
+  }
+
+  /** [PBFT-CP-2] Stable with a quorum of votes equal to our own. A quorum that differs from our own state means that we are broken. */
+  #settle(host: CheckpointHost, height: Height): void {
+    const own = this.#own.get(height);
+    const tally = this.#votes.get(height);
+    if (own === undefined || tally === undefined) return;
+    for (const [, { message }] of tally.entries()) {
+      const equal = tally.withKey(keyOf(message));
+      if (equal.length < this.#quorums.quorum) continue;
+      assert(keyOf(message) === keyOf(own), `the state at height ${height} differs from what a quorum signed`);
+      const signatures = equal
+        .slice(0, this.#quorums.quorum)
+        .map(([replica, vote]) => ({ replica, signature: Uint8Array.from(vote.signature) }));
+      this.#becomeStable(host, { ...own, signatures });
+      return;
+    }
+  }
+
+  #becomeStable(host: StableHost, certificate: CheckpointCertificate): void {
+    this.adopt(certificate);
+    host.out.records.push({
+      type: 'checkpoint',
+      height: certificate.height,
+      place: encodeCheckpointPlace(certificate),
+      certificate: encodeCheckpointCertificate(certificate),
+    });
+    host.out.events.push({ type: 'checkpoint-stable', height: certificate.height });
+  }
+
+  /** A stable checkpoint from the log or from a peer, its signatures checked. Never goes back. */
+  adopt(certificate: CheckpointCertificate): void {
+    if (certificate.height <= this.stableHeight && this.#stable !== null) return;
+    this.#stable = certificate;
+    for (const map of [this.#votes, this.#own])
+      for (const at of map.keys()) if (at <= certificate.height) map.delete(at);
+  }
+
+  /** A stable checkpoint at or below the head, shown by a peer, its signatures checked. */
+  learn(host: StableHost & Pick<CheckpointHost, 'ledger'>, certificate: CheckpointCertificate): void {
+    if (certificate.height <= this.stableHeight || certificate.height > host.ledger.height) return;
+    const own = this.#own.get(certificate.height);
+    if (own === undefined) return; // decided before this replica took it: nothing to compare with, a later one will do
+    assert(
+      keyOf(own) === keyOf(certificate),
+      `the state at height ${certificate.height} differs from what a quorum signed`,
+    );
+    this.#becomeStable(host, certificate);
+  }
+
+  wants(vote: CheckpointVote): boolean {
+    return vote.height > this.stableHeight;
+  }
+
+  /** This replica's own votes that are not yet stable, to say again. */
+  ownVotes(self: ReplicaId): Verified<CheckpointVote>[] {
+    return [...this.#votes.values()].flatMap((tally) => tally.get(self) ?? []);
+  }
+}

@@ -1,0 +1,293 @@
+// The replicated state after the last decided block, and the one function that says whether a block may follow: the same for
+// a proposal, for a block taken from a peer, and for the replay at start. Pure: same chain, same verdicts, on every replica.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { equalBytes } from '../crypto/bytes.ts';
+import { Frontier, leafHash, merkleRoot } from '../crypto/merkle.ts';
+import { assert } from './assert.ts';
+import type { Block, BlockHeader, Sha256 } from './block.ts';
+import { blockHash, bodyHash, encodeHeader, logLeafData, memberSetHash } from './block.ts';
+import type { SignedBundle } from './bundle.ts';
+import type { Genesis } from './genesis.ts';
+import { LayoutReader, LayoutWriter } from './layout.ts';
+import type { Session, SessionKey } from './sessions.ts';
+import { BUCKET_SESSIONS_MAX, bucketOf, SESSION_BUCKETS, SessionTable, sessionKey } from './sessions.ts';
+import type { Epoch, Hash, Height, Millis, ReplicaId } from './types.ts';
+import { asEpoch, asHash, asHeight, asReplicaId } from './types.ts';
+
+/** A block that may follow its parent, with what it changes. Undecided ones form a chain above the ledger. */
+export interface Extension {
+  readonly block: Block;
+  readonly frontier: Frontier;
+  readonly sessions: ReadonlyMap<SessionKey, { readonly bucket: number; readonly session: Session }>;
+}
+
+/** Why a block may not follow. Stable codes; `block-` ones can only come from a faulty proposer. */
+export type BlockProblem =
+  | 'block-wrong-chain'
+  | 'block-wrong-parent'
+  | 'block-wrong-members'
+  | 'block-time-runs-back'
+  | 'block-empty'
+  | 'block-too-large'
+  | 'block-totals-wrong'
+  | 'block-log-root-wrong'
+  | 'block-bundle-out-of-sequence'
+  | 'block-bundle-out-of-date'
+  | 'block-sessions-full';
+
+/** Chunk 0 of the state holds the log; chunk 1 + b holds session bucket b. */
+export const STATE_CHUNKS = 1 + SESSION_BUCKETS;
+
+export class Ledger {
+  readonly #sha256: Sha256;
+  readonly #genesis: Genesis;
+  readonly #sessions = new SessionTable();
+  readonly #chunkLeaves: Bytes[];
+  readonly #epoch: Epoch;
+  readonly memberSetHash: Hash;
+  readonly genesisBlock: Block;
+  #frontier: Frontier;
+  #head: { header: BlockHeader; hash: Hash };
+
+  constructor({ sha256, genesis, epoch }: { sha256: Sha256; genesis: Genesis; epoch: Epoch }) {
+    this.#sha256 = sha256;
+    this.#genesis = genesis;
+    this.#epoch = epoch;
+    this.memberSetHash = memberSetHash(sha256, epoch, genesis.members);
+    this.genesisBlock = genesisBlock({ sha256, genesis, memberSetHash: this.memberSetHash });
+    this.#frontier = Frontier.empty(sha256);
+    this.#head = this.genesisBlock;
+    const empty = leafHash(sha256, new Uint8Array(0));
+    this.#chunkLeaves = Array.from({ length: STATE_CHUNKS }, () => empty);
+  }
+
+  /** The last decided block. */
+  get head(): { readonly header: BlockHeader; readonly hash: Hash } {
+    return this.#head;
+  }
+
+  get height(): Height {
+    return this.#head.header.height;
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  /** The session after `chain`, undecided blocks above the head; undefined where it is new or already expired at `height`. */
+  session(chain: readonly Extension[], bundle: SignedBundle, height: Height): Session | undefined {
+    const key = sessionKey(bundle);
+    let found: Session | undefined;
+    for (let i = chain.length - 1; i >= 0 && found === undefined; i--) found = chain[i]!.sessions.get(key)?.session;
+    found ??= this.#sessions.get(bucketOf(this.#sha256, bundle), key);
+    return found !== undefined && found.expires >= height ? found : undefined;
+  }
+
+  /** The sequence that the next bundle of this session must have, were it in a block at `height` on top of `chain`. */
+  nextSequence(chain: readonly Extension[], bundle: SignedBundle, height: Height): number {
+    return (this.session(chain, bundle, height)?.lastSequence ?? 0) + 1;
+  }
+
+  /** [SES-5] As isFull, for a bundle that would open a session in a block directly above the head. */
+  isSessionTableFull(bundle: SignedBundle, height: Height): boolean {
+    return this.isFull([], bucketOf(this.#sha256, bundle), height, new Map());
+  }
+
+  /** [SES-5] Whether a new session finds its bucket full. Counts what the last checkpoint below `height` has left, on every replica alike. */
+  isFull(
+    chain: readonly Extension[],
+    bucket: number,
+    height: Height,
+    added: ReadonlyMap<SessionKey, unknown>,
+  ): boolean {
+    const news = [...chain.map((e) => e.sessions), added];
+    let bound = this.#sessions.sizeOf(bucket);
+    for (const map of news) bound += map.size;
+    if (bound < BUCKET_SESSIONS_MAX) return false;
+    const interval = this.#genesis.parameters.checkpointInterval;
+    const checkpoint = asHeight(Math.floor((height - 1) / interval) * interval);
+    const live = new Set<SessionKey>(this.#sessions.liveIn(bucket, checkpoint));
+    for (const extension of chain)
+      for (const [key, change] of extension.sessions)
+        if (change.bucket === bucket && change.session.expires >= checkpoint) live.add(key);
+    for (const [key, change] of added as Extension['sessions']) if (change.bucket === bucket) live.add(key);
+    return live.size >= BUCKET_SESSIONS_MAX;
+  }
+
+  /** [BLK-2..6, SES-1, SES-2] The block on top of `chain`, or why it may not stand there. Its body has been checked against its header (codec). */
+  extend(chain: readonly Extension[], block: Block): Extension | { readonly refused: BlockProblem } {
+    const refuse = (refused: BlockProblem) => ({ refused });
+    const parent = chain.at(-1)?.block ?? this.#head;
+    const { header } = block;
+    if (!equalBytes(header.chainId, this.#genesis.chainId) || header.epoch !== this.#epoch)
+      return refuse('block-wrong-chain');
+    if (header.height !== parent.header.height + 1 || !equalBytes(header.parent, parent.hash))
+      return refuse('block-wrong-parent');
+    if (!equalBytes(header.memberSetHash, this.memberSetHash)) return refuse('block-wrong-members');
+    if (header.time < parent.header.time) return refuse('block-time-runs-back');
+    const { blockBundlesMax, blockBytesMax } = this.#genesis.parameters;
+    if (block.bundles.length === 0) return refuse('block-empty');
+    if (block.bundles.length > blockBundlesMax || header.payloadBytes > blockBytesMax) return refuse('block-too-large');
+    if (header.transactionTotal !== parent.header.transactionTotal + header.transactionCount)
+      return refuse('block-totals-wrong');
+    const sessions = this.#execute(chain, block.bundles, header.height);
+    if (typeof sessions === 'string') return refuse(sessions);
+    const frontier = (chain.at(-1)?.frontier ?? this.#frontier).clone();
+    frontier.append(leafHash(this.#sha256, logLeafData(header)));
+    if (!equalBytes(frontier.root(), header.logRoot)) return refuse('block-log-root-wrong');
+    return { block, frontier, sessions };
+  }
+
+  /** [SES-1] [SES-2] The session changes of these bundles in order, or the rule that one breaks. */
+  #execute(
+    chain: readonly Extension[],
+    bundles: readonly SignedBundle[],
+    height: Height,
+  ): Map<SessionKey, { bucket: number; session: Session }> | BlockProblem {
+    const changes = new Map<SessionKey, { bucket: number; session: Session }>();
+    const horizon = this.#genesis.parameters.validUntilHorizon;
+    let firstTransaction = 0;
+    for (const bundle of bundles) {
+      if (bundle.validUntil < height || bundle.validUntil > height + horizon) return 'block-bundle-out-of-date';
+      const key = sessionKey(bundle);
+      const before = changes.get(key)?.session ?? this.session(chain, bundle, height);
+      if (bundle.sequence !== (before?.lastSequence ?? 0) + 1) return 'block-bundle-out-of-sequence';
+      const bucket = bucketOf(this.#sha256, bundle);
+      if (before === undefined && this.isFull(chain, bucket, height, changes)) return 'block-sessions-full';
+      changes.set(key, {
+        bucket,
+        session: {
+          // A copy: a view into the bundle's frame would keep all of it in memory.
+          client: before?.client ?? Uint8Array.from(bundle.client),
+          session: bundle.session,
+          lastSequence: bundle.sequence,
+          expires: asHeight(Math.max(before?.expires ?? 0, bundle.validUntil)),
+          height,
+          firstTransaction,
+          transactionCount: bundle.transactions.length,
+        },
+      });
+      firstTransaction += bundle.transactions.length;
+    }
+    return changes;
+  }
+
+  /** A block of these bundles on top of `chain`: what a primary proposes. The bundles must be in sequence and in date. */
+  build(
+    chain: readonly Extension[],
+    { bundles, time, proposer }: { bundles: readonly SignedBundle[]; time: Millis; proposer: ReplicaId },
+  ): Extension {
+    const parent = chain.at(-1)?.block ?? this.#head;
+    const leaves = bundles.flatMap((bundle) => bundle.leaves);
+    const withoutLogRoot = {
+      chainId: this.#genesis.chainId,
+      epoch: this.#epoch,
+      height: asHeight(parent.header.height + 1),
+      parent: parent.hash,
+      time: time < parent.header.time ? parent.header.time : time,
+      proposer,
+      transactionRoot: asHash(merkleRoot(this.#sha256, leaves)),
+      transactionTotal: parent.header.transactionTotal + leaves.length,
+      memberSetHash: this.memberSetHash,
+      bodyHash: bodyHash(this.#sha256, bundles),
+      bundleCount: bundles.length,
+      transactionCount: leaves.length,
+      payloadBytes: bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0),
+    };
+    const frontier = (chain.at(-1)?.frontier ?? this.#frontier).clone();
+    frontier.append(leafHash(this.#sha256, logLeafData(withoutLogRoot)));
+    const header: BlockHeader = { ...withoutLogRoot, logRoot: asHash(frontier.root()) };
+    const headerBytes = encodeHeader(header);
+    const block: Block = { header, headerBytes, hash: blockHash(this.#sha256, headerBytes), bundles };
+    const sessions = this.#execute(chain, bundles, header.height);
+    assert(typeof sessions !== 'string', `a primary proposes only what it would accept: ${String(sessions)}`);
+    return { block, frontier, sessions };
+  }
+
+  /** Decided: the block directly above the head becomes the head. */
+  apply(extension: Extension): void {
+    const { block } = extension;
+    assert(equalBytes(block.header.parent, this.#head.hash), 'a decided block follows the head');
+    for (const [key, { bucket, session }] of extension.sessions) this.#sessions.set(bucket, key, session);
+    this.#frontier = extension.frontier;
+    this.#head = { header: block.header, hash: block.hash };
+  }
+
+  /** [SES-4] At a checkpoint height: forgets expired sessions, and digests the state. `changed` are the chunks since the last call. */
+  checkpoint(): { stateDigest: Hash; logRoot: Hash; changed: readonly { chunk: number; bytes: Bytes }[] } {
+    this.#sessions.forget(this.height);
+    const changed = [
+      { chunk: 0, bytes: this.#encodeLog() },
+      ...this.#sessions.takeChanged().map(({ bucket, bytes }) => ({ chunk: 1 + bucket, bytes })),
+    ];
+    for (const { chunk, bytes } of changed) this.#chunkLeaves[chunk] = leafHash(this.#sha256, bytes);
+    return { stateDigest: this.#digest(), logRoot: asHash(this.#frontier.root()), changed };
+  }
+
+  #digest(): Hash {
+    return asHash(merkleRoot(this.#sha256, this.#chunkLeaves));
+  }
+
+  #encodeLog(): Bytes {
+    const { size, hashes } = this.#frontier.state();
+    const layout = new LayoutWriter(8 + 4 + 32 * hashes.length).u64(size).u32(hashes.length);
+    for (const hash of hashes) layout.bytes(hash, 32);
+    return layout.done();
+  }
+
+  /** The state at a checkpoint, from chunks (absent ones are empty) that were proved against its digest or written by this replica. */
+  restore(header: BlockHeader, hash: Hash, chunks: ReadonlyMap<number, Bytes>): void {
+    const log = chunks.get(0);
+    assert(log !== undefined && log.length >= 12, 'a certified state has its log chunk');
+    const reader = new LayoutReader(log);
+    const size = reader.u64();
+    const hashes = Array.from({ length: reader.u32() }, () => reader.bytes(32));
+    const frontier = Frontier.restore(this.#sha256, { size, hashes });
+    assert(frontier !== undefined && size === header.height, 'a certified log chunk is well formed');
+    this.#frontier = frontier;
+    this.#head = { header, hash };
+    for (let chunk = 0; chunk < STATE_CHUNKS; chunk++) {
+      const bytes = chunks.get(chunk) ?? new Uint8Array(0);
+      if (chunk > 0) this.#sessions.restore(chunk - 1, bytes);
+      this.#chunkLeaves[chunk] = leafHash(this.#sha256, bytes);
+    }
+    this.#sessions.takeChanged();
+  }
+
+  /** The digest of the restored or last checkpointed state. */
+  get stateDigest(): Hash {
+    return this.#digest();
+  }
+}
+
+/** [BLK-2] Height 0, computed by everyone from the genesis document; nobody signs it. */
+export function genesisBlock({
+  sha256,
+  genesis,
+  memberSetHash: members,
+}: {
+  sha256: Sha256;
+  genesis: Genesis;
+  memberSetHash: Hash;
+}): Block {
+  const zero = asHash(new Uint8Array(32));
+  const header: BlockHeader = {
+    chainId: genesis.chainId,
+    epoch: asEpoch(0),
+    height: asHeight(0),
+    parent: zero,
+    time: genesis.createdAt,
+    proposer: asReplicaId(0),
+    transactionRoot: asHash(merkleRoot(sha256, [])),
+    logRoot: asHash(merkleRoot(sha256, [])),
+    transactionTotal: 0,
+    memberSetHash: members,
+    bodyHash: bodyHash(sha256, []),
+    bundleCount: 0,
+    transactionCount: 0,
+    payloadBytes: 0,
+  };
+  const headerBytes = encodeHeader(header);
+  return { header, headerBytes, hash: blockHash(sha256, headerBytes), bundles: [] };
+}

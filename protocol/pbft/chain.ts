@@ -1,0 +1,91 @@
+// The chain of accepted blocks above the decided head, and the one way from there into history. Used by every rule of this folder.
+
+import { equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
+import type { Block } from '../block.ts';
+import type { Certificate } from '../certificate.ts';
+import { encodeBody, encodeCertificate } from '../codec.ts';
+import type { Extension } from '../ledger.ts';
+import type { Height } from '../types.ts';
+import type { State } from './state.ts';
+import { hexOf } from './state.ts';
+
+/** [PBFT-P-1] The block joins the chain; its prepare leaves when the block is durable. */
+export function accept(s: State, extension: Extension, { broadcast }: { broadcast: boolean }): void {
+  if (s.chain.length === 0) s.waitingSince = s.now;
+  s.chain.push(extension);
+  remember(s, extension);
+  const { height } = extension.block.header;
+  s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: extension.block.hash }, { broadcast });
+}
+
+/** The block's bytes and its acceptance in this view go to the log. */
+export function remember(s: State, { block }: Extension): void {
+  const { height } = block.header;
+  store(s, block);
+  s.out.records.push({ type: 'accepted', height, hash: block.hash, view: s.view });
+}
+
+function store(s: State, block: Block): void {
+  const key = hexOf(block.hash);
+  const known = s.known.get(key);
+  if (known?.stored === true) return;
+  s.known.set(key, { block, stored: true });
+  const bytes = { header: block.headerBytes, body: encodeBody(block.bundles) };
+  s.out.records.push({ type: 'block', height: block.header.height, hash: block.hash, bytes });
+}
+
+export function noteCommitCertificate(s: State, certificate: Certificate): void {
+  if (s.headCertificate === null || certificate.height > s.headCertificate.height) s.headCertificate = certificate;
+}
+
+/** [PBFT-C-2] [PBFT-C-3] The one place where a block becomes decided: on the ledger, in the log, to the application, out of the pool. */
+export function decide(s: State, extension: Extension, certificate: Certificate | null): void {
+  const { block } = extension;
+  const { height } = block.header;
+  s.ledger.apply(extension);
+  store(s, block);
+  s.out.records.push({
+    type: 'decided',
+    height,
+    hash: block.hash,
+    certificate: certificate === null ? null : encodeCertificate(certificate),
+    bundles: block.bundles.map((bundle) => bundle.digest),
+  });
+  s.out.deliver.push({ block, certificate });
+  s.out.admissions.push(...s.pool.settle(block.bundles, s.now));
+  s.decidedAt = s.now;
+  s.backoff = Math.max(0, s.backoff - 1); // PBFT-VC-4
+  s.mayPropose = true;
+  forgetUndecided(s, height);
+  if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
+}
+
+export function forgetUndecided(s: State, height: Height): void {
+  s.votes.forgetUpTo(height);
+  for (const map of [s.proposals, s.proposed]) for (const at of map.keys()) if (at <= height) map.delete(at);
+  for (const at of s.committed) if (at <= height) s.committed.delete(at);
+  for (const at of s.pledged.keys()) if (at <= height) s.pledged.delete(at);
+  for (const [key, { block }] of s.known) if (block.header.height <= height) s.known.delete(key);
+}
+
+/** [PBFT-CU-2] A block that a commit certificate covers, taken from a peer: same rules, same path. */
+export function decideFetched(s: State, block: Block, certificate: Certificate | null): void {
+  const accepted = s.chain[0];
+  if (accepted !== undefined && equalBytes(accepted.block.hash, block.hash)) {
+    s.chain.shift();
+    return decide(s, accepted, certificate);
+  }
+  // What was accepted here in an older view, and was not what the others decided, is given up.
+  giveUpChain(s);
+  const extension = s.ledger.extend([], block);
+  assert(!('refused' in extension), `a block with a commit certificate is valid: ${JSON.stringify(extension)}`);
+  decide(s, extension, certificate);
+}
+
+/** [PBFT-NV-6] The accepted blocks leave the chain; their bundles go back to the pool. The blocks stay known. */
+export function giveUpChain(s: State): void {
+  for (const { block } of s.chain) for (const bundle of block.bundles) s.pool.admit(bundle, s);
+  s.chain = [];
+  s.mayPropose = true;
+}

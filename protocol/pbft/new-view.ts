@@ -1,0 +1,121 @@
+// Entering a view: Castro and Liskov, OSDI 1999, section 4.4. Everyone computes the base from the view-changes alone; the new
+// primary chooses nothing.
+
+import { equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
+import type { Block } from '../block.ts';
+import { isLater } from '../certificate.ts';
+import type { NewView, Verified } from '../messages.ts';
+import type { Hash, Height, Hex, ReplicaId } from '../types.ts';
+import { asHeight } from '../types.ts';
+import { accept, giveUpChain, noteCommitCertificate, remember } from './chain.ts';
+import { persistHardState } from './hard-state.ts';
+import type { Base, State } from './state.ts';
+import { hexOf, primaryOf } from './state.ts';
+import { leaveView } from './view-change.ts';
+
+/** [PBFT-NV-2] The latest certificate by view, then height; a commit certificate before a prepared one for the same place. Null: the genesis block. */
+export function baseOf(newView: NewView): Base | null {
+  let base: Base | null = null;
+  for (const { message } of newView.viewChanges) {
+    const { commit, prepared } = message;
+    if (commit !== null && (base === null || !isLater(base.certificate, commit)))
+      base = { kind: 'decided', certificate: commit };
+    if (prepared !== null && (base === null || isLater(prepared, base.certificate)))
+      base = { kind: 'prepared', certificate: prepared };
+  }
+  return base;
+}
+
+/** Signatures, senders, the number of view-changes and every certificate have been checked (verify.ts). */
+export function onNewView(s: State, signed: Verified<NewView>): void {
+  const { message, sender } = signed;
+  if (message.view < s.view || (message.view === s.view && s.mode === 'active')) return;
+  if (sender !== primaryOf(s, message.view)) return s.out.refuse(sender, message.kind, 'not-primary');
+  enterView(s, signed);
+}
+
+export function enterView(s: State, signed: Verified<NewView>): void {
+  const { view } = signed.message;
+  assert(view >= s.view, 'views never go back');
+  leaveView(s);
+  s.view = view;
+  s.mode = 'active';
+  s.newView = signed;
+  s.primaryHeardAt = s.now;
+  for (const { message } of signed.message.viewChanges)
+    if (message.commit !== null) noteCommitCertificate(s, message.commit);
+  const base = baseOf(signed.message);
+  s.base = base !== null && base.certificate.height > s.ledger.height ? base : null;
+  forgetUnreachable(s);
+  persistHardState(s);
+  s.pool.forgetForwarding(); // PBFT-NV-6
+  s.out.events.push({ type: 'view-entered', view, primary: primaryOf(s, view) });
+  // Whoever is behind learns it now, not at the next heartbeat.
+  s.heartbeatAt = s.now;
+}
+
+/** [PBFT-NV-3] [PBFT-NV-4] Builds the chain from the decided head up to the base, fetching what is missing, and votes for a prepared base. */
+export function reachBase(s: State): void {
+  if (s.base === null) return;
+  const { kind, certificate } = s.base;
+  if (certificate.height <= s.ledger.height) {
+    s.base = null; // decided in the meantime, by catch-up
+    return;
+  }
+  const path = pathTo(
+    s,
+    certificate.height,
+    certificate.hash,
+    certificate.signatures.map((by) => by.replica),
+  );
+  if (path === undefined) return;
+  giveUpChain(s);
+  for (const [index, block] of path.entries()) {
+    const extension = s.ledger.extend(s.chain, block);
+    assert(!('refused' in extension), `a block that a quorum prepared is valid: ${JSON.stringify(extension)}`);
+    const isBase = index === path.length - 1;
+    if (isBase && kind === 'prepared') {
+      accept(s, extension, { broadcast: true });
+    } else {
+      if (s.chain.length === 0) s.waitingSince = s.now;
+      s.chain.push(extension);
+      remember(s, extension);
+    }
+  }
+  s.base = null;
+}
+
+/** The blocks from the decided head to this one, or undefined while one is missing and asked for. */
+function pathTo(s: State, height: Height, hash: Hash, holders: readonly ReplicaId[]): Block[] | undefined {
+  const path: Block[] = [];
+  let wanted = hash;
+  for (let at: number = height; at > s.ledger.height; at--) {
+    const known = s.known.get(hexOf(wanted));
+    if (known === undefined) {
+      // [PBFT-NV-4] Those who signed for a block hold it and its ancestors.
+      s.catchUp.want(s, asHeight(at), wanted, holders);
+      return undefined;
+    }
+    path.unshift(known.block);
+    wanted = known.block.header.parent;
+  }
+  assert(
+    equalBytes(wanted, s.ledger.head.hash),
+    'a prepared block extends what was decided: more than f replicas are faulty',
+  );
+  return path;
+}
+
+/** Blocks that no certificate leads to any more would pile up over failing views. */
+function forgetUnreachable(s: State): void {
+  const keep = new Set<Hex>();
+  for (const certificate of [s.prepared, s.base?.certificate ?? null]) {
+    let wanted = certificate?.hash;
+    while (wanted !== undefined) {
+      keep.add(hexOf(wanted));
+      wanted = s.known.get(hexOf(wanted))?.block.header.parent;
+    }
+  }
+  for (const key of s.known.keys()) if (!keep.has(key)) s.known.delete(key);
+}

@@ -1,0 +1,282 @@
+// PBFT as a core: Castro and Liskov, OSDI 1999, over chained blocks (ADR 1). One switch; each arm is a rule of docs/spec.md by name.
+
+import { assert, unreachable } from '../assert.ts';
+import { Checkpoints } from '../checkpoints.ts';
+import type { Core, Explanation, Input, Ready } from '../core.ts';
+import { Ledger } from '../ledger.ts';
+import type { PbftMessage, PbftPledge, Verified } from '../messages.ts';
+import { asVerified } from '../messages.ts';
+import { Outbox } from '../outbox.ts';
+import { Pool } from '../pool.ts';
+import { byzantineQuorums } from '../quorum.ts';
+import { CatchUp } from '../transfer.ts';
+import type { Millis } from '../types.ts';
+import { asHeight, asView } from '../types.ts';
+import { Tally, VoteBox } from '../votes.ts';
+import { decideFetched } from './chain.ts';
+import { explain } from './explain.ts';
+import { installState } from './install.ts';
+import { enterView, onNewView, reachBase } from './new-view.ts';
+import {
+  acceptProposals,
+  decideCovered,
+  noticeCommitQuorums,
+  onPrePrepare,
+  onVote,
+  prepareAccepted,
+  propose,
+} from './normal-case.ts';
+import type { PbftOptions, PbftRecovery } from './recover.ts';
+import { recover } from './recover.ts';
+import type { State } from './state.ts';
+import { isPrimary, peerOf, primaryOf } from './state.ts';
+import { onTime, restTimers, sayAgainTo, statusOf, wakeAt } from './timers.ts';
+import { followViewChanges, onViewChange, showNewView } from './view-change.ts';
+
+export type { PbftOptions, PbftRecovery } from './recover.ts';
+
+export class Pbft implements Core<PbftMessage, PbftPledge> {
+  readonly #s: State;
+  #wakeAt: Millis;
+
+  /** From what the log and the guard gave back; empty ones for a new chain. Throws where they contradict each other. */
+  constructor(options: PbftOptions, recovery: PbftRecovery, now: Millis) {
+    const s = newState(options, now);
+    this.#s = s;
+    recover(s, recovery);
+    this.#wakeAt = now;
+  }
+
+  step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
+    const s = this.#s;
+    assert(now >= s.now, 'time never runs back');
+    // [A32] Called late: this replica was the one that stalled, and what it did not hear meanwhile is nobody's fault.
+    const stalled = now - this.#wakeAt > s.parameters.viewTimeoutMs / 2;
+    s.now = now;
+    if (stalled) restTimers(s);
+    for (const input of inputs) this.#take(input);
+    s.catchUp.tick(s);
+    followViewChanges(s);
+    advance(s);
+    onTime(s);
+    propose(s);
+    const out = s.out;
+    s.out = new Outbox();
+    this.#wakeAt = wakeAt(s);
+    return out.ready(this.#wakeAt);
+  }
+
+  #take(input: Input<PbftMessage, PbftPledge>): void {
+    const s = this.#s;
+    switch (input.type) {
+      case 'message':
+        return this.#onMessage(input.signed);
+      case 'own':
+        return this.#onOwn(input.signed);
+      case 'bundle':
+        s.out.admissions.push({ digest: input.bundle.digest, code: s.pool.admit(input.bundle, s) });
+        s.mayPropose = true;
+        return;
+      case 'connected':
+        peerOf(s, input.peer).connected = true;
+        s.out.say(input.peer, statusOf(s));
+        return sayAgainTo(s, input.peer);
+      case 'disconnected':
+        peerOf(s, input.peer).connected = false;
+        return;
+      case 'retained':
+        s.lowest = input.lowest;
+        return;
+      case 'leading':
+        if (input.view === s.view && isPrimary(s)) s.leading = true; // PBFT-PP-6
+        return;
+      default:
+        return unreachable(input);
+    }
+  }
+
+  #onMessage(signed: Verified<PbftMessage>): void {
+    const s = this.#s;
+    const { sender, message } = signed;
+    if (sender === s.self) return;
+    const peer = peerOf(s, sender);
+    peer.heardAt = s.now;
+    if ('epoch' in message && message.epoch !== s.epoch) return s.out.refuse(sender, message.kind, 'wrong-epoch');
+    switch (message.kind) {
+      case 'pre-prepare':
+        if (sender === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
+        return onPrePrepare(s, with_(signed, message));
+      case 'prepare':
+      case 'commit':
+        return onVote(s, with_(signed, message));
+      case 'view-change':
+        return onViewChange(s, with_(signed, message));
+      case 'new-view': {
+        const before = s.view;
+        onNewView(s, with_(signed, message));
+        return s.view !== before || s.newView?.message === message ? this.#replayEarly() : undefined;
+      }
+      case 'status':
+        peer.status = message;
+        if (sender === primaryOf(s, s.view) && message.view === s.view && message.active) s.primaryHeardAt = s.now;
+        return showNewView(s, sender);
+      case 'forward':
+        for (const bundle of message.bundles) s.pool.admit(bundle, s);
+        s.mayPropose = true;
+        return;
+      case 'checkpoint':
+        return s.checkpoints.onVote(s, with_(signed, message));
+      case 'blocks':
+        return s.catchUp.onBlocks(s, with_(signed, message));
+      case 'block-data':
+        return s.catchUp.onBlockData(s, with_(signed, message));
+      case 'checkpoint-proof':
+        return s.catchUp.onCheckpointProof(s, with_(signed, message));
+      case 'state-chunk':
+        return s.catchUp.onStateChunk(s, with_(signed, message));
+      case 'fetch-blocks':
+      case 'fetch-block':
+      case 'fetch-checkpoint':
+      case 'fetch-state':
+        // Answered from the log, outside the core: they need no state of it.
+        return;
+      default:
+        return unreachable(message);
+    }
+  }
+
+  /** This replica's own pledge: durable and signed, so it counts from now on. */
+  #onOwn(signed: Verified<PbftPledge>): void {
+    const s = this.#s;
+    const { message } = signed;
+    assert(signed.sender === s.self, 'an own pledge is signed by this replica');
+    switch (message.kind) {
+      case 'prepare':
+      case 'commit': {
+        if (message.view !== s.view || s.mode !== 'active' || message.height <= s.ledger.height) return;
+        s.pledged.set(message.height, [...(s.pledged.get(message.height) ?? []), with_(signed, message)]);
+        s.votes.add(message.kind, message.height, message.hash, s.self, signed.signature);
+        return;
+      }
+      case 'view-change':
+        if (message.view !== s.view || s.mode !== 'changing') return;
+        s.ownViewChange = with_(signed, message);
+        s.viewChanges.set(s.self, String(message.view), s.ownViewChange);
+        return;
+      case 'new-view':
+        if (message.view !== s.view || s.mode !== 'changing') return;
+        enterView(s, with_(signed, message));
+        return this.#replayEarly();
+      case 'checkpoint':
+        return s.checkpoints.onVote(s, with_(signed, message));
+      default:
+        return unreachable(message);
+    }
+  }
+
+  /** Messages of the view just entered that came before it. */
+  #replayEarly(): void {
+    const s = this.#s;
+    const kept = [...s.early.values()].flat();
+    s.early.clear();
+    for (const signed of kept) this.#onMessage(signed);
+  }
+
+  wants(message: PbftMessage): boolean {
+    const s = this.#s;
+    switch (message.kind) {
+      case 'prepare':
+        return (
+          message.view > s.view ||
+          (message.view === s.view && message.height > s.ledger.height && !s.committed.has(message.height))
+        );
+      case 'commit':
+        return message.view >= s.view && message.height > s.ledger.height;
+      case 'pre-prepare':
+        return message.view >= s.view && message.block.header.height > s.ledger.height;
+      case 'checkpoint':
+        return s.checkpoints.wants(message);
+      case 'new-view':
+        return message.view > s.view || (message.view === s.view && s.mode === 'changing');
+      default:
+        return true;
+    }
+  }
+
+  explain(): Explanation {
+    return explain(this.#s);
+  }
+}
+
+/** Reaches the base, accepts proposals, prepares, decides: as far as it goes. */
+function advance(s: State): void {
+  if (s.mode === 'active') {
+    reachBase(s);
+    if (s.base === null) acceptProposals(s);
+    prepareAccepted(s);
+    noticeCommitQuorums(s);
+  }
+  decideCovered(s);
+}
+
+/** The same signed message with its type narrowed: TypeScript does not narrow a type parameter by a field of it. */
+function with_<M extends PbftMessage>(signed: Verified<PbftMessage>, message: M): Verified<M> {
+  assert(signed.message === message, 'one message');
+  return asVerified({ ...signed, message });
+}
+
+function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): State {
+  const quorums = byzantineQuorums(genesis.members.length);
+  const s: State = {
+    genesis,
+    parameters: genesis.parameters,
+    epoch,
+    self,
+    quorums,
+    sha256,
+    now,
+    out: new Outbox(),
+    ledger: new Ledger({ sha256, genesis, epoch }),
+    headCertificate: null,
+    checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval),
+    catchUp: new CatchUp({
+      decideFetched: (block, certificate) => decideFetched(s, block, certificate),
+      install: (state) => installState(s, state),
+    }),
+    lowest: asHeight(1),
+    view: asView(0),
+    mode: 'active',
+    leading: false,
+    newView: null,
+    base: null,
+    chain: [],
+    known: new Map(),
+    proposals: new Map(),
+    proposed: new Map(),
+    votes: new VoteBox(epoch, quorums),
+    committed: new Set(),
+    pledged: new Map(),
+    prepared: null,
+    viewChanges: new Tally(),
+    ownViewChange: null,
+    newViewPledged: false,
+    quorumAskedAt: null,
+    backoff: 0,
+    viewChangeCount: 0,
+    early: new Map(),
+    pool: new Pool(),
+    peers: new Map(),
+    viewSince: now,
+    primaryHeardAt: now,
+    decidedAt: now,
+    waitingSince: now,
+    heartbeatAt: now,
+    resentAt: now,
+    sweptAt: now,
+    requestsCheckedAt: now,
+    handedOnAt: now,
+    mayPropose: true,
+  };
+  for (const member of genesis.members) if (member.id !== self) peerOf(s, member.id);
+  return s;
+}

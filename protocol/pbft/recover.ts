@@ -1,0 +1,135 @@
+// The start of a replica, from what its log and its guard give back. Nothing is voted for here that was not voted for before.
+
+import { equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
+import type { Block, Sha256 } from '../block.ts';
+import { blockHash, decodeHeader } from '../block.ts';
+import type { Certificate } from '../certificate.ts';
+import type { WireContext } from '../codec.ts';
+import {
+  decodeCertificate,
+  decodeCheckpointCertificate,
+  decodeCheckpointPlace,
+  decodePayload,
+  decodeStoredBlock,
+  isRefusal,
+} from '../codec.ts';
+import type { Genesis } from '../genesis.ts';
+import type { BlockBytes, RecoveredLog } from '../log.ts';
+import { asVerified } from '../messages.ts';
+import type { Epoch, ReplicaId, View } from '../types.ts';
+import { next } from '../types.ts';
+import { noteCommitCertificate } from './chain.ts';
+import type { HardState } from './hard-state.ts';
+import { decodeHardState } from './hard-state.ts';
+import { baseOf } from './new-view.ts';
+import type { State } from './state.ts';
+import { hexOf, isPrimary } from './state.ts';
+import { startViewChange } from './view-change.ts';
+
+export interface PbftOptions {
+  readonly genesis: Genesis;
+  readonly epoch: Epoch;
+  readonly self: ReplicaId;
+  readonly sha256: Sha256;
+}
+
+export interface PbftRecovery {
+  /** Null for a new chain. */
+  readonly log: RecoveredLog | null;
+  /** What the guard's file says: the highest view it has a mark of, the view it led last, the highest prepared certificate. */
+  readonly guard: { readonly view: View; readonly led: View | null; readonly lock: Certificate | null };
+}
+
+export function recover(s: State, { log, guard }: PbftRecovery): void {
+  const context: WireContext = { sha256: s.sha256, parameters: s.parameters };
+  if (log !== null) recoverLedger(s, log, context);
+  s.prepared = guard.lock;
+  if (log !== null)
+    for (const { bytes } of log.accepted) {
+      const block = decoded(bytes, context);
+      s.known.set(hexOf(block.hash), { block, stored: true });
+    }
+  const stored = log?.hardState ?? null;
+  const hard = stored === null ? null : decodeHardState(stored);
+  assert(hard !== undefined, 'the hard state is of a version that this program knows');
+  recoverView(s, hard, guard, context);
+  if (s.mode === 'active') recoverChain(s, log, context);
+  // A new chain, or one whose first primary has not led yet: view 0 needs no new-view.
+  if (s.view === 0 && s.mode === 'active' && isPrimary(s)) s.out.lead = s.view; // PBFT-PP-6
+}
+
+function recoverLedger(s: State, log: RecoveredLog, context: WireContext): void {
+  if (log.stable !== null) {
+    assert(log.stable.certificate !== null, 'a stable checkpoint has its certificate');
+    s.checkpoints.adopt(known(decodeCheckpointCertificate(log.stable.certificate)));
+  }
+  if (log.checkpoint !== null) {
+    const header = decodeHeader(log.checkpoint.header);
+    assert(header !== undefined, 'a stored header is well formed');
+    s.ledger.restore(header, blockHash(s.sha256, log.checkpoint.header), log.checkpoint.chunks);
+    const place = known(decodeCheckpointPlace(log.checkpoint.place));
+    assert(equalBytes(place.stateDigest, s.ledger.stateDigest), 'the stored state has the digest of its checkpoint');
+    if (log.checkpoint.height > s.checkpoints.stableHeight) s.checkpoints.resume(s, place);
+  }
+  for (const stored of log.decided) {
+    const block = decoded(stored.bytes, context);
+    const extension = s.ledger.extend([], block);
+    assert(!('refused' in extension), `a decided block is valid: ${JSON.stringify(extension)}`);
+    s.ledger.apply(extension);
+    if (stored.certificate !== null) noteCommitCertificate(s, known(decodeCertificate(stored.certificate)));
+  }
+  s.lowest = log.lowest;
+}
+
+/** The view is the highest that the log or the guard knows of. What the log does not know of it was never signed: both are durable before. */
+function recoverView(s: State, hard: HardState | null, guard: PbftRecovery['guard'], context: WireContext): void {
+  if (hard !== null) {
+    s.view = hard.view;
+    if (hard.newView !== null) {
+      const message = known(decodePayload('new-view', hard.newView.payload, context));
+      assert(message.kind === 'new-view', 'a stored new-view is one');
+      s.newView = asVerified({ ...hard.newView, message }); // verified before it was stored
+    }
+    if (hard.mode === 'changing') {
+      assert(hard.viewChange !== null, 'a view that is asked for has its view-change');
+      const message = known(decodePayload('view-change', hard.viewChange, context));
+      assert(message.kind === 'view-change', 'a stored view-change is one');
+      s.mode = 'changing';
+      if (guard.view <= s.view) s.out.pledge(message); // the same bytes again
+    }
+  }
+  if (guard.view > s.view) {
+    startViewChange(s, next.view(guard.view), 'restarted in the middle of a view change');
+  } else if (s.mode === 'active' && isPrimary(s) && guard.led !== null && guard.led >= s.view) {
+    // [PBFT-PP-6] What it proposed last may not be on its disk.
+    startViewChange(s, next.view(s.view), 'this replica led the view and has restarted');
+  }
+}
+
+/** The blocks accepted in the current view, as far as they form a chain from the decided head; their votes are signed again. */
+function recoverChain(s: State, log: RecoveredLog | null, context: WireContext): void {
+  if (s.newView !== null) {
+    const base = baseOf(s.newView.message);
+    if (base !== null && base.certificate.height > s.ledger.height) s.base = base;
+  }
+  if (log === null || s.base !== null) return; // the base comes first; the rest is proposed or fetched again
+  for (const entry of log.accepted) {
+    if (entry.view !== s.view) continue;
+    const extension = s.ledger.extend(s.chain, decoded(entry.bytes, context));
+    if ('refused' in extension) return;
+    s.chain.push(extension);
+    const { block } = extension;
+    s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height: block.header.height, hash: block.hash });
+  }
+}
+
+function decoded(bytes: BlockBytes, context: WireContext): Block {
+  return known(decodeStoredBlock(bytes, context));
+}
+
+/** What this replica wrote, and the log has checked, decodes: anything else is a bug or a newer format. */
+function known<T extends object>(value: T): Exclude<T, { readonly refused: string }> {
+  assert(!isRefusal(value), `a stored value decodes: ${JSON.stringify(value)}`);
+  return value as Exclude<T, { readonly refused: string }>; // not a refusal, as just asserted
+}

@@ -1,0 +1,153 @@
+// Time: heartbeats, the timers that end a view, retransmission, forwarding. All against `s.now`; nothing here reads a clock.
+
+import type { SignedBundle } from '../bundle.ts';
+import type { Millis, ReplicaId } from '../types.ts';
+import { next, plus } from '../types.ts';
+import type { State } from './state.ts';
+import { isPrimary, primaryOf, seesQuorum, timeoutOf } from './state.ts';
+import { startViewChange } from './view-change.ts';
+
+/** Bundles handed on in one message; their payloads stay below half a frame. */
+const FORWARD_BUNDLES_MAX = 256;
+const FORWARD_BYTES_MAX = 512 << 10;
+/** Bundles that must have overtaken one for the primary to be blamed: so many times what waited before it, and a block's worth. */
+const UNFAIR_FACTOR = 4;
+
+export function onTime(s: State): void {
+  heartbeat(s);
+  if (s.mode === 'active') {
+    suspectPrimary(s);
+  } else if (s.quorumAskedAt !== null && s.now - s.quorumAskedAt > timeoutOf(s) && seesQuorum(s)) {
+    // [PBFT-VC-4] A quorum asked for this view and its primary did not open it.
+    s.backoff += 1;
+    startViewChange(s, next.view(s.view), 'the new primary did not open its view in time');
+  }
+  sayAgain(s);
+  handOn(s);
+  sweep(s);
+}
+
+/** [PBFT-HB-1] */
+function heartbeat(s: State): void {
+  if (s.now < s.heartbeatAt) return;
+  s.heartbeatAt = plus.millis(s.now, s.parameters.heartbeatMs);
+  s.out.say('all', statusOf(s));
+}
+
+export function statusOf(s: State) {
+  return {
+    kind: 'status',
+    epoch: s.epoch,
+    view: s.view,
+    active: s.mode === 'active',
+    height: s.ledger.height,
+    hash: s.ledger.head.hash,
+    stable: s.checkpoints.stableHeight,
+    lowest: s.lowest,
+  } as const;
+}
+
+/** [PBFT-VC-1] Three reasons to give a primary up. None of them counts while this replica is cut off from a quorum: then it is to blame. */
+function suspectPrimary(s: State): void {
+  const timeout = timeoutOf(s);
+  if (!seesQuorum(s)) return restTimers(s);
+  const give = (reason: string) => {
+    s.backoff += 1;
+    startViewChange(s, next.view(s.view), reason);
+  };
+  const since = (at: Millis) => s.now - Math.max(at, s.viewSince);
+  if (!isPrimary(s) && since(s.primaryHeardAt) > timeout) return give('no heartbeat of the primary');
+  const undecided = s.chain.length > 0 || s.base !== null || s.proposals.size > 0;
+  if (undecided && since(Math.max(s.decidedAt, s.waitingSince) as Millis) > timeout)
+    return give('accepted blocks are not decided');
+  if (isPrimary(s) || s.now < s.requestsCheckedAt) return;
+  s.requestsCheckedAt = plus.millis(s.now, s.parameters.heartbeatMs);
+  // [REQ-2] A bundle that could have been ordered: the primary orders nothing at all, or passes this one over for others.
+  for (const waiting of s.pool.overdue(s.ledger, plus.millis(s.now, -timeout), 16)) {
+    if (since(waiting.since) <= timeout) continue;
+    if (since(s.decidedAt) > timeout) return give('a bundle waits and nothing is ordered');
+    if (waiting.overtakenBy > UNFAIR_FACTOR * (waiting.waitingBefore + s.parameters.blockBundlesMax))
+      return give('the primary passes a bundle over');
+  }
+}
+
+/** Nothing is anybody's fault before now: after a pause of our own, or while cut off. */
+export function restTimers(s: State): void {
+  s.viewSince = s.now;
+  s.primaryHeardAt = s.now;
+  if (s.quorumAskedAt !== null) s.quorumAskedAt = s.now;
+}
+
+/** [PBFT-HB-2] When nothing moves, what was pledged and proposed is said again: a connection may have lost it. */
+function sayAgain(s: State): void {
+  const stuck =
+    s.mode === 'changing' || s.chain.length > 0 || s.base !== null || s.checkpoints.ownVotes(s.self).length > 0;
+  const pause = Math.max(timeoutOf(s) / 2, s.parameters.heartbeatMs);
+  if (!stuck || s.now - Math.max(s.resentAt, s.decidedAt) < pause) return;
+  s.resentAt = s.now;
+  sayAgainTo(s, 'all');
+}
+
+export function sayAgainTo(s: State, to: ReplicaId | 'all'): void {
+  if (s.mode === 'changing') {
+    if (s.ownViewChange !== null) s.out.resend.push({ to, signed: s.ownViewChange });
+  } else {
+    if (s.newView !== null && (to !== 'all' || isPrimary(s))) s.out.resend.push({ to, signed: s.newView });
+    if (s.leading) {
+      for (const { block } of s.chain)
+        if (block.header.proposer === s.self)
+          s.out.send.push({ to, message: { kind: 'pre-prepare', epoch: s.epoch, view: s.view, block } });
+    }
+    for (const votes of s.pledged.values()) for (const signed of votes) s.out.resend.push({ to, signed });
+  }
+  for (const signed of s.checkpoints.ownVotes(s.self)) s.out.resend.push({ to, signed });
+}
+
+/** [REQ-1] New bundles go to the primary; those that wait too long go to it again, and once to everyone. */
+function handOn(s: State): void {
+  const fresh = s.pool.takeFresh();
+  if (isPrimary(s) || s.mode !== 'active') return;
+  const primary = primaryOf(s, s.view);
+  const again =
+    s.now >= s.handedOnAt ? s.pool.toForward(s.now, plus.millis(s.now, -timeoutOf(s) / 2), FORWARD_BUNDLES_MAX) : [];
+  const unsent = fresh.filter((bundle) => !again.includes(bundle));
+  for (const bundles of inMessages([...unsent, ...again])) s.out.say(primary, { kind: 'forward', bundles });
+  s.pool.markForwarded(unsent, s.now);
+  if (s.now < s.handedOnAt) return;
+  s.handedOnAt = plus.millis(s.now, s.parameters.heartbeatMs);
+  const late = s.pool.toSpread(s.now, plus.millis(s.now, -timeoutOf(s) / 2), FORWARD_BUNDLES_MAX);
+  for (const bundles of inMessages(late)) s.out.say('all', { kind: 'forward', bundles });
+}
+
+function inMessages(bundles: readonly SignedBundle[]): SignedBundle[][] {
+  const messages: SignedBundle[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const bundle of bundles) {
+    const last = messages.at(-1);
+    if (last === undefined || last.length >= FORWARD_BUNDLES_MAX || bytes + bundle.payload.length > FORWARD_BYTES_MAX) {
+      messages.push([bundle]);
+      bytes = bundle.payload.length;
+    } else {
+      last.push(bundle);
+      bytes += bundle.payload.length;
+    }
+  }
+  return messages;
+}
+
+/** [REQ-3] Once in a while: what can never be ordered any more is reported. */
+function sweep(s: State): void {
+  if (s.now - s.sweptAt < s.parameters.viewTimeoutMs) return;
+  s.sweptAt = s.now;
+  s.out.admissions.push(...s.pool.sweep(s.ledger));
+}
+
+/** The next moment at which `onTime` may have something to do. */
+export function wakeAt(s: State): Millis {
+  const timeout = timeoutOf(s);
+  const deadlines = [s.heartbeatAt];
+  if (s.mode === 'active' && !isPrimary(s))
+    deadlines.push(plus.millis(Math.max(s.primaryHeardAt, s.viewSince) as Millis, timeout + 1));
+  if (s.quorumAskedAt !== null) deadlines.push(plus.millis(s.quorumAskedAt, timeout + 1));
+  return Math.min(...deadlines) as Millis; // the least of branded numbers
+}

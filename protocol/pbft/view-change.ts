@@ -1,0 +1,95 @@
+// Leaving a view: Castro and Liskov, OSDI 1999, section 4.4, with one prepared certificate instead of a set of slots (ADR 1).
+
+import { assert } from '../assert.ts';
+import type { NewView, Verified, ViewChange } from '../messages.ts';
+import type { ReplicaId, View } from '../types.ts';
+import { asView } from '../types.ts';
+import { giveUpChain } from './chain.ts';
+import { persistHardState } from './hard-state.ts';
+import type { State } from './state.ts';
+import { isPrimary, peerOf } from './state.ts';
+
+/** [PBFT-VC-1] [PBFT-VC-2] Stops voting below `view` and asks for it; the request leaves when that promise is durable. */
+export function startViewChange(s: State, view: View, reason: string): void {
+  assert(view > s.view, 'views never go back');
+  leaveView(s);
+  s.view = view;
+  s.mode = 'changing';
+  s.newView = null;
+  s.base = null;
+  s.viewChangeCount += 1;
+  persistHardState(s);
+  s.out.pledge(viewChangeOf(s));
+  s.out.events.push({ type: 'view-change-started', view, reason });
+  for (const [replica, vote] of s.viewChanges.entries()) if (vote.message.view < view) s.viewChanges.delete(replica);
+}
+
+export function viewChangeOf(s: State): ViewChange {
+  return { kind: 'view-change', epoch: s.epoch, view: s.view, commit: s.headCertificate, prepared: s.prepared };
+}
+
+/** What belongs to one view only is forgotten; what it made durable (prepared certificate, blocks) stays. */
+export function leaveView(s: State): void {
+  giveUpChain(s);
+  s.votes.clear();
+  s.proposals.clear();
+  s.proposed.clear();
+  s.committed.clear();
+  s.pledged.clear();
+  s.leading = false;
+  s.newViewPledged = false;
+  s.ownViewChange = null;
+  s.quorumAskedAt = null;
+  s.viewSince = s.now;
+  s.resentAt = s.now;
+}
+
+export function onViewChange(s: State, signed: Verified<ViewChange>): void {
+  const { message, sender } = signed;
+  if (message.view < s.view || (message.view === s.view && s.mode === 'active')) {
+    // [PBFT-NV-5] It asks for a view that has begun, or is over: show it the proof.
+    if (s.mode === 'active' && s.newView !== null) s.out.resend.push({ to: sender, signed: s.newView });
+    return;
+  }
+  const before = s.viewChanges.get(sender);
+  if (before !== undefined && before.message.view >= message.view) return;
+  s.viewChanges.set(sender, String(message.view), signed);
+}
+
+/** [PBFT-VC-3] [PBFT-VC-4] [PBFT-NV-1] What the view-changes seen so far allow: to join others, to time the new primary, to open the view. */
+export function followViewChanges(s: State): void {
+  for (;;) {
+    const higher = s.viewChanges.entries().filter(([, vote]) => vote.message.view > s.view);
+    if (higher.length < s.quorums.oneHonest) break;
+    const smallest = asView(Math.min(...higher.map(([, vote]) => vote.message.view)));
+    startViewChange(s, smallest, `${higher.length} replicas asked for it`);
+  }
+  if (s.mode !== 'changing') return;
+  const asking = s.viewChanges.withKey(String(s.view));
+  if (asking.length < s.quorums.quorum) return;
+  s.quorumAskedAt ??= s.now;
+  if (!isPrimary(s) || s.newViewPledged || s.ownViewChange === null) return;
+  s.newViewPledged = true;
+  const newView: NewView = {
+    kind: 'new-view',
+    epoch: s.epoch,
+    view: s.view,
+    viewChanges: asking.slice(0, s.quorums.quorum).map(([, vote]) => vote),
+  };
+  s.out.lead = s.view; // PBFT-PP-6
+  s.out.pledge(newView);
+}
+
+/** [PBFT-NV-5] Shows the new-view of the active view to a peer whose status says that it is not in it; not at every status. */
+export function showNewView(s: State, to: ReplicaId): void {
+  const peer = peerOf(s, to);
+  const { status } = peer;
+  if (s.mode !== 'active' || s.newView === null || status === null) return;
+  if (status.view > s.view || (status.view === s.view && status.active)) return;
+  if (peer.shownNewViewAt !== null && s.now - peer.shownNewViewAt < 2 * s.parameters.heartbeatMs) return;
+  peer.shownNewViewAt = s.now;
+  s.out.resend.push({ to, signed: s.newView });
+}
+
+/** Who has asked for the view this replica asks for. */
+export const askersOf = (s: State) => s.viewChanges.withKey(String(s.view)).map(([replica]) => replica);

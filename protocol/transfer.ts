@@ -1,0 +1,331 @@
+// Catch-up: how a replica that is behind gets what the others decided, block by block or from a checkpoint, believing nothing that
+// carries no certificate. Shared by every protocol on this log. Castro and Liskov, OSDI 1999, sections 4.4 and 6.2 (state transfer).
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { equalBytes, toHex } from '../crypto/bytes.ts';
+import { leafHash, verifyInclusion } from '../crypto/merkle.ts';
+import type { Block, BlockHeader, Sha256 } from './block.ts';
+import { blockHash, decodeHeader } from './block.ts';
+import type { Certificate } from './certificate.ts';
+import type { Checkpoints } from './checkpoints.ts';
+import type { CoreEvent, Outgoing } from './core.ts';
+import type { Parameters } from './genesis.ts';
+import type { Ledger } from './ledger.ts';
+import { STATE_CHUNKS } from './ledger.ts';
+import type { LogRecord } from './log.ts';
+import type {
+  BlockData,
+  Blocks,
+  CheckpointCertificate,
+  CheckpointProof,
+  FetchBlock,
+  FetchBlocks,
+  FetchCheckpoint,
+  FetchState,
+  StateChunk,
+  Status,
+  Verified,
+} from './messages.ts';
+import type { Hash, Height, Hex, Millis, ReplicaId } from './types.ts';
+import { asHeight, plus } from './types.ts';
+
+type Request = FetchBlock | FetchBlocks | FetchCheckpoint | FetchState;
+
+/** What catch-up sees of its core, and asks of it. */
+export interface CatchUpHost {
+  readonly now: Millis;
+  readonly self: ReplicaId;
+  readonly sha256: Sha256;
+  readonly parameters: Parameters;
+  readonly ledger: Ledger;
+  readonly checkpoints: Checkpoints;
+  readonly headCertificate: Certificate | null;
+  readonly peers: ReadonlyMap<ReplicaId, { readonly connected: boolean; readonly status: Status | null }>;
+  readonly known: Map<Hex, { readonly block: Block; stored: boolean }>;
+  readonly out: {
+    readonly send: { push(message: Outgoing<Request>): unknown };
+    readonly records: LogRecord[];
+    readonly events: CoreEvent[];
+    refuse(from: ReplicaId, kind: string, code: string): void;
+  };
+}
+
+export interface CatchUpActions {
+  /** The block follows the head and a commit certificate covers it. */
+  decideFetched(block: Block, certificate: Certificate | null): void;
+  /** The state at a stable checkpoint above the head, every chunk proved. */
+  install(state: {
+    certificate: CheckpointCertificate;
+    header: BlockHeader;
+    headerBytes: Bytes;
+    chunks: ReadonlyMap<number, Bytes>;
+  }): void;
+}
+
+interface Want {
+  readonly height: Height;
+  readonly hash: Hash;
+  readonly holders: readonly ReplicaId[];
+  turn: number;
+  askedAt: Millis | null;
+}
+
+interface Transfer {
+  readonly certificate: CheckpointCertificate;
+  readonly header: BlockHeader;
+  readonly headerBytes: Bytes;
+  readonly chunks: Map<number, Bytes>;
+  readonly asked: Map<number, { readonly peer: ReplicaId; readonly at: Millis }>;
+}
+
+const WANTS_MAX = 64;
+const BLOCKS_PER_REQUEST = 256;
+const CHUNKS_IN_FLIGHT_MAX = 16;
+
+export class CatchUp {
+  readonly #actions: CatchUpActions;
+  readonly #wants = new Map<Hex, Want>();
+  /** Peers that withheld or lied are passed over until then. */
+  readonly #passedOver = new Map<ReplicaId, Millis>();
+  /** Since when the others are ahead while this replica stands at `at`. */
+  #behind: { since: Millis; at: Height } | null = null;
+  #request: { readonly peer: ReplicaId; readonly at: Millis; readonly what: 'blocks' | 'checkpoint' } | null = null;
+  #transfer: Transfer | null = null;
+  #announced = false;
+  #turn = 0;
+
+  constructor(actions: CatchUpActions) {
+    this.#actions = actions;
+  }
+
+  /** Blocks have been asked for, and not for a moment only. */
+  get active(): boolean {
+    return this.#announced || this.#transfer !== null;
+  }
+
+  /** [PBFT-NV-4] This block is needed by its hash; these replicas signed for it. */
+  want(host: CatchUpHost, height: Height, hash: Hash, holders: readonly ReplicaId[]): void {
+    const key = toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
+    if (this.#wants.has(key) || this.#wants.size >= WANTS_MAX) return;
+    this.#wants.set(key, {
+      height,
+      hash,
+      holders: holders.filter((r) => r !== host.self),
+      turn: this.#turn++,
+      askedAt: null,
+    });
+    this.#askForWants(host);
+  }
+
+  get wanted(): readonly { readonly height: Height; readonly hash: Hash }[] {
+    return [...this.#wants.values()];
+  }
+
+  onBlockData(host: CatchUpHost, signed: Verified<BlockData>): void {
+    const { block } = signed.message;
+    const key = toHex(block.hash) as Hex; // as above
+    if (!this.#wants.delete(key)) return; // asked for twice, or never: of no use
+    if (block.header.height > host.ledger.height) host.known.set(key, { block, stored: false });
+  }
+
+  /** [PBFT-CU-1] Compares heads and asks for what is missing. Called at every step. */
+  tick(host: CatchUpHost): void {
+    this.#askForWants(host);
+    if (this.#transfer !== null) return this.#askForChunks(host, this.#transfer);
+    const height = host.ledger.height;
+    const goal = this.#goal(host);
+    if (goal <= height) return this.#caughtUp(host);
+    if (this.#request !== null) {
+      if (host.now - this.#request.at < host.parameters.viewTimeoutMs) return;
+      this.#passOver(host, this.#request.peer);
+      this.#request = null;
+    }
+    if (this.#behind === null || (this.#behind.at < height && !this.#announced))
+      this.#behind = { since: host.now, at: height };
+    // Votes are usually a little behind heads, and about to arrive.
+    const near = goal - height <= 2 * host.parameters.window;
+    if (near && host.now - this.#behind.since < 2 * host.parameters.heartbeatMs) return;
+    this.#ask(host, goal);
+  }
+
+  /** The highest height that a certificate proves or a peer claims. A liar's claim costs one unanswered request at a time. */
+  #goal(host: CatchUpHost): Height {
+    let goal = host.headCertificate?.height ?? asHeight(0);
+    for (const [replica, { status, connected }] of host.peers)
+      if (connected && status !== null && status.height > goal && !this.#isPassedOver(host, replica))
+        goal = status.height;
+    return goal;
+  }
+
+  #caughtUp(host: CatchUpHost): void {
+    if (this.#announced) host.out.events.push({ type: 'caught-up', height: host.ledger.height });
+    this.#announced = false;
+    this.#behind = null;
+    if (this.#request?.what === 'blocks') this.#request = null;
+    this.#learnStable(host);
+  }
+
+  /** A stable checkpoint that this replica passed on its way by blocks bounds its window too. */
+  #learnStable(host: CatchUpHost): void {
+    if (this.#request !== null) {
+      if (host.now - this.#request.at < host.parameters.viewTimeoutMs) return;
+      this.#passOver(host, this.#request.peer);
+      this.#request = null;
+    }
+    const { checkpointInterval } = host.parameters;
+    for (const [replica, { status, connected }] of host.peers) {
+      if (!connected || status === null || this.#isPassedOver(host, replica)) continue;
+      if (status.stable <= host.checkpoints.stableHeight + checkpointInterval || status.stable > host.ledger.height)
+        continue;
+      return this.#send(host, replica, 'checkpoint', { kind: 'fetch-checkpoint' });
+    }
+  }
+
+  #ask(host: CatchUpHost, goal: Height): void {
+    const from = plus.height(host.ledger.height, 1);
+    const ahead = [...host.peers].filter(
+      ([replica, { connected, status }]) =>
+        connected &&
+        !this.#isPassedOver(host, replica) &&
+        ((status?.height ?? 0) >= from ||
+          host.headCertificate?.signatures.some((by) => by.replica === replica) === true),
+    );
+    if (ahead.length === 0) return;
+    if (!this.#announced && goal - host.ledger.height > 2 * host.parameters.window) {
+      this.#announced = true;
+      host.out.events.push({ type: 'catching-up', from, to: goal });
+    }
+    const serving = ahead.filter(([, { status }]) => status === null || status.lowest <= from);
+    if (serving.length > 0) {
+      const [peer] = serving[this.#turn++ % serving.length]!;
+      const to = asHeight(Math.min(goal, host.ledger.height + BLOCKS_PER_REQUEST));
+      this.#send(host, peer, 'blocks', { kind: 'fetch-blocks', from, to });
+    } else {
+      // [PBFT-CU-3] Nobody serves what comes next: from a checkpoint.
+      const [peer] = ahead[this.#turn++ % ahead.length]!;
+      this.#announced = true;
+      this.#send(host, peer, 'checkpoint', { kind: 'fetch-checkpoint' });
+    }
+  }
+
+  #send(host: CatchUpHost, peer: ReplicaId, what: 'blocks' | 'checkpoint', message: Request): void {
+    this.#request = { peer, at: host.now, what };
+    host.out.send.push({ to: peer, message });
+  }
+
+  /** [PBFT-CU-2] Consecutive blocks whose hash links and certificates have been checked (verify.ts). */
+  onBlocks(host: CatchUpHost, signed: Verified<Blocks>): void {
+    if (this.#request?.peer !== signed.sender || this.#request.what !== 'blocks') return;
+    this.#request = null;
+    const { blocks } = signed.message;
+    const certified = blocks.findLastIndex((entry) => entry.certificate !== null);
+    const before = host.ledger.height;
+    for (const { block, certificate } of blocks.slice(0, certified + 1)) {
+      if (block.header.height <= host.ledger.height) continue;
+      if (!equalBytes(block.header.parent, host.ledger.head.hash)) {
+        host.out.refuse(signed.sender, 'blocks', 'blocks-not-linked');
+        break;
+      }
+      this.#actions.decideFetched(block, certificate);
+    }
+    if (host.ledger.height === before) this.#passOver(host, signed.sender);
+  }
+
+  onCheckpointProof(host: CatchUpHost, signed: Verified<CheckpointProof>): void {
+    if (this.#request?.peer !== signed.sender || this.#request.what !== 'checkpoint') return;
+    this.#request = null;
+    const { checkpoint, headerBytes } = signed.message;
+    const header = decodeHeader(headerBytes);
+    if (
+      header === undefined ||
+      !equalBytes(blockHash(host.sha256, headerBytes), checkpoint.hash) ||
+      header.height !== checkpoint.height
+    ) {
+      host.out.refuse(signed.sender, 'checkpoint-proof', 'checkpoint-header-mismatch');
+      return this.#passOver(host, signed.sender);
+    }
+    if (checkpoint.height <= host.ledger.height) {
+      host.checkpoints.learn(host, checkpoint);
+      if (this.#goal(host) > host.ledger.height) this.#passOver(host, signed.sender);
+      return;
+    }
+    this.#transfer = {
+      certificate: checkpoint,
+      header,
+      headerBytes: Uint8Array.from(headerBytes),
+      chunks: new Map(),
+      asked: new Map(),
+    };
+    this.#askForChunks(host, this.#transfer);
+  }
+
+  /** [PBFT-CU-3] Keeps some requests under way, spread over the peers. */
+  #askForChunks(host: CatchUpHost, transfer: Transfer): void {
+    for (const [chunk, { peer, at }] of transfer.asked) {
+      if (host.now - at < host.parameters.viewTimeoutMs) continue;
+      transfer.asked.delete(chunk);
+      this.#passOver(host, peer);
+    }
+    const peers = [...host.peers]
+      .filter(([replica, { connected }]) => connected && !this.#isPassedOver(host, replica))
+      .map(([replica]) => replica);
+    if (peers.length === 0) {
+      // Nobody has this checkpoint any more, perhaps: begin again with a newer one.
+      if (transfer.asked.size === 0) this.#transfer = null;
+      return;
+    }
+    for (let chunk = 0; chunk < STATE_CHUNKS && transfer.asked.size < CHUNKS_IN_FLIGHT_MAX; chunk++) {
+      if (transfer.chunks.has(chunk) || transfer.asked.has(chunk)) continue;
+      const peer = peers[this.#turn++ % peers.length]!;
+      transfer.asked.set(chunk, { peer, at: host.now });
+      host.out.send.push({ to: peer, message: { kind: 'fetch-state', height: transfer.certificate.height, chunk } });
+    }
+  }
+
+  onStateChunk(host: CatchUpHost, signed: Verified<StateChunk>): void {
+    const transfer = this.#transfer;
+    const { height, chunk, bytes, proof } = signed.message;
+    if (transfer === null || height !== transfer.certificate.height) return;
+    if (transfer.asked.get(chunk)?.peer !== signed.sender) return;
+    transfer.asked.delete(chunk);
+    const leaf = leafHash(host.sha256, bytes);
+    const root = transfer.certificate.stateDigest;
+    if (!verifyInclusion({ sha256: host.sha256, leaf, index: chunk, size: STATE_CHUNKS, proof, root })) {
+      host.out.refuse(signed.sender, 'state-chunk', 'state-chunk-proof');
+      this.#passOver(host, signed.sender);
+    } else {
+      transfer.chunks.set(chunk, Uint8Array.from(bytes));
+    }
+    if (transfer.chunks.size < STATE_CHUNKS) return this.#askForChunks(host, transfer);
+    this.#transfer = null;
+    if (transfer.certificate.height <= host.ledger.height) return; // blocks came first
+    this.#actions.install(transfer);
+    host.out.events.push({ type: 'checkpoint-installed', height: transfer.certificate.height });
+  }
+
+  #askForWants(host: CatchUpHost): void {
+    for (const [key, want] of this.#wants) {
+      if (want.height <= host.ledger.height || want.holders.length === 0) {
+        this.#wants.delete(key);
+        continue;
+      }
+      if (want.askedAt !== null && host.now - want.askedAt < host.parameters.viewTimeoutMs / 2) continue;
+      want.askedAt = host.now;
+      const peer = want.holders[want.turn++ % want.holders.length]!;
+      host.out.send.push({ to: peer, message: { kind: 'fetch-block', height: want.height, hash: want.hash } });
+    }
+  }
+
+  /** The view that needed them is over. */
+  forgetWants(): void {
+    this.#wants.clear();
+  }
+
+  #passOver(host: CatchUpHost, peer: ReplicaId): void {
+    this.#passedOver.set(peer, plus.millis(host.now, 4 * host.parameters.viewTimeoutMs));
+  }
+
+  #isPassedOver(host: CatchUpHost, peer: ReplicaId): boolean {
+    return (this.#passedOver.get(peer) ?? 0) > host.now;
+  }
+}

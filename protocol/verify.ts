@@ -1,0 +1,44 @@
+// What ledgers, clients, auditors and the daemon run before they believe anything: certificates, messages, chains, receipts
+// (blueprint, section 10). Portable, pure, and without a word to say about the state of the protocol. Each refusal is a value with a
+// stable code; the codes and the rules behind them stand in docs/wire.md.
+
+export {
+  checkpointSigningBytes,
+  checkpointSigningText,
+  exportCheckpointNote,
+  importCheckpointNote,
+  memberVerifierKey,
+  type NoteProblem,
+  type NoteSigners,
+} from './checkpoint-note.ts';
+export { type Seen, SeenSignatures, verifyOnce } from './wire/seen.ts';
+export {
+  type SignerSet,
+  type VerifyCode,
+  type VerifyRefusal,
+  verifyCertificate,
+  verifyCheckpoint,
+} from './wire/verify-certificate.ts';
+export { type ChainOptions, ChainVerifier, type ProvenBlock, type TrustedHead } from './wire/verify-chain.ts';
+export {
+  openFrame,
+  signingBytes,
+  type VerifyContext,
+  verifyBundle,
+  verifyClientFrame,
+  verifyFrame,
+  verifyMessage,
+} from './wire/verify-message.ts';
+export {
+  type DecidedHeader,
+  genesisSigners,
+  type ProvenRange,
+  type ProvenTransaction,
+  parseReceipt,
+  type ReceiptContext,
+  type TransactionReceipt,
+  transactionReceipt,
+  verifyDecided,
+  verifyReceipt,
+  verifyTransactionReceipt,
+} from './wire/verify-receipt.ts';

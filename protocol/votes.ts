@@ -1,0 +1,127 @@
+// Where votes are counted, and the only place. The protocols ask for a certificate; they never write `>= 2*f+1`.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { equalBytes, toHex } from '../crypto/bytes.ts';
+import type { Certificate, VotePhase } from './certificate.ts';
+import type { Quorums } from './quorum.ts';
+import type { Epoch, Hash, Height, ReplicaId, View } from './types.ts';
+
+interface Cast {
+  readonly hash: Hash;
+  readonly signature: Bytes;
+}
+
+interface Slot {
+  readonly prepare: Map<ReplicaId, Cast>;
+  readonly commit: Map<ReplicaId, Cast>;
+}
+
+/** Prepares and commits of one view, by height. Bounded by the caller: heights within its window, one vote per replica and phase. */
+export class VoteBox {
+  readonly #epoch: Epoch;
+  readonly #quorums: Quorums;
+  readonly #slots = new Map<Height, Slot>();
+
+  constructor(epoch: Epoch, quorums: Quorums) {
+    this.#epoch = epoch;
+    this.#quorums = quorums;
+  }
+
+  /** [PBFT-P-3] Counts a replica's first vote for (phase, height); a second one never counts, and is 'conflicting' where its hash differs. */
+  add(
+    phase: VotePhase,
+    height: Height,
+    hash: Hash,
+    replica: ReplicaId,
+    signature: Bytes,
+  ): 'counted' | 'repeated' | 'conflicting' {
+    let slot = this.#slots.get(height);
+    if (slot === undefined) {
+      slot = { prepare: new Map(), commit: new Map() };
+      this.#slots.set(height, slot);
+    }
+    const before = slot[phase].get(replica);
+    if (before !== undefined) return equalBytes(before.hash, hash) ? 'repeated' : 'conflicting';
+    // Copies: the vote may be a view into a larger frame.
+    slot[phase].set(replica, { hash, signature: Uint8Array.from(signature) });
+    return 'counted';
+  }
+
+  of(phase: VotePhase, height: Height, replica: ReplicaId): Cast | undefined {
+    return this.#slots.get(height)?.[phase].get(replica);
+  }
+
+  /** Who voted for this hash. */
+  voters(phase: VotePhase, height: Height, hash: Hash): ReplicaId[] {
+    const slot = this.#slots.get(height);
+    if (slot === undefined) return [];
+    return [...slot[phase]].filter(([, cast]) => equalBytes(cast.hash, hash)).map(([replica]) => replica);
+  }
+
+  /** The hash at this height that a quorum voted for, if one did. There is at most one while the faulty are at most f. */
+  quorumHash(phase: VotePhase, height: Height): Hash | undefined {
+    const slot = this.#slots.get(height);
+    if (slot === undefined || slot[phase].size < this.#quorums.quorum) return undefined;
+    const counts = new Map<string, number>();
+    for (const cast of slot[phase].values()) {
+      const key = toHex(cast.hash);
+      const count = (counts.get(key) ?? 0) + 1;
+      if (count >= this.#quorums.quorum) return cast.hash;
+      counts.set(key, count);
+    }
+    return undefined;
+  }
+
+  /** [PBFT-P-2] [PBFT-C-2] Exactly a quorum of signatures, by rising replica; undefined where there is no quorum. */
+  certificate(phase: VotePhase, view: View, height: Height, hash: Hash): Certificate | undefined {
+    const voters = this.voters(phase, height, hash);
+    if (voters.length < this.#quorums.quorum) return undefined;
+    const signatures = voters
+      .sort((a, b) => a - b)
+      .slice(0, this.#quorums.quorum)
+      .map((replica) => ({ replica, signature: this.of(phase, height, replica)!.signature })); // a voter has a vote
+    return { phase, epoch: this.#epoch, view, height, hash, signatures };
+  }
+
+  heights(): Height[] {
+    return [...this.#slots.keys()].sort((a, b) => a - b);
+  }
+
+  forgetUpTo(height: Height): void {
+    for (const at of this.#slots.keys()) if (at <= height) this.#slots.delete(at);
+  }
+
+  clear(): void {
+    this.#slots.clear();
+  }
+}
+
+/** One value per replica, counted by equality of a key: checkpoint votes, view-changes. */
+export class Tally<Value> {
+  readonly #byReplica = new Map<ReplicaId, { readonly key: string; readonly value: Value }>();
+
+  /** The replica's value; replaces what it said before. */
+  set(replica: ReplicaId, key: string, value: Value): void {
+    this.#byReplica.set(replica, { key, value });
+  }
+
+  get(replica: ReplicaId): Value | undefined {
+    return this.#byReplica.get(replica)?.value;
+  }
+
+  entries(): [ReplicaId, Value][] {
+    return [...this.#byReplica].map(([replica, { value }]) => [replica, value]);
+  }
+
+  delete(replica: ReplicaId): void {
+    this.#byReplica.delete(replica);
+  }
+
+  /** The values under this key, by rising replica. */
+  withKey(key: string): [ReplicaId, Value][] {
+    return [...this.#byReplica]
+      .filter(([, entry]) => entry.key === key)
+      .map(([replica, { value }]): [ReplicaId, Value] => [replica, value])
+      .sort(([a], [b]) => a - b);
+  }
+}

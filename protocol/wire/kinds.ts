@@ -1,0 +1,63 @@
+// The kinds of frames and their numbers (docs/wire.md, "Kinds"). A number is never used again for another kind.
+
+import type { ClientMessage, DoorMessage } from '../door.ts';
+import type { PbftMessage } from '../messages.ts';
+
+/** Both sides say hello, with a fresh nonce each; see handshake.ts. */
+export const kindNumbers = {
+  status: 1,
+  forward: 2,
+  'fetch-blocks': 3,
+  blocks: 4,
+  'fetch-block': 5,
+  'block-data': 6,
+  checkpoint: 7,
+  'fetch-checkpoint': 8,
+  'checkpoint-proof': 9,
+  'fetch-state': 10,
+  'state-chunk': 11,
+  'pre-prepare': 16,
+  prepare: 17,
+  commit: 18,
+  'view-change': 19,
+  'new-view': 20,
+  submit: 64,
+  follow: 65,
+  credit: 66,
+  'query-head': 67,
+  'query-bundle': 68,
+  admission: 96,
+  receipts: 97,
+  'follow-blocks': 98,
+  'follow-end': 99,
+  head: 100,
+  hello: 128,
+  auth: 129,
+} as const satisfies Record<ReplicaKind | DoorKind | HandshakeKind, number>;
+
+export type ReplicaKind = PbftMessage['kind'];
+export type DoorKind = ClientMessage['kind'] | DoorMessage['kind'];
+export type HandshakeKind = 'hello' | 'auth';
+export type Kind = keyof typeof kindNumbers;
+
+// The cast: Object.entries forgets the type of the keys, which is Kind by construction.
+const kindByNumber = new Map(Object.entries(kindNumbers).map(([kind, number]) => [number as number, kind as Kind]));
+
+export function kindOf(number: number): Kind | undefined {
+  return kindByNumber.get(number);
+}
+
+/** What only replicas say to replicas. */
+export function isReplicaKind(kind: Kind): kind is ReplicaKind {
+  return kindNumbers[kind] < 64;
+}
+
+/** What a client says to a replica. */
+export function isClientKind(kind: Kind): kind is ClientMessage['kind'] {
+  return kindNumbers[kind] >= 64 && kindNumbers[kind] < 96;
+}
+
+/** What a replica says to a client. */
+export function isDoorKind(kind: Kind): kind is DoorMessage['kind'] {
+  return kindNumbers[kind] >= 96 && kindNumbers[kind] < 128;
+}

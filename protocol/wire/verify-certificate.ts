@@ -1,0 +1,90 @@
+// Is this a quorum of valid signatures by members? (docs/wire.md, "Checking a certificate".)
+
+import type { Bytes } from '../../crypto/bytes.ts';
+import type { Crypto } from '../../crypto/provider.ts';
+import { type Certificate, type SignatureOf, voteSigningBytes } from '../certificate.ts';
+import { checkpointSigningBytes } from '../checkpoint-note.ts';
+import type { CheckpointCertificate } from '../messages.ts';
+import type { Epoch, Hash, Member } from '../types.ts';
+import type { Kind } from './kinds.ts';
+import type { StoredKind, WireCode } from './refusal.ts';
+import { type Seen, verifyOnce } from './seen.ts';
+
+/** Whose signatures count, and how many of them make a quorum. */
+export interface SignerSet {
+  readonly crypto: Crypto;
+  readonly chainId: Hash;
+  /** The epoch whose members these are; a certificate of another epoch is for another set. */
+  readonly epoch: Epoch;
+  /** `members[i].id` is i. */
+  readonly members: readonly Member[];
+  /** From quorum.ts, never computed anywhere else. */
+  readonly quorum: number;
+  readonly seen?: Seen | undefined;
+}
+
+export type VerifyCode =
+  | WireCode
+  | 'kind-not-allowed'
+  | 'sender-unknown'
+  | 'signature-invalid'
+  | 'chain-mismatch'
+  | 'certificate-epoch'
+  | 'certificate-phase'
+  | 'certificate-place'
+  | 'certificate-order'
+  | 'certificate-signer-unknown'
+  | 'certificate-below-quorum'
+  | 'certificate-signature'
+  | 'bundle-signature'
+  | 'view-change-place'
+  | 'view-change-twice'
+  | 'view-change-signature'
+  | 'new-view-below-quorum'
+  | 'checkpoint-header'
+  | 'chain-broken'
+  | 'chain-uncertified'
+  | 'receipt-malformed'
+  | 'receipt-range';
+
+export interface VerifyRefusal {
+  readonly refused: VerifyCode;
+  readonly kind: Kind | StoredKind | 'receipt' | 'chain' | null;
+  readonly field: string;
+}
+
+export function refuseVerify(refused: VerifyCode, kind: VerifyRefusal['kind'], field = ''): VerifyRefusal {
+  return { refused, kind, field };
+}
+
+/** [WIRE-17] Null: valid. Distinct, strictly rising, known replicas; at least a quorum of them; every signature valid. */
+export function verifyCertificate(certificate: Certificate, signers: SignerSet): VerifyRefusal | null {
+  if (certificate.epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'certificate', 'epoch');
+  return verifySignatures(certificate.signatures, voteSigningBytes(signers.chainId, certificate), signers);
+}
+
+/** [WIRE-17] Null: valid. The same for a stable checkpoint. */
+export function verifyCheckpoint(checkpoint: CheckpointCertificate, signers: SignerSet): VerifyRefusal | null {
+  if (checkpoint.epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'checkpoint-certificate', 'epoch');
+  return verifySignatures(checkpoint.signatures, checkpointSigningBytes(signers.chainId, checkpoint), signers);
+}
+
+function verifySignatures(
+  signatures: readonly SignatureOf[],
+  message: Bytes,
+  { crypto, members, quorum, seen }: SignerSet,
+): VerifyRefusal | null {
+  let last = -1;
+  for (const { replica } of signatures) {
+    if (!(replica > last)) return refuseVerify('certificate-order', 'certificate', 'signatures.replica');
+    if (members[replica] === undefined)
+      return refuseVerify('certificate-signer-unknown', 'certificate', 'signatures.replica');
+    last = replica;
+  }
+  if (signatures.length < quorum) return refuseVerify('certificate-below-quorum', 'certificate', 'signatures');
+  for (const { replica, signature } of signatures) {
+    if (!verifyOnce(crypto, seen, members[replica]!.publicKey, message, signature))
+      return refuseVerify('certificate-signature', 'certificate', `signatures.${replica}`);
+  }
+  return null;
+}

@@ -1,0 +1,236 @@
+// What stands between a peer's frame and the core: the sender is a member, the signature is its own, and every certificate inside
+// holds (WIRE-18 to WIRE-22). What depends on the state of the protocol is the core's to judge.
+
+import type { Bytes } from '../../crypto/bytes.ts';
+import { equalBytes } from '../../crypto/bytes.ts';
+import { blockHash, decodeHeader } from '../block.ts';
+import { bundleSigningBytes, type SignedBundle } from '../bundle.ts';
+import { type Certificate, type VotePhase, voteSigningBytes } from '../certificate.ts';
+import { checkpointSigningBytes } from '../checkpoint-note.ts';
+import type { ClientMessage } from '../door.ts';
+import {
+  asVerified,
+  type Blocks,
+  type CheckpointProof,
+  type NewView,
+  type PbftMessage,
+  type Signed,
+  type Verified,
+  type ViewChange,
+} from '../messages.ts';
+import type { Hash, Member, ReplicaId } from '../types.ts';
+import type { WireContext } from './bundle.ts';
+import { own } from './bytes.ts';
+import { type Frame, frameSigningBytes } from './frame.ts';
+import { isClientKind, isReplicaKind } from './kinds.ts';
+import { decodeMessage, type Message } from './payload.ts';
+import { isRefusal } from './refusal.ts';
+import { decodeReplicaPayload } from './replica-payloads.ts';
+import { verifyOnce } from './seen.ts';
+import {
+  refuseVerify,
+  type SignerSet,
+  type VerifyRefusal,
+  verifyCertificate,
+  verifyCheckpoint,
+} from './verify-certificate.ts';
+
+export interface VerifyContext extends SignerSet, Omit<WireContext, 'sha256'> {
+  /** Whether this bundle, with this signature, was verified before: a pooled one need not be again. */
+  readonly bundleVerified?: ((bundle: SignedBundle) => boolean) | undefined;
+}
+
+/** [WIRE-18] What the signature of a message covers. */
+export function signingBytes(chainId: Hash, message: Message, payload: Bytes): Bytes {
+  switch (message.kind) {
+    case 'pre-prepare': {
+      // The proposal is its primary's own prepare (PBFT): it goes into certificates as it is.
+      const { header, hash } = message.block;
+      const { epoch, height } = header;
+      return voteSigningBytes(chainId, { phase: 'prepare', epoch, view: message.view, height, hash });
+    }
+    case 'prepare':
+    case 'commit': {
+      const { kind, epoch, view, height, hash } = message;
+      return voteSigningBytes(chainId, { phase: kind, epoch, view, height, hash });
+    }
+    case 'checkpoint':
+      return checkpointSigningBytes(chainId, message);
+    case 'submit':
+      return bundleSigningBytes(chainId, message.bundle.digest);
+    default:
+      return frameSigningBytes(chainId, message.kind, payload);
+  }
+}
+
+/** Decoded and attributed, not verified: enough for a core to say whether it wants it at all. */
+export function openFrame(frame: Frame, context: VerifyContext): Signed<PbftMessage> | VerifyRefusal {
+  const { kind, payload, sender, signature } = frame;
+  if (!isReplicaKind(kind)) return refuseVerify('kind-not-allowed', kind);
+  const member = memberOf(sender, context.members);
+  if (member === undefined) return refuseVerify('sender-unknown', kind, 'sender');
+  const message = decodeReplicaPayload(kind, payload, wireContext(context));
+  if (isRefusal(message)) return message;
+  return { sender: member, message, payload, signature: own(signature) };
+}
+
+/** [WIRE-19] Everything that can be checked without the state of the protocol. The dear checks come last. */
+export function verifyMessage(
+  signed: Signed<PbftMessage>,
+  context: VerifyContext,
+): Verified<PbftMessage> | VerifyRefusal {
+  const { sender, message, payload, signature } = signed;
+  const member = context.members[sender];
+  if (member === undefined) return refuseVerify('sender-unknown', message.kind, 'sender');
+  const { crypto, seen, chainId } = context;
+  if (!verifyOnce(crypto, seen, member.publicKey, signingBytes(chainId, message, payload), signature))
+    return refuseVerify('signature-invalid', message.kind, 'signature');
+  const problem = verifyInside(message, context);
+  return problem ?? asVerified(signed);
+}
+
+export function verifyFrame(frame: Frame, context: VerifyContext): Verified<PbftMessage> | VerifyRefusal {
+  const signed = openFrame(frame, context);
+  return isRefusal(signed) ? signed : verifyMessage(signed, context);
+}
+
+/** [WIRE-20] What a client sent: signed by the key it came under; a submit's key is the bundle's client. */
+export function verifyClientFrame(frame: Frame, context: VerifyContext): ClientMessage | VerifyRefusal {
+  const { kind, payload, sender, signature } = frame;
+  if (!isClientKind(kind)) return refuseVerify('kind-not-allowed', kind);
+  const message = decodeMessage(frame, wireContext(context));
+  if (isRefusal(message)) return message;
+  if (message.kind === 'submit') {
+    if (!equalBytes(message.bundle.client, sender)) return refuseVerify('sender-unknown', kind, 'sender');
+    return verifyBundle(message.bundle, context) ? message : refuseVerify('bundle-signature', kind, 'signature');
+  }
+  if (!context.crypto.verify(sender, frameSigningBytes(context.chainId, kind, payload), signature))
+    return refuseVerify('signature-invalid', kind, 'signature');
+  // The cast: the kind is a client's, so the decoder gave one of theirs.
+  return message as ClientMessage;
+}
+
+/** Whether the client signed this bundle for this chain. */
+export function verifyBundle(bundle: SignedBundle, { crypto, chainId, bundleVerified }: BundleVerification): boolean {
+  if (bundleVerified?.(bundle)) return true;
+  return crypto.verify(bundle.client, bundleSigningBytes(chainId, bundle.digest), bundle.signature);
+}
+
+export type BundleVerification = Pick<VerifyContext, 'crypto' | 'chainId' | 'bundleVerified'>;
+
+function verifyInside(message: PbftMessage, context: VerifyContext): VerifyRefusal | null {
+  switch (message.kind) {
+    case 'forward':
+      return verifyBundles(message.bundles, message.kind, context);
+    case 'pre-prepare':
+    case 'block-data':
+      if (!equalBytes(message.block.header.chainId, context.chainId))
+        return refuseVerify('chain-mismatch', message.kind, 'block.header.chainId');
+      return verifyBundles(message.block.bundles, message.kind, context);
+    case 'blocks':
+      return verifyBlocks(message, context);
+    case 'checkpoint-proof':
+      return verifyCheckpointProof(message, context);
+    case 'view-change':
+      return verifyViewChange(message, context);
+    case 'new-view':
+      return verifyNewView(message, context);
+    default:
+      return null;
+  }
+}
+
+function verifyBundles(
+  bundles: readonly SignedBundle[],
+  kind: 'forward' | 'pre-prepare' | 'block-data',
+  context: VerifyContext,
+): VerifyRefusal | null {
+  for (const bundle of bundles)
+    if (!verifyBundle(bundle, context)) return refuseVerify('bundle-signature', kind, 'bundles.signature');
+  return null;
+}
+
+/** A certificate of this phase that holds; null certificates are allowed where the message allows them. */
+function verifyOf(phase: VotePhase, certificate: Certificate | null, context: VerifyContext): VerifyRefusal | null {
+  if (certificate === null) return null;
+  if (certificate.phase !== phase) return refuseVerify('certificate-phase', 'certificate', 'phase');
+  return verifyCertificate(certificate, context);
+}
+
+/**
+ * [WIRE-21] One chain, rising by one, every block under a commit certificate of itself or of a later one. The bundles need no
+ * check of their own: a quorum has voted for them.
+ */
+function verifyBlocks({ blocks, kind }: Blocks, context: VerifyContext): VerifyRefusal | null {
+  let previous: { readonly height: number; readonly hash: Hash } | undefined;
+  for (const { block, certificate } of blocks) {
+    const { header, hash } = block;
+    if (!equalBytes(header.chainId, context.chainId))
+      return refuseVerify('chain-mismatch', kind, 'block.header.chainId');
+    if (previous !== undefined && (header.height !== previous.height + 1 || !equalBytes(header.parent, previous.hash)))
+      return refuseVerify('chain-broken', kind, 'block.header.parent');
+    if (certificate !== null && (certificate.height !== header.height || !equalBytes(certificate.hash, hash)))
+      return refuseVerify('certificate-place', kind, 'certificate');
+    previous = { height: header.height, hash };
+  }
+  if (blocks.at(-1)?.certificate === null) return refuseVerify('chain-uncertified', kind, 'certificate');
+  for (const { certificate } of blocks) {
+    const problem = verifyOf('commit', certificate, context);
+    if (problem !== null) return { ...problem, kind };
+  }
+  return null;
+}
+
+function verifyCheckpointProof(
+  { checkpoint, headerBytes, kind }: CheckpointProof,
+  context: VerifyContext,
+): VerifyRefusal | null {
+  const header = decodeHeader(headerBytes);
+  if (header === undefined) return refuseVerify('checkpoint-header', kind, 'headerBytes');
+  const agrees =
+    equalBytes(blockHash(context.crypto.sha256, headerBytes), checkpoint.hash) &&
+    header.height === checkpoint.height &&
+    header.epoch === checkpoint.epoch &&
+    equalBytes(header.chainId, context.chainId) &&
+    equalBytes(header.logRoot, checkpoint.logRoot);
+  if (!agrees) return refuseVerify('checkpoint-header', kind, 'headerBytes');
+  const problem = verifyCheckpoint(checkpoint, context);
+  return problem && { ...problem, kind };
+}
+
+function verifyViewChange({ commit, prepared, epoch, kind }: ViewChange, context: VerifyContext): VerifyRefusal | null {
+  if (epoch !== context.epoch) return refuseVerify('view-change-place', kind, 'epoch');
+  const problem = verifyOf('commit', commit, context) ?? verifyOf('prepare', prepared, context);
+  return problem && { ...problem, kind };
+}
+
+/** [WIRE-22] A quorum of view-changes for exactly this view, by distinct members, each signed and sound inside. */
+function verifyNewView({ epoch, view, viewChanges, kind }: NewView, context: VerifyContext): VerifyRefusal | null {
+  const senders = new Set<ReplicaId>();
+  for (const { sender, message } of viewChanges) {
+    if (message.epoch !== epoch || message.view !== view)
+      return refuseVerify('view-change-place', kind, 'viewChanges.view');
+    if (context.members[sender] === undefined) return refuseVerify('sender-unknown', kind, 'viewChanges.sender');
+    if (senders.has(sender)) return refuseVerify('view-change-twice', kind, 'viewChanges.sender');
+    senders.add(sender);
+  }
+  if (senders.size < context.quorum) return refuseVerify('new-view-below-quorum', kind, 'viewChanges');
+  for (const { sender, message, payload, signature } of viewChanges) {
+    const key = context.members[sender]!.publicKey;
+    if (!verifyOnce(context.crypto, context.seen, key, signingBytes(context.chainId, message, payload), signature))
+      return refuseVerify('view-change-signature', kind, 'viewChanges.signature');
+    const problem = verifyViewChange(message, context);
+    if (problem !== null) return { ...problem, kind };
+  }
+  return null;
+}
+
+/** The decoder takes the digest function alone. */
+function wireContext({ crypto, parameters, knownBundle }: VerifyContext): WireContext {
+  return { sha256: crypto.sha256, parameters, knownBundle };
+}
+
+/** A list of 128 at most, and most keys differ in the first byte. */
+function memberOf(key: Bytes, members: readonly Member[]): ReplicaId | undefined {
+  return members.find(({ publicKey }) => equalBytes(publicKey, key))?.id;
+}
