@@ -1,0 +1,436 @@
+// The client: connections to all replicas, one submitting pipeline, any number of streams, and the events of all of them.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { native } from '../crypto/native.ts';
+import type { Crypto } from '../crypto/provider.ts';
+import { type ClientSigner, clientSigner } from '../keys/client-key.ts';
+import { SecretKey } from '../keys/keypair.ts';
+import type { Certificate } from '../protocol/certificate.ts';
+import type { DoorMessage } from '../protocol/door.ts';
+import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
+import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { Hash, Height, Member, View } from '../protocol/types.ts';
+import { ChainView } from './chain-view.ts';
+import { BlockTrust, type CommittedBundle } from './committed.ts';
+import { ClientError } from './errors.ts';
+import { type ClientEventName, Emitter, type Listener } from './events.ts';
+import { type FollowRequest, FollowStream } from './follow.ts';
+import { Link, type LinkEvents, type LinkState } from './link.ts';
+import { type ClientOptions, type Settings, settingsOf } from './options.ts';
+import { Pipeline } from './pipeline.ts';
+import type { Waiter } from './queue.ts';
+import { BundleReceipt, Receipt } from './receipt.ts';
+
+export interface ReplicaAddress {
+  /** As in the genesis document. */
+  readonly name: string;
+  /** `ws://host:port` or `wss://host:port`. */
+  readonly url: string;
+}
+
+export interface ConnectRequest {
+  /** The genesis, or the bytes of its document: what every proof is checked against. */
+  readonly genesis: Genesis | Bytes;
+  /** At least f+1 members, better all of them. */
+  readonly replicas: readonly ReplicaAddress[];
+  /** The client's key, or its seed of 32 bytes. Without one the client reads only, under a key made for the occasion. */
+  readonly key?: SecretKey | Bytes;
+  /** Default: native, on node:crypto. */
+  readonly crypto?: Crypto;
+  readonly options?: ClientOptions;
+}
+
+/** `accepted`: one replica says that it holds the bundle. A claim and no proof; the client stays with it until it is certain. */
+export interface Accepted<R> {
+  /** Who says so; null: nobody did before the receipt itself came. */
+  readonly replica: string | null;
+  /** As `submit` with `wait: 'committed'`. */
+  readonly committed: Promise<R>;
+}
+
+export interface ReplicaStatus {
+  readonly name: string;
+  readonly url: string;
+  readonly state: LinkState;
+  readonly suspected: boolean;
+  /** What the replica says of itself, on the present connection. */
+  readonly claimedHeight: Height | null;
+  readonly claimedView: View | null;
+  readonly lowest: Height | null;
+  /** Of the last question for its head; null before the first answer. */
+  readonly roundTripMs: number | null;
+  /** Why the last connection ended. */
+  readonly lastCode: string | null;
+}
+
+export interface ClientHead {
+  /** The highest height that a verified certificate proves; 0 on a new chain. */
+  readonly height: Height;
+  readonly hash: Hash | null;
+  readonly certificate: Certificate | null;
+  /** The view that the client believes in, and its primary. */
+  readonly view: View;
+  readonly primary: string;
+}
+
+/** Streams of one client, each with a connection of its own. */
+const streamsMax = 32;
+
+/**
+ * Connects to all replicas and resolves when f+1 of them have proved their keys and told their heads: one of those is honest.
+ * The others are tried for as long as the client lives.
+ * Rejects with ClientError: option-invalid, genesis-invalid, unknown-replica, too-few-replicas, connect-timeout.
+ */
+export async function connect(request: ConnectRequest): Promise<Client> {
+  const { replicas, key, crypto = native, options = {} } = request;
+  const genesis = request.genesis instanceof Uint8Array ? readGenesis(crypto, request.genesis) : request.genesis;
+  const settings = settingsOf(options, genesis.parameters);
+  const members = new Map<Member, string>();
+  for (const { name, url } of replicas) {
+    const member = genesis.members.find((each) => each.name === name);
+    if (member === undefined) throw new ClientError('unknown-replica', { name });
+    members.set(member, url);
+  }
+  const { oneHonest } = byzantineQuorums(genesis.members.length);
+  if (members.size < oneHonest) throw new ClientError('too-few-replicas', { given: members.size, needed: oneHonest });
+  const client = new Client({ genesis, settings, crypto, key, members });
+  try {
+    await client.ready();
+  } catch (error) {
+    await client.close();
+    throw error;
+  }
+  return client;
+}
+
+function readGenesis(crypto: Crypto, document: Bytes): Genesis {
+  const genesis = parseGenesis(crypto, document, new TextDecoder().decode(document));
+  if ('refused' in genesis)
+    throw new ClientError('genesis-invalid', { field: genesis.field, problem: genesis.problem });
+  return genesis;
+}
+
+interface ClientParts {
+  readonly genesis: Genesis;
+  readonly settings: Settings;
+  readonly crypto: Crypto;
+  readonly key: SecretKey | Bytes | undefined;
+  readonly members: ReadonlyMap<Member, string>;
+}
+
+/** Made by `connect`. */
+export class Client {
+  readonly genesis: Genesis;
+  readonly #settings: Settings;
+  readonly #crypto: Crypto;
+  readonly #signer: ClientSigner;
+  readonly #maySubmit: boolean;
+  readonly #links: readonly Link[];
+  readonly #chain: ChainView;
+  readonly #pipeline: Pipeline;
+  readonly #streams = new Set<FollowStream>();
+  readonly #emitter = new Emitter();
+  readonly #ticker: ReturnType<typeof setInterval>;
+  #ready: { readonly resolve: () => void; readonly reject: (error: ClientError) => void } | null = null;
+  #closed = false;
+  #knownHeight: Height;
+  #knownView: View;
+
+  constructor({ genesis, settings, crypto, key, members }: ClientParts) {
+    this.genesis = genesis;
+    this.#settings = settings;
+    this.#crypto = crypto;
+    const secret = key === undefined ? SecretKey.generate() : key instanceof SecretKey ? key : SecretKey.fromSeed(key);
+    this.#maySubmit = key !== undefined;
+    this.#signer = clientSigner(secret, genesis.chainId);
+    const events: LinkEvents = {
+      opened: (link) => this.#opened(link),
+      ended: (link, code) => this.#ended(link, code),
+      refused: (link, code) => this.#emitter.emit('refused', { replica: link.name, code }),
+      suspected: (link, code) => this.#emitter.emit('suspected', { replica: link.name, code }),
+      message: (link, message) => this.#message(link, message),
+    };
+    this.#links = [...members]
+      .sort(([a], [b]) => a.id - b.id)
+      .map(([member, url]) => new Link({ genesis, settings, crypto, signer: this.#signer, member, url, events }));
+    this.#chain = new ChainView(genesis, crypto);
+    this.#knownHeight = this.#chain.height;
+    this.#knownView = this.#chain.view;
+    this.#pipeline = new Pipeline({
+      genesis,
+      settings,
+      crypto,
+      signer: this.#signer,
+      chain: this.#chain,
+      trust: new BlockTrust(genesis, crypto, this.#chain),
+      links: this.#links,
+      newSession: (session) => this.#emitter.emit('session', { session }),
+    });
+    const { retryMs, withholdMs, headIntervalMs } = settings;
+    const tickMs = Math.max(2, Math.min(50, Math.floor(Math.min(retryMs, withholdMs, headIntervalMs) / 8)));
+    this.#ticker = setInterval(() => this.#tick(), tickMs);
+  }
+
+  /** For `connect`, once. */
+  ready(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => this.#ready?.reject(this.#unreachable()), this.#settings.connectTimeoutMs);
+      const settled = () => {
+        clearTimeout(timer);
+        this.#ready = null;
+      };
+      this.#ready = {
+        resolve: () => {
+          settled();
+          resolve();
+        },
+        reject: (error) => {
+          settled();
+          reject(error);
+        },
+      };
+      for (const link of this.#links) link.start();
+    });
+  }
+
+  #unreachable(): ClientError {
+    const { oneHonest } = this.#chain.quorums;
+    const replicas = this.#links.map(
+      ({ name, state, lastCode }) => `${name} ${state}${lastCode === null ? '' : ` (${lastCode})`}`,
+    );
+    return new ClientError('connect-timeout', { needed: oneHonest, replicas });
+  }
+
+  /** The public key under which this client submits, 32 bytes. */
+  get publicKey(): Bytes {
+    return this.#signer.publicKey;
+  }
+
+  /** The present session (docs/client.md, "Order"). */
+  get session(): number {
+    return this.#pipeline.session;
+  }
+
+  /** Is there room in the queue for another transaction? */
+  get writable(): boolean {
+    return this.#pipeline.queue.writable;
+  }
+
+  /** Transactions that wait to be signed, and bundles that wait for their receipt. */
+  get pending(): { readonly transactions: number; readonly bundles: number } {
+    return { transactions: this.#pipeline.queue.size, bundles: this.#pipeline.inFlight };
+  }
+
+  /** Resolves when the queue is at most half full; at once if it is. */
+  drained(): Promise<void> {
+    return this.#pipeline.queue.drained();
+  }
+
+  /**
+   * Puts a transaction into the order, after all that this client submitted before. Resolves when that is proved; rejects with a
+   * ClientError (docs/client.md, "Errors"). The bytes must not change before it settles.
+   */
+  submit(transaction: Bytes, options?: { readonly wait?: 'committed' }): Promise<Receipt>;
+  submit(transaction: Bytes, options: { readonly wait: 'accepted' }): Promise<Accepted<Receipt>>;
+  submit(
+    transaction: Bytes,
+    options?: { readonly wait?: 'accepted' | 'committed' },
+  ): Promise<Receipt | Accepted<Receipt>> {
+    return this.#enqueue(
+      options?.wait ?? 'committed',
+      (bundle, place) => new Receipt(bundle, place),
+      (waiter) => this.#pipeline.queue.push(transaction, waiter),
+    );
+  }
+
+  /** One bundle of exactly these transactions: they stand next to each other in one block, or nowhere. */
+  submitBundle(transactions: readonly Bytes[], options?: { readonly wait?: 'committed' }): Promise<BundleReceipt>;
+  submitBundle(
+    transactions: readonly Bytes[],
+    options: { readonly wait: 'accepted' },
+  ): Promise<Accepted<BundleReceipt>>;
+  submitBundle(
+    transactions: readonly Bytes[],
+    options?: { readonly wait?: 'accepted' | 'committed' },
+  ): Promise<BundleReceipt | Accepted<BundleReceipt>> {
+    return this.#enqueue(
+      options?.wait ?? 'committed',
+      (bundle) => new BundleReceipt(bundle),
+      (waiter) => this.#pipeline.queue.pushBundle(transactions, waiter),
+    );
+  }
+
+  #enqueue<R>(
+    wait: 'accepted' | 'committed',
+    view: (bundle: CommittedBundle, place: number) => R,
+    push: (waiter: Waiter) => void,
+  ): Promise<R | Accepted<R>> {
+    if (this.#closed) return Promise.reject(new ClientError('closed'));
+    if (!this.#maySubmit) return Promise.reject(new ClientError('no-key'));
+    if (wait === 'committed')
+      // What push throws rejects the promise.
+      return new Promise((resolve, reject) =>
+        push({ accepted: null, committed: (bundle, place) => resolve(view(bundle, place)), failed: reject }),
+      );
+    return new Promise((resolve, reject) => {
+      const committed = new Promise<R>((settle, fail) => {
+        push({
+          accepted: (replica) => resolve({ replica, committed }),
+          committed: (bundle, place) => {
+            settle(view(bundle, place));
+            // A receipt may overtake the admission; whoever proves it has accepted it.
+            resolve({ replica: null, committed });
+          },
+          failed: (error) => {
+            fail(error);
+            reject(error);
+          },
+        });
+      });
+      // Who waits for acceptance only must not be stopped by an unhandled rejection; what push threw still reaches them.
+      committed.catch(reject);
+    });
+  }
+
+  /**
+   * Decided blocks from a height on, verified, in order, each once. `break` out of the loop, or `return()`, ends the stream.
+   * Throws ClientError option-invalid, closed; its `next` rejects with pruned, closed.
+   */
+  follow(request: FollowRequest): FollowStream {
+    if (this.#closed) throw new ClientError('closed');
+    if (this.#streams.size >= streamsMax) throw new ClientError('option-invalid', { option: 'follow', streamsMax });
+    const stream = new FollowStream(
+      {
+        genesis: this.genesis,
+        settings: this.#settings,
+        crypto: this.#crypto,
+        chain: this.#chain,
+        links: this.#links,
+        dial: ({ id, url }, events) => {
+          // The links are made from members of this very list.
+          const member = this.genesis.members[id]!;
+          return new Link({
+            genesis: this.genesis,
+            settings: this.#settings,
+            crypto: this.#crypto,
+            signer: this.#signer,
+            member,
+            url,
+            events,
+          });
+        },
+        overheard: (link, message) => {
+          if (message.kind === 'head') this.#hear(link, message);
+        },
+        certified: () => this.#learnt(),
+        ended: (each) => this.#streams.delete(each),
+      },
+      request,
+    );
+    this.#streams.add(stream);
+    return stream;
+  }
+
+  /** The highest certified head that this client knows of. */
+  head(): ClientHead {
+    const { head, view, primary } = this.#chain;
+    return { ...head, view, primary: this.genesis.members[primary]?.name ?? '' };
+  }
+
+  status(): readonly ReplicaStatus[] {
+    return this.#links.map(({ name, url, state, suspected, claim, roundTripMs, lastCode }) => ({
+      name,
+      url,
+      state,
+      suspected,
+      claimedHeight: claim?.height ?? null,
+      claimedView: claim?.view ?? null,
+      lowest: claim?.lowest ?? null,
+      roundTripMs,
+      lastCode,
+    }));
+  }
+
+  /** Returns the function that removes the listener. What a listener throws is thrown in the client's own turn: let it not. */
+  on<Name extends ClientEventName>(name: Name, listener: Listener<Name>): () => void {
+    return this.#emitter.on(name, listener);
+  }
+
+  /** Ends every connection and stream. Whatever is unsettled rejects with 'closed'; it may still be ordered. */
+  close(): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.#closed = true;
+    clearInterval(this.#ticker);
+    const error = new ClientError('closed');
+    this.#ready?.reject(error);
+    this.#pipeline.close();
+    for (const stream of [...this.#streams]) stream.fail(error);
+    for (const link of this.#links) link.close();
+    return Promise.resolve();
+  }
+
+  // ---- what happens on the connections -------------------------------------------------------------------------------
+
+  #opened(link: Link): void {
+    this.#emitter.emit('connected', { replica: link.name });
+  }
+
+  #ended(link: Link, code: string): void {
+    this.#emitter.emit('disconnected', { replica: link.name, code });
+    this.#pipeline.retarget();
+  }
+
+  #message(link: Link, message: DoorMessage): void {
+    switch (message.kind) {
+      case 'admission':
+        this.#pipeline.admission(link, message);
+        return;
+      case 'receipts':
+        this.#pipeline.receipts(link, message);
+        this.#learnt();
+        return;
+      case 'head':
+        this.#hear(link, message);
+        return;
+      case 'follow-blocks':
+      case 'follow-end':
+        // Never asked for on this connection.
+        link.suspect('follow-unasked');
+        return;
+    }
+  }
+
+  #hear(link: Link, message: Extract<DoorMessage, { kind: 'head' }>): void {
+    const code = this.#chain.hear(link.id, message);
+    if (code !== undefined) {
+      link.suspect(code);
+      return;
+    }
+    this.#learnt();
+    this.#pipeline.retarget();
+    if (this.#ready === null) return;
+    const heard = this.#links.filter(({ claim }) => claim !== null).length;
+    if (heard >= this.#chain.quorums.oneHonest) this.#ready.resolve();
+  }
+
+  /** A head or a view may have changed. */
+  #learnt(): void {
+    const { height, view } = this.#chain;
+    if (height > this.#knownHeight) {
+      this.#knownHeight = height;
+      this.#emitter.emit('head', { height });
+    }
+    if (view > this.#knownView) {
+      this.#knownView = view;
+      this.#emitter.emit('view', { view, primary: this.head().primary });
+      this.#pipeline.retarget();
+    }
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    for (const link of this.#links) link.tick(now);
+    this.#pipeline.tick(now);
+    for (const stream of this.#streams) stream.tick(now);
+  }
+}

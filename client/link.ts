@@ -1,0 +1,320 @@
+// The connection to one replica: opened, authenticated on both sides, kept alive, and opened again with growing pauses.
+//
+// What arrives is decoded once. Its frame's signature is checked only where a message counts by itself: blocks and receipts carry
+// certificates, and a check costs more than everything else done for them.
+
+import { type Bytes, equalBytes } from '../crypto/bytes.ts';
+import type { Crypto } from '../crypto/provider.ts';
+import type { ClientSigner } from '../keys/client-key.ts';
+import {
+  decodeFrame,
+  decodeMessage,
+  encodeFrame,
+  encodePayload,
+  type Frame,
+  frameSigningBytes,
+  isDoorKind,
+  isRefusal,
+} from '../protocol/codec.ts';
+import type { ClientMessage, DoorMessage, Head } from '../protocol/door.ts';
+import type { Genesis } from '../protocol/genesis.ts';
+import { Handshake, type HandshakeMessage } from '../protocol/handshake.ts';
+import { asEpoch, type Member, type ReplicaId } from '../protocol/types.ts';
+import type { Settings } from './options.ts';
+import { randomBytes } from './runtime.ts';
+import type { MessageSocket } from './socket.ts';
+
+export type LinkState = 'connecting' | 'handshake' | 'open' | 'waiting' | 'closed';
+
+export interface LinkEvents {
+  opened(link: Link): void;
+  /** It was open. */
+  ended(link: Link, code: string): void;
+  /** It never opened: whoever is there is not the replica, or speaks of another chain. */
+  refused(link: Link, code: string): void;
+  suspected(link: Link, code: string): void;
+  message(link: Link, message: DoorMessage): void;
+}
+
+export interface LinkOptions {
+  readonly genesis: Genesis;
+  readonly settings: Settings;
+  readonly crypto: Crypto;
+  readonly signer: ClientSigner;
+  readonly member: Member;
+  readonly url: string;
+  readonly events: LinkEvents;
+}
+
+/** Until the handshake is done; then the answers to query-head take over. */
+const handshakeMsMax = 5_000;
+
+let connections = 0;
+
+export class Link {
+  readonly id: ReplicaId;
+  readonly name: string;
+  readonly url: string;
+  readonly #options: LinkOptions;
+  #state: LinkState = 'closed';
+  #socket: MessageSocket | null = null;
+  #handshake: Handshake | null = null;
+  #connection = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Attempts since it last worked. */
+  #attempts = 0;
+  #suspectedUntil = Number.NEGATIVE_INFINITY;
+  #claim: Head | null = null;
+  #askedAt: number | null = null;
+  #nextQuestionAt = 0;
+  #roundTripMs: number | null = null;
+  #lastCode: string | null = null;
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    this.id = options.member.id;
+    this.name = options.member.name;
+    this.url = options.url;
+  }
+
+  get state(): LinkState {
+    return this.#state;
+  }
+  /** Rises with each connection, and is never the same for two links of one process. */
+  get connection(): number {
+    return this.#connection;
+  }
+  get open(): boolean {
+    return this.#state === 'open';
+  }
+  get suspected(): boolean {
+    return performance.now() < this.#suspectedUntil;
+  }
+  /** Works, and did not lie lately. */
+  get trusted(): boolean {
+    return this.open && !this.suspected;
+  }
+  /** What this replica last said of its head, on the present connection; its own word, but for the certificate. */
+  get claim(): Head | null {
+    return this.#claim;
+  }
+  get roundTripMs(): number | null {
+    return this.#roundTripMs;
+  }
+  /** Why it last ended or was refused. */
+  get lastCode(): string | null {
+    return this.#lastCode;
+  }
+  get unsentBytes(): number {
+    return this.#socket?.bufferedBytes ?? 0;
+  }
+
+  start(): void {
+    if (this.#state === 'closed') this.#dial();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#state = 'closed';
+    this.#drop();
+  }
+
+  /** It is used last for a while, and stays connected: it may be slow and not a liar. */
+  distrust(code: string): void {
+    const { settings, events } = this.#options;
+    this.#suspectedUntil = performance.now() + settings.suspicionMs;
+    events.suspected(this, code);
+  }
+
+  /** It did what an honest replica never does: the connection ends, and for a while it is used last. */
+  suspect(code: string): void {
+    this.distrust(code);
+    this.end(code);
+  }
+
+  /** Ends the present connection; the next one is tried after a pause. */
+  end(code: string): void {
+    if (this.#state === 'closed' || this.#state === 'waiting') return;
+    const wasOpen = this.#state === 'open';
+    this.#lastCode = code;
+    this.#drop();
+    this.#wait();
+    if (wasOpen) this.#options.events.ended(this, code);
+  }
+
+  /** Signed by this client; a submit has its own signature and goes through sendFrame. */
+  send(message: Exclude<ClientMessage, { kind: 'submit' }> | HandshakeMessage): void {
+    const { signer } = this.#options;
+    const payload = encodePayload(message);
+    this.sendFrame(
+      encodeFrame({
+        kind: message.kind,
+        payload,
+        sender: signer.publicKey,
+        signature: signer.signStatement(message.kind, payload),
+      }),
+    );
+  }
+
+  sendFrame(frame: Bytes): void {
+    this.#socket?.send(frame);
+  }
+
+  /** Asks for the head, unless it was asked and has not answered. */
+  queryHead(now: number): void {
+    if (!this.open || this.#askedAt !== null) return;
+    this.#askedAt = now;
+    this.#nextQuestionAt = now + this.#options.settings.headIntervalMs;
+    this.send({ kind: 'query-head' });
+  }
+
+  /** Called every few milliseconds: heads are compared all the time, and a silent connection is ended. */
+  tick(now: number): void {
+    if (!this.open) return;
+    if (this.#askedAt !== null && now - this.#askedAt > this.#options.settings.silenceMsMax) {
+      this.end('silent');
+      return;
+    }
+    if (now >= this.#nextQuestionAt) this.queryHead(now);
+  }
+
+  #dial(): void {
+    const { settings, genesis, crypto, signer, member } = this.#options;
+    this.#state = 'connecting';
+    connections += 1;
+    const connection = connections;
+    this.#connection = connection;
+    // Events of a socket that was given up say nothing about the present one.
+    const current = (then: () => void) => {
+      if (this.#connection === connection && this.#state !== 'closed' && this.#state !== 'waiting') then();
+    };
+    this.#timer = setTimeout(() => this.#fail('handshake-timeout'), handshakeMsMax);
+    this.#socket = settings.openSocket(this.url, {
+      open: () =>
+        current(() => {
+          this.#state = 'handshake';
+          this.#handshake = new Handshake({
+            crypto,
+            chainId: genesis.chainId,
+            epoch: asEpoch(0),
+            members: genesis.members,
+            side: 'initiator',
+            role: 'client',
+            key: signer.publicKey,
+            nonce: randomBytes(32),
+            expected: member.publicKey,
+          });
+          for (const message of this.#handshake.start()) this.send(message);
+        }),
+      message: (bytes) => current(() => this.#received(bytes)),
+      closed: (reason) => current(() => this.end(reason === '' ? 'closed' : reason)),
+    });
+  }
+
+  #received(bytes: Bytes): void {
+    const frame = decodeFrame(bytes);
+    if (isRefusal(frame)) {
+      this.#fail(frame.refused);
+      return;
+    }
+    if (this.#handshake !== null) {
+      this.#greet(this.#handshake, frame);
+      return;
+    }
+    const { member, genesis, crypto } = this.#options;
+    if (!equalBytes(frame.sender, member.publicKey)) {
+      this.suspect('frame-sender');
+      return;
+    }
+    // A kind of a later version, or one that is not for clients.
+    if (!isDoorKind(frame.kind)) {
+      this.suspect('frame-kind');
+      return;
+    }
+    const message = decodeMessage(frame, { sha256: crypto.sha256, parameters: genesis.parameters });
+    if (isRefusal(message)) {
+      this.suspect(message.refused);
+      return;
+    }
+    if (!isDoorMessage(message)) {
+      this.suspect('frame-kind');
+      return;
+    }
+    if (!isSelfCertifying(message) && !this.#signed(frame)) {
+      this.end('frame-signature');
+      return;
+    }
+    if (message.kind === 'head') {
+      if (this.#askedAt !== null) this.#roundTripMs = performance.now() - this.#askedAt;
+      this.#askedAt = null;
+      this.#claim = message;
+    }
+    this.#options.events.message(this, message);
+  }
+
+  #signed({ kind, payload, signature, sender }: Frame): boolean {
+    const { crypto, genesis } = this.#options;
+    return crypto.verify(sender, frameSigningBytes(genesis.chainId, kind, payload), signature);
+  }
+
+  #greet(handshake: Handshake, frame: Frame): void {
+    const step = handshake.receive(frame);
+    if ('refused' in step) {
+      this.#fail(step.refused);
+      return;
+    }
+    for (const message of step.send) this.send(message);
+    if (step.peer === null) return;
+    clearTimeout(this.#timer);
+    this.#handshake = null;
+    this.#state = 'open';
+    this.#attempts = 0;
+    this.#lastCode = null;
+    this.#options.events.opened(this);
+    this.queryHead(performance.now());
+  }
+
+  /** Before it is open this is a refusal, with a long pause; after, an end. */
+  #fail(code: string): void {
+    const refused = this.#state !== 'open';
+    if (refused) this.#attempts += 3;
+    this.end(code);
+    if (refused) this.#options.events.refused(this, code);
+  }
+
+  #drop(): void {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#handshake = null;
+    this.#claim = null;
+    this.#askedAt = null;
+    this.#nextQuestionAt = 0;
+    socket?.close();
+  }
+
+  #wait(): void {
+    const { reconnectMs, reconnectMsMax } = this.#options.settings;
+    this.#state = 'waiting';
+    const pause = Math.min(reconnectMsMax, reconnectMs * 2 ** Math.min(this.#attempts, 20));
+    this.#attempts += 1;
+    // Jitter: clients that lost the same replica must not come back in one moment.
+    this.#timer = setTimeout(() => this.#dial(), (this.suspected ? reconnectMsMax : pause) * (0.5 + Math.random() / 2));
+  }
+}
+
+/** Believed for what it holds, whoever sent it; or a mere hint whose loss or invention costs nothing but time. */
+function isSelfCertifying(message: DoorMessage): boolean {
+  if (message.kind === 'receipts') return message.receipts.length > 0;
+  return message.kind === 'follow-blocks' || (message.kind === 'admission' && message.code === 'pooled');
+}
+
+function isDoorMessage(message: { readonly kind: string }): message is DoorMessage {
+  return (
+    message.kind === 'admission' ||
+    message.kind === 'receipts' ||
+    message.kind === 'follow-blocks' ||
+    message.kind === 'follow-end' ||
+    message.kind === 'head'
+  );
+}

@@ -1,0 +1,396 @@
+// The submitting side of a client: signs bundles in order, keeps several in flight, and stays with each until its fate is certain.
+//
+// Certain means: a receipt that verifies, or f+1 replicas that each say that the bundle can never be ordered and, asked again
+// later, hold no receipt for it. One honest replica is among any f+1. Everything else is a reason to ask again.
+
+import type { Crypto } from '../crypto/provider.ts';
+import type { ClientSigner } from '../keys/client-key.ts';
+import type { BundleAdmission, Receipts } from '../protocol/door.ts';
+import type { Genesis } from '../protocol/genesis.ts';
+import { type Height, plus, type ReplicaId } from '../protocol/types.ts';
+import type { ChainView } from './chain-view.ts';
+import type { BlockTrust } from './committed.ts';
+import { ClientError } from './errors.ts';
+import { type DoubtCode, type InFlight, keyOf, signBundle } from './in-flight.ts';
+import type { Link } from './link.ts';
+import type { Settings } from './options.ts';
+import { SubmitQueue } from './queue.ts';
+import { randomSession, soon } from './runtime.ts';
+
+/** Bundles sent again when nothing moves; the rest follows as soon as something does. */
+const retryBundlesMax = 16;
+/** Unsent bytes on a connection above which no new bundle is signed for it. */
+const unsentBytesMax = 8 << 20;
+/** Pause after a refusal for lack of room: doubles from the first to the second, with jitter. */
+const pauseMsMin = 5;
+const pauseMsMax = 1_000;
+/** The pause between retries doubles this often at most. */
+const retryDoublingsMax = 4;
+
+export interface PipelineWorld {
+  readonly genesis: Genesis;
+  readonly settings: Settings;
+  readonly crypto: Crypto;
+  readonly signer: ClientSigner;
+  readonly chain: ChainView;
+  readonly trust: BlockTrust;
+  /** All replicas given, by place in the member list. */
+  readonly links: readonly Link[];
+  readonly newSession: (session: number) => void;
+}
+
+export class Pipeline {
+  readonly queue: SubmitQueue;
+  readonly #world: PipelineWorld;
+  /** By digest, in the order of their sequences; at most bundlesInFlightMax. */
+  readonly #flight = new Map<string, InFlight>();
+  /** Those of them that somebody doubts. */
+  readonly #doubted = new Set<InFlight>();
+  /** The one open question of each connection for a stored receipt: answers that know nothing do not name the bundle. */
+  readonly #questions = new Map<
+    ReplicaId,
+    { readonly connection: number; readonly bundle: InFlight; readonly final: boolean }
+  >();
+  /** `used`: it has signed a bundle here. `validUntil`: of the last one. */
+  #session: { readonly id: number; next: number; validUntil: Height; used: boolean };
+  /** Bundles that may be in flight now: halved when replicas lack room, grown by one with each receipt. */
+  #window: number;
+  /** Set while nothing is sent, since a replica has no room. */
+  #pauseTimer: ReturnType<typeof setTimeout> | undefined;
+  #pauseMs = pauseMsMin;
+  /** When the oldest bundles are sent again; each time without progress doubles the wait. */
+  #retryAt = Number.POSITIVE_INFINITY;
+  #retries = 0;
+  #pumping = false;
+  #closed = false;
+
+  constructor(world: PipelineWorld) {
+    this.#world = world;
+    const { settings, genesis, chain } = world;
+    const { id, firstSequence } = settings.session ?? { id: randomSession(), firstSequence: 1 };
+    this.#session = { id, next: firstSequence, validUntil: chain.height, used: false };
+    this.#window = settings.bundlesInFlightMax;
+    this.queue = new SubmitQueue(genesis.parameters, settings, () => this.schedule());
+  }
+
+  get session(): number {
+    return this.#session.id;
+  }
+
+  get inFlight(): number {
+    return this.#flight.size;
+  }
+
+  /** Signs and sends at the end of this turn what may be sent: whoever submits in the same turn comes along. */
+  schedule(): void {
+    if (this.#pumping || this.#closed) return;
+    this.#pumping = true;
+    soon(() => {
+      this.#pumping = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    const now = performance.now();
+    const targets = this.#targets();
+    if (this.#closed || targets.length === 0 || this.#pauseTimer !== undefined) return;
+    while (
+      this.#flight.size < Math.floor(this.#window) &&
+      targets.every((link) => link.unsentBytes <= unsentBytesMax)
+    ) {
+      const batch = this.queue.take(this.#flight.size === 0);
+      if (batch === undefined) return;
+      const { id, next } = this.#sessionFor();
+      const { chain, settings, signer, crypto } = this.#world;
+      const validUntil = plus.height(chain.height, settings.validBlocks);
+      const bundle = signBundle({ batch, session: id, sequence: next, validUntil }, signer, crypto);
+      this.#session.next += 1;
+      this.#session.validUntil = validUntil;
+      this.#session.used = true;
+      if (this.#flight.size === 0) this.#progress(now);
+      this.#flight.set(bundle.key, bundle);
+      for (const link of targets) this.#send(link, bundle);
+    }
+  }
+
+  /**
+   * Replicas forget a session when the chain has passed the valid-until of its last bundle (SES-3); from then on only a new
+   * session may begin. So an idle one is given up well before that.
+   */
+  #sessionFor(): { readonly id: number; readonly next: number } {
+    const { chain, settings } = this.#world;
+    const soonForgotten = this.#session.validUntil < plus.height(chain.height, Math.floor(settings.validBlocks / 2));
+    if (this.#session.used && this.#flight.size === 0 && soonForgotten) this.#begin();
+    return this.#session;
+  }
+
+  #begin(): void {
+    this.#session = { id: randomSession(), next: 1, validUntil: this.#world.chain.height, used: false };
+    this.#world.newSession(this.#session.id);
+  }
+
+  /** The primary, or while it is away or under suspicion f+1 others, those first who lead next. */
+  #targets(): Link[] {
+    const { chain, links } = this.#world;
+    const primary = links.find(({ id }) => id === chain.primary);
+    if (primary?.trusted === true) return [primary];
+    return this.#others().slice(0, chain.quorums.oneHonest);
+  }
+
+  /** Working connections but the primary's, in the order in which they would lead, the suspected last. */
+  #others(): Link[] {
+    const { chain, links } = this.#world;
+    const turn = ({ id }: Link) => (id - chain.primary + chain.quorums.n) % chain.quorums.n;
+    return links
+      .filter((link) => link.open && link.id !== chain.primary)
+      .sort((a, b) => Number(b.trusted) - Number(a.trusted) || turn(a) - turn(b));
+  }
+
+  #send(link: Link, bundle: InFlight): void {
+    if (!bundle.sentOn.includes(link.connection)) bundle.sentOn.push(link.connection);
+    link.sendFrame(bundle.frame);
+  }
+
+  /** Everything in flight that these have not got on their present connection, in order. */
+  #catchUp(targets: readonly Link[]): void {
+    for (const link of targets) {
+      for (const bundle of this.#flight.values())
+        if (!bundle.sentOn.includes(link.connection)) this.#send(link, bundle);
+    }
+  }
+
+  /** Something moved: the clock of the retries starts again. */
+  #progress(now: number): void {
+    this.#retries = 0;
+    this.#retryAt = now + this.#world.settings.retryMs;
+  }
+
+  /** A connection came or went, or another replica leads: who is to be told may have changed. */
+  retarget(): void {
+    if (this.#closed) return;
+    if (this.#pauseTimer === undefined) this.#catchUp(this.#targets());
+    this.schedule();
+  }
+
+  /** Called by the client every few milliseconds. */
+  tick(now: number): void {
+    if (this.#flight.size === 0) return;
+    this.#expire(now);
+    if (this.#doubted.size > 0) this.#askAgain(now);
+    if (now >= this.#retryAt) this.#retry(now);
+  }
+
+  #retry(now: number): void {
+    const { settings, chain } = this.#world;
+    this.#retries += 1;
+    this.#retryAt = now + settings.retryMs * 2 ** Math.min(this.#retries, retryDoublingsMax);
+    const others = this.#others();
+    const primary = this.#world.links.filter((link) => link.open && link.id === chain.primary);
+    const told = [...primary, ...(this.#retries === 1 ? others.slice(0, chain.quorums.oneHonest) : others)];
+    let count = 0;
+    for (const bundle of this.#flight.values()) {
+      if (count === 0) for (const link of told) this.#question(link, bundle, false);
+      count += 1;
+      if (count > retryBundlesMax) return;
+      for (const link of told) this.#send(link, bundle);
+    }
+  }
+
+  // ---- what replicas say ---------------------------------------------------------------------------------------------
+
+  admission(link: Link, { digest, code, height }: BundleAdmission): void {
+    const bundle = this.#flight.get(keyOf(digest));
+    if (bundle === undefined) return;
+    switch (code) {
+      case 'pooled':
+      case 'known':
+        for (const waiter of bundle.batch.waiters) {
+          waiter.accepted?.(link.name);
+          waiter.accepted = null;
+        }
+        return;
+      case 'sequence-gap':
+        // It lacks an earlier one, whatever it said before: all of them again, in order, after a pause.
+        for (const earlier of this.#flight.values()) forget(earlier, link.connection);
+        this.#pause(link, bundle, false);
+        return;
+      case 'pool-full':
+      case 'client-quota':
+      case 'busy':
+      case 'sessions-full':
+        this.#pause(link, bundle, true);
+        return;
+      case 'valid-until-too-far':
+        // The chain's head is certified, so this replica is far behind; others are not.
+        forget(bundle, link.connection);
+        return;
+      case 'sequence-taken':
+        // Somebody else signs with this key and session. Which of the two is ordered is not decided yet.
+        this.#pause(link, bundle, false);
+        return;
+      case 'expired':
+        // Whoever is not there yet cannot know.
+        if (height < bundle.validUntil) return;
+        {
+          this.#doubt(link, bundle, code);
+          return;
+        }
+      case 'sequence-passed':
+      case 'bundle-invalid':
+        this.#doubt(link, bundle, code);
+        return;
+    }
+  }
+
+  #pause(link: Link, bundle: InFlight, crowded: boolean): void {
+    forget(bundle, link.connection);
+    if (this.#pauseTimer !== undefined) return;
+    this.#pauseTimer = setTimeout(
+      () => {
+        this.#pauseTimer = undefined;
+        this.retarget();
+      },
+      this.#pauseMs * (0.5 + Math.random()),
+    );
+    this.#pauseMs = Math.min(this.#pauseMs * 2, pauseMsMax);
+    if (crowded) this.#window = Math.max(1, this.#window / 2);
+  }
+
+  receipts(link: Link, { receipts }: Receipts): void {
+    const question = this.#questions.get(link.id);
+    if (receipts.length === 0) {
+      this.#questions.delete(link.id);
+      if (question?.connection === link.connection && question.final) this.#denied(link, question.bundle);
+      return;
+    }
+    for (const receipt of receipts) {
+      const bundle = this.#flight.get(keyOf(receipt.digest));
+      // Most often one that several replicas answered.
+      if (bundle === undefined) continue;
+      const { batch, leaves } = bundle;
+      const committed = this.#world.trust.committed({
+        receipt,
+        digest: bundle.digest,
+        transactions: batch.transactions,
+        leaves,
+      });
+      if ('refused' in committed) {
+        link.suspect(committed.refused);
+        return;
+      }
+      if (question?.bundle === bundle) this.#questions.delete(link.id);
+      this.#settle(bundle);
+      this.#progress(performance.now());
+      this.#window = Math.min(this.#window + 1, this.#world.settings.bundlesInFlightMax);
+      this.#pauseMs = pauseMsMin;
+      for (const [place, waiter] of batch.waiters.entries()) waiter.committed(committed, place);
+    }
+    this.schedule();
+  }
+
+  #settle(bundle: InFlight): void {
+    this.#flight.delete(bundle.key);
+    this.#doubted.delete(bundle);
+    if (this.#flight.size === 0) this.#retryAt = Number.POSITIVE_INFINITY;
+  }
+
+  // ---- the end of hope -----------------------------------------------------------------------------------------------
+
+  #doubt(link: Link, bundle: InFlight, code: DoubtCode): void {
+    forget(bundle, link.connection);
+    bundle.doubts ??= new Map();
+    if (bundle.doubts.has(link.id)) return;
+    bundle.doubts.set(link.id, { code, since: performance.now(), denied: false });
+    if (this.#doubted.has(bundle)) return;
+    this.#doubted.add(bundle);
+    // One voice is none: the others take the bundle, or say the same.
+    for (const other of this.#others()) if (!bundle.sentOn.includes(other.connection)) this.#send(other, bundle);
+  }
+
+  /** Once the certified head has reached valid-until, every replica that is there too can tell for certain. */
+  #expire(now: number): void {
+    const { chain, links } = this.#world;
+    for (const bundle of this.#flight.values()) {
+      if (bundle.validUntil > chain.height) return;
+      bundle.doubts ??= new Map();
+      for (const link of links) {
+        if (!link.open || bundle.doubts.has(link.id) || (link.claim?.height ?? 0) < bundle.validUntil) continue;
+        bundle.doubts.set(link.id, { code: 'expired', since: now, denied: false });
+        this.#doubted.add(bundle);
+      }
+    }
+  }
+
+  /** Some time later, so that what was decided at the moment of the claim has reached the replica's index of receipts. */
+  #askAgain(now: number): void {
+    const { links, genesis } = this.#world;
+    for (const bundle of this.#doubted) {
+      for (const link of links) {
+        const doubt = bundle.doubts?.get(link.id);
+        if (doubt === undefined || doubt.denied || now - doubt.since < genesis.parameters.viewTimeoutMs) continue;
+        this.#question(link, bundle, true);
+      }
+    }
+  }
+
+  #question(link: Link, bundle: InFlight, final: boolean): void {
+    if (!link.open || this.#questions.get(link.id)?.connection === link.connection) return;
+    this.#questions.set(link.id, { connection: link.connection, bundle, final });
+    link.send({ kind: 'query-bundle', digest: bundle.digest });
+  }
+
+  #denied(link: Link, bundle: InFlight): void {
+    const doubt = bundle.doubts?.get(link.id);
+    if (doubt === undefined || !this.#flight.has(bundle.key)) return;
+    doubt.denied = true;
+    const denials = [...(bundle.doubts?.values() ?? [])].filter(({ denied }) => denied);
+    if (denials.length < this.#world.chain.quorums.oneHonest) return;
+    this.#reject(bundle, mostCommon(denials.map(({ code }) => code)));
+  }
+
+  #reject(bundle: InFlight, code: DoubtCode): void {
+    const { session, sequence, validUntil } = bundle;
+    const later =
+      code === 'sequence-passed'
+        ? []
+        : [...this.#flight.values()].filter((other) => other.session === session && other.sequence > sequence);
+    this.#settle(bundle);
+    const error = new ClientError(code, { session, sequence, validUntil });
+    for (const waiter of bundle.batch.waiters) waiter.failed(error);
+    // With another bundle in its place the session goes on. With none it has a gap for ever, so nothing after it can be ordered; and
+    // what waits here was meant to come after it, so its owner decides.
+    if (code !== 'sequence-passed') {
+      const ended = new ClientError('session-ended', { session, sequence, because: code });
+      for (const other of later) {
+        this.#settle(other);
+        for (const waiter of other.batch.waiters) waiter.failed(ended);
+      }
+      this.queue.fail(ended);
+      if (this.#session.id === session) this.#begin();
+    }
+    this.schedule();
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#pauseTimer);
+    const error = new ClientError('closed');
+    for (const bundle of [...this.#flight.values()]) {
+      this.#settle(bundle);
+      for (const waiter of bundle.batch.waiters) waiter.failed(error);
+    }
+    this.queue.fail(error);
+  }
+}
+
+function forget(bundle: InFlight, connection: number): void {
+  bundle.sentOn = bundle.sentOn.filter((other) => other !== connection);
+}
+
+function mostCommon<T>(values: readonly T[]): T {
+  const counts = new Map<T, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  // The cast: callers pass at least one value.
+  return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] as T;
+}

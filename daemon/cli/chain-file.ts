@@ -1,0 +1,144 @@
+// A chain in a file, for audits and archives: what `synod export` writes and `synod verify` reads. A tag of 16 bytes, the chain id,
+// then one record for each block: its length as 4 bytes big-endian, and the payload of a `blocks` message with that block alone and
+// its certificate (docs/wire.md). Read and written block by block: memory does not grow with the chain.
+
+import { createReadStream } from 'node:fs';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import type { FollowedBlock } from '../../client/index.ts';
+import { type Bytes, concat, equalBytes } from '../../crypto/bytes.ts';
+import { native } from '../../crypto/native.ts';
+import { memberSetHash } from '../../protocol/block.ts';
+import { decodePayload, encodePayload, isRefusal, LINKS_MAX } from '../../protocol/codec.ts';
+import { FRAME_BYTES_MAX, type Genesis } from '../../protocol/genesis.ts';
+import { domainTag } from '../../protocol/layout.ts';
+import { genesisBlock } from '../../protocol/ledger.ts';
+import type { CertifiedBlock } from '../../protocol/messages.ts';
+import { asEpoch, asHeight } from '../../protocol/types.ts';
+import { ChainVerifier, genesisSigners, type ProvenBlock, type VerifyRefusal } from '../../protocol/verify.ts';
+
+const tag = domainTag('synod-v1:chain');
+const PREFIX_BYTES = 16 + 32;
+
+/** Does a file with these first bytes claim to be a chain? */
+export const isChainFile = (start: Bytes): boolean => equalBytes(start.subarray(0, tag.length), tag);
+
+/** Writes beside the place and moves there when complete: a chain file is whole or absent. */
+export class ChainFileWriter {
+  readonly #file: FileHandle;
+  readonly #path: string;
+  readonly #draft: string;
+  bytes = 0;
+
+  private constructor(file: FileHandle, path: string, draft: string) {
+    this.#file = file;
+    this.#path = path;
+    this.#draft = draft;
+  }
+
+  static async create(path: string, genesis: Genesis): Promise<ChainFileWriter> {
+    const draft = `${path}.${process.pid}.partial`;
+    const writer = new ChainFileWriter(await open(draft, 'wx', 0o644), path, draft);
+    await writer.#write(concat(tag, genesis.chainId));
+    return writer;
+  }
+
+  async append({ header, headerBytes, hash, bundles, certificate }: FollowedBlock): Promise<void> {
+    if (bundles === null) throw new Error('export: a block without its body');
+    const blocks: CertifiedBlock[] = [{ block: { header, headerBytes, hash, bundles }, certificate }];
+    const payload = encodePayload({ kind: 'blocks', blocks });
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(payload.length);
+    await this.#write(concat(length, payload));
+  }
+
+  async commit(): Promise<void> {
+    await this.#file.sync();
+    await this.#file.close();
+    await rename(this.#draft, this.#path);
+  }
+
+  async abandon(): Promise<void> {
+    await this.#file.close();
+    await rm(this.#draft, { force: true });
+  }
+
+  async #write(bytes: Bytes): Promise<void> {
+    await this.#file.writeFile(bytes);
+    this.bytes += bytes.length;
+  }
+}
+
+export type ChainFileProblem =
+  | { readonly refused: 'chain-file-malformed'; readonly problem: string }
+  | { readonly refused: 'chain-file-other-chain'; readonly problem: string };
+
+/** Yields what is proven, in order; the last value says why it stopped, where it stopped early. */
+export async function* readChainFile(
+  path: string,
+  genesis: Genesis,
+): AsyncGenerator<ProvenBlock | ChainFileProblem | (VerifyRefusal & { readonly problem: string })> {
+  const malformed = (problem: string): ChainFileProblem => ({ refused: 'chain-file-malformed', problem });
+  const context = { sha256: native.sha256, parameters: genesis.parameters };
+  let verifier: ChainVerifier | undefined;
+  let height = 0;
+  for await (const record of records(path)) {
+    if ('problem' in record) return yield malformed(`${record.problem} after block ${height}`);
+    if (record.first) {
+      if (!isChainFile(record.bytes)) return yield malformed('not a chain file');
+      if (equalBytes(record.bytes.subarray(16), genesis.chainId)) continue;
+      return yield {
+        refused: 'chain-file-other-chain',
+        problem: 'the file is of another chain than the genesis document',
+      };
+    }
+    const message = decodePayload('blocks', record.bytes, context);
+    if (isRefusal(message)) return yield { ...malformed(`${message.refused} ${message.field} after block ${height}`) };
+    const certified = message.kind === 'blocks' ? message.blocks[0] : undefined;
+    if (message.kind !== 'blocks' || certified === undefined || message.blocks.length !== 1)
+      return yield malformed(`not one block after block ${height}`);
+    verifier ??= verifierFrom(genesis, certified);
+    const proven = verifier.feed(certified);
+    if ('refused' in proven)
+      return yield { ...proven, problem: `${proven.field} at block ${certified.block.header.height}` };
+    height = certified.block.header.height;
+    yield* proven;
+  }
+  if (verifier === undefined) yield malformed('no block in it');
+  else if (verifier.pending > 0) yield malformed(`the last ${verifier.pending} blocks have no certificate`);
+}
+
+/** From height 1 on the genesis block is the anchor; a file that begins later is anchored by its first certificate. */
+function verifierFrom(genesis: Genesis, { block: { header } }: CertifiedBlock): ChainVerifier {
+  const { sha256 } = native;
+  const members = memberSetHash(sha256, asEpoch(0), genesis.members);
+  const trusted =
+    header.height <= 1
+      ? { height: asHeight(0), hash: genesisBlock({ sha256, genesis, memberSetHash: members }).hash }
+      : { height: asHeight(header.height - 1), hash: header.parent };
+  const signers = genesisSigners({ genesis, crypto: native });
+  return new ChainVerifier({ ...signers, parameters: genesis.parameters, trusted, pendingMax: LINKS_MAX });
+}
+
+type Record = { readonly first: boolean; readonly bytes: Bytes } | { readonly problem: string };
+
+async function* records(path: string): AsyncGenerator<Record> {
+  let held: Buffer = Buffer.alloc(0);
+  let first = true;
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 18 })) {
+    // A stream without an encoding yields Buffers.
+    held = Buffer.concat([held, chunk as Buffer]);
+    for (;;) {
+      if (first && held.length < PREFIX_BYTES) break;
+      if (!first && held.length < 4) break;
+      const start = first ? 0 : 4;
+      const length = first ? PREFIX_BYTES : held.readUInt32BE(0);
+      if (length > FRAME_BYTES_MAX) return yield { problem: `a record of ${length} bytes` };
+      if (held.length < start + length) break;
+      // A copy: proven blocks must not pin the chunk.
+      yield { first, bytes: Uint8Array.from(held.subarray(start, start + length)) };
+      held = held.subarray(start + length);
+      first = false;
+    }
+  }
+  if (held.length > 0) yield { problem: 'it ends in the middle of a record' };
+}

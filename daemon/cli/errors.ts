@@ -1,0 +1,146 @@
+// The one place that tells a user what went wrong: `synod: <sentence> [code]`, what to do about it, and the exit code. A user's
+// mistake never shows a stack trace; a bug does, and says that it is one.
+
+import { CommanderError } from 'commander';
+import { ClientError, type ClientErrorCode } from '../../client/errors.ts';
+import { GuardError, type GuardErrorCode, KeyError, type KeyErrorCode } from '../../keys/errors.ts';
+import type { ConfigProblem } from '../config.ts';
+
+/** Documented in docs/operations.md. */
+export const EXIT = {
+  ok: 0,
+  /** It was asked rightly and could not be done. */
+  failure: 1,
+  /** A wrong argument, config, genesis document or key file: nothing was attempted. */
+  usage: 2,
+  /** `verify`: not proved. */
+  notProved: 3,
+  /** No replica could be reached, or not in time. */
+  unreachable: 4,
+  /** Ctrl-C before the end. */
+  interrupted: 130,
+} as const;
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+/** Something the user can act on; thrown by commands, printed once, at the edge. */
+export class Complaint extends Error {
+  override readonly name = 'Complaint';
+  readonly code: string;
+  readonly remedy: string;
+  readonly exit: ExitCode;
+
+  constructor(complaint: {
+    readonly code: string;
+    readonly sentence: string;
+    readonly remedy?: string;
+    readonly exit?: ExitCode;
+  }) {
+    super(complaint.sentence);
+    this.code = complaint.code;
+    this.remedy = complaint.remedy ?? '';
+    this.exit = complaint.exit ?? EXIT.failure;
+  }
+}
+
+export const usageError = (sentence: string, remedy = '`synod --help` shows what there is.'): Complaint =>
+  new Complaint({ code: 'usage', sentence, remedy, exit: EXIT.usage });
+
+const remedies: Record<ConfigProblem['refused'], string> = {
+  'config-unreadable': 'Give the path of a config.json as `synod init` writes it, readable for this user.',
+  'config-invalid': 'Correct this field; docs/operations.md lists all of them.',
+  'genesis-unreadable': 'Give the path of the genesis.json that all members of this network hold.',
+  'genesis-invalid': 'Take the genesis.json of the other members, byte for byte: its hash is the chain id.',
+  'config-genesis': 'Make the config agree with the genesis document.',
+};
+
+/** The value, or the problem thrown as a complaint. */
+export function orComplain<T extends object>(value: T | ConfigProblem): T {
+  if (!isProblem(value)) return value;
+  throw new Complaint({
+    code: value.refused,
+    sentence: `${value.file}: ${value.field}: ${value.problem}`,
+    remedy: remedies[value.refused],
+    exit: EXIT.usage,
+  });
+}
+
+const isProblem = (value: object): value is ConfigProblem => 'refused' in value && 'file' in value && 'field' in value;
+
+const keySentences: Record<KeyErrorCode | GuardErrorCode, string> = {
+  'key-seed-invalid': 'the secret in the key file has the wrong length',
+  'key-file-exists': 'there is a file already, and a key is never overwritten',
+  'key-file-missing': 'there is no such key file',
+  'key-file-mode': 'others than its owner may read or write the key file',
+  'key-file-owner': 'the key file belongs to another user',
+  'key-file-invalid': 'this is no key file',
+  'key-file-io': 'the system refused access to the key or passphrase file',
+  'key-passphrase': 'the passphrase is wrong, or the key file is damaged',
+  'key-passphrase-missing': 'the key is sealed and no passphrase was given',
+  'key-mismatch': 'the secret in the key file does not belong to the public key in it',
+  'guard-missing': 'there is no sign-state file, so it is not known what this key has signed',
+  'guard-damaged': 'the sign-state file is damaged, so it is not known what this key has signed',
+  'guard-wrong-owner': 'the sign-state file belongs to another key or another chain',
+  'guard-epoch-passed': 'the sign-state file has seen a later epoch',
+  'guard-locked': "another process uses this replica's sign-state file",
+  'guard-lock-unavailable': 'this system offers no file lock',
+  'guard-poisoned': 'the sign-state file could not be written',
+  'guard-closed': 'the sign-state file is closed',
+};
+
+const keyAdvice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
+  'key-file-exists': 'Give another path.',
+  'key-file-missing': 'Give the path of a file that `synod init` or `synod keys generate` wrote.',
+  'key-file-mode': 'Run chmod 600 on it, and ask who may have read it.',
+  'key-file-owner': 'Run as its owner.',
+  'key-passphrase-missing':
+    'Give --passphrase-file FILE, name a passphraseFile in the config, or set SYNOD_PASSPHRASE.',
+  'guard-missing': 'Was the data directory lost or not copied? docs/operations.md, "A lost disk", says what to do.',
+  'guard-damaged': 'docs/operations.md, "A lost disk", says what to do.',
+  'guard-locked': 'Is the replica running already? One key must never run twice.',
+  'guard-lock-unavailable': 'On Linux, install the flock command (util-linux).',
+};
+
+/** Nobody answered, or not in time. */
+const unreachableCodes: readonly ClientErrorCode[] = ['connect-timeout'];
+
+/** What to print on standard error, and the exit code. */
+export function explainError(error: unknown): { readonly text: string; readonly exit: number } {
+  if (error instanceof Complaint) {
+    const remedy = error.remedy === '' ? '' : `\n  ${error.remedy}`;
+    return { text: `synod: ${error.message} [${error.code}]${remedy}\n`, exit: error.exit };
+  }
+  if (error instanceof KeyError || error instanceof GuardError) {
+    const advice = keyAdvice[error.code];
+    const [, ...facts] = error.message.split(', ');
+    const sentence = `${keySentences[error.code]}${facts.length === 0 ? '' : ` (${facts.join(', ')})`}`;
+    return {
+      text: `synod: ${sentence} [${error.code}]\n${advice === undefined ? '' : `  ${advice}\n`}`,
+      exit: EXIT.usage,
+    };
+  }
+  if (error instanceof ClientError) {
+    const exit = unreachableCodes.includes(error.code) ? EXIT.unreachable : EXIT.failure;
+    return { text: `synod: ${error.message.replace(/^[a-z-]+: /, '')} [${error.code}]\n`, exit };
+  }
+  if (error instanceof CommanderError) {
+    // Help and version were printed where they belong.
+    if (error.exitCode === 0) return { text: '', exit: EXIT.ok };
+    if (error.code === 'commander.help') return { text: '', exit: EXIT.usage };
+    const sentence = error.message.replace(/^error: /, '').replaceAll('\n', ' ');
+    return { text: `synod: ${sentence} [usage]\n  \`synod --help\` shows what there is.\n`, exit: EXIT.usage };
+  }
+  if (isSystemError(error)) {
+    return { text: `synod: ${error.message} [${error.code.toLowerCase()}]\n`, exit: EXIT.failure };
+  }
+  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return {
+    text: `synod: this is a bug, please report it with these lines [internal]\n${stack}\n`,
+    exit: EXIT.failure,
+  };
+}
+
+/** The operating system said no: a missing file, a port in use, a full disk. Node's sentence names the path or the port. */
+function isSystemError(error: unknown): error is Error & { readonly code: string } {
+  return error instanceof Error && 'syscall' in error && 'code' in error && typeof error.code === 'string';
+}

@@ -1,0 +1,108 @@
+// `synod init`: the files of a new network.
+
+import { relative } from 'node:path';
+import { Command, Option } from 'commander';
+import { toHex } from '../../crypto/bytes.ts';
+import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { usageError } from './errors.ts';
+import { createNetwork, localReplicas, remoteReplicas } from './network-files.ts';
+import { collected, type HostAndPort, hostList, wholeNumber } from './options.ts';
+import { writeLine } from './output.ts';
+import { findPassphrase } from './passphrase.ts';
+import { freePortRange } from './ports.ts';
+
+interface Options {
+  readonly replicas: number;
+  readonly name: string;
+  readonly host: string;
+  readonly basePort?: number;
+  readonly hosts?: readonly HostAndPort[];
+  readonly unsealed?: true;
+  readonly passphraseFile?: string;
+  readonly param?: readonly string[];
+}
+
+export function initCommand(): Command {
+  return new Command('init')
+    .description('write the files of a new network: genesis document, configs, keys')
+    .argument('<dir>', 'a new or empty directory')
+    .option('--replicas <n>', 'replicas on this machine, 4 to 128', wholeNumber(4, 128), 4)
+    .option('--name <name>', 'name of the network', 'local')
+    .option('--host <host>', 'where replicas on this machine listen', '127.0.0.1')
+    .option('--base-port <port>', 'first of 2n ports (default: free ones)', wholeNumber(1, 65_000))
+    .addOption(
+      new Option('--hosts <list>', 'a network of several hosts: host:port or name=host:port, separated by commas')
+        .argParser(hostList)
+        .conflicts(['replicas', 'host', 'basePort']),
+    )
+    .option('--passphrase-file <file>', 'seal the keys under the passphrase in this file (or: SYNOD_PASSPHRASE)')
+    .addOption(new Option('--unsealed', 'keep the keys without a passphrase').conflicts('passphraseFile'))
+    .option('--param <name=value>', 'a protocol parameter, such as viewTimeoutMs=1000; may be repeated', collected)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ synod init net --unsealed
+  $ synod init net --hosts north=10.0.0.1:7000,south=10.0.0.2:7000,east=10.0.0.3:7000,west=10.0.0.4:7000 \\
+      --name harbour --passphrase-file passphrase.txt`,
+    )
+    .action(init);
+}
+
+async function init(directory: string, options: Options): Promise<void> {
+  const { hosts, host, replicas: count } = options;
+  if (hosts !== undefined && hosts.length < 4)
+    throw usageError(`--hosts names ${hosts.length} replicas, at least 4 are needed`);
+  const passphrase = await passphraseOf(options);
+  const replicas =
+    hosts !== undefined
+      ? remoteReplicas(hosts)
+      : localReplicas(count, host, options.basePort ?? (await freePortRange(host, 2 * count)));
+  const { genesis, configs, clientKey } = await createNetwork({
+    directory,
+    name: options.name,
+    replicas,
+    parameters: parametersOf(options.param ?? []),
+    passphrase,
+    // On other hosts the file lies elsewhere: their operators write it into the config.
+    passphraseFile: hosts === undefined && passphrase !== null ? (options.passphraseFile ?? null) : null,
+    logFormat: 'json',
+  });
+  const { n, f, quorum } = byzantineQuorums(replicas.length);
+  await writeLine(
+    `chain ${toHex(genesis.chainId)} "${genesis.name}": ${n} replicas, quorum ${quorum}, bears ${f} faulty`,
+  );
+  for (const [index, config] of configs.entries()) {
+    const replica = replicas[index];
+    if (replica === undefined) continue;
+    await writeLine(`  ${relative('.', config)}  ${replica.url}  http://${replica.http.host}:${replica.http.port}`);
+  }
+  await writeLine(`  ${relative('.', clientKey)}  the key of a first client`);
+  await writeLine(`all keys are ${passphrase === null ? 'kept without a passphrase' : 'sealed under the passphrase'}`);
+  await writeLine(
+    hosts === undefined
+      ? `next: synod dev --dir ${directory}, or one \`synod start CONFIG\` per replica`
+      : "next: bring each replica its own directory (nobody needs another one's key), then `synod start config.json` there",
+  );
+}
+
+async function passphraseOf({ unsealed, passphraseFile }: Options): Promise<string | null> {
+  if (unsealed === true) return null;
+  const passphrase = await findPassphrase({ file: passphraseFile, purpose: 'the new keys', isNew: true });
+  if (passphrase !== undefined) return passphrase;
+  throw usageError(
+    'the new keys need a passphrase',
+    'Give --passphrase-file FILE, set SYNOD_PASSPHRASE, or say --unsealed (for tests on one machine).',
+  );
+}
+
+/** Names and ranges are judged by the genesis schema, which every replica applies. */
+function parametersOf(params: readonly string[]): Record<string, number> {
+  return Object.fromEntries(
+    params.map((param) => {
+      const [, name, value] = /^([A-Za-z]+)=(\d+)$/.exec(param) ?? [];
+      if (name === undefined) throw usageError(`--param ${param}: name=number is wanted, such as viewTimeoutMs=1000`);
+      return [name, Number(value)];
+    }),
+  );
+}

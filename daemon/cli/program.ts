@@ -1,0 +1,82 @@
+// The command line as a whole: the list of commands, help, version, and the one place where errors become sentences.
+
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { z } from 'zod';
+import { demoCommand } from './demo.ts';
+import { devCommand } from './dev.ts';
+import { EXIT, explainError } from './errors.ts';
+import { exportCommand } from './export.ts';
+import { followCommand } from './follow.ts';
+import { initCommand } from './init.ts';
+import { keysCommand } from './keys.ts';
+import { installPipeHandling, ReaderGone } from './output.ts';
+import { startCommand } from './start.ts';
+import { statusCommand } from './status.ts';
+import { submitCommand } from './submit.ts';
+import { verifyCommand } from './verify.ts';
+
+/** Returns the exit code; nothing is thrown. */
+export async function run(args: readonly string[]): Promise<number> {
+  installPipeHandling();
+  try {
+    await program().parseAsync(args, { from: 'user' });
+    // Commands that end with a verdict of their own (verify, demo) have set it.
+    return typeof process.exitCode === 'number' ? process.exitCode : EXIT.ok;
+  } catch (error) {
+    // `synod follow | head`: whoever read has what they wanted.
+    if (error instanceof ReaderGone) return EXIT.ok;
+    const { text, exit } = explainError(error);
+    process.stderr.write(text);
+    return exit;
+  }
+}
+
+function program(): Command {
+  const all = new Command('synod')
+    .description(
+      'A Byzantine-tolerant Paxos daemon: one order for opaque transactions, with proofs anyone can check offline.',
+    )
+    .version(version(), '-V, --version')
+    .showHelpAfterError(false)
+    .configureHelp({ showGlobalOptions: false })
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ synod demo                            the whole story on this machine, in half a minute
+  $ synod init net --unsealed             files for four replicas on this machine
+  $ synod dev --dir net                   runs them all in this terminal
+  $ echo hello | synod submit --network net --receipt hello.receipt
+  $ synod verify hello.receipt --genesis net/genesis.json
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no replica in reach, 130 interrupted.`,
+    );
+  const commands = [
+    initCommand(),
+    keysCommand(),
+    startCommand(),
+    devCommand(),
+    demoCommand(),
+    statusCommand(),
+    submitCommand(),
+    followCommand(),
+    exportCommand(),
+    verifyCommand(),
+  ];
+  for (const command of commands) all.addCommand(command);
+  for (const command of everyCommand(all)) {
+    // Errors are thrown to `run`, which prints them once; commander's own printing stays silent.
+    command.exitOverride().configureOutput({ outputError: () => undefined });
+  }
+  return all;
+}
+
+function everyCommand(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(everyCommand)];
+}
+
+function version(): string {
+  const file = new URL('../../../package.json', import.meta.url);
+  return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(file, 'utf8'))).version;
+}

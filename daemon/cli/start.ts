@@ -1,0 +1,86 @@
+// `synod start`: one replica, in the foreground, until a signal ends it or something fatal does.
+
+import { Command, Option } from 'commander';
+import { native } from '../../crypto/native.ts';
+import { checkAgainstGenesis, loadConfig, loadGenesis } from '../config.ts';
+import { createLogs } from '../logging.ts';
+import { EXIT, explainError, orComplain } from './errors.ts';
+
+interface Options {
+  readonly withParent?: true;
+}
+
+export function startCommand(): Command {
+  return new Command('start')
+    .description('run one replica until SIGTERM or SIGINT')
+    .argument('<config>', 'its config.json')
+    .addOption(
+      // For `dev` and `demo`: a replica must not outlive whoever started it, however that one ended.
+      new Option('--with-parent', 'stop when standard input ends').hideHelp(),
+    )
+    .addHelpText(
+      'after',
+      `
+Logs go to standard output. The first SIGTERM or SIGINT finishes what is in flight and ends with exit code 0, a second one ends
+at once. Exit code 1: something fatal happened, the last log line says what.
+
+Examples:
+  $ synod start net/node-0/config.json
+  $ SYNOD_PASSPHRASE=... synod start /etc/synod/config.json`,
+    )
+    .action(start);
+}
+
+async function start(configFile: string, { withParent }: Options): Promise<void> {
+  const config = orComplain(loadConfig(configFile));
+  const { genesis } = orComplain(loadGenesis(native, config.genesis));
+  const problem = checkAgainstGenesis(config, genesis);
+  if (problem !== undefined) orComplain(problem);
+  const { logger, flush } = createLogs({ ...config.log, member: config.member });
+  const end = (code: number): never => {
+    flush();
+    // Not exitCode: nothing that is still open may keep a stopped replica alive.
+    process.exit(code);
+  };
+  const onBug = (error: unknown) => {
+    logger.fatal({ err: error }, 'uncaught error');
+    process.stderr.write(explainError(error).text);
+    end(EXIT.failure);
+  };
+  process.on('uncaughtException', onBug);
+  process.on('unhandledRejection', onBug);
+
+  let stopping = false;
+  let stop: (() => Promise<void>) | undefined;
+  const onSignal = (reason: string) => {
+    if (stopping) {
+      logger.warn({ reason }, 'stopping at once');
+      end(EXIT.failure);
+    }
+    stopping = true;
+    logger.info({ reason }, 'stopping');
+    // Before the replica runs there is nothing to finish.
+    if (stop === undefined) end(EXIT.ok);
+    stop?.().then(() => end(EXIT.ok), onBug);
+  };
+  process.on('SIGTERM', () => onSignal('SIGTERM'));
+  process.on('SIGINT', () => onSignal('SIGINT'));
+  if (withParent === true) {
+    process.stdin.resume();
+    process.stdin.on('end', () => onSignal('parent ended'));
+    process.stdin.on('error', () => onSignal('parent ended'));
+  }
+
+  try {
+    // Loaded only here: the other commands need neither the database nor the sockets.
+    const { startNode } = await import('../node.ts');
+    const node = await startNode(config, logger);
+    stop = () => node.stop();
+    end(await node.done);
+  } catch (error) {
+    const { text, exit } = explainError(error);
+    logger.fatal({ err: error }, 'not started');
+    process.stderr.write(text);
+    end(exit);
+  }
+}

@@ -1,0 +1,147 @@
+// `synod verify`: what a receipt or a chain file proves, from that file and the genesis document alone. No network, no replica.
+
+import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { Command } from 'commander';
+import { toHex } from '../../crypto/bytes.ts';
+import { native } from '../../crypto/native.ts';
+import type { Genesis } from '../../protocol/genesis.ts';
+import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { parseReceipt, verifyTransactionReceipt } from '../../protocol/verify.ts';
+import { loadGenesis } from '../config.ts';
+import { isChainFile, readChainFile } from './chain-file.ts';
+import { Complaint, EXIT, orComplain } from './errors.ts';
+import { writeLine } from './output.ts';
+
+/** More than the largest receipt. */
+const receiptBytesMax = 2 << 20;
+
+interface Options {
+  readonly genesis: string;
+  readonly json?: true;
+}
+
+export function verifyCommand(): Command {
+  return new Command('verify')
+    .description('check a receipt or a chain file offline; exit code 3 if it does not hold')
+    .argument('<file>', 'a receipt (`submit --receipt`) or a chain file (`export`)')
+    .requiredOption('--genesis <file>', 'the genesis.json of the network, from a source that you trust')
+    .option('--json', 'for programs')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ synod verify hello.receipt --genesis net/genesis.json
+  $ synod verify net.chain --genesis net/genesis.json --json`,
+    )
+    .action(verify);
+}
+
+async function verify(file: string, options: Options): Promise<void> {
+  const { genesis } = orComplain(loadGenesis(native, options.genesis));
+  const facts = isChainFile(firstBytes(file)) ? await verifyChain(file, genesis) : verifyReceiptFile(file, genesis);
+  await writeLine(options.json === true ? JSON.stringify({ valid: true, ...facts.fields }) : facts.text);
+}
+
+interface Facts {
+  readonly text: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+function verifyReceiptFile(file: string, genesis: Genesis): Facts {
+  if (statSync(file).size > receiptBytesMax) throw notProved(file, 'receipt-malformed', 'larger than any receipt');
+  const text = readFileSync(file, 'utf8');
+  const proven = verifyTransactionReceipt(text, { genesis, crypto: native });
+  if ('refused' in proven) throw notProved(file, proven.refused, proven.field);
+  const receipt = parseReceipt(text);
+  if ('refused' in receipt) throw notProved(file, receipt.refused, receipt.field);
+  const { height, index, time, transaction, blockHash } = proven;
+  const { view, signatures } = receipt.certificate;
+  const signers = namesOf(genesis, signatures);
+  const sha256 = toHex(native.sha256(transaction));
+  return {
+    text: [
+      `proved: this transaction of ${transaction.length} bytes, SHA-256 ${sha256},`,
+      `  is number ${index} in block ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
+      `  block ${toHex(blockHash)} of ${new Date(time).toISOString()} (its proposer's clock),`,
+      `  decided in view ${view} by ${quorumText(genesis, signers)}`,
+    ].join('\n'),
+    fields: {
+      kind: 'receipt',
+      chainId: toHex(genesis.chainId),
+      height,
+      index,
+      time,
+      blockHash: toHex(blockHash),
+      transactionSha256: sha256,
+      transactionBytes: transaction.length,
+      view,
+      signers,
+    },
+  };
+}
+
+async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
+  let first: number | undefined;
+  let height = 0;
+  let hash = '';
+  let transactions = 0;
+  let certificates = 0;
+  const everySigner = new Set<string>();
+  for await (const block of readChainFile(file, genesis)) {
+    if ('refused' in block) throw notProved(file, block.refused, block.problem);
+    first ??= block.header.height;
+    height = block.header.height;
+    hash = toHex(block.hash);
+    transactions += block.header.transactionCount;
+    if (block.certificate === null) continue;
+    certificates += 1;
+    for (const name of namesOf(genesis, block.certificate.signatures)) everySigner.add(name);
+  }
+  const signers = [...everySigner].sort();
+  const anchor =
+    first === 1 ? 'from the genesis block on' : 'anchored by its own certificates, what lies below is not in it';
+  return {
+    text: [
+      `proved: blocks ${first} to ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
+      `  ${anchor}; ${transactions} transactions, last block ${hash},`,
+      `  ${certificates} certificates, each by a quorum of ${byzantineQuorums(genesis.members.length).quorum} of ${genesis.members.length}: ${signers.join(', ')}`,
+    ].join('\n'),
+    fields: {
+      kind: 'chain',
+      chainId: toHex(genesis.chainId),
+      from: first,
+      to: height,
+      hash,
+      transactions,
+      certificates,
+      signers,
+    },
+  };
+}
+
+function notProved(file: string, code: string, detail: string): Complaint {
+  return new Complaint({
+    code,
+    sentence: `not proved: ${file}${detail === '' ? '' : `: ${detail}`}`,
+    remedy: 'Do not believe it. Is this the genesis document of the right network?',
+    exit: EXIT.notProved,
+  });
+}
+
+const namesOf = (genesis: Genesis, signatures: readonly { readonly replica: number }[]): string[] =>
+  signatures.map(({ replica }) => genesis.members[replica]?.name ?? `#${replica}`);
+
+function quorumText({ members }: Genesis, signers: readonly string[]): string {
+  return `${signers.join(', ')} (${signers.length} of ${members.length} members, a quorum is ${byzantineQuorums(members.length).quorum})`;
+}
+
+function firstBytes(file: string): Uint8Array {
+  const start = new Uint8Array(16);
+  const fd = openSync(file, 'r');
+  try {
+    readSync(fd, start);
+    return start;
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,142 @@
+// The client door: takes the authenticated connections that the transport hands over and serves them from the replica and its log.
+
+import type { Bytes } from '../../crypto/bytes.ts';
+import type { WireContext } from '../../protocol/codec.ts';
+import { asHeight } from '../../protocol/types.ts';
+import type { Meter, ReplicaPort } from '../ports.ts';
+import type { ClientEvents, ClientSocket } from '../transport/client.ts';
+import { ClientConnection, type DoorParts } from './client-connection.ts';
+import { FairTurns } from './fair-turns.ts';
+import { FollowSource } from './follow-source.ts';
+import { defaultGatewayLimits, type GatewayLimits } from './limits.ts';
+import { LogReader } from './log-reader.ts';
+import { ReceiptDesk } from './receipt-desk.ts';
+import { type FrameSealer, frameSealer, type SignStatement } from './seal-frames.ts';
+import { TokenBuckets } from './token-bucket.ts';
+
+export interface GatewayOptions {
+  readonly replica: ReplicaPort;
+  readonly meter: Meter;
+  /** This replica's own key and the guard's function for statements (keys/). */
+  readonly publicKey: Bytes;
+  readonly signStatement: SignStatement;
+  readonly limits?: Partial<GatewayLimits>;
+  /** Milliseconds of a clock that never runs back; default performance.now. */
+  readonly now?: () => number;
+}
+
+export class Gateway {
+  /** Shared with the HTTP door. */
+  readonly desk: ReceiptDesk;
+  readonly reader: LogReader;
+  readonly #door: DoorParts;
+  readonly #connections = new Set<ClientConnection>();
+  readonly #meter: Meter;
+  readonly #unsubscribe: () => void;
+  readonly #sealer: FrameSealer;
+  readonly #replica: ReplicaPort;
+  #streams = 0;
+  #draining = false;
+  #headDue = false;
+
+  constructor(options: GatewayOptions) {
+    const { replica, meter, publicKey, signStatement, now = () => performance.now() } = options;
+    const limits = { ...defaultGatewayLimits, ...options.limits };
+    const wire: WireContext = { sha256: replica.crypto.sha256, parameters: replica.genesis.parameters };
+    this.#replica = replica;
+    this.#meter = meter;
+    this.#sealer = frameSealer({ publicKey, signStatement });
+    this.reader = new LogReader({ log: replica.log, wire });
+    // The desk first: what it hears is older than what the streams send.
+    this.desk = new ReceiptDesk({ replica, reader: this.reader, meter, waitingBundlesMax: limits.waitingBundlesMax });
+    const source = new FollowSource({
+      ...limits,
+      reader: this.reader,
+      sealer: this.#sealer,
+      head: () => replica.head().height,
+    });
+    this.#door = {
+      replica,
+      limits,
+      meter,
+      wire,
+      desk: this.desk,
+      sealer: this.#sealer,
+      source,
+      turns: new FairTurns({ turnMsMax: limits.turnMsMax, now }),
+      buckets: new TokenBuckets({ rate: limits.rate, bucketsMax: limits.bucketsMax, now }),
+      now,
+      draining: () => this.#draining,
+      evenShare: () =>
+        this.desk.size < limits.waitingBundlesMax / 2
+          ? limits.waitingBundlesMax
+          : Math.max(1, Math.floor(limits.waitingBundlesMax / this.#connections.size)),
+      headFrame: () => this.#headFrame(),
+      gone: (connection) => {
+        this.#connections.delete(connection);
+        meter.gauge('synod_client_connections', this.#connections.size);
+      },
+      streams: (change) => {
+        this.#streams += change;
+        meter.gauge('synod_follow_streams', this.#streams);
+      },
+    };
+    this.#unsubscribe = replica.subscribe({
+      decided: (blocks) => {
+        source.push(blocks);
+        for (const connection of this.#connections) connection.wake();
+      },
+      event: (event) => {
+        if (event.type === 'view-entered') this.#announceHead();
+      },
+    });
+  }
+
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  /** Takes over a connection whose client has proved its key; one too many is closed with a code. */
+  accept(socket: ClientSocket): ClientEvents {
+    const connection = new ClientConnection(socket, this.#door);
+    if (this.#draining || this.#connections.size >= this.#door.limits.connectionsMax) {
+      connection.close(this.#draining ? 'draining' : 'clients-too-many');
+      return connection;
+    }
+    this.#connections.add(connection);
+    this.#meter.gauge('synod_client_connections', this.#connections.size);
+    return connection;
+  }
+
+  /** No bundle is taken from now on, and streams end; receipts of what is in flight still go out. */
+  drain(): void {
+    this.#draining = true;
+    for (const connection of this.#connections) connection.drain();
+  }
+
+  /** After the replica has drained. */
+  close(): void {
+    this.#draining = true;
+    this.#unsubscribe();
+    for (const connection of [...this.#connections]) connection.close('draining');
+    this.desk.close();
+  }
+
+  /** Everyone should learn where to send next; once for a turn, whatever happened in it. */
+  #announceHead(): void {
+    if (this.#headDue || this.#connections.size === 0) return;
+    this.#headDue = true;
+    setImmediate(() => {
+      this.#headDue = false;
+      const frame = this.#headFrame();
+      for (const connection of [...this.#connections]) connection.send(frame);
+    });
+  }
+
+  #headFrame(): Bytes {
+    const { epoch, view, primary } = this.#replica.explain();
+    const { height, certificate } = this.#replica.head();
+    const lowest = asHeight(Math.min(this.reader.lowest(), height + 1));
+    return this.#sealer.seal({ kind: 'head', epoch, view, primary, height, lowest, certificate });
+  }
+}

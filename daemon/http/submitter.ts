@@ -1,0 +1,296 @@
+// Submits what comes over HTTP as bundles of a client key of this replica's own. Requests that arrive together share a bundle, since
+// one signature may stand for many transactions.
+//
+// Each of a few sessions has at most one bundle in flight. So a bundle that was refused leaves no gap behind it: its sequence is
+// used again by the next one, and nothing is ever submitted twice.
+
+import { randomInt } from 'node:crypto';
+import { type Bytes, toHex } from '../../crypto/bytes.ts';
+import type { ClientSigner } from '../../keys/client-key.ts';
+import { assert } from '../../protocol/assert.ts';
+import { decodeBundle, encodeBundlePayload, isRefusal } from '../../protocol/codec.ts';
+import type { AdmissionCode } from '../../protocol/core.ts';
+import { asHash, asHeight, type Hash } from '../../protocol/types.ts';
+import type { Delivered } from '../gateway/block-source.ts';
+import type { ReceiptDesk, Waiting } from '../gateway/receipt-desk.ts';
+import type { ReplicaPort } from '../ports.ts';
+import type { Submission } from './submission.ts';
+
+const sessionsMax = 8;
+/** Requests that wait for a place in a bundle. */
+const queuedJobsMax = 4096;
+const queuedBytesMax = 16 << 20;
+/** How long a bundle may be ordered, in blocks. After it, it is refused for ever, and its transactions may be sent again. */
+const validBlocks = 4096;
+/** New sessions tried for one request before it is given up. */
+const attemptsMax = 3;
+
+/** Why transactions were not taken, or will never be ordered. */
+export type SubmitRefusal = 'busy' | 'draining' | 'pool-full' | 'client-quota' | 'sessions-full' | 'not-ordered';
+
+/** The bundle that carries the transactions of a request. */
+export interface Placed {
+  readonly digest: Hash;
+  /** Index in the bundle of the request's first transaction. */
+  readonly firstInBundle: number;
+}
+
+export interface CommittedJob extends Placed {
+  readonly delivered: Delivered;
+}
+
+type Outcome<T> = T | { readonly refused: SubmitRefusal };
+
+/** One request's transactions on their way. Both promises always resolve, unless the replica never moves again. */
+export interface Job {
+  readonly transactions: readonly Bytes[];
+  readonly accepted: Promise<Outcome<Placed>>;
+  readonly committed: Promise<Outcome<CommittedJob>>;
+  /** Where it is, as soon as it is signed; null while it waits for a bundle. */
+  readonly placed: Placed | null;
+}
+
+interface OpenJob extends Job {
+  placed: Placed | null;
+  readonly bundleBytes: number;
+  attempts: number;
+  accept(outcome: Outcome<Placed>): void;
+  commit(outcome: Outcome<CommittedJob>): void;
+}
+
+interface Session {
+  id: number;
+  /** Of the bundle in flight, or of the next one. */
+  sequence: number;
+  /** Height at which the replicas may forget this session (SES-3). */
+  validUntil: number;
+  flight: { readonly digest: Hash; readonly jobs: readonly OpenJob[] } | null;
+}
+
+interface Landed {
+  readonly session: Session;
+  readonly jobs: readonly OpenJob[];
+}
+
+export class Submitter implements Waiting {
+  readonly #replica: ReplicaPort;
+  readonly #desk: ReceiptDesk;
+  readonly #signer: ClientSigner;
+  readonly #sessions: Session[] = Array.from({ length: sessionsMax }, newSession);
+  readonly #byDigest = new Map<string, Session>();
+  #queue: OpenJob[] = [];
+  #queuedBytes = 0;
+  #scheduled = false;
+  #draining = false;
+
+  constructor(options: { readonly replica: ReplicaPort; readonly desk: ReceiptDesk; readonly signer: ClientSigner }) {
+    this.#replica = options.replica;
+    this.#desk = options.desk;
+    this.#signer = options.signer;
+  }
+
+  submit({ transactions, bundleBytes }: Submission): Job | { readonly refused: SubmitRefusal } {
+    if (this.#draining) return { refused: 'draining' };
+    if (this.#queue.length >= queuedJobsMax || this.#queuedBytes + bundleBytes > queuedBytesMax)
+      return { refused: 'busy' };
+    const job = openJob(transactions, bundleBytes);
+    this.#queue.push(job);
+    this.#queuedBytes += bundleBytes;
+    this.#schedule();
+    return job;
+  }
+
+  /** Takes a request back that has found no bundle yet; false: it is on its way already. */
+  withdraw(job: Job): boolean {
+    const index = this.#queue.findIndex(({ committed }) => committed === job.committed);
+    if (index < 0) return false;
+    const [queued] = this.#queue.splice(index, 1);
+    this.#queuedBytes -= queued?.bundleBytes ?? 0;
+    return true;
+  }
+
+  drain(): void {
+    this.#draining = true;
+    for (const job of this.#queue) refuse(job, 'draining');
+    this.#queue = [];
+    this.#queuedBytes = 0;
+  }
+
+  // ---- from the desk ----
+
+  delivered(bundles: readonly Delivered[]): void {
+    for (const delivered of bundles) {
+      const landed = this.#land(delivered.bundle.digest);
+      if (landed === null) continue;
+      landed.session.sequence += 1;
+      for (const job of landed.jobs) {
+        const placed = job.placed;
+        assert(placed !== null, 'a job in flight has its place');
+        job.accept(placed);
+        job.commit({ ...placed, delivered });
+      }
+    }
+    this.#schedule();
+  }
+
+  admission(digest: Hash, code: AdmissionCode, final: boolean): void {
+    const flight = this.#byDigest.get(toHex(digest))?.flight;
+    if (flight === undefined || flight === null) return;
+    if (!final) {
+      for (const job of flight.jobs) if (job.placed !== null) job.accept(job.placed);
+      return;
+    }
+    const landed = this.#land(digest);
+    if (landed === null) return;
+    switch (code) {
+      case 'sequence-gap':
+      case 'sequence-passed':
+      case 'sequence-taken':
+        // The session was forgotten, or another process signs with this key: what was refused goes into a fresh session.
+        renew(landed.session);
+        return this.#again(landed.jobs);
+      case 'sessions-full':
+        // Sessions fall into parts of the table by chance; another one may find room.
+        renew(landed.session);
+        return this.#refuseAll(landed.jobs, 'sessions-full');
+      case 'pool-full':
+      case 'client-quota':
+        return this.#refuseAll(landed.jobs, code);
+      default:
+        return this.#refuseAll(landed.jobs, 'not-ordered');
+    }
+  }
+
+  // ---- out ----
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#fill();
+    });
+  }
+
+  #fill(): void {
+    for (const session of this.#sessions) {
+      if (this.#queue.length === 0) return;
+      if (session.flight === null) this.#send(session, this.#takeJobs());
+    }
+  }
+
+  /** As many waiting requests as fit into one bundle, at least one. */
+  #takeJobs(): OpenJob[] {
+    const { bundleBytesMax, bundleTransactionsMax } = this.#replica.genesis.parameters;
+    let bytes = 0;
+    let transactions = 0;
+    let count = 0;
+    for (const job of this.#queue) {
+      bytes += job.bundleBytes;
+      transactions += job.transactions.length;
+      if (count > 0 && (bytes > bundleBytesMax || transactions > bundleTransactionsMax)) break;
+      this.#queuedBytes -= job.bundleBytes;
+      count += 1;
+    }
+    return this.#queue.splice(0, count);
+  }
+
+  #send(session: Session, jobs: readonly OpenJob[]): void {
+    const { crypto, genesis } = this.#replica;
+    const { height } = this.#replica.head();
+    // An idle session is given up well before the replicas forget it.
+    if (session.sequence > 1 && session.validUntil - height < validBlocks / 4) renew(session);
+    const validUntil = height + Math.min(validBlocks, genesis.parameters.validUntilHorizon);
+    const payload = encodeBundlePayload({
+      client: this.#signer.publicKey,
+      session: session.id,
+      sequence: session.sequence,
+      validUntil: asHeight(validUntil),
+      transactions: jobs.flatMap((job) => job.transactions),
+    });
+    const digest = asHash(crypto.sha256(payload));
+    const signature = this.#signer.signBundle(digest);
+    const bundle = decodeBundle({ payload, signature }, { sha256: crypto.sha256, parameters: genesis.parameters });
+    assert(!isRefusal(bundle), 'a bundle of checked transactions is well formed');
+    let firstInBundle = 0;
+    for (const job of jobs) {
+      job.placed = { digest, firstInBundle };
+      firstInBundle += job.transactions.length;
+    }
+    session.validUntil = validUntil;
+    session.flight = { digest, jobs };
+    this.#byDigest.set(toHex(digest), session);
+    if (this.#desk.wait(digest, this) && this.#replica.submit(bundle)) return;
+    this.#desk.forget(digest, this);
+    this.#land(digest);
+    this.#refuseAll(jobs, 'busy');
+  }
+
+  /** The bundle is no longer in flight. */
+  #land(digest: Hash): Landed | null {
+    const key = toHex(digest);
+    const session = this.#byDigest.get(key);
+    const jobs = session?.flight?.jobs;
+    if (session === undefined || jobs === undefined) return null;
+    this.#byDigest.delete(key);
+    session.flight = null;
+    return { session, jobs };
+  }
+
+  #again(jobs: readonly OpenJob[]): void {
+    const retried: OpenJob[] = [];
+    for (const job of jobs) {
+      job.attempts += 1;
+      if (job.attempts >= attemptsMax || this.#draining) refuse(job, 'not-ordered');
+      else {
+        job.placed = null;
+        this.#queuedBytes += job.bundleBytes;
+        retried.push(job);
+      }
+    }
+    this.#queue = [...retried, ...this.#queue];
+    this.#schedule();
+  }
+
+  #refuseAll(jobs: readonly OpenJob[], refused: SubmitRefusal): void {
+    for (const job of jobs) refuse(job, refused);
+    this.#schedule();
+  }
+}
+
+function newSession(): Session {
+  // Drawn, so that no two processes with one key, one after the other or by mistake at once, meet in a session.
+  return { id: randomInt(2 ** 47) * 64 + randomInt(64), sequence: 1, validUntil: 0, flight: null };
+}
+
+function renew(session: Session): void {
+  Object.assign(session, newSession());
+}
+
+function openJob(transactions: readonly Bytes[], bundleBytes: number): OpenJob {
+  const accepted = settleable<Outcome<Placed>>();
+  const committed = settleable<Outcome<CommittedJob>>();
+  return {
+    transactions,
+    bundleBytes,
+    placed: null,
+    attempts: 0,
+    accepted: accepted.promise,
+    committed: committed.promise,
+    accept: accepted.resolve,
+    commit: committed.resolve,
+  };
+}
+
+function refuse(job: OpenJob, refused: SubmitRefusal): void {
+  job.accept({ refused });
+  job.commit({ refused });
+}
+
+function settleable<T>(): { readonly promise: Promise<T>; resolve(value: T): void } {
+  let resolve: (value: T) => void = () => undefined;
+  const promise = new Promise<T>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
+}

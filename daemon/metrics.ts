@@ -1,0 +1,262 @@
+// The figures of one daemon as Prometheus series. Every series stands in the table below, with its help text; a name that does
+// not is a bug and throws. The Meter takes milliseconds; what ends in _seconds is converted here, since Prometheus wants base units.
+
+import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { assert } from '../protocol/assert.ts';
+import type { Explanation } from '../protocol/core.ts';
+import type { Meter, ReplicaPort } from './ports.ts';
+
+interface SeriesShape {
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly help: string;
+  readonly labels?: readonly string[];
+  /** Upper bounds, in the unit of the name. */
+  readonly buckets?: readonly number[];
+}
+
+const fastSeconds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
+const slowSeconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+const bytes = [256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216];
+const counts = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
+
+/** Every series but prom-client's own about the process (process_*, nodejs_*). */
+export const seriesTable = {
+  // Read from explain() at each scrape.
+  synod_view: { type: 'gauge', help: 'View this replica is in.' },
+  synod_epoch: { type: 'gauge', help: 'Epoch this replica is in.' },
+  synod_is_primary: { type: 'gauge', help: '1 if this replica is the primary of its view.' },
+  synod_height: { type: 'gauge', help: 'Height of the last decided block.' },
+  synod_stable_height: { type: 'gauge', help: 'Height of the last stable checkpoint.' },
+  synod_highest_seen_height: { type: 'gauge', help: 'Highest height that any peer claims.' },
+  synod_phase: { type: 'gauge', help: '1 for the phase this replica is in, 0 for the others.', labels: ['phase'] },
+  synod_blocks_in_flight: { type: 'gauge', help: 'Blocks accepted and not yet decided.' },
+  synod_pool_bundles: { type: 'gauge', help: 'Admitted bundles that wait to be ordered.' },
+  synod_pool_bytes: { type: 'gauge', help: 'Payload bytes of the admitted bundles.' },
+  synod_peers_connected: { type: 'gauge', help: 'Other replicas with an authenticated connection.' },
+  synod_peer_height: { type: 'gauge', help: 'Height that a peer claims.', labels: ['peer'] },
+  synod_view_timeout_seconds: { type: 'gauge', help: 'Current view timeout, back-off included.' },
+  synod_waits: { type: 'gauge', help: 'Things this replica waits for, by what they are.', labels: ['what'] },
+  synod_view_changes_total: { type: 'counter', help: 'View changes begun.' },
+
+  // The loop.
+  synod_blocks_decided_total: { type: 'counter', help: 'Blocks decided.' },
+  synod_bundles_decided_total: { type: 'counter', help: 'Bundles in decided blocks.' },
+  synod_transactions_decided_total: { type: 'counter', help: 'Transactions in decided blocks.' },
+  synod_payload_decided_bytes_total: { type: 'counter', help: 'Payload bytes of the bundles in decided blocks.' },
+  synod_phase_seconds: {
+    type: 'histogram',
+    help: 'Time a block spends between two phases: prepare (accepted to prepared), commit (prepared to decided), total.',
+    labels: ['phase'],
+    buckets: slowSeconds,
+  },
+  synod_step_seconds: { type: 'histogram', help: 'Time of one step of the core.', buckets: fastSeconds },
+  synod_step_inputs: { type: 'histogram', help: 'Inputs of one step of the core.', buckets: counts },
+  synod_refusals_total: { type: 'counter', help: 'What peers sent and was refused.', labels: ['code', 'kind'] },
+  synod_admissions_total: { type: 'counter', help: 'Verdicts on bundles.', labels: ['code'] },
+  synod_evidence_total: { type: 'counter', help: 'Proofs of misbehaviour of another replica.' },
+  synod_events_total: { type: 'counter', help: 'Events of the core.', labels: ['type'] },
+  synod_own_slowness_total: {
+    type: 'counter',
+    help: 'Times this replica was slow itself: event loop, disk or garbage collection.',
+    labels: ['cause'],
+  },
+
+  // Disk.
+  synod_log_write_seconds: { type: 'histogram', help: 'One synced write of the log.', buckets: fastSeconds },
+  synod_log_write_bytes: { type: 'histogram', help: 'Bytes of one synced write of the log.', buckets: bytes },
+  synod_log_read_seconds: { type: 'histogram', help: 'One read of decided blocks.', buckets: fastSeconds },
+  synod_log_lowest_height: { type: 'gauge', help: 'Lowest decided block that is still kept.' },
+  synod_guard_write_seconds: { type: 'histogram', help: 'One synced write of the sign mark.', buckets: fastSeconds },
+
+  // Transport.
+  synod_transport_connections: { type: 'gauge', help: 'Open sockets of the listener.' },
+  synod_transport_connections_unauthenticated: { type: 'gauge', help: 'Sockets whose handshake is not finished.' },
+  synod_transport_clients: { type: 'gauge', help: 'Clients after their handshake.' },
+  synod_transport_connections_refused_total: { type: 'counter', help: 'Connections turned away.', labels: ['code'] },
+  synod_transport_handshakes_refused_total: {
+    type: 'counter',
+    help: 'Handshakes that failed.',
+    labels: ['direction', 'code'],
+  },
+  synod_transport_frames_in_total: { type: 'counter', help: 'Frames received.', labels: ['lane'] },
+  synod_transport_bytes_in_total: { type: 'counter', help: 'Bytes received.', labels: ['lane'] },
+  synod_transport_frames_out_total: { type: 'counter', help: 'Frames sent.', labels: ['lane'] },
+  synod_transport_bytes_out_total: { type: 'counter', help: 'Bytes sent.', labels: ['lane'] },
+  synod_transport_frames_dropped_total: { type: 'counter', help: 'Frames dropped for a full queue.', labels: ['lane'] },
+  synod_transport_throttled_total: { type: 'counter', help: 'Times a flood was not read on.', labels: ['lane'] },
+  synod_transport_other_total: { type: 'counter', help: 'Events of series beyond the bound.' },
+  synod_queue_depth: { type: 'gauge', help: 'Entries of a queue.', labels: ['queue'] },
+  synod_queue_bytes: { type: 'gauge', help: 'Bytes of a queue.', labels: ['queue'] },
+  synod_queue_dropped_total: { type: 'counter', help: 'Entries dropped because a queue was full.', labels: ['queue'] },
+
+  // Client doors.
+  synod_client_connections: { type: 'gauge', help: 'Authenticated client connections.' },
+  synod_client_frames_total: { type: 'counter', help: 'Frames from clients.', labels: ['kind'] },
+  synod_client_refusals_total: { type: 'counter', help: 'Frames from clients that were refused.', labels: ['code'] },
+  synod_bundles_waiting: { type: 'gauge', help: 'Bundles whose receipt some client waits for.' },
+  synod_receipts_sent_total: { type: 'counter', help: 'Receipts sent to clients.', labels: ['source'] },
+  synod_submit_seconds: { type: 'histogram', help: 'From a bundle at the door to its receipt.', buckets: slowSeconds },
+  synod_follow_streams: { type: 'gauge', help: 'Open follow streams.' },
+  synod_followed_blocks_total: { type: 'counter', help: 'Blocks sent to followers.' },
+  synod_http_connections: { type: 'gauge', help: 'Open connections of the HTTP door.' },
+  synod_http_requests_total: {
+    type: 'counter',
+    help: 'HTTP requests, by route and status.',
+    labels: ['route', 'status'],
+  },
+  synod_http_request_seconds: { type: 'histogram', help: 'HTTP requests.', labels: ['route'], buckets: slowSeconds },
+
+  // This process.
+  synod_event_loop_delay_seconds: {
+    type: 'gauge',
+    help: 'Delay of the event loop since the last scrape.',
+    labels: ['quantile'],
+  },
+} as const satisfies Readonly<Record<string, SeriesShape>>;
+
+export type SeriesName = keyof typeof seriesTable;
+
+/** A series with more label sets than this folds the rest into 'other': a label must never become a way to fill memory. */
+const labelSetsMax = 1024;
+const eventLoopResolutionMs = 10;
+
+type Labels = Readonly<Record<string, string>>;
+
+interface Series {
+  readonly shape: SeriesShape;
+  readonly metric: Counter | Gauge | Histogram;
+  /** 0.001 for times, which come in milliseconds. */
+  readonly scale: number;
+  readonly labelSets: Set<string>;
+}
+
+export class Metrics implements Meter {
+  readonly registry = new Registry();
+  readonly #series = new Map<string, Series>();
+  readonly #loopDelay: IntervalHistogram;
+  #explain: (() => Explanation) | null = null;
+  #viewChanges = 0;
+
+  constructor() {
+    for (const [name, shape] of Object.entries<SeriesShape>(seriesTable))
+      this.#series.set(name, {
+        shape,
+        metric: this.#create(name, shape),
+        scale: name.endsWith('_seconds') && shape.type !== 'counter' ? 0.001 : 1,
+        labelSets: new Set(),
+      });
+    collectDefaultMetrics({ register: this.registry });
+    this.#loopDelay = monitorEventLoopDelay({ resolution: eventLoopResolutionMs });
+    this.#loopDelay.enable();
+  }
+
+  count(name: string, labels: Labels = {}, by = 1): void {
+    const series = this.#find(name, 'counter');
+    // A counter that is created as one: #create and the table agree.
+    (series.metric as Counter).inc(this.#fold(series, labels), by);
+  }
+
+  gauge(name: string, value: number, labels: Labels = {}): void {
+    const series = this.#find(name, 'gauge');
+    // As above.
+    (series.metric as Gauge).set(this.#fold(series, labels), value * series.scale);
+  }
+
+  observe(name: string, value: number, labels: Labels = {}): void {
+    const series = this.#find(name, 'histogram');
+    // As above.
+    (series.metric as Histogram).observe(this.#fold(series, labels), value * series.scale);
+  }
+
+  /** From now on every scrape asks this replica where it stands. */
+  watch(replica: Pick<ReplicaPort, 'explain'>): void {
+    this.#explain = () => replica.explain();
+  }
+
+  get contentType(): string {
+    return this.registry.contentType;
+  }
+
+  /** The text of a scrape. */
+  async scrape(): Promise<string> {
+    if (this.#explain !== null) this.#explained(this.#explain());
+    // The monitor counts its own resolution as part of every delay.
+    const seconds = (nanos: number) => Math.max(0, nanos / 1e6 - eventLoopResolutionMs);
+    if (this.#loopDelay.count > 0) {
+      this.gauge('synod_event_loop_delay_seconds', seconds(this.#loopDelay.percentile(50)), { quantile: '0.5' });
+      this.gauge('synod_event_loop_delay_seconds', seconds(this.#loopDelay.percentile(99)), { quantile: '0.99' });
+      this.gauge('synod_event_loop_delay_seconds', seconds(this.#loopDelay.max), { quantile: '1' });
+      this.#loopDelay.reset();
+    }
+    return this.registry.metrics();
+  }
+
+  close(): void {
+    this.#loopDelay.disable();
+    this.registry.clear();
+  }
+
+  #explained(now: Explanation): void {
+    this.gauge('synod_view', now.view);
+    this.gauge('synod_epoch', now.epoch);
+    this.gauge('synod_is_primary', now.primary === now.self ? 1 : 0);
+    this.gauge('synod_height', now.height);
+    this.gauge('synod_stable_height', now.stable);
+    this.gauge('synod_highest_seen_height', now.highestSeen);
+    for (const phase of phases) this.gauge('synod_phase', now.phase === phase ? 1 : 0, { phase });
+    this.gauge('synod_blocks_in_flight', now.inFlight);
+    this.gauge('synod_pool_bundles', now.pool.bundles);
+    this.gauge('synod_pool_bytes', now.pool.bytes);
+    this.gauge('synod_peers_connected', now.peers.filter((peer) => peer.connected).length);
+    for (const peer of now.peers) this.gauge('synod_peer_height', peer.height, { peer: String(peer.replica) });
+    this.gauge('synod_view_timeout_seconds', now.timeoutMs);
+    for (const what of waitKinds)
+      this.gauge('synod_waits', now.waits.filter((wait) => wait.what === what).length, { what });
+    this.count('synod_view_changes_total', {}, Math.max(0, now.viewChanges - this.#viewChanges));
+    this.#viewChanges = Math.max(this.#viewChanges, now.viewChanges);
+  }
+
+  #find(name: string, type: SeriesShape['type']): Series {
+    const series = this.#series.get(name);
+    assert(series !== undefined && series.shape.type === type, `metrics: ${name} is not a ${type} of the table`);
+    return series;
+  }
+
+  #fold(series: Series, labels: Labels): Record<string, string> {
+    const names = series.shape.labels ?? [];
+    const values: Record<string, string> = {};
+    for (const name of names) values[name] = labels[name] ?? '';
+    assert(
+      Object.keys(labels).every((label) => names.includes(label)),
+      `metrics: a label of ${series.shape.help} is not in the table`,
+    );
+    if (names.length === 0) return values;
+    const id = Object.values(values).join('\u0000');
+    if (series.labelSets.has(id)) return values;
+    if (series.labelSets.size < labelSetsMax) {
+      series.labelSets.add(id);
+      return values;
+    }
+    return Object.fromEntries(names.map((name) => [name, 'other']));
+  }
+
+  #create(name: string, shape: SeriesShape): Counter | Gauge | Histogram {
+    const options = { name, help: shape.help, labelNames: [...(shape.labels ?? [])], registers: [this.registry] };
+    if (shape.type === 'counter') return new Counter(options);
+    if (shape.type === 'gauge') return new Gauge(options);
+    return new Histogram({ ...options, buckets: [...(shape.buckets ?? slowSeconds)] });
+  }
+}
+
+const phases: readonly Explanation['phase'][] = ['idle', 'ordering', 'view-change', 'catching-up'];
+const waitKinds: readonly Explanation['waits'][number]['what'][] = [
+  'pre-prepare',
+  'prepare',
+  'commit',
+  'view-change',
+  'new-view',
+  'block',
+  'checkpoint',
+  'heartbeat',
+];

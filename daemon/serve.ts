@@ -1,0 +1,121 @@
+// What this replica gives to peers that are behind, read from the log. It needs nothing of the core: every answer carries its proof.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { inclusionProof, leafHash } from '../crypto/merkle.ts';
+import type { Block, Sha256 } from '../protocol/block.ts';
+import type { WireContext } from '../protocol/codec.ts';
+import {
+  certifiedBlockBytes,
+  decodeCertificate,
+  decodeCheckpointCertificate,
+  decodeStoredBlock,
+  isRefusal,
+  PAYLOAD_BYTES_MAX,
+} from '../protocol/codec.ts';
+import { STATE_CHUNKS } from '../protocol/ledger.ts';
+import type { BlockBytes } from '../protocol/log.ts';
+import type {
+  BlockData,
+  Blocks,
+  CertifiedBlock,
+  CheckpointProof,
+  FetchBlock,
+  FetchBlocks,
+  FetchCheckpoint,
+  FetchState,
+  StateChunk,
+} from '../protocol/messages.ts';
+import type { Height } from '../protocol/types.ts';
+import { asHeight } from '../protocol/types.ts';
+import type { LogStore } from '../storage/log-store.ts';
+
+export type Request = FetchBlock | FetchBlocks | FetchCheckpoint | FetchState;
+export type Answer = BlockData | Blocks | CheckpointProof | StateChunk;
+
+/** Blocks in one answer; the frame is the tighter bound for all but tiny ones. */
+const BLOCKS_PER_ANSWER_MAX = 256;
+
+export class Server {
+  readonly #log: LogStore;
+  readonly #sha256: Sha256;
+  readonly #wire: WireContext;
+  /** Leaf hashes of the state at the checkpoint that was asked for last: a transfer asks for all chunks of one. */
+  #leaves: { readonly height: Height; readonly leaves: readonly Bytes[] } | null = null;
+
+  constructor({ log, sha256, wire }: { log: LogStore; sha256: Sha256; wire: WireContext }) {
+    this.#log = log;
+    this.#sha256 = sha256;
+    this.#wire = wire;
+  }
+
+  /** The answer, or null where this replica does not have what is asked for. Rejects only where the log does. */
+  async answer(request: Request): Promise<Answer | null> {
+    switch (request.kind) {
+      case 'fetch-blocks':
+        return this.#blocks(request);
+      case 'fetch-block': {
+        const bytes = await this.#log.readBlock(request.height, request.hash);
+        return bytes === undefined ? null : { kind: 'block-data', block: this.#decode(bytes) };
+      }
+      case 'fetch-checkpoint':
+        return this.#checkpoint();
+      case 'fetch-state':
+        return this.#chunk(request);
+    }
+  }
+
+  async #blocks({ from, to }: FetchBlocks): Promise<Blocks> {
+    const last = asHeight(Math.min(to, from + BLOCKS_PER_ANSWER_MAX - 1));
+    const range = await this.#log.readDecidedRange({
+      from,
+      to: last,
+      bytesMax: PAYLOAD_BYTES_MAX,
+      toCertificate: true,
+    });
+    const blocks: CertifiedBlock[] = [];
+    let bytes = 16; // the list's own header
+    for (const stored of range.blocks) {
+      const certificate = stored.certificate === null ? null : decodeCertificate(stored.certificate);
+      if (certificate !== null && isRefusal(certificate))
+        throw new Error(`the log holds a malformed certificate at ${stored.height}`);
+      const entry: CertifiedBlock = { block: this.#decode(stored.bytes), certificate };
+      bytes += certifiedBlockBytes(entry);
+      if (bytes > PAYLOAD_BYTES_MAX) break;
+      blocks.push(entry);
+    }
+    const certified = blocks.findLastIndex((entry) => entry.certificate !== null);
+    return { kind: 'blocks', blocks: blocks.slice(0, certified + 1) };
+  }
+
+  async #checkpoint(): Promise<CheckpointProof | null> {
+    const stored = await this.#log.readCheckpoint();
+    if (stored === undefined || stored.certificate === null || stored.header === null) return null;
+    const checkpoint = decodeCheckpointCertificate(stored.certificate);
+    if (isRefusal(checkpoint)) throw new Error(`the log holds a malformed checkpoint at ${stored.height}`);
+    return { kind: 'checkpoint-proof', checkpoint, headerBytes: stored.header };
+  }
+
+  async #chunk({ height, chunk }: FetchState): Promise<StateChunk | null> {
+    if (chunk >= STATE_CHUNKS) return null;
+    const checkpoint = await this.#log.readCheckpoint(height);
+    if (checkpoint?.certificate == null) return null;
+    if (this.#leaves?.height !== height) {
+      const leaves: Bytes[] = [];
+      for (let i = 0; i < STATE_CHUNKS; i++) leaves.push(leafHash(this.#sha256, await this.#bytes(height, i)));
+      this.#leaves = { height, leaves };
+    }
+    const proof = inclusionProof(this.#sha256, this.#leaves.leaves, chunk);
+    return { kind: 'state-chunk', height, chunk, bytes: await this.#bytes(height, chunk), proof };
+  }
+
+  /** A chunk that was never written is empty. */
+  async #bytes(height: Height, chunk: number): Promise<Bytes> {
+    return (await this.#log.readStateChunk(height, chunk)) ?? new Uint8Array(0);
+  }
+
+  #decode(bytes: BlockBytes): Block {
+    const block = decodeStoredBlock(bytes, this.#wire);
+    if (isRefusal(block)) throw new Error(`the log holds a malformed block: ${block.refused} ${block.field}`);
+    return block;
+  }
+}

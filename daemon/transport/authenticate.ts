@@ -1,0 +1,79 @@
+// Drives the handshake (protocol/handshake.ts, which is pure) over one connection: decodes, signs, sends, and says goodbye. All of
+// it happens inside the connection's own callbacks, so that no frame can slip in between the handshake and what follows it. Its
+// deadline is the caller's business.
+
+import type { Bytes } from '../../crypto/bytes.ts';
+import type { Crypto } from '../../crypto/provider.ts';
+import { encodeHandshakePayload, Handshake, type HandshakeMessage, type Peer } from '../../protocol/handshake.ts';
+import type { Epoch, Hash, Member } from '../../protocol/types.ts';
+import { decodeFrame, encodeFrame } from '../../protocol/wire/frame.ts';
+import { type Connection, closeCode } from './connection.ts';
+
+/** Who this replica is, and whom it lets in. */
+export interface Credentials {
+  readonly crypto: Crypto;
+  readonly chainId: Hash;
+  /** Asked at every handshake. */
+  readonly epoch: () => Epoch;
+  /** Of the current epoch; asked at every handshake. */
+  readonly members: () => readonly Member[];
+  /** This replica's public key, 32 bytes. */
+  readonly key: Bytes;
+  /** The guard's function for what binds nobody: 64 bytes. */
+  readonly signStatement: (kind: string, payload: Bytes) => Bytes;
+  /** 32 bytes, fresh from the system's random source. */
+  readonly nonce: () => Bytes;
+}
+
+export interface AuthenticateOptions {
+  readonly connection: Connection;
+  readonly credentials: Credentials;
+  readonly side: 'initiator' | 'responder';
+  /** The key that must answer; null: any that the rules allow. */
+  readonly expected: Bytes | null;
+  /** Called once, unless `refused` is. The connection's handlers are the receiver's from now on. */
+  readonly done: (peer: Peer) => void;
+  /** Called once, unless `done` is; the connection has been closed. */
+  readonly refused: (code: string) => void;
+}
+
+export function authenticate({ connection, credentials, side, expected, done, refused }: AuthenticateOptions): void {
+  const { crypto, chainId, epoch, members, key, signStatement, nonce } = credentials;
+  const handshake = new Handshake({
+    crypto,
+    chainId,
+    epoch: epoch(),
+    members: members(),
+    side,
+    role: 'replica',
+    key,
+    nonce: nonce(),
+    expected,
+  });
+
+  const send = (message: HandshakeMessage): void => {
+    const payload = encodeHandshakePayload(message);
+    const signature = signStatement(message.kind, payload);
+    connection.send(encodeFrame({ kind: message.kind, payload, sender: key, signature }));
+  };
+  const refuse = (code: string): void => {
+    connection.onClose = () => {};
+    connection.close(closeCode.handshake, code);
+    refused(code);
+  };
+
+  connection.onClose = refused;
+  connection.onFrame = (bytes) => {
+    const frame = decodeFrame(bytes);
+    if ('refused' in frame) return refuse(frame.refused);
+    const step = handshake.receive(frame);
+    if ('refused' in step) return refuse(step.refused);
+    for (const message of step.send) send(message);
+    if (step.peer === null) return;
+    connection.authenticated();
+    connection.onFrame = () => {};
+    connection.onClose = () => {};
+    done(step.peer);
+  };
+  for (const message of handshake.start()) send(message);
+}

@@ -1,0 +1,274 @@
+// One lane to one peer: at most one live connection, dialled by either side, and the frames that wait for it.
+//
+// Both sides dial whenever they have none, so that one of them behind a restart, a wrong address or a one-way firewall is enough. Two
+// connections are resolved alike on both sides: the one that the lower replica id dialled stays; of two dialled by the same
+// side, the newer one, since that side would not have dialled while it had one. Where the rule keeps the old one it is also
+// probed: if it is dead without knowing (a power cut at the other end), the next attempt finds the place free.
+
+import type { Bytes } from '../../crypto/bytes.ts';
+import type { ReplicaId } from '../../protocol/types.ts';
+import type { Lane } from '../ports.ts';
+import { authenticate, type Credentials } from './authenticate.ts';
+import { Backoff } from './backoff.ts';
+import { type Connection, closeCode } from './connection.ts';
+import type { Context } from './context.ts';
+import { type Dialled, type DialTls, dial } from './dial.ts';
+import { FrameQueue } from './queue.ts';
+
+/** The first frame from the side that was dialled: the link stands, from its side too. MessagePack's nil, which no frame is. */
+const WELCOME: Bytes = Uint8Array.of(0xc0);
+
+export interface LinkParts {
+  readonly context: Context;
+  readonly self: ReplicaId;
+  readonly peer: ReplicaId;
+  readonly lane: Lane;
+  /** With the lane's path. Absent: only the peer dials. */
+  readonly url: string | undefined;
+  readonly tls: DialTls;
+  readonly credentials: Credentials;
+  /** The peer's public key. */
+  readonly key: Bytes;
+  /** Milliseconds for which the peer is refused; 0: it is not. */
+  readonly refusedFor: () => number;
+  /** While there is no connection: whether frames wait for one instead of being dropped. */
+  readonly holds: () => boolean;
+  readonly frame: (bytes: Bytes) => void;
+  readonly up: () => void;
+  readonly down: (code: string) => void;
+}
+
+interface Attempt {
+  /** Gives it up without a word. */
+  give: () => void;
+  connection: Connection | undefined;
+}
+
+export class Link {
+  readonly #parts: LinkParts;
+  readonly #context: Context;
+  readonly #queue: FrameQueue;
+  readonly #backoff: Backoff;
+  #live: { readonly connection: Connection; readonly dialledBySelf: boolean; readonly since: number } | undefined;
+  /** The attempt that is under way. */
+  #attempt: Attempt | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #attachedAt = Number.NEGATIVE_INFINITY;
+  #paused = false;
+  #closed = false;
+
+  constructor(parts: LinkParts) {
+    this.#parts = parts;
+    this.#context = parts.context;
+    const { options, random } = parts.context;
+    const { queueFramesMax, queueBytesMax } = options[parts.lane];
+    this.#queue = new FrameQueue({ framesMax: queueFramesMax, bytesMax: queueBytesMax });
+    this.#backoff = new Backoff(options, random);
+  }
+
+  get isUp(): boolean {
+    return this.#live !== undefined;
+  }
+
+  get queuedFrames(): number {
+    return this.#queue.size;
+  }
+
+  get queuedBytes(): number {
+    return this.#queue.bytes + (this.#live?.connection.bufferedBytes ?? 0);
+  }
+
+  /** Begins to dial. */
+  start(): void {
+    this.#schedule(this.#backoff.next());
+  }
+
+  send(frame: Bytes): void {
+    const connection = this.#live?.connection;
+    const flow = this.#context.tally.frames[this.#parts.lane];
+    if (connection !== undefined && this.#queue.size === 0 && connection.writable) connection.send(frame);
+    else if (connection !== undefined || this.#parts.holds()) flow.dropped += this.#queue.push(frame);
+    else flow.dropped += 1;
+  }
+
+  /** A connection that the peer dialled and proved to be its own. */
+  arrived(connection: Connection): void {
+    const { self, peer } = this.#parts;
+    if (this.#closed) {
+      connection.close(closeCode.goingAway, 'going-away');
+      return;
+    }
+    if (this.#parts.refusedFor() > 0) {
+      connection.close(closeCode.punished, 'peer-punished');
+      return;
+    }
+    const { dialledBySelf = false } = this.#live ?? {};
+    if (dialledBySelf && self < peer) {
+      this.#live?.connection.probe();
+      connection.close(closeCode.duplicate, 'duplicate');
+      return;
+    }
+    // Every connection makes the core say again what matters: a peer must not have that as often as it can dial.
+    if (!dialledBySelf && this.#context.now() - this.#attachedAt < this.#context.options.connectionMsMin) {
+      connection.close(closeCode.duplicate, 'too-soon');
+      return;
+    }
+    connection.send(WELCOME);
+    this.#attach(connection, false);
+  }
+
+  /** Reading stops (the replica is overloaded) and goes on. */
+  pause(): void {
+    this.#paused = true;
+    this.#live?.connection.pause('owner');
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#live?.connection.resume('owner');
+  }
+
+  /** Called every sweepMs. Connections that came in are swept by the server. */
+  sweep(now: number): void {
+    if (this.#live?.dialledBySelf === true) this.#live.connection.sweep(now);
+    this.#attempt?.connection?.sweep(now);
+  }
+
+  /** Ends the connection and dials again when the peer is welcome. */
+  cut(code: number, reason: string): void {
+    this.#abandon();
+    const live = this.#live;
+    live?.connection.close(code, reason);
+    if (live === undefined) this.#schedule(this.#backoff.next());
+    else this.#detach(reason);
+  }
+
+  /** Forgets the frames that wait. */
+  drop(): void {
+    this.#context.tally.frames[this.#parts.lane].dropped += this.#queue.clear();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.cut(closeCode.goingAway, 'going-away');
+    clearTimeout(this.#timer);
+  }
+
+  #schedule(delayMs: number): void {
+    clearTimeout(this.#timer);
+    const { url, self, peer } = this.#parts;
+    if (this.#closed || url === undefined) return;
+    // Both would dial at the same moment, and one connection of two would be in vain.
+    const courtesy = self > peer ? this.#context.options.secondDialMs : 0;
+    const delay = Math.max(delayMs + courtesy, this.#parts.refusedFor());
+    this.#timer = setTimeout(() => this.#dial(url), delay);
+  }
+
+  #dial(url: string): void {
+    if (this.#closed || this.#live !== undefined || this.#attempt !== undefined) return;
+    const context = this.#context;
+    const { lane, peer, tls, credentials, key } = this.#parts;
+    context.tally.count('synod_transport_dials_total', { lane });
+    const attempt: Attempt = { give: () => dialling.abort(), connection: undefined };
+    this.#attempt = attempt;
+    /** Ends the attempt: the link stands, or why not. */
+    const over = (refusal: string | undefined): void => {
+      clearTimeout(deadline);
+      if (this.#attempt !== attempt) return;
+      this.#attempt = undefined;
+      if (refusal === undefined || this.#live !== undefined) return;
+      this.#schedule(this.#backoff.next());
+    };
+    const refused = (code: string): void => {
+      if (this.#attempt === attempt && !/^(peer: )?duplicate$/.test(code))
+        context.handshakeRefused(code, attempt.connection?.address ?? '', 'out');
+      over(code);
+    };
+    const failed = (why: string): void => {
+      context.log.debug({ peer, lane, why }, 'dial failed');
+      over(why);
+    };
+    // The library's own timeout begins again with every byte.
+    const deadline = setTimeout(() => {
+      attempt.give();
+      failed('dial-timeout');
+    }, context.options.handshakeMsMax);
+    const opened = ({ ws, socket }: Dialled): void => {
+      const connection = context.connection({ ws, socket, channel: lane });
+      attempt.connection = connection;
+      attempt.give = () => connection.terminate('abandoned');
+      const done = (): void => {
+        connection.onClose = refused;
+        connection.onFrame = (frame) => {
+          if (frame.length !== 1 || frame[0] !== WELCOME[0]) {
+            connection.close(closeCode.handshake, 'no-welcome');
+            return;
+          }
+          over(undefined);
+          this.#welcomed(connection);
+        };
+      };
+      authenticate({ connection, credentials, side: 'initiator', expected: key, done, refused });
+    };
+    const dialling = dial({ url, tls, options: context.options, opened, failed });
+  }
+
+  #welcomed(connection: Connection): void {
+    const { self, peer } = this.#parts;
+    if (this.#closed || this.#parts.refusedFor() > 0) {
+      connection.close(closeCode.goingAway, 'going-away');
+      return;
+    }
+    if (this.#live?.dialledBySelf === false && peer < self) {
+      connection.close(closeCode.duplicate, 'duplicate');
+      return;
+    }
+    this.#attach(connection, true);
+  }
+
+  #attach(connection: Connection, dialledBySelf: boolean): void {
+    const old = this.#live?.connection;
+    // Frames in the old one may be lost: whoever hears of it says again what matters.
+    if (old !== undefined) {
+      old.close(closeCode.duplicate, 'replaced');
+      this.#detach('replaced');
+    }
+    clearTimeout(this.#timer);
+    this.#attachedAt = this.#context.now();
+    this.#live = { connection, dialledBySelf, since: this.#attachedAt };
+    connection.onClose = (code) => {
+      if (this.#live?.connection === connection) this.#detach(code);
+    };
+    connection.onDrain = () => this.#drain();
+    connection.onFrame = this.#parts.frame;
+    if (this.#paused) connection.pause('owner');
+    this.#parts.up();
+    this.#drain();
+  }
+
+  #detach(code: string): void {
+    const live = this.#live;
+    if (live === undefined) return;
+    this.#live = undefined;
+    this.drop();
+    if (this.#context.now() - live.since >= this.#context.options.stableMs) this.#backoff.reset();
+    this.#parts.down(code);
+    if (code !== 'replaced') this.#schedule(this.#backoff.next());
+  }
+
+  #drain(): void {
+    const connection = this.#live?.connection;
+    if (connection === undefined) return;
+    while (connection.writable) {
+      const frame = this.#queue.shift();
+      if (frame === undefined) return;
+      connection.send(frame);
+    }
+  }
+
+  #abandon(): void {
+    const attempt = this.#attempt;
+    this.#attempt = undefined;
+    attempt?.give();
+  }
+}

@@ -1,0 +1,221 @@
+// Every other member as one logical peer with two lanes, each a connection of its own: a block in flight never stands before a vote,
+// neither in our queues nor in the kernel's. This is the PeerTransport that the replica's loop speaks to.
+
+import { randomBytes } from 'node:crypto';
+import type { Bytes } from '../../crypto/bytes.ts';
+import type { ReplicaId } from '../../protocol/types.ts';
+import type { Lane, Meter, PeerEvents, PeerTransport } from '../ports.ts';
+import type { Credentials } from './authenticate.ts';
+import type { ClientEvents, ClientSocket } from './client.ts';
+import { closeCode } from './connection.ts';
+import { Context } from './context.ts';
+import type { DialTls } from './dial.ts';
+import { Link } from './link.ts';
+import { type Log, printable } from './log.ts';
+import { defaultOptions, lanes, type TransportOptions } from './options.ts';
+import { Penalty } from './penalties.ts';
+import { type Arrival, type Listen, Server } from './server.ts';
+
+export interface TransportConfig {
+  readonly self: ReplicaId;
+  readonly credentials: Omit<Credentials, 'nonce'>;
+  readonly listen: Listen;
+  /** ws:// or wss://, of the other members; who has none is waited for. */
+  readonly peers: ReadonlyMap<ReplicaId, string>;
+  readonly tls?: DialTls;
+  readonly events: PeerEvents;
+  /** A client has proved its key. Absent: clients are refused. */
+  readonly onClient?: (socket: ClientSocket) => ClientEvents;
+  /** While it says true, bulk lanes are not read. */
+  readonly overloaded: () => boolean;
+  readonly meter: Meter;
+  readonly log: Log;
+  readonly options?: Partial<TransportOptions>;
+  /** Default: performance.now. Milliseconds of a clock that never runs back. */
+  readonly now?: () => number;
+  /** Default: Math.random, for jitter; what guards anything comes from the system's random source. */
+  readonly random?: () => number;
+}
+
+interface Peer {
+  readonly id: ReplicaId;
+  readonly links: Readonly<Record<Lane, Link>>;
+  readonly penalty: Penalty;
+}
+
+export class Transport implements PeerTransport {
+  readonly #config: TransportConfig;
+  readonly #context: Context;
+  readonly #peers = new Map<ReplicaId, Peer>();
+  #server: Server | undefined;
+  #sweeper: NodeJS.Timeout | undefined;
+  #overload: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  /** Listens and begins to dial. Rejects where the port cannot be had; throws on a wrong address: both are the operator's. */
+  static async open(config: TransportConfig): Promise<Transport> {
+    const transport = new Transport(config);
+    await transport.#open();
+    return transport;
+  }
+
+  private constructor(config: TransportConfig) {
+    this.#config = config;
+    const { meter, log, now = () => performance.now(), random = Math.random } = config;
+    this.#context = new Context({ options: { ...defaultOptions, ...config.options }, meter, log, now, random });
+    const credentials: Credentials = { ...config.credentials, nonce: () => randomBytes(32) };
+    for (const member of config.credentials.members()) {
+      if (member.id !== config.self) this.#peers.set(member.id, this.#peer(member.id, member.publicKey, credentials));
+    }
+  }
+
+  /** The port it listens on. */
+  get port(): number {
+    return this.#server?.port ?? 0;
+  }
+
+  send(to: ReplicaId, frame: Bytes, lane: Lane): void {
+    const peer = this.#peers.get(to);
+    if (peer !== undefined) peer.links[lane].send(frame);
+  }
+
+  /** The same bytes to everyone: encoded once, never copied, masked by zeros. */
+  broadcast(frame: Bytes, lane: Lane): void {
+    for (const peer of this.#peers.values()) peer.links[lane].send(frame);
+  }
+
+  punish(id: ReplicaId, code: string): void {
+    const peer = this.#peers.get(id);
+    if (peer === undefined) return;
+    const forMs = peer.penalty.strike(this.#context.now());
+    this.#context.tally.count('synod_transport_punished_total', { peer: String(id) });
+    this.#context.log.warn({ peer: id, code: printable(code), forMs }, 'peer punished');
+    // The code is told: an honest operator on the other side looks for it in his log.
+    for (const lane of lanes) peer.links[lane].cut(closeCode.punished, printable(code));
+  }
+
+  connectedPeers(): readonly ReplicaId[] {
+    return [...this.#peers.values()].filter((peer) => peer.links.vote.isUp).map((peer) => peer.id);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#sweeper);
+    clearTimeout(this.#overload);
+    for (const peer of this.#peers.values()) for (const lane of lanes) peer.links[lane].close();
+    await this.#server?.close();
+    this.#context.tally.flush();
+  }
+
+  async #open(): Promise<void> {
+    const { listen, onClient } = this.#config;
+    const credentials: Credentials = { ...this.#config.credentials, nonce: () => randomBytes(32) };
+    this.#server = await Server.listen({
+      context: this.#context,
+      listen,
+      credentials,
+      onPeer: (arrival) => this.#arrived(arrival),
+      ...(onClient === undefined ? {} : { onClient }),
+    });
+    this.#sweeper = setInterval(() => this.#sweep(), this.#context.options.sweepMs);
+    for (const peer of this.#peers.values()) for (const lane of lanes) peer.links[lane].start();
+  }
+
+  #peer(id: ReplicaId, key: Bytes, credentials: Credentials): Peer {
+    const penalty = new Penalty(this.#context.options);
+    const { events, self, tls = {} } = this.#config;
+    const url = this.#config.peers.get(id);
+    const common = {
+      context: this.#context,
+      self,
+      peer: id,
+      key,
+      tls,
+      credentials,
+      refusedFor: () => penalty.remaining(this.#context.now()),
+    };
+    const vote = new Link({
+      ...common,
+      lane: 'vote',
+      url: url === undefined ? undefined : laneUrl(url, 'vote'),
+      holds: () => false,
+      frame: (bytes) => events.frame(id, bytes),
+      up: () => {
+        this.#context.log.info({ peer: id }, 'peer connected');
+        events.connected(id);
+      },
+      down: (code) => {
+        this.#context.tally.count('synod_transport_disconnects_total', { peer: String(id) });
+        this.#context.log.info({ peer: id, code }, 'peer disconnected');
+        bulk.drop();
+        events.disconnected(id);
+      },
+    });
+    const bulk = new Link({
+      ...common,
+      lane: 'bulk',
+      url: url === undefined ? undefined : laneUrl(url, 'bulk'),
+      // The peer is there, and this lane of it is a moment behind.
+      holds: () => vote.isUp,
+      frame: (bytes) => {
+        events.frame(id, bytes);
+        this.#checkOverload();
+      },
+      up: () => {},
+      down: () => {},
+    });
+    return { id, links: { vote, bulk }, penalty };
+  }
+
+  #arrived({ peer: id, lane, connection }: Arrival): void {
+    const peer = this.#peers.get(id);
+    if (peer === undefined) {
+      connection.close(closeCode.handshake, 'not-a-peer');
+      return;
+    }
+    peer.links[lane].arrived(connection);
+  }
+
+  /** The kernel's buffers fill, then the sender's: an overloaded replica makes its peers' bulk wait where it arose. */
+  #checkOverload(): void {
+    if (this.#overload !== undefined || this.#closed || !this.#config.overloaded()) return;
+    for (const peer of this.#peers.values()) peer.links.bulk.pause();
+    this.#context.tally.count('synod_transport_overloads_total');
+    this.#overload = setTimeout(() => this.#endOverload(), this.#context.options.overloadPollMs);
+  }
+
+  #endOverload(): void {
+    if (this.#config.overloaded()) {
+      this.#overload = setTimeout(() => this.#endOverload(), this.#context.options.overloadPollMs);
+      return;
+    }
+    this.#overload = undefined;
+    for (const peer of this.#peers.values()) peer.links.bulk.resume();
+  }
+
+  #sweep(): void {
+    const { tally, now } = this.#context;
+    const time = now();
+    this.#server?.sweep(time);
+    for (const peer of this.#peers.values()) for (const lane of lanes) peer.links[lane].sweep(time);
+    tally.gauge('synod_transport_peers_connected', this.connectedPeers().length);
+    for (const { id, links } of this.#peers.values()) {
+      for (const lane of lanes) {
+        const labels = { peer: String(id), lane };
+        tally.gauge('synod_transport_queue_frames', links[lane].queuedFrames, labels);
+        tally.gauge('synod_transport_queue_bytes', links[lane].queuedBytes, labels);
+      }
+    }
+    tally.flush();
+  }
+}
+
+/** @throws TypeError on what is no URL of a WebSocket */
+function laneUrl(base: string, lane: Lane): string {
+  const url = new URL(base);
+  if (url.protocol !== 'ws:' && url.protocol !== 'wss:')
+    throw new TypeError(`a peer's address begins with ws:// or wss://`);
+  url.pathname = `${url.pathname.replace(/\/$/, '')}/peer/${lane}`;
+  return url.href;
+}

@@ -1,0 +1,437 @@
+// The vote guard: the one way to a replica's signature. It refuses to sign two different things at one place, ever: across
+// crashes, restarts and bugs of the protocol above it. The rules are marks.ts; the file is slots.ts and slot-file.ts; the
+// reasons for a file of its own are docs/adr/0004-vote-guard.md.
+//
+// Order of a pledge: `promise` (checked, then durable), then `sign`. Order of a proposal: `lead` (durable, once a view), then
+// `signProposal` as often as there are blocks, without waiting for the disk. After a refusal nothing has changed; after a failing
+// write nothing is signed any more.
+
+import { hash as digestOf } from 'node:crypto';
+import { type Bytes, equalBytes } from '../crypto/bytes.ts';
+import { assert } from '../protocol/assert.ts';
+import { type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
+import type { LogPosition } from '../protocol/log.ts';
+import type { CheckpointPlace, PbftPledge } from '../protocol/messages.ts';
+import { asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
+import { frameSigningBytes } from '../protocol/wire/frame.ts';
+import { GuardError, GuardRefusal } from './errors.ts';
+import { type SecretKey, signBytes } from './keypair.ts';
+import {
+  assertCount,
+  assertEpoch,
+  assertVotable,
+  assertVoteFree,
+  emptyMarks,
+  type Marks,
+  MarksDraft,
+  type Place,
+  Proposals,
+  type ViewMark,
+} from './marks.ts';
+import { decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
+import { SlotFile } from './slot-file.ts';
+import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
+
+export interface GuardOptions {
+  /** The sign-state file, in an existing directory. */
+  readonly path: string;
+  readonly secret: SecretKey;
+  readonly chainId: Hash;
+  /** A later epoch than the file's begins with no marks but those of checkpoints; an earlier one is refused. */
+  readonly epoch: Epoch;
+  /** Makes the file where there is none: only for a key that has never signed. A file that is there is opened as it is. */
+  readonly create: boolean;
+  /** The UTF-8 text of the checkpoint note, its final newline included. */
+  readonly checkpointSigningBytes: (place: CheckpointPlace) => Bytes;
+  /** What a frame of this chain signs. Default: the layout of protocol/wire/frame.ts. */
+  readonly frameSigningBytes?: FrameSigningBytes;
+}
+
+/** A pledge with its encoded message. View-changes and new-views are signed over the payload; for the others it is not looked at. */
+export interface PledgePayload {
+  readonly pledge: PbftPledge;
+  readonly payload: Bytes;
+}
+
+export interface PromiseBatch {
+  /** In the order of the core: a commit may stand before the view-change that ends its view, not after it. */
+  readonly pledges: readonly PledgePayload[];
+  /** The highest prepared certificate, opaque, at most `lockBytesMax` bytes; null: unchanged. */
+  readonly lock: Bytes | null;
+  /** The log's last position confirmed durable before this batch. Never runs back. */
+  readonly log: LogPosition;
+}
+
+/** A proposal: its signature is the primary's prepare vote. */
+export type ProposalPlace = Omit<VotePlace, 'phase'>;
+
+/** What the guard remembers. For recovery; never needed to decide whether to sign. */
+export interface GuardState {
+  readonly epoch: Epoch;
+  /** The highest view of any mark: the core must not start below it. */
+  readonly view: View;
+  /** The highest view this key has led; null: none. */
+  readonly led: View | null;
+  /** No vote is signed at or below this view in this incarnation; null: no such view. */
+  readonly burned: View | null;
+  readonly lock: Bytes | null;
+  readonly floor: LogPosition;
+  readonly viewChange: ViewMark | null;
+  readonly newView: ViewMark | null;
+  /** Votes of `view`, by rising height. */
+  readonly marks: readonly Omit<VotePlace, 'epoch'>[];
+}
+
+export interface Guard {
+  /** 32 bytes. */
+  readonly publicKey: Bytes;
+  readonly state: GuardState;
+  /**
+   * All or nothing: checks every pledge, then makes the marks durable with one write and one data sync. May be called again
+   * before it has resolved; what is waiting then shares the next write.
+   * @throws GuardRefusal (nothing has changed), GuardError guard-poisoned or guard-closed
+   */
+  promise(batch: PromiseBatch): Promise<void>;
+  /**
+   * 64 bytes. As often as wanted: the same pledge has the same signature.
+   * @throws GuardRefusal guard-not-promised unless exactly this pledge was promised since the start, and is durable
+   */
+  sign(pledge: PbftPledge, payload: Bytes): Bytes;
+  /** Makes durable that this replica leads `view`: from now on it proposes there, until it restarts. @throws GuardRefusal */
+  lead(view: View): Promise<void>;
+  /** 64 bytes, at once: no mark is needed, because the view is burned at the next start. @throws GuardRefusal */
+  signProposal(place: ProposalPlace): Bytes;
+  /** 64 bytes over a message that binds nobody. @throws GuardRefusal guard-binding-kind, guard-unknown-kind */
+  signStatement(kind: string, payload: Bytes): Bytes;
+  /**
+   * For a replica whose memory was lost: makes durable that nothing is signed at or below `view`, nor at or below `height`.
+   * Repair calls it with the highest of both that any peer holds from this key. @throws GuardError
+   */
+  abstain(options: { readonly view: View; readonly height: Height }): Promise<void>;
+  /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
+  resetFloor(log: LogPosition): Promise<void>;
+  /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
+  close(): Promise<void>;
+}
+
+/**
+ * @throws GuardError guard-missing, guard-damaged, guard-wrong-owner, guard-epoch-passed, guard-locked, guard-lock-unavailable;
+ * a system error where the directory cannot be written
+ */
+export async function openGuard(options: GuardOptions): Promise<Guard> {
+  const { path, create, epoch, chainId } = options;
+  const { publicKey } = options.secret;
+  let opened = await SlotFile.open(path);
+  if (opened === undefined && create) {
+    const floor = { sequence: 0, hash: new Uint8Array(32) };
+    const marks = emptyMarks(epoch, asView(0));
+    await SlotFile.create(path, encodeSignState({ publicKey, chainId, marks, floor, lock: null }));
+    opened = await SlotFile.open(path);
+  }
+  if (opened === undefined) throw new GuardError('guard-missing', { path });
+  const { file, content } = opened;
+  try {
+    const state = decodeSignState(content);
+    if (state === undefined) throw new GuardError('guard-damaged', { path });
+    if (!equalBytes(state.publicKey, publicKey) || !equalBytes(state.chainId, chainId)) {
+      throw new GuardError('guard-wrong-owner', { path });
+    }
+    if (epoch < state.marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: state.marks.epoch });
+    const guard = new FileGuard(options, file, epoch === state.marks.epoch ? state : beginEpoch(state, epoch));
+    await guard.settle();
+    return guard;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** [GRD-10] Views start anew with an epoch; checkpoints and what the replica abstains from do not, since heights go on. */
+function beginEpoch(state: SignState, epoch: Epoch): SignState {
+  const { checkpoints, abstainedHeight } = state.marks;
+  return { ...state, marks: { ...emptyMarks(epoch, asView(0)), checkpoints, abstainedHeight }, lock: null };
+}
+
+/** Pledges that may be signed, this many at most: four windows of both phases. The oldest are forgotten, that is refused. */
+const promisedMax = 512;
+
+interface Promised {
+  readonly digest: Bytes;
+  readonly signingBytes: Bytes;
+  /** The change of the state that holds it. */
+  readonly change: number;
+}
+
+class FileGuard implements Guard {
+  readonly publicKey: Bytes;
+  readonly #options: GuardOptions;
+  readonly #frameBytes: FrameSigningBytes;
+  readonly #file: SlotFile;
+  /** Ahead of the disk while a write is under way. Replaced, never changed in place. */
+  #state: SignState;
+  /** [GRD-7] The views of earlier incarnations, and what is abstained from. Only rises. */
+  #burned: number;
+  readonly #proposals = new Proposals();
+  /** By place. Only what was promised since the start; older promises are promised again, which checks them against the marks. */
+  readonly #promised = new Map<string, Promised>();
+  /** Counts changes of `#state`: how many there were, and how many are durable. */
+  #changes = 1;
+  #durable = 0;
+  /** What the write under way will have made durable. */
+  #carried = 0;
+  /** The change that made `#proposals.view` led. */
+  #leadChange = 0;
+  #writing: Promise<void> | null = null;
+  /** A write that has not begun: whatever changes until then goes with it. */
+  #waiting: Promise<void> | null = null;
+  /** Set once; from then on nothing is signed. */
+  #ended: 'guard-poisoned' | 'guard-closed' | null = null;
+  #cause: unknown;
+
+  constructor(options: GuardOptions, file: SlotFile, state: SignState) {
+    this.publicKey = options.secret.publicKey;
+    this.#options = options;
+    const { chainId, frameSigningBytes: frameBytes } = options;
+    this.#frameBytes = frameBytes ?? ((kind, payload) => frameSigningBytes(chainId, kind, payload));
+    this.#file = file;
+    this.#state = state;
+    this.#burned = Math.max(state.marks.led ?? -1, state.marks.abstainedView ?? -1);
+  }
+
+  get state(): GuardState {
+    const { marks, floor, lock } = this.#state;
+    return {
+      epoch: marks.epoch,
+      view: marks.view,
+      led: marks.led,
+      burned: this.#burned < 0 ? null : asView(this.#burned),
+      lock,
+      floor,
+      viewChange: marks.viewChange,
+      newView: marks.newView,
+      marks: votesOf(marks),
+    };
+  }
+
+  /** Resolves when every change until now is durable. At the start, too: what was read may be a write whose sync failed. */
+  settle(): Promise<void> {
+    if (this.#durable === this.#changes) return Promise.resolve();
+    if (this.#writing !== null && this.#carried === this.#changes) return this.#writing;
+    return this.#flush();
+  }
+
+  /** [GRD-1] All or nothing, and durable before it can be signed. */
+  async promise({ pledges, lock, log }: PromiseBatch): Promise<void> {
+    this.#assertAlive();
+    const floor = this.#risenFloor(log);
+    if (lock !== null && lock.length > lockBytesMax)
+      throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
+    const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
+    const promised: [string, Omit<Promised, 'change'>][] = [];
+    for (const { pledge, payload } of pledges) {
+      const { place, signingBytes } = this.#read(pledge, payload);
+      draft.mark(place);
+      promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
+    }
+    // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
+    // stands for what earlier pledges rest upon.
+    const isLockNew = lock !== null && (this.#state.lock === null || !equalBytes(lock, this.#state.lock));
+    if (draft.marks !== this.#state.marks || isLockNew) this.#changes += 1;
+    this.#state = {
+      ...this.#state,
+      marks: draft.marks,
+      floor,
+      lock: isLockNew ? Uint8Array.from(lock) : this.#state.lock,
+    };
+    for (const [key, entry] of promised) this.#remember(key, { ...entry, change: this.#changes });
+    await this.settle();
+  }
+
+  sign(pledge: PbftPledge, payload: Bytes): Bytes {
+    this.#assertAlive();
+    const { place, signingBytes } = this.#read(pledge, payload);
+    const promised = this.#promised.get(keyOf(place));
+    const isPromised =
+      promised !== undefined &&
+      promised.change <= this.#durable &&
+      equalBytes(promised.digest, place.digest) &&
+      equalBytes(promised.signingBytes, signingBytes);
+    if (!isPromised) throw new GuardRefusal('guard-not-promised', { kind: place.kind });
+    return signBytes(this.#options.secret, promised.signingBytes);
+  }
+
+  async lead(view: View): Promise<void> {
+    this.#assertAlive();
+    const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
+    draft.lead(view);
+    if (this.#proposals.view !== view) {
+      this.#changes += 1;
+      this.#leadChange = this.#changes;
+      this.#proposals.start(view);
+      this.#state = { ...this.#state, marks: draft.marks };
+    }
+    await this.settle();
+  }
+
+  signProposal({ epoch, view, height, hash }: ProposalPlace): Bytes {
+    this.#assertAlive();
+    const { marks } = this.#state;
+    assertEpoch(marks, epoch);
+    assertVotable(marks, { burned: this.#burned, proposals: this.#proposals }, view);
+    if (this.#proposals.view !== view || this.#leadChange > this.#durable) {
+      throw new GuardRefusal('guard-not-leading', { view });
+    }
+    assertVoteFree(marks, 'prepare', view, height, hash);
+    this.#proposals.assertAgrees(view, height, hash);
+    this.#proposals.add(height, hash);
+    const place = { phase: 'prepare', epoch, view, height, hash } as const;
+    return signBytes(this.#options.secret, voteSigningBytes(this.#options.chainId, place));
+  }
+
+  signStatement(kind: string, payload: Bytes): Bytes {
+    this.#assertAlive();
+    return signBytes(this.#options.secret, statementBytes(this.#frameBytes, kind, payload));
+  }
+
+  async abstain({ view, height }: { readonly view: View; readonly height: Height }): Promise<void> {
+    this.#assertAlive();
+    const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
+    draft.abstain(view, height);
+    this.#burned = Math.max(this.#burned, view);
+    this.#promised.clear();
+    this.#changes += 1;
+    this.#state = { ...this.#state, marks: draft.marks };
+    await this.settle();
+  }
+
+  async resetFloor(log: LogPosition): Promise<void> {
+    this.#assertAlive();
+    const floor = copyOf(log);
+    this.#changes += 1;
+    this.#state = { ...this.#state, floor };
+    await this.settle();
+  }
+
+  async close(): Promise<void> {
+    if (this.#ended === 'guard-closed') return;
+    this.#ended = 'guard-closed';
+    // A write that fails now has told its own caller.
+    await Promise.allSettled([this.#writing, this.#waiting]);
+    await this.#file.close();
+  }
+
+  /** The place of a pledge, the digest it takes there, and what would be signed. */
+  #read(pledge: PbftPledge, payload: Bytes): { readonly place: Place; readonly signingBytes: Bytes } {
+    const { chainId, checkpointSigningBytes } = this.#options;
+    switch (pledge.kind) {
+      case 'prepare':
+      case 'commit': {
+        const { kind, epoch, view, height, hash } = pledge;
+        const signingBytes = voteSigningBytes(chainId, { phase: kind, epoch, view, height, hash });
+        return { place: { kind, epoch, view, height, digest: hash }, signingBytes };
+      }
+      case 'checkpoint': {
+        const { kind, epoch, height } = pledge;
+        const signingBytes = checkpointSigningBytes(pledge);
+        assertNote(signingBytes);
+        return { place: { kind, epoch, height, digest: sha256(signingBytes) }, signingBytes };
+      }
+      case 'view-change':
+      case 'new-view': {
+        const { kind, epoch, view } = pledge;
+        const signingBytes = this.#frameBytes(kind, payload);
+        assertFrame(kind, signingBytes);
+        return { place: { kind, epoch, view, digest: sha256(payload) }, signingBytes };
+      }
+    }
+  }
+
+  #remember(key: string, promised: Promised): void {
+    // Deleted first, so that the order of the map is the order of the promises.
+    this.#promised.delete(key);
+    this.#promised.set(key, promised);
+    for (const oldest of this.#promised.keys()) {
+      if (this.#promised.size <= promisedMax) break;
+      this.#promised.delete(oldest);
+    }
+  }
+
+  /** [GRD-13] What was signed rests on a log that reached the floor; a log that has not is repaired before anything is promised. */
+  #risenFloor(log: LogPosition): LogPosition {
+    const { floor } = this.#state;
+    if (log.sequence === floor.sequence && equalBytes(log.hash, floor.hash)) return floor;
+    if (log.sequence <= floor.sequence) {
+      throw new GuardRefusal('guard-log-behind', { sequence: log.sequence, floor: floor.sequence });
+    }
+    return copyOf(log);
+  }
+
+  /** Writes never overlap: the slots take turns. */
+  #flush(): Promise<void> {
+    if (this.#waiting !== null) return this.#waiting;
+    if (this.#writing === null) return this.#write();
+    this.#waiting = this.#writing.then(() => {
+      this.#waiting = null;
+      return this.#write();
+    });
+    return this.#waiting;
+  }
+
+  /** [GRD-14] A write that fails may have reached the disk or not: who cannot know what it has promised signs nothing. */
+  #write(): Promise<void> {
+    const carried = this.#changes;
+    this.#carried = carried;
+    this.#writing = this.#file.write(encodeSignState(this.#state)).then(
+      () => {
+        this.#writing = null;
+        this.#durable = carried;
+      },
+      (cause: unknown) => {
+        this.#ended ??= 'guard-poisoned';
+        this.#cause = cause;
+        throw new GuardError('guard-poisoned', { path: this.#options.path }, cause);
+      },
+    );
+    return this.#writing;
+  }
+
+  #assertAlive(): void {
+    if (this.#ended !== null) throw new GuardError(this.#ended, { path: this.#options.path }, this.#cause);
+  }
+}
+
+function copyOf({ sequence, hash }: LogPosition): LogPosition {
+  assertCount(sequence, 'sequence');
+  assert(hash.length === 32, 'a log position has a hash of 32 bytes');
+  return { sequence, hash: Uint8Array.from(hash) };
+}
+
+function votesOf({ view, votes }: Marks): GuardState['marks'] {
+  const marks: Omit<VotePlace, 'epoch'>[] = [];
+  for (const [height, held] of [...votes].sort(([a], [b]) => a - b)) {
+    for (const phase of ['prepare', 'commit'] as const) {
+      const hash = held[phase];
+      // The marks of votes are the hashes of blocks; the brand was lost on the way through the file.
+      if (hash !== null) marks.push({ phase, view, height, hash: hash as Hash });
+    }
+  }
+  return marks;
+}
+
+/** What a signature is at, without what it says. */
+function keyOf(place: Place): string {
+  switch (place.kind) {
+    case 'prepare':
+    case 'commit':
+      return `${place.kind} ${place.view} ${place.height}`;
+    case 'checkpoint':
+      return `${place.kind} ${place.height}`;
+    case 'view-change':
+    case 'new-view':
+      return `${place.kind} ${place.view}`;
+  }
+}
+
+function sha256(bytes: Bytes): Bytes {
+  return digestOf('sha256', bytes, 'buffer');
+}

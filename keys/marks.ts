@@ -1,0 +1,293 @@
+// The marks: what a replica's key has promised to sign, and the rules by which it promises more. Pure: no file, no key.
+//
+// The places are PBFT's (Castro and Liskov 1999, section 4); a protocol with other places (a Paxos promise, a Raft vote) adds
+// a field here, an arm to `mark`, and its bytes to sign-state.ts. Every rule errs towards silence: a refused vote costs time.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { equalBytes } from '../crypto/bytes.ts';
+import { assert, unreachable } from '../protocol/assert.ts';
+import type { VotePhase } from '../protocol/certificate.ts';
+import { asHeight, type Epoch, type Height, type View } from '../protocol/types.ts';
+import { GuardRefusal } from './errors.ts';
+
+/** Heights of one view that are remembered: twice the widest window of a chain (64). Beyond it the floor rises (GRD-5). */
+export const heightsMax = 128;
+export const checkpointsMax = 8;
+
+/** What a pledge is about, and the digest of what it says there. At one place a key signs one digest. */
+export type Place =
+  | {
+      readonly kind: VotePhase;
+      readonly epoch: Epoch;
+      readonly view: View;
+      readonly height: Height;
+      readonly digest: Bytes;
+    }
+  | { readonly kind: 'checkpoint'; readonly epoch: Epoch; readonly height: Height; readonly digest: Bytes }
+  | { readonly kind: 'view-change' | 'new-view'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes };
+
+/** The hashes voted for at one height of the highest view; null: no vote of that phase. */
+export type HeightMarks = Readonly<Record<VotePhase, Bytes | null>>;
+
+export interface ViewMark {
+  readonly view: View;
+  /** SHA-256 of the payload. */
+  readonly digest: Bytes;
+}
+
+export interface CheckpointMark {
+  readonly height: Height;
+  /** SHA-256 of the signed text. */
+  readonly digest: Bytes;
+}
+
+export interface Marks {
+  /** Views and heights below are of this epoch; checkpoints may be older. */
+  readonly epoch: Epoch;
+  /** The highest view of any mark. Only rises; votes below it are refused for ever. */
+  readonly view: View;
+  /** The highest view this key has led; null: none. Only rises. */
+  readonly led: View | null;
+  /** Nothing is signed at or below this view (null: no such view) or at or below this height (0: no such height). Only rise. */
+  readonly abstainedView: View | null;
+  readonly abstainedHeight: Height;
+  /** Votes of `view` at or below this height are no longer remembered. Rises within a view. */
+  readonly heightFloor: Height;
+  /** Votes of `view`, in no particular order, at most `heightsMax`. */
+  readonly votes: ReadonlyMap<Height, HeightMarks>;
+  /** The highest of each; null: none. */
+  readonly viewChange: ViewMark | null;
+  readonly newView: ViewMark | null;
+  /** By rising height, at most `checkpointsMax`. */
+  readonly checkpoints: readonly CheckpointMark[];
+}
+
+/** What holds for this incarnation of the process beside the marks. */
+export interface Incarnation {
+  /** No vote at or below this view; -1: none is burned. */
+  readonly burned: number;
+  /** The proposals signed without a mark since the start. */
+  readonly proposals: Proposals;
+}
+
+export function emptyMarks(epoch: Epoch, view: View): Marks {
+  return {
+    epoch,
+    view,
+    led: null,
+    abstainedView: null,
+    abstainedHeight: asHeight(0),
+    heightFloor: asHeight(0),
+    votes: new Map(),
+    viewChange: null,
+    newView: null,
+    checkpoints: [],
+  };
+}
+
+/** A copy of marks that a batch is tried on: when one pledge is refused, the copy is dropped and nothing has changed (GRD-1). */
+export class MarksDraft {
+  #marks: Marks;
+  readonly #incarnation: Incarnation;
+  #votesCopied = false;
+  #votes: Map<Height, HeightMarks> = new Map();
+
+  constructor(marks: Marks, incarnation: Incarnation) {
+    this.#marks = marks;
+    this.#incarnation = incarnation;
+  }
+
+  get marks(): Marks {
+    return this.#marks;
+  }
+
+  /** Takes the place, or finds it taken for the same digest. The digest is copied. @throws GuardRefusal */
+  mark(place: Place): void {
+    assertEpoch(this.#marks, place.epoch);
+    assert(place.digest.length === 32, 'a place is taken for a digest of 32 bytes');
+    if ('view' in place) assertCount(place.view, 'view');
+    if ('height' in place) assertCount(place.height, 'height');
+    switch (place.kind) {
+      case 'prepare':
+      case 'commit':
+        this.#vote(place.kind, place.view, place.height, place.digest);
+        break;
+      case 'checkpoint':
+        this.#checkpoint(place.height, place.digest);
+        break;
+      case 'view-change':
+        this.#viewMark('viewChange', place.view, place.digest);
+        break;
+      case 'new-view':
+        this.#viewMark('newView', place.view, place.digest);
+        break;
+      default:
+        unreachable(place);
+    }
+  }
+
+  /** [GRD-6] The view is led from now on, and burned at the next start. @throws GuardRefusal */
+  lead(view: View): void {
+    assertCount(view, 'view');
+    assertVotable(this.#marks, this.#incarnation, view);
+    this.#raiseView(view);
+    if (this.#marks.led !== view) this.#marks = { ...this.#marks, led: view };
+  }
+
+  /** [GRD-12] Gives up every place at or below the view or the height. */
+  abstain(view: View, height: Height): void {
+    assertCount(view, 'view');
+    assertCount(height, 'height');
+    const { abstainedView, abstainedHeight } = this.#marks;
+    this.#marks = {
+      ...this.#marks,
+      abstainedView: abstainedView === null || view > abstainedView ? view : abstainedView,
+      abstainedHeight: height > abstainedHeight ? height : abstainedHeight,
+    };
+  }
+
+  #vote(phase: VotePhase, view: View, height: Height, digest: Bytes): void {
+    assertVotable(this.#marks, this.#incarnation, view);
+    if (phase === 'prepare') this.#incarnation.proposals.assertAgrees(view, height, digest);
+    if (assertVoteFree(this.#marks, phase, view, height, digest) === 'held') return;
+    this.#raiseView(view);
+    if (!this.#votesCopied) {
+      this.#votes = new Map(this.#marks.votes);
+      this.#votesCopied = true;
+      this.#marks = { ...this.#marks, votes: this.#votes };
+    }
+    const held = this.#votes.get(height) ?? { prepare: null, commit: null };
+    const other = phase === 'prepare' ? held.commit : held.prepare;
+    // One array where both phases name one hash: sign-state.ts then writes it once.
+    const kept = other !== null && equalBytes(other, digest) ? other : Uint8Array.from(digest);
+    this.#votes.set(height, phase === 'prepare' ? { ...held, prepare: kept } : { ...held, commit: kept });
+    this.#dropLowestHeights();
+  }
+
+  /** [GRD-5] Bounded: what is forgotten is refused. */
+  #dropLowestHeights(): void {
+    while (this.#votes.size > heightsMax) {
+      let lowest = Number.POSITIVE_INFINITY;
+      for (const height of this.#votes.keys()) if (height < lowest) lowest = height;
+      this.#votes.delete(asHeight(lowest));
+      this.#marks = { ...this.#marks, heightFloor: asHeight(lowest) };
+    }
+  }
+
+  /** [GRD-8] One digest a height, rising; a height below the highest is signed again only if it is still held. */
+  #checkpoint(height: Height, digest: Bytes): void {
+    const { checkpoints, abstainedHeight } = this.#marks;
+    const held = checkpoints.find((mark) => mark.height === height);
+    if (held !== undefined && !equalBytes(held.digest, digest))
+      throw new GuardRefusal('guard-conflict', { kind: 'checkpoint', height });
+    const highest = checkpoints.at(-1)?.height ?? -1;
+    if (height <= abstainedHeight || (held === undefined && height <= highest)) {
+      throw new GuardRefusal('guard-height-passed', { kind: 'checkpoint', height });
+    }
+    if (held !== undefined) return;
+    const risen = [...checkpoints, { height, digest: Uint8Array.from(digest) }];
+    this.#marks = { ...this.#marks, checkpoints: risen.slice(-checkpointsMax) };
+  }
+
+  /** [GRD-9] One payload a view; never below the highest view of any mark, unless it is the very one that is held. */
+  #viewMark(field: 'viewChange' | 'newView', view: View, digest: Bytes): void {
+    const kind = field === 'viewChange' ? 'view-change' : 'new-view';
+    const held = this.#marks[field];
+    const { abstainedView } = this.#marks;
+    if (abstainedView !== null && view <= abstainedView) throw new GuardRefusal('guard-view-burned', { kind, view });
+    if (held !== null && held.view === view) {
+      if (equalBytes(held.digest, digest)) return;
+      throw new GuardRefusal('guard-conflict', { kind, view });
+    }
+    if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
+    this.#raiseView(view);
+    this.#marks = { ...this.#marks, [field]: { view, digest: Uint8Array.from(digest) } };
+  }
+
+  /** [GRD-3] Votes are remembered for the highest view alone, since below it there will be no more. */
+  #raiseView(view: View): void {
+    assert(view >= this.#marks.view, 'the view of the marks only rises');
+    if (view === this.#marks.view) return;
+    this.#votes = new Map();
+    this.#votesCopied = true;
+    this.#marks = { ...this.#marks, view, heightFloor: asHeight(0), votes: this.#votes };
+  }
+}
+
+/** [GRD-7] The proposals signed without a mark, in the one view this incarnation leads. They are gone with the process, and so is the view. */
+export class Proposals {
+  #view: View | null = null;
+  #highest = -1;
+  readonly #hashes = new Map<Height, Bytes>();
+
+  /** The view this incarnation may propose in; null: none. */
+  get view(): View | null {
+    return this.#view;
+  }
+
+  start(view: View): void {
+    if (this.#view === view) return;
+    this.#view = view;
+    this.#highest = -1;
+    this.#hashes.clear();
+  }
+
+  /** A prepare in the led view says what the proposal said. @throws GuardRefusal */
+  assertAgrees(view: View, height: Height, hash: Bytes): void {
+    if (view !== this.#view) return;
+    const proposed = this.#hashes.get(height);
+    if (proposed !== undefined && !equalBytes(proposed, hash))
+      throw new GuardRefusal('guard-conflict', { kind: 'proposal', view, height });
+    if (proposed === undefined && height <= this.#highest)
+      throw new GuardRefusal('guard-height-passed', { kind: 'proposal', view, height });
+  }
+
+  /** After `assertAgrees`. The hash is copied. */
+  add(height: Height, hash: Bytes): void {
+    if (this.#hashes.has(height)) return;
+    assert(height > this.#highest, 'the heights of proposals rise');
+    this.#highest = height;
+    this.#hashes.set(height, Uint8Array.from(hash));
+    // Insertion is by rising height: the first key is the lowest, and what is forgotten is refused.
+    for (const lowest of this.#hashes.keys()) {
+      if (this.#hashes.size <= heightsMax) break;
+      this.#hashes.delete(lowest);
+    }
+  }
+}
+
+/** What the file can hold; a bug otherwise. */
+export function assertCount(value: number, what: string): void {
+  assert(Number.isSafeInteger(value) && value >= 0, `a ${what} is an integer from 0 to 2^53 - 1`);
+}
+
+/** [GRD-10] Views and heights mean something in one epoch. @throws GuardRefusal */
+export function assertEpoch(marks: Marks, epoch: Epoch): void {
+  if (epoch !== marks.epoch) throw new GuardRefusal('guard-wrong-epoch', { epoch, opened: marks.epoch });
+}
+
+/** [GRD-4] No vote below the highest view, [GRD-7] nor in a view led before the start. @throws GuardRefusal */
+export function assertVotable(marks: Marks, { burned }: Incarnation, view: View): void {
+  if (view <= burned) throw new GuardRefusal('guard-view-burned', { view, burned });
+  if (view < marks.view) throw new GuardRefusal('guard-view-passed', { view, marked: marks.view });
+}
+
+/** [GRD-2] At one view, height and phase one hash, and nothing at or below a floor but what is still held. @throws GuardRefusal */
+export function assertVoteFree(
+  marks: Marks,
+  phase: VotePhase,
+  view: View,
+  height: Height,
+  hash: Bytes,
+): 'free' | 'held' {
+  const fields = { kind: phase, view, height };
+  if (height <= marks.abstainedHeight) throw new GuardRefusal('guard-height-passed', fields);
+  if (view !== marks.view) return 'free';
+  const held = marks.votes.get(height)?.[phase] ?? null;
+  if (held !== null) {
+    if (equalBytes(held, hash)) return 'held';
+    throw new GuardRefusal('guard-conflict', fields);
+  }
+  if (height <= marks.heightFloor) throw new GuardRefusal('guard-height-passed', fields);
+  return 'free';
+}

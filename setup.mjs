@@ -1,0 +1,97 @@
+// Makes a fresh clone runnable: installs the pinned dependencies, compiles TypeScript to dist/. `npm start`, `npm test` and
+// `npm run bench` call it first; it says nothing when there is nothing to do. Plain JavaScript without a dependency, since it
+// runs before there is any.
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const NODE_MIN = [20, 19];
+const root = dirname(fileURLToPath(import.meta.url));
+const SOURCE_FOLDERS = ['bench', 'client', 'crypto', 'daemon', 'keys', 'protocol', 'sim', 'storage', 'test'];
+/** Written after a build without errors: dist/.tsbuildinfo does not do, since a failed or type-only run touches it too. */
+const builtStamp = join(root, 'dist', '.built');
+
+requireNode();
+install();
+build();
+
+function requireNode() {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major > NODE_MIN[0] || (major === NODE_MIN[0] && minor >= NODE_MIN[1])) return;
+  fail(
+    `Node ${NODE_MIN.join('.')} or later is needed, this is ${process.versions.node}. Get it from https://nodejs.org.`,
+  );
+}
+
+function install() {
+  // npm writes the hidden lockfile when it has finished: its age is the age of the installation.
+  const installed = timeOf(join(root, 'node_modules', '.package-lock.json'));
+  if (installed !== undefined && installed >= (timeOf(join(root, 'package-lock.json')) ?? 0)) return;
+  say(installed === undefined ? 'installing dependencies' : 'package-lock.json has changed, installing dependencies');
+  // Without install scripts: the native packages carry prebuilt binaries. With dev: the compiler is one of them.
+  run(npm(), ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--include=dev'], 'npm ci');
+}
+
+function build() {
+  const sources = SOURCE_FOLDERS.flatMap((folder) => filesIn(join(root, folder), '.ts')).filter(
+    (path) => !path.endsWith('.d.ts'),
+  );
+  const outputs = new Set(sources.map((path) => join(root, 'dist', `${relative(root, path).slice(0, -3)}.js`)));
+  // The test runner takes what it finds in dist/, so nothing may stay there without a source.
+  for (const path of filesIn(join(root, 'dist'), '.js')) {
+    if (outputs.has(path)) continue;
+    rmSync(path);
+    rmSync(`${path}.map`, { force: true });
+  }
+  const complete = [...outputs].every((path) => existsSync(path));
+  const built = timeOf(builtStamp);
+  const inputs = [...sources, join(root, 'tsconfig.json'), join(root, 'package-lock.json')];
+  if (complete && built !== undefined && inputs.every((path) => (timeOf(path) ?? 0) <= built)) return;
+  say(`compiling ${sources.length} files`);
+  // The incremental compiler trusts its notes and would not write a lost file again.
+  if (!complete) rmSync(join(root, 'dist', '.tsbuildinfo'), { force: true });
+  const startedAt = new Date();
+  run(
+    [process.execPath],
+    [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'],
+    'the compiler',
+  );
+  // As old as the start of the build: what was edited meanwhile is newer.
+  writeFileSync(builtStamp, `built by setup.mjs with Node ${process.versions.node}\n`);
+  utimesSync(builtStamp, startedAt, startedAt);
+}
+
+function run([command, ...first], args, what) {
+  const { status, signal, error } = spawnSync(command, [...first, ...args], { cwd: root, stdio: 'inherit' });
+  if (status === 0) return;
+  fail(`${what} failed (${error?.message ?? signal ?? `exit code ${status}`}); see above, then try again.`);
+}
+
+function npm() {
+  // npm tells the scripts it runs where it is; that needs no shell and no PATH.
+  const npmCli = process.env.npm_execpath;
+  if (npmCli !== undefined && basename(npmCli) === 'npm-cli.js') return [process.execPath, npmCli];
+  return process.platform === 'win32' ? ['cmd', '/c', 'npm'] : ['npm'];
+}
+
+function filesIn(folder, ending) {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(ending))
+    .map((entry) => join(entry.parentPath, entry.name));
+}
+
+function timeOf(path) {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+}
+
+function say(sentence) {
+  process.stderr.write(`setup: ${sentence}\n`);
+}
+
+function fail(sentence) {
+  say(sentence);
+  process.exit(1);
+}

@@ -1,0 +1,211 @@
+// The command line, as a user meets it: real processes, their output and their exit codes.
+
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import tap from 'tap';
+
+import { native } from '../crypto/native.ts';
+import { checkAgainstGenesis, loadConfig, loadGenesis } from '../daemon/config.ts';
+import { bitcoinMerkleRoot, displayed, parseBitcoinBlock } from '../daemon/demo/bitcoin.ts';
+
+const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+const fixture = fileURLToPath(new URL('../../test/fixtures/bitcoin-block-413567/block413567.raw', import.meta.url));
+
+interface Run {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function synod(
+  args: readonly string[],
+  options: { readonly env?: Readonly<Record<string, string>>; readonly input?: string } = {},
+) {
+  return new Promise<Run>((resolve) => {
+    const env = { ...process.env, ...options.env };
+    if (options.env?.SYNOD_PASSPHRASE === undefined) delete env.SYNOD_PASSPHRASE;
+    const child = spawn(process.execPath, [program, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      stdout += chunk;
+    });
+    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+      stderr += chunk;
+    });
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(options.input ?? '');
+    child.on('close', (code) => resolve({ code, stdout, stderr }));
+  });
+}
+
+/** A user's mistake: one sentence with a code, no stack trace, nothing on standard output. */
+function complains(
+  t: Pick<typeof tap, 'equal' | 'match' | 'notMatch'>,
+  run: Run,
+  code: string,
+  exit: number,
+  sentence: RegExp,
+) {
+  t.equal(run.code, exit, `exit code ${exit}`);
+  t.match(run.stderr, new RegExp(`^synod: .* \\[${code}\\]\\n`), `says [${code}]`);
+  t.match(run.stderr, sentence);
+  t.notMatch(run.stderr, /\n\s+at /, 'no stack trace');
+  t.equal(run.stdout, '', 'nothing on standard output');
+}
+
+tap.test('help, version, usage', async (t) => {
+  const help = await synod(['--help']);
+  t.equal(help.code, 0);
+  const commands = ['init', 'keys', 'start', 'dev', 'demo', 'status', 'submit', 'follow', 'export', 'verify'];
+  for (const command of commands) t.match(help.stdout, new RegExp(`^  ${command}\\b`, 'm'));
+  const pages = await Promise.all(commands.map((command) => synod([command, '--help'])));
+  for (const [index, page] of pages.entries()) {
+    t.equal(page.code, 0, `${commands[index]} --help`);
+    t.match(page.stdout, /Examples:\n {2}\$ /, `${commands[index]} --help has examples`);
+    t.equal(page.stderr, '');
+  }
+  const version = await synod(['--version']);
+  t.match(version, { code: 0, stdout: /^\d+\.\d+\.\d+\n$/, stderr: '' });
+  complains(t, await synod(['inti']), 'usage', 2, /unknown command 'inti'.*init/);
+  complains(t, await synod(['init', 'net', '--replicas', '3']), 'usage', 2, /whole number from 4 to 128/);
+  complains(t, await synod(['init', 'net', '--hosts', 'a:1', '--replicas', '5']), 'usage', 2, /cannot be used with/);
+  complains(t, await synod(['status']), 'usage', 2, /which network\?.*\n.*--network/);
+});
+
+tap.test('init: a local network', async (t) => {
+  const net = join(t.testdir(), 'net');
+  const made = await synod(['init', net, '--unsealed', '--name', 'harbour', '--param', 'viewTimeoutMs=900']);
+  t.match(made, { code: 0, stderr: '' });
+  t.match(made.stdout, /^chain [0-9a-f]{64} "harbour": 4 replicas, quorum 3, bears 1 faulty\n/);
+  t.strictSame(readdirSync(net).sort(), ['client.key', 'genesis.json', 'node-0', 'node-1', 'node-2', 'node-3']);
+  t.equal(statSync(join(net, 'client.key')).mode & 0o777, 0o600, 'keys are for their owner');
+  const loaded = loadGenesis(native, join(net, 'genesis.json'));
+  if (!('genesis' in loaded)) return t.fail('the genesis document does not load');
+  t.equal(loaded.genesis.parameters.viewTimeoutMs, 900);
+  const ports = new Set<number>();
+  for (const { name } of loaded.genesis.members) {
+    const config = loadConfig(join(net, name, 'config.json'));
+    if ('refused' in config) return t.fail(config.problem);
+    t.equal(checkAgainstGenesis(config, loaded.genesis), undefined, `${name} agrees with the genesis document`);
+    t.ok(existsSync(config.signState), 'a new key starts with an empty sign state');
+    t.strictSame(readFileSync(join(net, name, 'genesis.json')), readFileSync(join(net, 'genesis.json')));
+    ports.add(config.listen.port).add(config.http?.port ?? 0);
+  }
+  t.equal(ports.size, 8, 'every door has a port of its own');
+  const before = readFileSync(join(net, 'genesis.json'), 'utf8');
+  complains(t, await synod(['init', net, '--unsealed']), 'directory-not-empty', 2, /new directory/);
+  t.equal(readFileSync(join(net, 'genesis.json'), 'utf8'), before, 'nothing is overwritten');
+});
+
+tap.test('init: a network of several hosts', async (t) => {
+  const net = join(t.testdir(), 'net');
+  const hosts = 'north=10.0.0.1:7000,10.0.0.2:7000,[fd00::3]:7000,west=ledger.example:7000,10.0.0.5:7000';
+  t.match(await synod(['init', net, '--unsealed', '--hosts', hosts]), { code: 0, stderr: '' });
+  const config = loadConfig(join(net, 'north', 'config.json'));
+  if ('refused' in config) return t.fail(config.problem);
+  t.strictSame(config.listen, { host: '0.0.0.0', port: 7000 });
+  t.strictSame(config.http, { host: '127.0.0.1', port: 8000 });
+  t.strictSame(Object.fromEntries(config.peers), {
+    'node-1': 'ws://10.0.0.2:7000',
+    'node-2': 'ws://[fd00::3]:7000',
+    west: 'ws://ledger.example:7000',
+    'node-4': 'ws://10.0.0.5:7000',
+  });
+});
+
+tap.test('init: what it refuses, it refuses before it writes', async (t) => {
+  const dir = t.testdir();
+  const net = join(dir, 'net');
+  const cases: readonly (readonly [readonly string[], RegExp])[] = [
+    [['--name', 'No Spaces'], /name: a name of 1 to 32/],
+    [['--param', 'viewTimeoutMs=soon'], /name=number/],
+    [['--param', 'speed=3'], /speed/],
+    [['--param', 'heartbeatMs=400'], /parameters.heartbeatMs: .*three heartbeats/],
+    [['--hosts', 'a:1,b:2,c:3'], /at least 4/],
+    [['--hosts', 'a:1,a=b:2,a=c:3,d:4'], /members.2.name: a stands twice/],
+    [['--hosts', 'a:1,b,c:3,d:4'], /"b" is not/],
+  ];
+  for (const [args, sentence] of cases)
+    complains(t, await synod(['init', net, '--unsealed', ...args]), 'usage', 2, sentence);
+  complains(t, await synod(['init', net]), 'usage', 2, /passphrase.*\n.*--unsealed/);
+  t.strictSame(readdirSync(dir), [], 'not even a draft is left');
+});
+
+tap.test('keys', async (t) => {
+  const dir = t.testdir({ right: 'correct horse\n', wrong: 'battery staple\n' });
+  const file = join(dir, 'one.key');
+  const made = await synod(['keys', 'generate', file, '--unsealed']);
+  t.match(made, { code: 0, stdout: /^[0-9a-f]{64}\n$/, stderr: '' });
+  const publicKey = made.stdout.trim();
+  complains(t, await synod(['keys', 'generate', file, '--unsealed']), 'key-file-exists', 2, /never overwritten/);
+  t.match(await synod(['keys', 'show', file, '--json', '--check']), {
+    code: 0,
+    stdout: JSON.stringify({ publicKey, sealed: false, checked: true }),
+  });
+  t.match(await synod(['keys', 'seal', file, '--passphrase-file', join(dir, 'right')]), { code: 0, stderr: '' });
+  t.notMatch(readFileSync(file, 'utf8'), /unsealed/);
+  t.match(await synod(['keys', 'show', file]), { code: 0, stdout: `${publicKey}  sealed\n` });
+  t.match(await synod(['keys', 'show', '--check', file], { env: { SYNOD_PASSPHRASE: 'correct horse' } }), { code: 0 });
+  const wrong = await synod(['keys', 'unseal', file, '--passphrase-file', join(dir, 'wrong')]);
+  complains(t, wrong, 'key-passphrase', 2, /passphrase is wrong/);
+  complains(t, await synod(['keys', 'show', '--check', file]), 'key-passphrase-missing', 2, /no passphrase was given/);
+  t.match(await synod(['keys', 'unseal', file, '--passphrase-file', join(dir, 'right')]), { code: 0 });
+  t.match(await synod(['keys', 'show', '--check', file]), { code: 0, stdout: new RegExp(publicKey) });
+  complains(t, await synod(['keys', 'show', join(dir, 'none.key')]), 'key-file-missing', 2, /no such key file/);
+  complains(t, await synod(['keys', 'show', join(dir, 'right')]), 'key-file-invalid', 2, /no key file/);
+  t.strictSame(readdirSync(dir).sort(), ['one.key', 'right', 'wrong'], 'no draft is left');
+});
+
+tap.test('start: a wrong config names the field and what to do', async (t) => {
+  const dir = t.testdir();
+  const net = join(dir, 'net');
+  await synod(['init', net, '--unsealed', '--base-port', '24000']);
+  const good: Record<string, unknown> = JSON.parse(readFileSync(join(net, 'node-0', 'config.json'), 'utf8'));
+  const file = join(net, 'node-0', 'changed.json');
+  const started = (change: Record<string, unknown>) => {
+    writeFileSync(file, JSON.stringify({ ...good, ...change }));
+    return synod(['start', file]);
+  };
+  const cases: readonly (readonly [Record<string, unknown>, string, RegExp])[] = [
+    [{ listen: { host: '127.0.0.1', port: 70_000 } }, 'config-invalid', /listen\.port: .*65535/],
+    [{ retainBlok: 5 }, 'config-invalid', /retainBlok: unknown field/],
+    [{ log: { level: 'loud' } }, 'config-invalid', /log\.level: /],
+    [{ dataDir: undefined }, 'config-invalid', /dataDir: missing/],
+    [{ retainBlocks: 'some' }, 'config-invalid', /retainBlocks: a number of blocks from 1024, or "all"/],
+    [{ peers: { 'node-1': 'http://x' } }, 'config-invalid', /peers\.node-1: an address such as ws:/],
+    [{ member: 'node-9' }, 'config-genesis', /member: node-9 is no member.*node-0, node-1/],
+    [{ peers: {} }, 'config-genesis', /peers\.node-1: missing/],
+    [{ genesis: 'nowhere.json' }, 'genesis-unreadable', /nowhere\.json/],
+  ];
+  for (const [change, code, sentence] of cases) complains(t, await started(change), code, 2, sentence);
+  writeFileSync(file, '{');
+  complains(t, await synod(['start', file]), 'config-invalid', 2, /not JSON/);
+  complains(t, await synod(['start', join(net, 'none.json')]), 'config-unreadable', 2, /ENOENT/);
+  mkdirSync(join(dir, 'other'));
+  writeFileSync(join(dir, 'other', 'genesis.json'), '{"synod":2}');
+  complains(t, await started({ genesis: join(dir, 'other', 'genesis.json') }), 'genesis-invalid', 2, /synod: /);
+});
+
+tap.test('the Bitcoin block folds to its Merkle root, and only in its order', async (t) => {
+  const bytes = readFileSync(fixture);
+  const block = parseBitcoinBlock(native.sha256, bytes);
+  if ('problem' in block) return t.fail(block.problem);
+  t.equal(block.hash, '0000000000000000025aff8be8a55df8f89c77296db6198f272d6577325d4069');
+  t.equal(block.transactions.length, 1557);
+  const rootOf = (transactions: readonly Uint8Array[]) => displayed(bitcoinMerkleRoot(native.sha256, transactions));
+  t.equal(rootOf(block.transactions), '64a50c649fc816baaa2effda230c39cacf1504e4e616a2863685b72aaa7dce05');
+  t.equal(rootOf(block.transactions), displayed(block.merkleRoot));
+  const swapped = [...block.transactions];
+  [swapped[10], swapped[11]] = [swapped[11]!, swapped[10]!];
+  t.not(rootOf(swapped), displayed(block.merkleRoot), 'two in the wrong order');
+  t.not(rootOf(block.transactions.slice(1)), displayed(block.merkleRoot), 'one lost');
+  t.not(rootOf([block.transactions[0]!, ...block.transactions]), displayed(block.merkleRoot), 'one doubled');
+  for (const length of [0, 79, 80, 81, 5000, bytes.length - 1])
+    t.match(parseBitcoinBlock(native.sha256, bytes.subarray(0, length)), { problem: String }, `cut at ${length}`);
+  t.match(parseBitcoinBlock(native.sha256, Buffer.concat([bytes, Buffer.alloc(1)])), { problem: /after the last/ });
+  const wide = Buffer.concat([bytes.subarray(0, 80), Buffer.from('fe15060000', 'hex'), bytes.subarray(83)]);
+  t.match(parseBitcoinBlock(native.sha256, wide), { problem: /more bytes than it needs/ });
+});
