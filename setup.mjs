@@ -47,7 +47,9 @@ function build() {
   }
   const complete = [...outputs].every((path) => existsSync(path));
   const built = timeOf(builtStamp);
-  const inputs = [...sources, join(root, 'tsconfig.json'), join(root, 'package-lock.json')];
+  // Imported data files are compiled along.
+  const data = filesIn(join(root, 'daemon'), '.json');
+  const inputs = [...sources, ...data, join(root, 'tsconfig.json'), join(root, 'package-lock.json')];
   if (complete && built !== undefined && inputs.every((path) => (timeOf(path) ?? 0) <= built)) return;
   say(`compiling ${sources.length} files`);
   // The incremental compiler trusts its notes and would not write a lost file again.

@@ -236,11 +236,10 @@ export class Client {
     transaction: Bytes,
     options?: { readonly wait?: 'accepted' | 'committed' },
   ): Promise<Receipt | Accepted<Receipt>> {
-    return this.#enqueue(
-      options?.wait ?? 'committed',
-      (bundle, place) => new Receipt(bundle, place),
-      (waiter) => this.#pipeline.queue.push(transaction, waiter),
-    );
+    const push = (waiter: Waiter) => this.#pipeline.queue.push(transaction, waiter);
+    return options?.wait === 'accepted'
+      ? this.#enqueueAccepted(push, receiptOf)
+      : this.#enqueue((resolve, reject) => push(new CommittedWaiter(receiptOf, resolve, reject)));
   }
 
   /** One bundle of exactly these transactions: they stand next to each other in one block, or nowhere. */
@@ -253,39 +252,33 @@ export class Client {
     transactions: readonly Bytes[],
     options?: { readonly wait?: 'accepted' | 'committed' },
   ): Promise<BundleReceipt | Accepted<BundleReceipt>> {
-    return this.#enqueue(
-      options?.wait ?? 'committed',
-      (bundle) => new BundleReceipt(bundle),
-      (waiter) => this.#pipeline.queue.pushBundle(transactions, waiter),
-    );
+    const push = (waiter: Waiter) => this.#pipeline.queue.pushBundle(transactions, waiter);
+    return options?.wait === 'accepted'
+      ? this.#enqueueAccepted(push, bundleReceiptOf)
+      : this.#enqueue((resolve, reject) => push(new CommittedWaiter(bundleReceiptOf, resolve, reject)));
   }
 
-  #enqueue<R>(
-    wait: 'accepted' | 'committed',
-    view: (bundle: CommittedBundle, place: number) => R,
-    push: (waiter: Waiter) => void,
-  ): Promise<R | Accepted<R>> {
+  /** A promise that `run` settles; what it throws rejects it. */
+  #enqueue<R>(run: (resolve: (value: R) => void, reject: (error: ClientError) => void) => void): Promise<R> {
     if (this.#closed) return Promise.reject(new ClientError('closed'));
     if (!this.#maySubmit) return Promise.reject(new ClientError('no-key'));
-    if (wait === 'committed')
-      // What push throws rejects the promise.
-      return new Promise((resolve, reject) =>
-        push({ accepted: null, committed: (bundle, place) => resolve(view(bundle, place)), failed: reject }),
-      );
-    return new Promise((resolve, reject) => {
+    return new Promise(run);
+  }
+
+  #enqueueAccepted<R>(push: (waiter: Waiter) => void, view: Shape<R>): Promise<Accepted<R>> {
+    return this.#enqueue((resolve, reject) => {
       const committed = new Promise<R>((settle, fail) => {
-        push({
-          accepted: (replica) => resolve({ replica, committed }),
-          committed: (bundle, place) => {
-            settle(view(bundle, place));
+        const waiter = new CommittedWaiter(
+          view,
+          (receipt: R) => {
+            settle(receipt);
             // A receipt may overtake the admission; whoever proves it has accepted it.
             resolve({ replica: null, committed });
           },
-          failed: (error) => {
-            fail(error);
-            reject(error);
-          },
-        });
+          fail,
+        );
+        waiter.accepted = (replica) => resolve({ replica, committed });
+        push(waiter);
       });
       // Who waits for acceptance only must not be stopped by an unhandled rejection; what push threw still reaches them.
       committed.catch(reject);
@@ -432,5 +425,31 @@ export class Client {
     for (const link of this.#links) link.tick(now);
     this.#pipeline.tick(now);
     for (const stream of this.#streams) stream.tick(now);
+  }
+}
+
+type Shape<R> = (bundle: CommittedBundle, place: number) => R;
+const receiptOf: Shape<Receipt> = (bundle, place) => new Receipt(bundle, place);
+const bundleReceiptOf: Shape<BundleReceipt> = (bundle) => new BundleReceipt(bundle);
+
+/** A class and not closures: there is one for each transaction in flight, and their number is what the garbage collector sees. */
+class CommittedWaiter<R> implements Waiter {
+  accepted: ((replica: string) => void) | null = null;
+  readonly #view: Shape<R>;
+  readonly #resolve: (receipt: R) => void;
+  readonly #reject: (error: ClientError) => void;
+
+  constructor(view: Shape<R>, resolve: (receipt: R) => void, reject: (error: ClientError) => void) {
+    this.#view = view;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  committed(bundle: CommittedBundle, place: number): void {
+    this.#resolve(this.#view(bundle, place));
+  }
+
+  failed(error: ClientError): void {
+    this.#reject(error);
   }
 }

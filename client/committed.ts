@@ -4,7 +4,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes } from '../crypto/bytes.ts';
 import { BoundedCache } from '../crypto/cache.ts';
-import { verifyRange } from '../crypto/merkle.ts';
+import { leafHash, verifyRange } from '../crypto/merkle.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { type BlockHeader, blockHash } from '../protocol/block.ts';
 import type { Certificate } from '../protocol/certificate.ts';
@@ -32,16 +32,16 @@ export interface CommittedBundle {
   readonly block: CertifiedHeader;
   readonly receipt: BundleReceipt;
   readonly transactions: readonly Bytes[];
-  /** RFC 6962 leaf hashes of the transactions. */
-  readonly leaves: readonly Bytes[];
 }
 
 export interface BundleClaim {
   readonly receipt: BundleReceipt;
   /** Of the bundle that the client sent. */
   readonly digest: Hash;
+  /** As the caller gave them. */
   readonly transactions: readonly Bytes[];
-  readonly leaves: readonly Bytes[];
+  /** As they were signed: asked for only where the caller's do not fit the proof, since its bytes may have changed. */
+  readonly signed: () => readonly Bytes[];
 }
 
 /** Why a receipt is not believed; an honest replica sends none like it. */
@@ -68,17 +68,29 @@ export class BlockTrust {
     receipt,
     digest,
     transactions,
-    leaves,
+    signed,
   }: BundleClaim): CommittedBundle | { readonly refused: ReceiptRefusal } {
-    if (!equalBytes(receipt.digest, digest) || receipt.transactionCount !== leaves.length)
+    if (!equalBytes(receipt.digest, digest) || receipt.transactionCount !== transactions.length)
       return { refused: 'receipt-other-bundle' };
     const block = this.#block(receipt);
     if ('refused' in block) return block;
-    const { transactionCount: size, transactionRoot: root } = block.header;
-    const { firstTransaction: start, proof } = receipt;
-    if (!verifyRange({ sha256: this.#crypto.sha256, leaves, start, size, proof, root }))
-      return { refused: 'receipt-proof' };
-    return { genesis: this.#genesis, crypto: this.#crypto, block, receipt, transactions, leaves };
+    const common = { genesis: this.#genesis, crypto: this.#crypto, block, receipt };
+    if (this.#proves(receipt, block, transactions)) return { ...common, transactions };
+    const original = signed();
+    return this.#proves(receipt, block, original)
+      ? { ...common, transactions: original }
+      : { refused: 'receipt-proof' };
+  }
+
+  #proves(
+    { firstTransaction, proof }: BundleReceipt,
+    { header }: CertifiedHeader,
+    transactions: readonly Bytes[],
+  ): boolean {
+    const { sha256 } = this.#crypto;
+    const leaves = transactions.map((transaction) => leafHash(sha256, transaction));
+    const { transactionCount: size, transactionRoot: root } = header;
+    return verifyRange({ sha256, leaves, start: firstTransaction, size, proof, root });
   }
 
   #block({ headerBytes, links, certificate }: BundleReceipt): CertifiedHeader | { readonly refused: ReceiptRefusal } {

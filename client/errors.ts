@@ -18,8 +18,10 @@ export type ClientErrorCode =
   // submit: the cluster's answer; the transaction is not in the log and never will be
   | 'expired'
   | 'session-ended'
-  | 'sequence-passed'
   | 'bundle-invalid'
+  // submit: it may stand in the log; nobody has a receipt to show
+  | 'sequence-passed'
+  | 'outcome-unknown'
   // follow
   | 'pruned'
   // any time; a transaction in flight may still be ordered
@@ -40,6 +42,7 @@ const sentences: Record<ClientErrorCode, string> = {
   expired: 'the chain passed the height until which the bundle was valid without ordering it; it can never be ordered',
   'session-ended': 'an earlier bundle of the same session was refused for good, so this one can never be ordered',
   'sequence-passed': 'another bundle holds this place of the session, or its receipt is no longer kept',
+  'outcome-unknown': 'the replicas no longer keep the blocks in which it could stand',
   'bundle-invalid': 'the replicas refuse the bundle as malformed or wrongly signed',
   pruned: 'no reachable replica has the block any more',
   closed: 'the client was closed',

@@ -1,22 +1,29 @@
 // A signed bundle on its way: its bytes, to whom they went, and who says that it can never be ordered.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { leafHash } from '../crypto/merkle.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { ClientSigner } from '../keys/client-key.ts';
-import { encodeBundlePayload, encodeFrame } from '../protocol/codec.ts';
+import {
+  decodeFrame,
+  decodeMessage,
+  encodeBundlePayload,
+  encodeFrame,
+  isRefusal,
+  type WireContext,
+} from '../protocol/codec.ts';
 import { asHash, type Hash, type Height, type ReplicaId } from '../protocol/types.ts';
 import type { Batch } from './queue.ts';
 
 /** What a replica gives as the reason why a bundle can never be ordered. */
-export type DoubtCode = 'expired' | 'sequence-passed' | 'bundle-invalid';
+export type DoubtCode = 'expired' | 'sequence-passed' | 'bundle-invalid' | 'outcome-unknown';
 
 /** One replica's claim that a bundle can never be ordered, and whether it holds no receipt for it either. */
 export interface Doubt {
-  readonly code: DoubtCode;
-  readonly since: number;
-  /** It was asked some time after the claim, and knows of no receipt. */
-  denied: boolean;
+  code: DoubtCode;
+  /** When it was made, or last denied. */
+  since: number;
+  /** How often it was asked, some time later, and knew of no receipt. */
+  denials: number;
 }
 
 export interface InFlight {
@@ -24,13 +31,13 @@ export interface InFlight {
   readonly session: number;
   readonly sequence: number;
   readonly validUntil: Height;
+  /** The head that was known: it stands in no block up to this height. */
+  readonly signedAt: Height;
   readonly digest: Hash;
   readonly key: string;
   /** The whole frame: sent again as it is. */
   readonly frame: Bytes;
-  /** RFC 6962 leaf hashes, for the receipt. */
-  readonly leaves: readonly Bytes[];
-  /** Connections on which it went out and was not refused since. Few: see targets of pipeline.ts. */
+  /** Connections on which it went out and was not refused since. As many as there are replicas, at most. */
   sentOn: number[];
   /** Null as long as nobody doubts; at most one for each replica. */
   doubts: Map<ReplicaId, Doubt> | null;
@@ -41,11 +48,13 @@ export interface SignRequest {
   readonly session: number;
   readonly sequence: number;
   readonly validUntil: Height;
+  /** The head that was known: it stands in no block up to this height. */
+  readonly signedAt: Height;
 }
 
-/** Encodes, hashes and signs. One signature, one hash of the payload, and a leaf hash for each transaction. */
+/** Encodes, hashes and signs. One signature and one hash of the payload. */
 export function signBundle(
-  { batch, session, sequence, validUntil }: SignRequest,
+  { batch, session, sequence, validUntil, signedAt }: SignRequest,
   signer: ClientSigner,
   { sha256 }: Crypto,
 ): InFlight {
@@ -54,8 +63,26 @@ export function signBundle(
   const payload = encodeBundlePayload({ client, session, sequence, validUntil, transactions });
   const digest = asHash(sha256(payload));
   const frame = encodeFrame({ kind: 'submit', payload, sender: client, signature: signer.signBundle(digest) });
-  const leaves = transactions.map((transaction) => leafHash(sha256, transaction));
-  return { batch, session, sequence, validUntil, digest, key: keyOf(digest), frame, leaves, sentOn: [], doubts: null };
+  return {
+    batch,
+    session,
+    sequence,
+    validUntil,
+    signedAt,
+    digest,
+    key: keyOf(digest),
+    frame,
+    sentOn: [],
+    doubts: null,
+  };
+}
+
+/** The transactions as they were signed, out of the frame: the caller may have changed its own bytes since. */
+export function signedTransactions({ frame }: InFlight, context: WireContext): readonly Bytes[] {
+  const decoded = decodeFrame(frame);
+  if (isRefusal(decoded)) return [];
+  const message = decodeMessage(decoded, context);
+  return !isRefusal(message) && message.kind === 'submit' ? message.bundle.transactions : [];
 }
 
 /** A digest as a map key: one character for each byte, a tenth of the price of hex. */

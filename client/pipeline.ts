@@ -5,13 +5,14 @@
 
 import type { Crypto } from '../crypto/provider.ts';
 import type { ClientSigner } from '../keys/client-key.ts';
+import type { WireContext } from '../protocol/codec.ts';
 import type { BundleAdmission, Receipts } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { type Height, plus, type ReplicaId } from '../protocol/types.ts';
 import type { ChainView } from './chain-view.ts';
 import type { BlockTrust } from './committed.ts';
 import { ClientError } from './errors.ts';
-import { type DoubtCode, type InFlight, keyOf, signBundle } from './in-flight.ts';
+import { type DoubtCode, type InFlight, keyOf, signBundle, signedTransactions } from './in-flight.ts';
 import type { Link } from './link.ts';
 import type { Settings } from './options.ts';
 import { SubmitQueue } from './queue.ts';
@@ -24,6 +25,10 @@ const unsentBytesMax = 8 << 20;
 /** Pause after a refusal for lack of room: doubles from the first to the second, with jitter. */
 const pauseMsMin = 5;
 const pauseMsMax = 1_000;
+/** An overloaded replica may answer once that it knows of nothing, so it is asked twice, some time apart. */
+const denialsNeeded = 2;
+/** From the one that promises least to those that say that the bundle was never ordered and never will be. */
+const weakestFirst: readonly DoubtCode[] = ['outcome-unknown', 'sequence-passed', 'expired', 'bundle-invalid'];
 /** The pause between retries doubles this often at most. */
 const retryDoublingsMax = 4;
 
@@ -41,6 +46,7 @@ export interface PipelineWorld {
 
 export class Pipeline {
   readonly queue: SubmitQueue;
+  readonly #wire: WireContext;
   readonly #world: PipelineWorld;
   /** By digest, in the order of their sequences; at most bundlesInFlightMax. */
   readonly #flight = new Map<string, InFlight>();
@@ -66,6 +72,7 @@ export class Pipeline {
 
   constructor(world: PipelineWorld) {
     this.#world = world;
+    this.#wire = { sha256: world.crypto.sha256, parameters: world.genesis.parameters };
     const { settings, genesis, chain } = world;
     const { id, firstSequence } = settings.session ?? { id: randomSession(), firstSequence: 1 };
     this.#session = { id, next: firstSequence, validUntil: chain.height, used: false };
@@ -104,7 +111,11 @@ export class Pipeline {
       const { id, next } = this.#sessionFor();
       const { chain, settings, signer, crypto } = this.#world;
       const validUntil = plus.height(chain.height, settings.validBlocks);
-      const bundle = signBundle({ batch, session: id, sequence: next, validUntil }, signer, crypto);
+      const bundle = signBundle(
+        { batch, session: id, sequence: next, validUntil, signedAt: chain.height },
+        signer,
+        crypto,
+      );
       this.#session.next += 1;
       this.#session.validUntil = validUntil;
       this.#session.used = true;
@@ -231,11 +242,8 @@ export class Pipeline {
         return;
       case 'expired':
         // Whoever is not there yet cannot know.
-        if (height < bundle.validUntil) return;
-        {
-          this.#doubt(link, bundle, code);
-          return;
-        }
+        if (height >= bundle.validUntil) this.#doubt(link, bundle, code);
+        return;
       case 'sequence-passed':
       case 'bundle-invalid':
         this.#doubt(link, bundle, code);
@@ -245,7 +253,8 @@ export class Pipeline {
 
   #pause(link: Link, bundle: InFlight, crowded: boolean): void {
     forget(bundle, link.connection);
-    if (this.#pauseTimer !== undefined) return;
+    // A replica that is only asked in passing does not set the pace.
+    if (this.#pauseTimer !== undefined || !this.#targets().includes(link)) return;
     this.#pauseTimer = setTimeout(
       () => {
         this.#pauseTimer = undefined;
@@ -268,13 +277,10 @@ export class Pipeline {
       const bundle = this.#flight.get(keyOf(receipt.digest));
       // Most often one that several replicas answered.
       if (bundle === undefined) continue;
-      const { batch, leaves } = bundle;
-      const committed = this.#world.trust.committed({
-        receipt,
-        digest: bundle.digest,
-        transactions: batch.transactions,
-        leaves,
-      });
+      const { batch, digest } = bundle;
+      const { transactions } = batch;
+      const signed = () => signedTransactions(bundle, this.#wire);
+      const committed = this.#world.trust.committed({ receipt, digest, transactions, signed });
       if ('refused' in committed) {
         link.suspect(committed.refused);
         return;
@@ -298,10 +304,9 @@ export class Pipeline {
   // ---- the end of hope -----------------------------------------------------------------------------------------------
 
   #doubt(link: Link, bundle: InFlight, code: DoubtCode): void {
-    forget(bundle, link.connection);
     bundle.doubts ??= new Map();
     if (bundle.doubts.has(link.id)) return;
-    bundle.doubts.set(link.id, { code, since: performance.now(), denied: false });
+    bundle.doubts.set(link.id, { code, since: performance.now(), denials: 0 });
     if (this.#doubted.has(bundle)) return;
     this.#doubted.add(bundle);
     // One voice is none: the others take the bundle, or say the same.
@@ -316,7 +321,7 @@ export class Pipeline {
       bundle.doubts ??= new Map();
       for (const link of links) {
         if (!link.open || bundle.doubts.has(link.id) || (link.claim?.height ?? 0) < bundle.validUntil) continue;
-        bundle.doubts.set(link.id, { code: 'expired', since: now, denied: false });
+        bundle.doubts.set(link.id, { code: 'expired', since: now, denials: 0 });
         this.#doubted.add(bundle);
       }
     }
@@ -328,7 +333,12 @@ export class Pipeline {
     for (const bundle of this.#doubted) {
       for (const link of links) {
         const doubt = bundle.doubts?.get(link.id);
-        if (doubt === undefined || doubt.denied || now - doubt.since < genesis.parameters.viewTimeoutMs) continue;
+        if (
+          doubt === undefined ||
+          doubt.denials >= denialsNeeded ||
+          now - doubt.since < genesis.parameters.viewTimeoutMs
+        )
+          continue;
         this.#question(link, bundle, true);
       }
     }
@@ -343,24 +353,30 @@ export class Pipeline {
   #denied(link: Link, bundle: InFlight): void {
     const doubt = bundle.doubts?.get(link.id);
     if (doubt === undefined || !this.#flight.has(bundle.key)) return;
-    doubt.denied = true;
-    const denials = [...(bundle.doubts?.values() ?? [])].filter(({ denied }) => denied);
-    if (denials.length < this.#world.chain.quorums.oneHonest) return;
-    this.#reject(bundle, mostCommon(denials.map(({ code }) => code)));
+    doubt.denials += 1;
+    doubt.since = performance.now();
+    // It cannot know what became of a bundle in blocks that it has forgotten.
+    if ((link.claim?.lowest ?? Number.POSITIVE_INFINITY) > bundle.signedAt + 1) doubt.code = 'outcome-unknown';
+    const codes = [...(bundle.doubts?.values() ?? [])]
+      .filter((each) => each.denials >= denialsNeeded)
+      .map((each) => each.code);
+    if (codes.length < this.#world.chain.quorums.oneHonest) return;
+    // Any of them may be the honest one, so what is said is the least that any of them says.
+    this.#reject(bundle, weakestFirst.find((code) => codes.includes(code)) ?? 'outcome-unknown');
   }
 
   #reject(bundle: InFlight, code: DoubtCode): void {
     const { session, sequence, validUntil } = bundle;
-    const later =
-      code === 'sequence-passed'
-        ? []
-        : [...this.#flight.values()].filter((other) => other.session === session && other.sequence > sequence);
+    const never = code === 'expired' || code === 'bundle-invalid';
+    const later = !never
+      ? []
+      : [...this.#flight.values()].filter((other) => other.session === session && other.sequence > sequence);
     this.#settle(bundle);
     const error = new ClientError(code, { session, sequence, validUntil });
     for (const waiter of bundle.batch.waiters) waiter.failed(error);
-    // With another bundle in its place the session goes on. With none it has a gap for ever, so nothing after it can be ordered; and
+    // If something stands in its place the session goes on. If nothing ever will it has a gap, so nothing after it can be ordered; and
     // what waits here was meant to come after it, so its owner decides.
-    if (code !== 'sequence-passed') {
+    if (never) {
       const ended = new ClientError('session-ended', { session, sequence, because: code });
       for (const other of later) {
         this.#settle(other);
@@ -386,11 +402,4 @@ export class Pipeline {
 
 function forget(bundle: InFlight, connection: number): void {
   bundle.sentOn = bundle.sentOn.filter((other) => other !== connection);
-}
-
-function mostCommon<T>(values: readonly T[]): T {
-  const counts = new Map<T, number>();
-  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
-  // The cast: callers pass at least one value.
-  return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] as T;
 }

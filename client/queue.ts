@@ -14,8 +14,8 @@ export interface Waiter {
   /** Called at most once, before `committed`; null where nobody asked. */
   accepted: ((replica: string) => void) | null;
   /** `place`: of the waiter among those of its bundle, which is the transaction's unless the waiter waits for all of them. */
-  readonly committed: (bundle: CommittedBundle, place: number) => void;
-  readonly failed: (error: ClientError) => void;
+  committed(bundle: CommittedBundle, place: number): void;
+  failed(error: ClientError): void;
 }
 
 /** The transactions of one bundle to be. Waiters stand in the order of their transactions. */

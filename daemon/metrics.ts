@@ -1,5 +1,6 @@
 // The figures of one daemon as Prometheus series. Every series stands in the table below, with its help text; a name that does
-// not is a bug and throws. The Meter takes milliseconds; what ends in _seconds is converted here, since Prometheus wants base units.
+// not is a bug and throws. Parts report times in milliseconds under names that end in _ms; what the table calls _seconds is exported in
+// seconds, the base unit of Prometheus, and reported as _ms.
 
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
@@ -46,16 +47,23 @@ export const seriesTable = {
   synod_payload_decided_bytes_total: { type: 'counter', help: 'Payload bytes of the bundles in decided blocks.' },
   synod_phase_seconds: {
     type: 'histogram',
-    help: 'Time a block spends between two phases: prepare (accepted to prepared), commit (prepared to decided), total.',
+    help: 'Time between two phases of a block: proposed-to-prepared, prepared-to-decided, proposed-to-decided.',
     labels: ['phase'],
     buckets: slowSeconds,
   },
-  synod_step_seconds: { type: 'histogram', help: 'Time of one step of the core.', buckets: fastSeconds },
+  synod_step_seconds: { type: 'histogram', help: 'One step of the core.', buckets: fastSeconds },
   synod_step_inputs: { type: 'histogram', help: 'Inputs of one step of the core.', buckets: counts },
+  synod_verify_seconds: {
+    type: 'histogram',
+    help: 'Checking one message: its signature and the certificates in it.',
+    labels: ['kind'],
+    buckets: fastSeconds,
+  },
   synod_refusals_total: { type: 'counter', help: 'What peers sent and was refused.', labels: ['code', 'kind'] },
   synod_admissions_total: { type: 'counter', help: 'Verdicts on bundles.', labels: ['code'] },
-  synod_evidence_total: { type: 'counter', help: 'Proofs of misbehaviour of another replica.' },
+  synod_evidence_total: { type: 'counter', help: 'Proofs of misbehaviour of another replica.', labels: ['peer'] },
   synod_events_total: { type: 'counter', help: 'Events of the core.', labels: ['type'] },
+  synod_guard_refusals_total: { type: 'counter', help: 'What the guard refused to sign.', labels: ['code'] },
   synod_own_slowness_total: {
     type: 'counter',
     help: 'Times this replica was slow itself: event loop, disk or garbage collection.',
@@ -85,10 +93,17 @@ export const seriesTable = {
   synod_transport_bytes_out_total: { type: 'counter', help: 'Bytes sent.', labels: ['lane'] },
   synod_transport_frames_dropped_total: { type: 'counter', help: 'Frames dropped for a full queue.', labels: ['lane'] },
   synod_transport_throttled_total: { type: 'counter', help: 'Times a flood was not read on.', labels: ['lane'] },
+  synod_transport_dials_total: { type: 'counter', help: 'Attempts to connect to a peer.', labels: ['lane'] },
+  synod_transport_disconnects_total: { type: 'counter', help: 'Connections to a peer that ended.', labels: ['peer'] },
+  synod_transport_punished_total: { type: 'counter', help: 'Peers cut off for a broken rule.', labels: ['peer'] },
+  synod_transport_overloads_total: { type: 'counter', help: 'Times the bulk lanes were not read for overload.' },
+  synod_transport_peers_connected: { type: 'gauge', help: 'Peers with a vote lane.' },
+  synod_transport_queue_frames: { type: 'gauge', help: 'Frames that wait for a peer.', labels: ['peer', 'lane'] },
+  synod_transport_queue_bytes: { type: 'gauge', help: 'Bytes that wait for a peer.', labels: ['peer', 'lane'] },
   synod_transport_other_total: { type: 'counter', help: 'Events of series beyond the bound.' },
-  synod_queue_depth: { type: 'gauge', help: 'Entries of a queue.', labels: ['queue'] },
-  synod_queue_bytes: { type: 'gauge', help: 'Bytes of a queue.', labels: ['queue'] },
-  synod_queue_dropped_total: { type: 'counter', help: 'Entries dropped because a queue was full.', labels: ['queue'] },
+  synod_queue_depth: { type: 'gauge', help: 'Entries of a queue of the loop.', labels: ['queue'] },
+  synod_queue_bytes: { type: 'gauge', help: 'Bytes of a queue of the loop.', labels: ['queue'] },
+  synod_queue_dropped_total: { type: 'counter', help: 'Entries dropped for a full queue.', labels: ['queue'] },
 
   // Client doors.
   synod_client_connections: { type: 'gauge', help: 'Authenticated client connections.' },
@@ -131,6 +146,11 @@ interface Series {
   readonly labelSets: Set<string>;
 }
 
+/** The name under which parts report a series. */
+function reportedAs(name: string, { type }: SeriesShape): string {
+  return type === 'counter' ? name : name.replace(/_seconds$/, '_ms');
+}
+
 export class Metrics implements Meter {
   readonly registry = new Registry();
   readonly #series = new Map<string, Series>();
@@ -140,10 +160,10 @@ export class Metrics implements Meter {
 
   constructor() {
     for (const [name, shape] of Object.entries<SeriesShape>(seriesTable))
-      this.#series.set(name, {
+      this.#series.set(reportedAs(name, shape), {
         shape,
         metric: this.#create(name, shape),
-        scale: name.endsWith('_seconds') && shape.type !== 'counter' ? 0.001 : 1,
+        scale: reportedAs(name, shape) === name ? 1 : 0.001,
         labelSets: new Set(),
       });
     collectDefaultMetrics({ register: this.registry });
@@ -182,11 +202,11 @@ export class Metrics implements Meter {
   async scrape(): Promise<string> {
     if (this.#explain !== null) this.#explained(this.#explain());
     // The monitor counts its own resolution as part of every delay.
-    const seconds = (nanos: number) => Math.max(0, nanos / 1e6 - eventLoopResolutionMs);
+    const ms = (nanos: number) => Math.max(0, nanos / 1e6 - eventLoopResolutionMs);
     if (this.#loopDelay.count > 0) {
-      this.gauge('synod_event_loop_delay_seconds', seconds(this.#loopDelay.percentile(50)), { quantile: '0.5' });
-      this.gauge('synod_event_loop_delay_seconds', seconds(this.#loopDelay.percentile(99)), { quantile: '0.99' });
-      this.gauge('synod_event_loop_delay_seconds', seconds(this.#loopDelay.max), { quantile: '1' });
+      this.gauge('synod_event_loop_delay_ms', ms(this.#loopDelay.percentile(50)), { quantile: '0.5' });
+      this.gauge('synod_event_loop_delay_ms', ms(this.#loopDelay.percentile(99)), { quantile: '0.99' });
+      this.gauge('synod_event_loop_delay_ms', ms(this.#loopDelay.max), { quantile: '1' });
       this.#loopDelay.reset();
     }
     return this.registry.metrics();
@@ -210,7 +230,7 @@ export class Metrics implements Meter {
     this.gauge('synod_pool_bytes', now.pool.bytes);
     this.gauge('synod_peers_connected', now.peers.filter((peer) => peer.connected).length);
     for (const peer of now.peers) this.gauge('synod_peer_height', peer.height, { peer: String(peer.replica) });
-    this.gauge('synod_view_timeout_seconds', now.timeoutMs);
+    this.gauge('synod_view_timeout_ms', now.timeoutMs);
     for (const what of waitKinds)
       this.gauge('synod_waits', now.waits.filter((wait) => wait.what === what).length, { what });
     this.count('synod_view_changes_total', {}, Math.max(0, now.viewChanges - this.#viewChanges));

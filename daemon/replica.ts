@@ -7,7 +7,6 @@
 // While a write is under way the core goes on stepping; what it wants persisted meanwhile shares the next write (group commit).
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, PledgePayload } from '../keys/guard.ts';
@@ -19,7 +18,7 @@ import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PbftMessage, PbftPledge, Signed } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
-import type { Hash, Height, Hex, ReplicaId, View } from '../protocol/types.ts';
+import type { Hash, Height, ReplicaId, View } from '../protocol/types.ts';
 import { asHeight } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, verifyMessage } from '../protocol/verify.ts';
@@ -76,6 +75,9 @@ const LANES: Partial<Record<PbftMessage['kind'], Lane>> = {
 };
 const laneOf = (kind: PbftMessage['kind']): Lane => LANES[kind] ?? 'vote';
 
+/** Blocks whose latency is being measured; the window is far smaller. */
+const PHASES_MAX = 256;
+
 interface Pending {
   records: LogRecord[];
   pledges: Pledged<PbftPledge>[];
@@ -107,8 +109,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   readonly #subscribers = new Set<ReplicaEvents>();
   #head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
   #lowest: Height;
-  /** When a block of our view was first seen, for the phase latencies. */
-  readonly #seenAt = new Map<Hex, number>();
+  readonly #phases = new Map<Height, { readonly seenAt: number; preparedAt: number | null }>();
 
   constructor(parts: ReplicaParts) {
     this.#parts = parts;
@@ -190,7 +191,11 @@ export class Replica implements ReplicaPort, PeerEvents {
         this.#lowest = this.#parts.log.lowest;
         inputs.push({ type: 'retained', lowest: this.#lowest });
       }
-      const ready = this.#parts.core.step(inputs, this.#parts.clock.now());
+      const { core, clock, meter } = this.#parts;
+      const started = performance.now();
+      const ready = core.step(inputs, clock.now());
+      meter.observe('synod_step_seconds', performance.now() - started);
+      meter.observe('synod_step_inputs', inputs.length);
       this.#act(ready);
       if (this.#frames.length > 0) this.#wake();
     } catch (error) {
@@ -211,13 +216,13 @@ export class Replica implements ReplicaPort, PeerEvents {
     if (sender !== from && !canBeCarried(message.kind)) return this.#refuseFrame(from, 'not-the-sender', message.kind);
     const started = performance.now();
     const checked = verifyMessage(signed, verify);
-    meter.observe('synod_verify_ms', performance.now() - started, { kind: message.kind });
+    meter.observe('synod_verify_seconds', performance.now() - started, { kind: message.kind });
     if (isRefusal(checked)) return this.#refuseFrame(from, checked.refused, message.kind);
     if (isRequest(message)) {
       this.#serve(from, message);
       return null;
     }
-    if (message.kind === 'pre-prepare') this.#saw(message.block.hash);
+    if (message.kind === 'pre-prepare') this.#saw(message.block.header.height);
     return { type: 'message', signed: checked };
   }
 
@@ -246,7 +251,8 @@ export class Replica implements ReplicaPort, PeerEvents {
       this.#parts.logger.error({ peer: this.#nameOf(culprit) }, 'a replica signed two conflicting messages');
     }
     for (const event of ready.events) {
-      if (event.type === 'prepared') this.#measure(event.height);
+      this.#parts.meter.count('synod_events_total', { type: event.type });
+      if (event.type === 'prepared') this.#prepared(event.height);
       else this.#parts.logger.info({ ...event }, event.type);
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
     }
@@ -288,13 +294,13 @@ export class Replica implements ReplicaPort, PeerEvents {
     const floor = log.position;
     const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
     const writes: Promise<unknown>[] = [];
-    if (records.length > 0) writes.push(this.#timed('synod_log_write_ms', log.write(records)));
+    if (records.length > 0) writes.push(this.#timed('synod_log_write_seconds', log.write(records)));
     const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), floor);
-    writes.push(this.#timed('synod_guard_write_ms', promised));
+    writes.push(this.#timed('synod_guard_write_seconds', promised));
     if (lead !== null) writes.push(guard.lead(lead));
     await Promise.all(writes);
     if (this.#stopped) return;
-    log.moveFloor(floor);
+    log.moveFloor(guard.state.floor);
     // Durable: now, and only now, these votes exist.
     if (lead !== null) this.#inputs.push({ type: 'leading', view: lead });
     for (const { pledge, broadcast, payload } of await promised) {
@@ -345,7 +351,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     let signature: Bytes;
     if (message.kind === 'pre-prepare') {
       const { header, hash } = message.block;
-      this.#saw(hash);
+      this.#saw(header.height);
       signature = guard.signProposal({ epoch: header.epoch, view: message.view, height: header.height, hash });
     } else {
       signature = guard.signStatement(message.kind, payload);
@@ -392,24 +398,34 @@ export class Replica implements ReplicaPort, PeerEvents {
       meter.count('synod_blocks_decided_total');
       meter.count('synod_transactions_decided_total', {}, block.header.transactionCount);
       meter.count('synod_bundles_decided_total', {}, block.header.bundleCount);
-      const key = toHex(block.hash) as Hex; // toHex of 32 bytes is what Hex means
-      const seen = this.#seenAt.get(key);
-      this.#seenAt.delete(key);
-      if (seen !== undefined)
-        meter.observe('synod_phase_ms', performance.now() - seen, { phase: 'proposed-to-decided' });
+      meter.count('synod_payload_decided_bytes_total', {}, block.header.payloadBytes);
+      this.#decided(block.header.height);
     }
     for (const subscriber of this.#subscribers) subscriber.decided?.(blocks);
   }
 
-  #saw(hash: Hash): void {
-    if (this.#seenAt.size > 256) this.#seenAt.clear();
-    this.#seenAt.set(toHex(hash) as Hex, performance.now()); // as above
+  // The latency of each phase, from when this replica first saw the proposal.
+
+  #saw(height: Height): void {
+    if (this.#phases.size >= PHASES_MAX) this.#phases.clear();
+    this.#phases.set(height, { seenAt: performance.now(), preparedAt: null });
   }
 
-  #measure(_height: Height): void {
-    const newest = [...this.#seenAt.values()].at(-1);
-    if (newest !== undefined)
-      this.#parts.meter.observe('synod_phase_ms', performance.now() - newest, { phase: 'proposed-to-prepared' });
+  #prepared(height: Height): void {
+    const phase = this.#phases.get(height);
+    if (phase === undefined || phase.preparedAt !== null) return;
+    phase.preparedAt = performance.now();
+    this.#parts.meter.observe('synod_phase_seconds', phase.preparedAt - phase.seenAt, { phase: 'prepare' });
+  }
+
+  #decided(height: Height): void {
+    const phase = this.#phases.get(height);
+    if (phase === undefined) return;
+    this.#phases.delete(height);
+    const now = performance.now();
+    const { meter } = this.#parts;
+    if (phase.preparedAt !== null) meter.observe('synod_phase_seconds', now - phase.preparedAt, { phase: 'commit' });
+    meter.observe('synod_phase_seconds', now - phase.seenAt, { phase: 'total' });
   }
 
   #admitted({ digest, code }: Admission): void {

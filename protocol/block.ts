@@ -38,7 +38,7 @@ export interface BlockHeader {
   readonly payloadBytes: number;
 }
 
-/** A header as it travels and is stored: 260 bytes, tag included. */
+/** A header as it travels and is stored: 256 bytes, tag included. */
 export const HEADER_BYTES = 16 + 32 + 8 + 8 + 32 + 8 + 4 + 32 + 32 + 8 + 32 + 32 + 4 + 4 + 4;
 
 export interface Block {

@@ -103,7 +103,7 @@ export interface Transcript {
   readonly responderHello: Bytes;
 }
 
-/** [WIRE-13] What an auth of this direction says. 209 bytes go into the hash. */
+/** [WIRE-13] What an auth of this direction says. 177 bytes go into the hash. */
 export function transcript(sha256: Crypto['sha256'], direction: Direction, t: Transcript): Hash {
   return asHash(
     sha256(

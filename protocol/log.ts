@@ -4,7 +4,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Hash, Height, View } from './types.ts';
 
-/** The bytes of a block as the log keeps them: 260 bytes of header, and the body's MessagePack bytes (docs/wire.md). */
+/** The bytes of a block as the log keeps them: 256 bytes of header, and the body's MessagePack bytes (docs/wire.md). */
 export interface BlockBytes {
   readonly header: Bytes;
   readonly body: Bytes;

@@ -1,6 +1,6 @@
 // One batch in the making: what goes to the key-value store, and what the journal will say of it.
 
-import type { Bytes } from '../crypto/bytes.ts';
+import { type Bytes, concat } from '../crypto/bytes.ts';
 import type { JournalItem } from './journal.ts';
 import type { KvOp } from './kv.ts';
 import { checksum, column, encodeHeaderRecord, encodeHeight, keys, seal } from './layout.ts';
@@ -31,7 +31,7 @@ export class Batch {
    */
   putBundles(height: number, digests: readonly Bytes[]): void {
     if (digests.length === 0) return;
-    this.put(keys.bundles(height), ...digests);
+    this.put(keys.bundles(height), concat(...digests));
     const heightBytes = encodeHeight(height);
     const row = 33 + 8 + 4;
     const slab = new Uint8Array(digests.length * row);

@@ -68,7 +68,8 @@ class Log implements LogStore {
     this.#state = state;
     this.#recent = recent;
     this.#position = state.position;
-    this.#floor = options.floor?.sequence ?? Number.POSITIVE_INFINITY;
+    // Sequence 0: nothing was ever signed on this log, so nothing holds its journal yet.
+    this.#floor = options.floor?.sequence || Number.POSITIVE_INFINITY;
     const { head, stable, previousStable, bounds } = state;
     this.#view = { lowest: bounds.lowest, head, stable, previousStable, chunkFloor: bounds.chunkFloor };
     this.#unreclaimed.from = bounds.purged;
@@ -107,7 +108,7 @@ class Log implements LogStore {
 
   moveFloor(floor: LogPosition): void {
     assert(floor.sequence <= this.#position.sequence, 'the floor is durable, so it is not above the log');
-    this.#floor = floor.sequence;
+    this.#floor = floor.sequence || Number.POSITIVE_INFINITY;
   }
 
   async readDecided(height: Height): Promise<StoredBlock | undefined> {

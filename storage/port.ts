@@ -33,7 +33,10 @@ export interface LogStore {
    * Rejects with StorageError, or with InvariantViolation where the records contradict the log.
    */
   write(records: readonly LogRecord[]): Promise<LogPosition>;
-  /** The guard's file now holds this floor durably: the journal below it may go. Until it is told, the journal stays. */
+  /**
+   * The floor that the guard's file holds durably, and no later one: the journal below it may go. Told too little, the journal
+   * stays; told too much, the next start cannot find the guard's floor and refuses.
+   */
   moveFloor(floor: LogPosition): void;
   readDecided(height: Height): Promise<StoredBlock | undefined>;
   readDecidedRange(query: DecidedRangeQuery): Promise<DecidedRange>;

@@ -462,7 +462,7 @@ t.test('without a key it only reads', async (t) => {
 
 t.test('many at once share bundles, in order', async (t) => {
   const { log, replicas, connect } = await cluster(t);
-  const client = await connect();
+  const client = await connect({ retryMs: 60_000 });
   const names = range(1, 3000).map((i) => `tx ${i}`);
   const receipts = await Promise.all(names.map((name) => client.submit(text(name))));
   t.same(mine(log), names, 'the order of submission is the order of the log');
@@ -538,6 +538,21 @@ t.test('a bundle of its own stands in one piece', async (t) => {
   t.equal(await codeOf(client.submitBundle(range(1, 1025).map(() => text('x')))), 'bundle-too-large');
   t.equal(await codeOf(client.submit(new Uint8Array(0))), 'transaction-empty');
   t.equal(await codeOf(client.submit(new Uint8Array(parameters.transactionBytesMax + 1))), 'transaction-too-large');
+});
+
+t.test('bytes that the caller changes too early cost nobody a reputation', async (t) => {
+  const { log, replicas, events, connect } = await cluster(t);
+  log.automatic = false;
+  const client = await connect();
+  const bytes = text('before');
+  const submitted = client.submit(bytes);
+  await until(() => replicas[0]!.submitted.length === 1);
+  bytes.fill(0x78);
+  log.order();
+  const receipt = await submitted;
+  t.equal(textOf(receipt.transaction), 'before', 'what was signed is what is proved');
+  t.ok(receipt.verify());
+  t.notOk(events.some((event) => event.startsWith('suspected')));
 });
 
 t.test('accepted is a claim, committed the proof', async (t) => {

@@ -27,6 +27,9 @@ import type { CheckpointVote, NewView, PbftPledge, ViewChange, Vote } from '../p
 import { asEpoch, asHash, asHeight, asView, type Hash } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 
+// Real syncs and real processes: on a busy machine they take several times as long as on an idle one.
+t.setTimeout(200_000);
+
 const folder = await mkdtemp(join(tmpdir(), 'synod-keys-'));
 t.teardown(() => rm(folder, { recursive: true, force: true }));
 let files = 0;
@@ -431,6 +434,9 @@ t.test('GRD-6: a proposal is signed at once in a view whose lead is durable, at 
   await t.rejects(guard.lead(asView(0)), { code: 'guard-view-passed' });
   await guard.lead(asView(1));
   guard.signProposal(proposal(1, 1, B));
+  await guard.lead(asView(2));
+  guard.signProposal(proposal(2, 1, A));
+  t.throws(() => guard.signProposal(proposal(2, 1, B)), { code: 'guard-conflict' });
   await guard.close();
 });
 
@@ -680,6 +686,9 @@ t.test(
     t.equal(read(fileOf({ number: 1, content: none })), 1, 'as it was made');
     t.equal(read(fileOf(old)), undefined, 'a slot that was never written beside one of a later generation');
     t.equal(read(fileOf({ number: 7, content: none }, fresh)), undefined, 'a generation is missing');
+    const stale = fileOf(old, { number: 6, content: content(2600, 6) });
+    stale.set(encodeSlot(older).subarray(0, 512), offsetOf(8));
+    t.equal(read(stale), undefined, 'a cut-off write that is older than the newest');
 
     // Every way in which a disk can cut off the write: each sector old or new, in any order.
     const before = fileOf(older, old);
@@ -837,9 +846,9 @@ t.test(
         await guard.close();
         await rm(path);
       }),
-      { numRuns: 120 },
+      { numRuns: 70 },
     );
-    t.ok(signatures > 300, `${signatures} places signed at`);
+    t.ok(signatures > 150, `${signatures} places signed at`);
   },
 );
 

@@ -1,18 +1,42 @@
-// The rules of PBFT (docs/spec.md) on whole clusters in virtual time.
-import t from 'tap';
-import { Cluster, calm, TestClient } from './cluster.ts';
+// PBFT under faults (docs/spec.md), on whole clusters in virtual time: random crashes, loss, partitions and restarts, from seeds, then
+// a calm phase in which a quorum must make progress. A failing seed is replayed with SEED=n.
 
-const tx = (text: string) => Buffer.from(text);
+import t from 'tap';
+import { Cluster, TestClient } from './cluster.ts';
+import { survives } from './torment.ts';
+
+const text = (value: string) => Buffer.from(value);
+
+const only = process.env.SEED === undefined ? null : Number(process.env.SEED);
+const seeds = (from: number, count: number) =>
+  only === null ? Array.from({ length: count }, (_, i) => from + i) : [only];
 
 t.test('a transaction is ordered by four replicas', async (t) => {
   const cluster = new Cluster({ seed: 1, realSignatures: true });
   const client = new TestClient(cluster.genesis, 'alice');
   cluster.run(20);
-  const bundle = client.bundle([tx('hello')]);
+  const bundle = client.bundle([text('hello')]);
   cluster.submit(0, bundle);
   t.ok(
     cluster.until(() => cluster.live().every((id) => cluster.has(id, bundle)), 1000),
     'decided everywhere',
   );
   t.equal(cluster.chain.size, 1);
+});
+
+t.test('random faults, then progress without f replicas', async (t) => {
+  for (const seed of seeds(1, Number(process.env.SEEDS ?? 40))) {
+    let outcome: ReturnType<typeof survives>;
+    try {
+      outcome = survives(seed, {
+        n: seed % 3 === 0 ? 7 : 4,
+        blackouts: seed % 4 === 0,
+        realSignatures: seed % 10 === 0,
+      });
+    } catch (error) {
+      t.fail(`seed ${seed}: ${error instanceof Error ? error.stack : String(error)}`);
+      continue;
+    }
+    t.ok(outcome.ok, `seed ${seed}`, { diagnostic: !outcome.ok, ...outcome });
+  }
 });

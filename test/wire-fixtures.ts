@@ -108,7 +108,11 @@ export function bundle(sequence: number, transactions: readonly Bytes[], key: Te
 /** A block at `height` on `parent`, with a log tree over made-up leaves below. */
 export function block(
   bundles: readonly SignedBundle[],
-  { height = 1, parent = hashOf(9), ...changes }: Partial<{ -readonly [K in keyof BlockHeader]: BlockHeader[K] | number }> = {},
+  {
+    height = 1,
+    parent = hashOf(9),
+    ...changes
+  }: Partial<{ -readonly [K in keyof BlockHeader]: BlockHeader[K] | number }> = {},
 ): Block {
   const leaves = bundles.flatMap((each) => each.leaves);
   const fields = {
@@ -145,7 +149,12 @@ export function chain(length: number, transactions = 3): Block[] {
   return blocks;
 }
 
-export function certificate(of: Block, phase: VotePhase = 'commit', view = 0, signers: readonly number[] = [0, 1, 3]): Certificate {
+export function certificate(
+  of: Block,
+  phase: VotePhase = 'commit',
+  view = 0,
+  signers: readonly number[] = [0, 1, 3],
+): Certificate {
   const place = { phase, epoch: of.header.epoch, view: asView(view), height: of.header.height, hash: of.hash };
   const message = voteSigningBytes(chainId, place);
   return {
@@ -210,4 +219,3 @@ export function receipt(of: Block, index: number, above: readonly Block[] = []):
     proof: rangeProof(sha256, leaves, first, first + chosen.leaves.length),
   };
 }
-

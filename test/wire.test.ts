@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { type Bytes, concat, fromHex, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
+import { isWellFormed } from '../crypto/utf8.ts';
 import { decodeHeader, encodeHeader, HEADER_BYTES } from '../protocol/block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
@@ -64,51 +65,90 @@ function reference(value: unknown): string | undefined {
   if (typeof value === 'number') {
     if (!Number.isSafeInteger(value) || value < 0) return undefined;
     if (value < 128) return value.toString(16).padStart(2, '0');
-    return head([[0xff, 1, 0xcc], [0xffff, 2, 0xcd], [0xffffffff, 4, 0xce], [2 ** 53, 8, 0xcf]], value);
+    return head(
+      [
+        [0xff, 1, 0xcc],
+        [0xffff, 2, 0xcd],
+        [0xffffffff, 4, 0xce],
+        [2 ** 53, 8, 0xcf],
+      ],
+      value,
+    );
   }
   if (typeof value === 'string') {
     const bytes = new TextEncoder().encode(value);
     const n = bytes.length;
     if (n < 32) return (0xa0 + n).toString(16) + toHex(bytes);
-    return head([[0xff, 1, 0xd9], [0xffff, 2, 0xda], [0xffffffff, 4, 0xdb]], n) + toHex(bytes);
+    return (
+      head(
+        [
+          [0xff, 1, 0xd9],
+          [0xffff, 2, 0xda],
+          [0xffffffff, 4, 0xdb],
+        ],
+        n,
+      ) + toHex(bytes)
+    );
   }
   if (value instanceof Uint8Array)
-    return head([[0xff, 1, 0xc4], [0xffff, 2, 0xc5], [0xffffffff, 4, 0xc6]], value.length) + toHex(value);
+    return (
+      head(
+        [
+          [0xff, 1, 0xc4],
+          [0xffff, 2, 0xc5],
+          [0xffffffff, 4, 0xc6],
+        ],
+        value.length,
+      ) + toHex(value)
+    );
   if (!Array.isArray(value)) return undefined;
   const items = value.map(reference);
   if (items.includes(undefined)) return undefined;
   const n = items.length;
-  return (n < 16 ? (0x90 + n).toString(16) : head([[0xffff, 2, 0xdc], [0xffffffff, 4, 0xdd]], n)) + items.join('');
+  return (
+    (n < 16
+      ? (0x90 + n).toString(16)
+      : head(
+          [
+            [0xffff, 2, 0xdc],
+            [0xffffffff, 4, 0xdd],
+          ],
+          n,
+        )) + items.join('')
+  );
 }
 
-t.test('WIRE-1: of the encodings of the msgpack test suite exactly the canonical ones of the subset pass', async (t) => {
-  const suite: Record<string, Record<string, unknown>[]> = JSON.parse(read('test/vectors/msgpack-test-suite.json'));
-  let accepted = 0;
-  let refused = 0;
-  for (const [file, cases] of Object.entries(suite)) {
-    for (const each of cases) {
-      const type = ['nil', 'bool', 'binary', 'number', 'bignum', 'string', 'array'].find((name) => name in each);
-      let value: unknown = type === undefined ? {} : each[type];
-      // Beyond 2^53 numbers are given as text; so are bytes.
-      if (type === 'bignum') value = Number(value);
-      if (type === 'binary') value = bytesOf(String(value));
-      const expected = reference(value);
-      for (const hex of each['msgpack'] as string[]) {
-        const bytes = bytesOf(hex);
-        const decoded = decodeMsgpack(bytes, limits);
-        if (toHex(bytes) === expected) {
-          accepted += 1;
-          if ('refused' in decoded) t.fail(`${file} ${hex}: ${decoded.refused}`);
-          else t.strictSame(reference(decoded.value), expected, `${file} ${hex}`);
-        } else {
-          refused += 1;
-          t.ok('refused' in decoded, `${file} ${hex} is refused`);
+t.test(
+  'WIRE-1: of the encodings of the msgpack test suite exactly the canonical ones of the subset pass',
+  async (t) => {
+    const suite: Record<string, Record<string, unknown>[]> = JSON.parse(read('test/vectors/msgpack-test-suite.json'));
+    let accepted = 0;
+    let refused = 0;
+    for (const [file, cases] of Object.entries(suite)) {
+      for (const each of cases) {
+        const type = ['nil', 'bool', 'binary', 'number', 'bignum', 'string', 'array'].find((name) => name in each);
+        let value: unknown = type === undefined ? {} : each[type];
+        // Beyond 2^53 numbers are given as text; so are bytes.
+        if (type === 'bignum') value = Number(value);
+        if (type === 'binary') value = bytesOf(String(value));
+        const expected = reference(value);
+        for (const hex of each.msgpack as string[]) {
+          const bytes = bytesOf(hex);
+          const decoded = decodeMsgpack(bytes, limits);
+          if (toHex(bytes) === expected) {
+            accepted += 1;
+            if ('refused' in decoded) t.fail(`${file} ${hex}: ${decoded.refused}`);
+            else t.strictSame(reference(decoded.value), expected, `${file} ${hex}`);
+          } else {
+            refused += 1;
+            t.ok('refused' in decoded, `${file} ${hex} is refused`);
+          }
         }
       }
     }
-  }
-  t.ok(accepted >= 40 && refused >= 140, `${accepted} accepted, ${refused} refused`);
-});
+    t.strictSame({ accepted, refused }, { accepted: 36, refused: 197 }, 'all 233 were looked at');
+  },
+);
 
 t.test('WIRE-1: hostile MessagePack is refused by its rule, before anything is allocated', async (t) => {
   const cases: readonly (readonly [string, string, string])[] = [
@@ -176,8 +216,12 @@ const wireValue: fc.Arbitrary<WireValue> = fc.letrec<{ value: WireValue }>((tie)
     { depthSize: 'small', maxDepth: 5 },
     fc.constant(null),
     fc.boolean(),
-    fc.oneof(fc.maxSafeNat(), fc.nat(70_000), fc.constantFrom(127, 128, 255, 256, 65535, 65536, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1)),
-    fc.string({ unit: 'binary', maxLength: 300 }).filter((each) => each.isWellFormed() && !each.startsWith('\ufeff')),
+    fc.oneof(
+      fc.maxSafeNat(),
+      fc.nat(70_000),
+      fc.constantFrom(127, 128, 255, 256, 65535, 65536, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1),
+    ),
+    fc.string({ unit: 'binary', maxLength: 300 }).filter((each) => isWellFormed(each) && !each.startsWith('\ufeff')),
     fc.uint8Array({ maxLength: 400 }),
     fc.array(tie('value'), { maxLength: 20 }),
   ),
@@ -238,7 +282,10 @@ function mutated(source: fc.Arbitrary<Bytes>): fc.Arbitrary<Bytes> {
   const change = fc.record({
     how: fc.constantFrom('set', 'flip', 'cut', 'insert', 'grow'),
     at: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
-    byte: fc.oneof(fc.nat(255), fc.constantFrom(0x7f, 0x80, 0x90, 0xc0, 0xc1, 0xc4, 0xc6, 0xcf, 0xd3, 0xdc, 0xdd, 0xff)),
+    byte: fc.oneof(
+      fc.nat(255),
+      fc.constantFrom(0x7f, 0x80, 0x90, 0xc0, 0xc1, 0xc4, 0xc6, 0xcf, 0xd3, 0xdc, 0xdd, 0xff),
+    ),
   });
   return fc.tuple(source, fc.array(change, { minLength: 0, maxLength: 3 })).map(([bytes, changes]) => {
     let out = Uint8Array.from(bytes);
@@ -282,30 +329,77 @@ t.test('WIRE-7: frames', async (t) => {
   expect('an unknown kind', crafted(1, 12, payload, sender, signature), 'frame-kind-unknown', null, 'kind');
   expect('a kind of 2^53 - 1', crafted(1, 2 ** 53 - 1, payload, sender, signature), 'frame-kind-unknown', null, 'kind');
   expect('a word for a kind', crafted(1, 'status', payload, sender, signature), 'frame-malformed', null, 'kind');
-  expect('a payload that is no bin', crafted(1, 68, 'x', sender, signature), 'frame-malformed', 'query-bundle', 'payload');
+  expect(
+    'a payload that is no bin',
+    crafted(1, 68, 'x', sender, signature),
+    'frame-malformed',
+    'query-bundle',
+    'payload',
+  );
   for (const n of [0, 31, 33])
-    expect(`a key of ${n} bytes`, crafted(1, 68, payload, fx.filled(1, n), signature), 'frame-malformed', 'query-bundle', 'sender');
+    expect(
+      `a key of ${n} bytes`,
+      crafted(1, 68, payload, fx.filled(1, n), signature),
+      'frame-malformed',
+      'query-bundle',
+      'sender',
+    );
   for (const n of [0, 63, 65])
-    expect(`a signature of ${n} bytes`, crafted(1, 68, payload, sender, fx.filled(1, n)), 'frame-malformed', 'query-bundle', 'signature');
+    expect(
+      `a signature of ${n} bytes`,
+      crafted(1, 68, payload, sender, fx.filled(1, n)),
+      'frame-malformed',
+      'query-bundle',
+      'signature',
+    );
   expect('four fields', crafted(1, 68, payload, sender), 'frame-malformed', null, '');
   expect('six fields', crafted(1, 68, payload, sender, signature, 0), 'frame-malformed', null, '');
   expect('nothing', decodeFrame(new Uint8Array(0)), 'frame-malformed', null, '');
   expect('a byte behind', decodeFrame(concat(bytes, fx.filled(0, 1))), 'frame-malformed', 'query-bundle', '');
   expect('one byte too large', decodeFrame(fx.filled(0x95, FRAME_BYTES_MAX + 1)), 'frame-too-large', null, '');
   const largest = encodeFrame({ ...frame, payload: new Uint8Array(PAYLOAD_BYTES_MAX) });
-  t.ok(largest.length <= FRAME_BYTES_MAX && largest.length > FRAME_BYTES_MAX - 8, 'the limits of payload and frame agree');
+  t.ok(
+    largest.length <= FRAME_BYTES_MAX && largest.length > FRAME_BYTES_MAX - 8,
+    'the limits of payload and frame agree',
+  );
   t.notOk(isRefusal(decodeFrame(largest)));
-  t.throws(() => encodeFrame({ ...frame, payload: new Uint8Array(PAYLOAD_BYTES_MAX + 1) }), 'a sender never makes more');
+  t.throws(
+    () => encodeFrame({ ...frame, payload: new Uint8Array(PAYLOAD_BYTES_MAX + 1) }),
+    'a sender never makes more',
+  );
   t.equal(decodeFrame(new Uint8Array(0)) instanceof Error, false);
 });
 
 t.test('WIRE-7: every kind has one number, for ever', async (t) => {
   t.strictSame(kindNumbers, {
-    status: 1, forward: 2, 'fetch-blocks': 3, blocks: 4, 'fetch-block': 5, 'block-data': 6, checkpoint: 7,
-    'fetch-checkpoint': 8, 'checkpoint-proof': 9, 'fetch-state': 10, 'state-chunk': 11,
-    'pre-prepare': 16, prepare: 17, commit: 18, 'view-change': 19, 'new-view': 20,
-    submit: 64, follow: 65, credit: 66, 'query-head': 67, 'query-bundle': 68,
-    admission: 96, receipts: 97, 'follow-blocks': 98, 'follow-end': 99, head: 100, hello: 128, auth: 129,
+    status: 1,
+    forward: 2,
+    'fetch-blocks': 3,
+    blocks: 4,
+    'fetch-block': 5,
+    'block-data': 6,
+    checkpoint: 7,
+    'fetch-checkpoint': 8,
+    'checkpoint-proof': 9,
+    'fetch-state': 10,
+    'state-chunk': 11,
+    'pre-prepare': 16,
+    prepare: 17,
+    commit: 18,
+    'view-change': 19,
+    'new-view': 20,
+    submit: 64,
+    follow: 65,
+    credit: 66,
+    'query-head': 67,
+    'query-bundle': 68,
+    admission: 96,
+    receipts: 97,
+    'follow-blocks': 98,
+    'follow-end': 99,
+    head: 100,
+    hello: 128,
+    auth: 129,
   });
   t.equal(new Set(Object.values(kindNumbers)).size, Object.keys(kindNumbers).length);
   for (const [kind, number] of Object.entries(kindNumbers)) t.equal(kindOf(number), kind);
@@ -317,36 +411,61 @@ t.test('WIRE-6: the fast readers accept exactly what the scan accepts', async (t
     const decoded = decodeMsgpack(bytes, { bytesMax: FRAME_BYTES_MAX, depthMax: 1, valuesMax: 6 });
     if ('refused' in decoded || !Array.isArray(decoded.value) || decoded.value.length !== 5) return false;
     const [version, kind, payload, sender, signature] = decoded.value;
-    return version === 1 && typeof kind === 'number' && kindOf(kind) !== undefined && payload instanceof Uint8Array &&
-      sender instanceof Uint8Array && sender.length === 32 && signature instanceof Uint8Array && signature.length === 64;
+    return (
+      version === 1 &&
+      typeof kind === 'number' &&
+      kindOf(kind) !== undefined &&
+      payload instanceof Uint8Array &&
+      sender instanceof Uint8Array &&
+      sender.length === 32 &&
+      signature instanceof Uint8Array &&
+      signature.length === 64
+    );
   };
   const counts = { accepted: 0, refused: 0 };
   const note = (accepted: boolean) => {
     counts[accepted ? 'accepted' : 'refused'] += 1;
   };
   fc.assert(
-    fc.property(mutated(fc.uint8Array({ maxLength: 300 }).map((payload) => encodeFrame({ ...frame, payload }))), (bytes) => {
-      const accepted = !isRefusal(decodeFrame(bytes));
-      note(accepted);
-      return accepted === generic(bytes);
-    }),
+    fc.property(
+      mutated(fc.uint8Array({ maxLength: 300 }).map((payload) => encodeFrame({ ...frame, payload }))),
+      (bytes) => {
+        const accepted = !isRefusal(decodeFrame(bytes));
+        note(accepted);
+        return accepted === generic(bytes);
+      },
+    ),
     { numRuns: 5000 },
   );
   const genericBundle = (payload: Bytes): boolean => {
     const decoded = decodeMsgpack(payload, { bytesMax: 1 << 18, depthMax: 2, valuesMax: 2000 });
     if ('refused' in decoded || !Array.isArray(decoded.value) || decoded.value.length !== 5) return false;
     const [client, session, sequence, until, list] = decoded.value;
-    return client instanceof Uint8Array && client.length === 32 && typeof session === 'number' && typeof sequence === 'number' &&
-      sequence > 0 && typeof until === 'number' && Array.isArray(list) && list.length > 0 &&
-      list.every((each: unknown) => each instanceof Uint8Array && each.length > 0);
+    return (
+      client instanceof Uint8Array &&
+      client.length === 32 &&
+      typeof session === 'number' &&
+      typeof sequence === 'number' &&
+      sequence > 0 &&
+      typeof until === 'number' &&
+      Array.isArray(list) &&
+      list.length > 0 &&
+      list.every((each: unknown) => each instanceof Uint8Array && each.length > 0)
+    );
   };
   fc.assert(
-    fc.property(mutated(fc.array(fc.uint8Array({ minLength: 1, maxLength: 300 }), { minLength: 1, maxLength: 20 })
-      .map((list) => fx.bundle(3, list).payload)), (payload) => {
-      const accepted = !isRefusal(decodeBundle({ payload, signature: new Uint8Array(64) }, fx.wire));
-      note(accepted);
-      return accepted === genericBundle(payload);
-    }),
+    fc.property(
+      mutated(
+        fc
+          .array(fc.uint8Array({ minLength: 1, maxLength: 300 }), { minLength: 1, maxLength: 20 })
+          .map((list) => fx.bundle(3, list).payload),
+      ),
+      (payload) => {
+        const accepted = !isRefusal(decodeBundle({ payload, signature: new Uint8Array(64) }, fx.wire));
+        note(accepted);
+        return accepted === genericBundle(payload);
+      },
+    ),
     { numRuns: 3000 },
   );
   t.ok(counts.accepted > 300 && counts.refused > 300, JSON.stringify(counts));
@@ -355,16 +474,35 @@ t.test('WIRE-6: the fast readers accept exactly what the scan accepts', async (t
 // ---- payloads ---------------------------------------------------------------------------------------------------------
 
 const blocks = fx.chain(3);
-const [first, second, third] = blocks as [typeof blocks[0] & object, typeof blocks[0] & object, typeof blocks[0] & object];
+const [first, second, third] = blocks as [
+  (typeof blocks)[0] & object,
+  (typeof blocks)[0] & object,
+  (typeof blocks)[0] & object,
+];
 const three = [0, 1, 2].map((i) => fx.viewChange(5, i, i === 2 ? null : first));
 
 /** One of each kind, at least; big numbers where they fit. */
 const samples: readonly Message[] = [
-  { kind: 'status', epoch: asEpoch(2), view: asView(2 ** 40), active: true, height: asHeight(7), hash: fx.hashOf(1), stable: asHeight(0), lowest: asHeight(1) },
+  {
+    kind: 'status',
+    epoch: asEpoch(2),
+    view: asView(2 ** 40),
+    active: true,
+    height: asHeight(7),
+    hash: fx.hashOf(1),
+    stable: asHeight(0),
+    lowest: asHeight(1),
+  },
   { kind: 'forward', bundles: [...first.bundles, ...second.bundles] },
   { kind: 'forward', bundles: [] },
   { kind: 'fetch-blocks', from: asHeight(1), to: asHeight(2 ** 53 - 1) },
-  { kind: 'blocks', blocks: [{ block: first, certificate: null }, { block: second, certificate: fx.certificate(second) }] },
+  {
+    kind: 'blocks',
+    blocks: [
+      { block: first, certificate: null },
+      { block: second, certificate: fx.certificate(second) },
+    ],
+  },
   { kind: 'blocks', blocks: [] },
   { kind: 'fetch-block', height: asHeight(5), hash: fx.hashOf(2) },
   { kind: 'block-data', block: first },
@@ -372,7 +510,13 @@ const samples: readonly Message[] = [
   { kind: 'fetch-checkpoint' },
   { kind: 'checkpoint-proof', checkpoint: fx.checkpoint(first), headerBytes: first.headerBytes },
   { kind: 'fetch-state', height: asHeight(64), chunk: 2 ** 32 - 1 },
-  { kind: 'state-chunk', height: asHeight(64), chunk: 3, bytes: fx.filled(1, 70_000), proof: [fx.hashOf(1), fx.hashOf(2)] },
+  {
+    kind: 'state-chunk',
+    height: asHeight(64),
+    chunk: 3,
+    bytes: fx.filled(1, 70_000),
+    proof: [fx.hashOf(1), fx.hashOf(2)],
+  },
   { kind: 'state-chunk', height: asHeight(64), chunk: 0, bytes: new Uint8Array(0), proof: [] },
   { kind: 'pre-prepare', epoch: first.header.epoch, view: asView(2 ** 33), block: first },
   { kind: 'pre-prepare', epoch: first.header.epoch, view: asView(0), block: fx.block([]) },
@@ -392,20 +536,44 @@ const samples: readonly Message[] = [
   {
     kind: 'follow-blocks',
     blocks: [
-      { headerBytes: first.headerBytes, bundles: first.bundles.map(({ payload, signature }) => ({ payload, signature })), certificate: null },
+      {
+        headerBytes: first.headerBytes,
+        bundles: first.bundles.map(({ payload, signature }) => ({ payload, signature })),
+        certificate: null,
+      },
       { headerBytes: second.headerBytes, bundles: [], certificate: null },
       { headerBytes: third.headerBytes, bundles: null, certificate: fx.certificate(third) },
     ],
   },
   { kind: 'follow-end', code: 'pruned', lowest: asHeight(9) },
-  { kind: 'head', epoch: fx.epoch, view: asView(3), primary: asReplicaId(3), height: asHeight(1), lowest: asHeight(1), certificate: fx.certificate(first) },
-  { kind: 'head', epoch: fx.epoch, view: asView(0), primary: asReplicaId(0), height: asHeight(0), lowest: asHeight(1), certificate: null },
+  {
+    kind: 'head',
+    epoch: fx.epoch,
+    view: asView(3),
+    primary: asReplicaId(3),
+    height: asHeight(1),
+    lowest: asHeight(1),
+    certificate: fx.certificate(first),
+  },
+  {
+    kind: 'head',
+    epoch: fx.epoch,
+    view: asView(0),
+    primary: asReplicaId(0),
+    height: asHeight(0),
+    lowest: asHeight(1),
+    certificate: null,
+  },
   { kind: 'hello', protocol: 1, chainId: fx.chainId, epoch: asEpoch(0), role: 'client', nonce: fx.filled(9) },
   { kind: 'auth', transcript: fx.hashOf(4) },
 ];
 
 t.test('WIRE-8 WIRE-12: every kind comes back as it went, in the canonical subset', async (t) => {
-  t.strictSame([...new Set(samples.map(({ kind }) => kind))].sort(), Object.keys(kindNumbers).sort(), 'all kinds have samples');
+  t.strictSame(
+    [...new Set(samples.map(({ kind }) => kind))].sort(),
+    Object.keys(kindNumbers).sort(),
+    'all kinds have samples',
+  );
   for (const message of samples) {
     const sent = fx.frameOf(message, message.kind === 'submit' ? fx.client : fx.replicas[0]!);
     const received = decodeFrame(encodeFrame(sent));
@@ -433,7 +601,9 @@ t.test('WIRE-5: what is kept does not pin the frame', async (t) => {
       if (typeof value !== 'object' || value === null) return [];
       return Object.entries(value).flatMap(([key, inner]) => shared(inner, `${path}.${key}`));
     };
-    const views = shared(decoded, message.kind).filter((path) => !(bodies.has(message.kind) && path.includes('.bundles.')));
+    const views = shared(decoded, message.kind).filter(
+      (path) => !(bodies.has(message.kind) && path.includes('.bundles.')),
+    );
     t.strictSame(views, [], message.kind);
   }
 });
@@ -447,7 +617,12 @@ function valuesOf(kind: Kind, index = 0): WireValue[] {
 
 const max = Number.MAX_SAFE_INTEGER;
 const bin = (length: number) => new Uint8Array(length);
-type Bound = readonly [kind: Exclude<Kind, 'submit'>, position: number, good: readonly WireValue[], bad: readonly WireValue[]];
+type Bound = readonly [
+  kind: Exclude<Kind, 'submit'>,
+  position: number,
+  good: readonly WireValue[],
+  bad: readonly WireValue[],
+];
 const certificateWith = (position: number, value: WireValue): WireValue => {
   const values: WireValue[] = [0, 2, 0, 1, fx.hashOf(1), [0, 1, 3].map((i) => [i, bin(64)])];
   values[position] = value;
@@ -472,7 +647,12 @@ const bounds: readonly Bound[] = [
   ['checkpoint', 1, [1, max], [0]],
   ...[2, 3, 4, 5].map((position): Bound => ['checkpoint', position, [bin(32)], [bin(31), bin(33), 0]]),
   ['checkpoint-proof', 1, [bin(HEADER_BYTES)], [bin(HEADER_BYTES - 1), bin(HEADER_BYTES + 1)]],
-  ['checkpoint-proof', 0, [[0, 1, bin(32), bin(32), bin(32), bin(32), signatures([0])]], [null, [], [0, 1, bin(32), bin(32), bin(32), bin(32), []]]],
+  [
+    'checkpoint-proof',
+    0,
+    [[0, 1, bin(32), bin(32), bin(32), bin(32), signatures([0])]],
+    [null, [], [0, 1, bin(32), bin(32), bin(32), bin(32), []]],
+  ],
   ['fetch-state', 0, [1, max], [0]],
   ['fetch-state', 1, [0, 2 ** 32 - 1], [2 ** 32]],
   ['state-chunk', 0, [1, max], [0]],
@@ -504,12 +684,36 @@ const bounds: readonly Bound[] = [
   ['head', 2, [0, 127], [128]],
   ['head', 3, [0, max], [null]],
   ['head', 4, [0, max], [null]],
-  ['head', 5, [null, certificateWith(0, max), certificateWith(1, 1), certificateWith(2, max), certificateWith(3, max),
-    certificateWith(5, signatures(Array.from({ length: 128 }, (_, i) => i)))],
-    [0, [], certificateWith(0, null), certificateWith(1, 0), certificateWith(1, 3), certificateWith(2, null), certificateWith(3, 0),
-      certificateWith(4, bin(31)), certificateWith(5, []), certificateWith(5, signatures([0, 0])), certificateWith(5, signatures([1, 0])),
-      certificateWith(5, signatures([128])), certificateWith(5, signatures([0], 63)), certificateWith(5, signatures([0], 65)), certificateWith(5, [[0]]),
-      certificateWith(5, signatures(Array.from({ length: 129 }, (_, i) => i)))]],
+  [
+    'head',
+    5,
+    [
+      null,
+      certificateWith(0, max),
+      certificateWith(1, 1),
+      certificateWith(2, max),
+      certificateWith(3, max),
+      certificateWith(5, signatures(Array.from({ length: 128 }, (_, i) => i))),
+    ],
+    [
+      0,
+      [],
+      certificateWith(0, null),
+      certificateWith(1, 0),
+      certificateWith(1, 3),
+      certificateWith(2, null),
+      certificateWith(3, 0),
+      certificateWith(4, bin(31)),
+      certificateWith(5, []),
+      certificateWith(5, signatures([0, 0])),
+      certificateWith(5, signatures([1, 0])),
+      certificateWith(5, signatures([128])),
+      certificateWith(5, signatures([0], 63)),
+      certificateWith(5, signatures([0], 65)),
+      certificateWith(5, [[0]]),
+      certificateWith(5, signatures(Array.from({ length: 129 }, (_, i) => i))),
+    ],
+  ],
   ['hello', 0, [0, max], [null]],
   ['hello', 1, [bin(32)], [bin(31)]],
   ['hello', 2, [0, max], [null]],
@@ -519,7 +723,8 @@ const bounds: readonly Bound[] = [
 ];
 
 t.test('WIRE-8: every field at its limit passes, beyond it is refused', async (t) => {
-  const decode = (kind: Exclude<Kind, 'submit'>, values: readonly WireValue[]) => decodePayload(kind, encodeMsgpack(values), fx.wire);
+  const decode = (kind: Exclude<Kind, 'submit'>, values: readonly WireValue[]) =>
+    decodePayload(kind, encodeMsgpack(values), fx.wire);
   for (const [kind, position, good, bad] of bounds) {
     for (const value of good) {
       const values = valuesOf(kind);
@@ -527,7 +732,8 @@ t.test('WIRE-8: every field at its limit passes, beyond it is refused', async (t
       // The upper end of a range must not be below the lower one.
       if (kind === 'fetch-blocks' && position === 0) values[1] = max;
       const got = decode(kind, values);
-      if (isRefusal(got)) t.fail(`${kind} ${position} accepts ${JSON.stringify(value)?.slice(0, 60)}: ${JSON.stringify(got)}`);
+      if (isRefusal(got))
+        t.fail(`${kind} ${position} accepts ${JSON.stringify(value)?.slice(0, 60)}: ${JSON.stringify(got)}`);
       else t.equal(toHex(encodePayload(got)), toHex(encodeMsgpack(values)), `${kind} ${position} keeps its limit`);
     }
     for (const value of bad) {
@@ -535,7 +741,11 @@ t.test('WIRE-8: every field at its limit passes, beyond it is refused', async (t
       values[position] = value;
       const got = decode(kind, values);
       if (!isRefusal(got)) t.fail(`${kind} ${position} refuses ${JSON.stringify(value)?.slice(0, 60)}`);
-      else t.ok(['payload-malformed', 'field-out-of-range'].includes(got.refused) && got.kind === kind, `${kind} ${position} ${got.field}`);
+      else
+        t.ok(
+          ['payload-malformed', 'field-out-of-range'].includes(got.refused) && got.kind === kind,
+          `${kind} ${position} ${got.field}`,
+        );
     }
   }
   for (const kind of Object.keys(kindNumbers) as Kind[]) {
@@ -543,22 +753,42 @@ t.test('WIRE-8: every field at its limit passes, beyond it is refused', async (t
     const values = valuesOf(kind);
     const code = (got: object) => ('refused' in got ? got.refused : 'accepted');
     t.equal(code(decode(kind, [...values, null])), 'payload-malformed', `${kind} with one field more`);
-    if (values.length > 0) t.equal(code(decode(kind, values.slice(0, -1))), 'payload-malformed', `${kind} with one field less`);
+    if (values.length > 0)
+      t.equal(code(decode(kind, values.slice(0, -1))), 'payload-malformed', `${kind} with one field less`);
     t.equal(code(decodePayload(kind, encodeMsgpack(null), fx.wire)), 'payload-malformed', `${kind} that is nil`);
-    t.equal(code(decodePayload(kind, concat(encodePayload(samples.find((each) => each.kind === kind)!), bin(1)), fx.wire)), 'payload-malformed');
+    t.equal(
+      code(decodePayload(kind, concat(encodePayload(samples.find((each) => each.kind === kind)!), bin(1)), fx.wire)),
+      'payload-malformed',
+    );
   }
-  t.strictSame(decode('follow', [5, 4, false, 1]), { refused: 'field-out-of-range', kind: 'follow', field: 'to', msgpack: null });
-  t.strictSame(decode('fetch-blocks', [5, 4]), { refused: 'field-out-of-range', kind: 'fetch-blocks', field: 'to', msgpack: null });
-  t.strictSame(decodePayload('prepare', bytesOf('9400000080'), fx.wire), { refused: 'payload-malformed', kind: 'prepare', field: '', msgpack: 'msgpack-type' });
+  t.strictSame(decode('follow', [5, 4, false, 1]), {
+    refused: 'field-out-of-range',
+    kind: 'follow',
+    field: 'to',
+    msgpack: null,
+  });
+  t.strictSame(decode('fetch-blocks', [5, 4]), {
+    refused: 'field-out-of-range',
+    kind: 'fetch-blocks',
+    field: 'to',
+    msgpack: null,
+  });
+  t.strictSame(decodePayload('prepare', bytesOf('9400000080'), fx.wire), {
+    refused: 'payload-malformed',
+    kind: 'prepare',
+    field: '',
+    msgpack: 'msgpack-type',
+  });
 });
 
 t.test('WIRE-8: lists have limits', async (t) => {
   const refusedAt = (got: object) => ('refused' in got && 'field' in got ? `${got.refused} ${got.field}` : 'accepted');
   const empty = [encodeHeader(first.header), []] as const;
   const many = (count: number, value: WireValue): WireValue[] => Array<WireValue>(count).fill(value);
-  const decode = (kind: Exclude<Kind, 'submit'>, values: WireValue) => refusedAt(decodePayload(kind, encodeMsgpack(values), fx.wire));
+  const decode = (kind: Exclude<Kind, 'submit'>, values: WireValue) =>
+    refusedAt(decodePayload(kind, encodeMsgpack(values), fx.wire));
   t.equal(decode('new-view', [0, 5, []]), 'field-out-of-range viewChanges');
-  t.equal(decode('new-view', [0, 5, many(129, [0, bin(1), bin(64)])]), 'field-out-of-range viewChanges');
+  t.equal(decode('new-view', [0, 5, many(129, [0, bin(1), bin(64)])]), 'payload-malformed ', 'the scan stops before');
   t.equal(decode('new-view', [0, 5, [[128, bin(1), bin(64)]]]), 'field-out-of-range viewChanges.sender');
   t.equal(decode('new-view', [0, 5, [[0, bin(1), bin(64)]]]), 'payload-malformed viewChanges.');
   t.equal(decode('receipts', [many(1025, 0)]), 'field-out-of-range receipts');
@@ -568,11 +798,13 @@ t.test('WIRE-8: lists have limits', async (t) => {
   t.equal(decode('block-data', [empty[0], many(1025, 0)]), 'field-out-of-range bundles');
   t.equal(decode('forward', [[[fx.bundle(1, [bin(1)]).payload, bin(63)]]]), 'field-out-of-range bundles.signature');
   const receipt = valuesOf('receipts', 1)[0] as WireValue[][];
-  const change = (position: number, value: WireValue) => [[receipt[0]!.map((each, i) => (i === position ? value : each))]];
+  const change = (position: number, value: WireValue) => [
+    [receipt[0]!.map((each, i) => (i === position ? value : each))],
+  ];
   t.equal(decode('receipts', change(0, bin(31))), 'field-out-of-range receipts.digest');
-  t.equal(decode('receipts', change(1, bin(259))), 'field-out-of-range receipts.headerBytes');
-  t.equal(decode('receipts', change(2, many(65, bin(260)))), 'field-out-of-range receipts.links');
-  t.equal(decode('receipts', change(2, [bin(261)])), 'field-out-of-range receipts.links');
+  t.equal(decode('receipts', change(1, bin(HEADER_BYTES - 1))), 'field-out-of-range receipts.headerBytes');
+  t.equal(decode('receipts', change(2, many(65, bin(HEADER_BYTES)))), 'field-out-of-range receipts.links');
+  t.equal(decode('receipts', change(2, [bin(HEADER_BYTES + 1)])), 'field-out-of-range receipts.links');
   t.equal(decode('receipts', change(3, null)), 'payload-malformed receipts.certificate');
   t.equal(decode('receipts', change(4, 2 ** 32)), 'field-out-of-range receipts.firstTransaction');
   t.equal(decode('receipts', change(5, 0)), 'field-out-of-range receipts.transactionCount');
@@ -605,7 +837,10 @@ t.test('WIRE-9: bundles', async (t) => {
   t.equal(decode([bin(32), 0, 1, 0, tx(1), 0]), 'payload-malformed bundle');
   const size = encodeMsgpack([bin(32), 0, 1, 0, tx(3, 70_000)]).length;
   t.equal(decode([bin(32), 0, 1, 0, tx(3, 70_000)], { ...fx.parameters, bundleBytesMax: size }), 'accepted');
-  t.equal(decode([bin(32), 0, 1, 0, tx(3, 70_000)], { ...fx.parameters, bundleBytesMax: size - 1 }), 'bundle-too-large ');
+  t.equal(
+    decode([bin(32), 0, 1, 0, tx(3, 70_000)], { ...fx.parameters, bundleBytesMax: size - 1 }),
+    'bundle-too-large ',
+  );
   const short = decodeBundle({ payload: good.payload, signature: bin(63) }, fx.wire);
   t.strictSame(short, { refused: 'payload-malformed', kind: 'bundle', field: 'signature', msgpack: null });
   t.throws(() => fx.bundle(0, [bin(1)]), 'a client’s own mistake');
@@ -642,7 +877,10 @@ t.test('WIRE-10: a block is its header’s body or nothing', async (t) => {
   t.equal(decode(good.headerBytes, bundles), 'accepted');
   t.equal(decode(good.headerBytes, [...bundles].reverse()), 'block-body-mismatch bodyHash', 'another order');
   t.equal(decode(good.headerBytes, bundles.slice(1)), 'block-body-mismatch bundleCount');
-  t.equal(decode(good.headerBytes, [bundles[0]!, { ...bundles[1]!, signature: bin(64) }]), 'block-body-mismatch bodyHash');
+  t.equal(
+    decode(good.headerBytes, [bundles[0]!, { ...bundles[1]!, signature: bin(64) }]),
+    'block-body-mismatch bodyHash',
+  );
   const changed = (change: object) => encodeHeader({ ...good.header, ...change });
   t.equal(decode(changed({ bundleCount: 3 }), bundles), 'block-body-mismatch bundleCount');
   t.equal(decode(changed({ payloadBytes: 1 }), bundles), 'block-body-mismatch payloadBytes');
@@ -660,11 +898,18 @@ t.test('WIRE-10: a block is its header’s body or nothing', async (t) => {
   const tight = { ...fx.wire, parameters: { ...fx.parameters, blockBytesMax: good.header.payloadBytes } };
   t.notOk(isRefusal(decodePayload('block-data', wire(good.headerBytes, bundles), tight)), 'at the limit of a block');
   tight.parameters.blockBytesMax -= 1;
-  t.match(decodePayload('block-data', wire(good.headerBytes, bundles), tight), { refused: 'field-out-of-range', field: 'block.payloadBytes' });
+  t.match(decodePayload('block-data', wire(good.headerBytes, bundles), tight), {
+    refused: 'field-out-of-range',
+    field: 'block.payloadBytes',
+  });
   const garbage = { ...bundles[0]!, payload: Uint8Array.of(0xc1) };
   garbage.digest = asHash(fx.sha256(garbage.payload));
   const committed = fx.block([garbage]);
-  t.equal(decode(committed.headerBytes, [garbage]), 'payload-malformed block.bundles.bundle', 'committed garbage is garbage');
+  t.equal(
+    decode(committed.headerBytes, [garbage]),
+    'payload-malformed block.bundles.bundle',
+    'committed garbage is garbage',
+  );
 });
 
 t.test('WIRE-10 WIRE-11: stored forms', async (t) => {
@@ -687,7 +932,10 @@ t.test('WIRE-10 WIRE-11: stored forms', async (t) => {
   t.ok(same(decodeCheckpointCertificate(encodeCheckpointCertificate(checkpoint)), checkpoint));
   const place = fx.placeOf(first);
   t.ok(same(decodeCheckpointPlace(encodeCheckpointPlace(place)), place));
-  t.match(decodeCheckpointPlace(encodeCheckpointCertificate(checkpoint)), { refused: 'payload-malformed', kind: 'checkpoint-place' });
+  t.match(decodeCheckpointPlace(encodeCheckpointCertificate(checkpoint)), {
+    refused: 'payload-malformed',
+    kind: 'checkpoint-place',
+  });
   t.match(decodeCertificate(bytesOf('96')), { refused: 'payload-malformed', msgpack: 'msgpack-truncated' });
   t.equal(certificateBytesMax(3) >= encodeCheckpointCertificate(checkpoint).length, true);
 });
@@ -700,13 +948,25 @@ t.test('the sizes that senders count with are exact, and the largest messages fi
     const followed = { headerBytes: first.headerBytes, bundles, certificate: null };
     t.equal(1 + 1 + followedBlockBytes(followed), encodePayload({ kind: 'follow-blocks', blocks: [followed] }).length);
   }
-  t.equal(1 + 1 + bundleItemBytes(first.bundles[0]!.payload.length), encodePayload({ kind: 'forward', bundles: first.bundles }).length);
+  t.equal(
+    1 + 1 + bundleItemBytes(first.bundles[0]!.payload.length),
+    encodePayload({ kind: 'forward', bundles: first.bundles }).length,
+  );
   // The largest block that a genesis allows: 2,048 bundles, 786,432 bytes of payload.
-  t.ok(786_432 + 2048 * (bundleItemBytes(384) - 384) + 3 + 2 + 9 + HEADER_BYTES + 3 <= PAYLOAD_BYTES_MAX, 'the largest block');
+  t.ok(
+    786_432 + 2048 * (bundleItemBytes(384) - 384) + 3 + 2 + 9 + HEADER_BYTES + 3 <= PAYLOAD_BYTES_MAX,
+    'the largest block',
+  );
   // The largest new-view: 86 of 128 members, each with two certificates of 86 signatures.
   const many = Array.from({ length: 86 }, (_, i) => ({ replica: asReplicaId(42 + i), signature: bin(64) }));
   const place = { epoch: asEpoch(max), view: asView(max), height: asHeight(max), hash: fx.hashOf(1), signatures: many };
-  const message = { kind: 'view-change', epoch: asEpoch(max), view: asView(max), commit: { ...place, phase: 'commit' }, prepared: { ...place, phase: 'prepare' } } as const;
+  const message = {
+    kind: 'view-change',
+    epoch: asEpoch(max),
+    view: asView(max),
+    commit: { ...place, phase: 'commit' },
+    prepared: { ...place, phase: 'prepare' },
+  } as const;
   const payload = encodePayload(message);
   const viewChanges = many.map(({ replica }) => ({ sender: replica, message, payload, signature: bin(64) }));
   const largest = encodePayload({ kind: 'new-view', epoch: asEpoch(max), view: asView(max), viewChanges });
@@ -730,11 +990,15 @@ t.test('WIRE-4: no bytes make the wire throw', async (t) => {
   const payloads = samples.map((each) => [each.kind, encodePayload(each)] as const);
   const kinds = Object.keys(kindNumbers) as Kind[];
   fc.assert(
-    fc.property(mutated(fc.constantFrom(...payloads.map(([, payload]) => payload))), fc.constantFrom(...kinds), (payload, kind) => {
-      const message = decodeMessage({ ...frame, kind, payload }, fx.wire);
-      if (!isRefusal(message)) accepted += 1;
-      return isRefusal(message) || toHex(encodePayload(message)) === toHex(payload);
-    }),
+    fc.property(
+      mutated(fc.constantFrom(...payloads.map(([, payload]) => payload))),
+      fc.constantFrom(...kinds),
+      (payload, kind) => {
+        const message = decodeMessage({ ...frame, kind, payload }, fx.wire);
+        if (!isRefusal(message)) accepted += 1;
+        return isRefusal(message) || toHex(encodePayload(message)) === toHex(payload);
+      },
+    ),
     { numRuns: 6000 },
   );
   for (const [kind, payload] of payloads.filter(([, { length }]) => length < 3000))
@@ -752,12 +1016,23 @@ t.test('WIRE-4: no bytes make the wire throw', async (t) => {
 t.test('WIRE-4: a frame of a megabyte never takes much more than it weighs', async (t) => {
   // The worst that passes the scan of each kind with a large limit: as many values as the frame holds.
   const worst = concat(bytesOf('91dd000cc000'), fx.filled(0x90, 0xcc000));
-  for (const kind of ['blocks', 'follow-blocks', 'receipts', 'forward', 'pre-prepare', 'new-view', 'state-chunk'] as const) {
+  for (const kind of [
+    'blocks',
+    'follow-blocks',
+    'receipts',
+    'forward',
+    'pre-prepare',
+    'new-view',
+    'state-chunk',
+  ] as const) {
     const before = process.memoryUsage();
     const got = decodePayload(kind, worst, fx.wire);
     const after = process.memoryUsage();
     t.ok(isRefusal(got), kind);
-    t.ok(after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers < 16 << 20, `${kind}: less than 16 MiB`);
+    t.ok(
+      after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers < 16 << 20,
+      `${kind}: less than 16 MiB`,
+    );
   }
 });
 
@@ -770,14 +1045,31 @@ interface Side {
 
 function side(role: 'replica' | 'client', at: 'initiator' | 'responder', key: fx.TestKey, changes: object = {}): Side {
   const nonce = fx.sha256(concat(key.publicKey, fx.text(at)));
-  const options = { crypto: native, chainId: fx.chainId, epoch: fx.epoch, members: fx.members, side: at, role, key: key.publicKey, nonce, expected: null, ...changes };
+  const options = {
+    crypto: native,
+    chainId: fx.chainId,
+    epoch: fx.epoch,
+    members: fx.members,
+    side: at,
+    role,
+    key: key.publicKey,
+    nonce,
+    expected: null,
+    ...changes,
+  };
   return { key, machine: new Handshake(options) };
 }
 const seal = (message: HandshakeMessage, key: fx.TestKey, chainId = fx.chainId) => {
   const payload = encodePayload(message);
-  return { kind: message.kind, payload, sender: key.publicKey, signature: key.sign(frameSigningBytes(chainId, message.kind, payload)) };
+  return {
+    kind: message.kind,
+    payload,
+    sender: key.publicKey,
+    signature: key.sign(frameSigningBytes(chainId, message.kind, payload)),
+  };
 };
-const outcome = (step: HandshakeStep | undefined) => (step === undefined ? 'waiting' : 'refused' in step ? step.refused : step.peer);
+const outcome = (step: HandshakeStep | undefined) =>
+  step === undefined ? 'waiting' : 'refused' in step ? step.refused : step.peer;
 
 /** Runs both to the end; what each of them believes at last. */
 function run(a: Side, b: Side): { readonly initiator: unknown; readonly responder: unknown } {
@@ -802,7 +1094,10 @@ function run(a: Side, b: Side): { readonly initiator: unknown; readonly responde
 
 t.test('WIRE-13 WIRE-14: the handshake', async (t) => {
   const [r0, r1, r2] = fx.replicas as [fx.TestKey, fx.TestKey, fx.TestKey];
-  const peers = run(side('replica', 'initiator', r0, { expected: r1.publicKey }), side('replica', 'responder', r1, { epoch: asEpoch(3) }));
+  const peers = run(
+    side('replica', 'initiator', r0, { expected: r1.publicKey }),
+    side('replica', 'responder', r1, { epoch: asEpoch(3) }),
+  );
   t.match(peers.initiator, { role: 'replica', replica: 1, epoch: 3 }, 'each knows the other, and its epoch');
   t.match(peers.responder, { role: 'replica', replica: 0, epoch: 0 });
   const guest = run(side('client', 'initiator', fx.client), side('replica', 'responder', r1));
@@ -812,11 +1107,41 @@ t.test('WIRE-13 WIRE-14: the handshake', async (t) => {
   const stranger = fx.keyOf(fx.filled(0x77));
   const other = fx.hashOf(0x33);
   const refused: readonly (readonly [string, Side, Side, 'initiator' | 'responder', string])[] = [
-    ['another replica than was called', side('replica', 'initiator', r0, { expected: r2.publicKey }), side('replica', 'responder', r1), 'initiator', 'handshake-unexpected-peer'],
-    ['a stranger that calls itself a replica', side('replica', 'initiator', stranger), side('replica', 'responder', r1), 'responder', 'handshake-not-a-member'],
-    ['a stranger that answers as a replica', side('client', 'initiator', fx.client), side('replica', 'responder', stranger), 'initiator', 'handshake-not-a-member'],
-    ['a client that answers', side('client', 'initiator', fx.client), side('client', 'responder', r1), 'initiator', 'handshake-not-a-replica'],
-    ['another chain', side('replica', 'initiator', r0, { chainId: other }), side('replica', 'responder', r1), 'responder', 'handshake-chain'],
+    [
+      'another replica than was called',
+      side('replica', 'initiator', r0, { expected: r2.publicKey }),
+      side('replica', 'responder', r1),
+      'initiator',
+      'handshake-unexpected-peer',
+    ],
+    [
+      'a stranger that calls itself a replica',
+      side('replica', 'initiator', stranger),
+      side('replica', 'responder', r1),
+      'responder',
+      'handshake-not-a-member',
+    ],
+    [
+      'a stranger that answers as a replica',
+      side('client', 'initiator', fx.client),
+      side('replica', 'responder', stranger),
+      'initiator',
+      'handshake-not-a-member',
+    ],
+    [
+      'a client that answers',
+      side('client', 'initiator', fx.client),
+      side('client', 'responder', r1),
+      'initiator',
+      'handshake-not-a-replica',
+    ],
+    [
+      'another chain',
+      side('replica', 'initiator', r0, { chainId: other }),
+      side('replica', 'responder', r1),
+      'responder',
+      'handshake-chain',
+    ],
     ['itself', side('replica', 'initiator', r1), side('replica', 'responder', r1), 'responder', 'handshake-self'],
   ];
   for (const [name, a, b, who, code] of refused) t.equal(run(a, b)[who], code, name);
@@ -843,14 +1168,25 @@ t.test('WIRE-13 WIRE-14: nothing said in one handshake serves in another', async
   t.equal(outcome(later.b.machine.receive(fresh.authA)), 'handshake-transcript', 'an auth of an earlier connection');
   const mirror = begin();
   t.equal(outcome(mirror.a.machine.receive(mirror.authA)), 'handshake-key-changed', 'its own auth sent back');
-  t.equal(outcome(begin().a.machine.receive(seal({ kind: 'auth', transcript: fx.hashOf(1) }, r1))), 'handshake-transcript');
+  t.equal(
+    outcome(begin().a.machine.receive(seal({ kind: 'auth', transcript: fx.hashOf(1) }, r1))),
+    'handshake-transcript',
+  );
   const { authA, a } = begin();
   const echoed = { ...authA, sender: r1.publicKey };
-  t.equal(outcome(a.machine.receive(echoed)), 'handshake-transcript', 'its own auth under the other name: the direction differs');
+  t.equal(
+    outcome(a.machine.receive(echoed)),
+    'handshake-transcript',
+    'its own auth under the other name: the direction differs',
+  );
   const relay = side('replica', 'responder', r2);
   relay.machine.start();
   relay.machine.receive(fresh.helloA);
-  t.equal(outcome(relay.machine.receive(fresh.authA)), 'handshake-transcript', 'an auth that was made for another replica');
+  t.equal(
+    outcome(relay.machine.receive(fresh.authA)),
+    'handshake-transcript',
+    'an auth that was made for another replica',
+  );
   const forged = begin();
   const bad = { ...forged.authA, signature: bin(64) };
   t.equal(outcome(forged.b.machine.receive(bad)), 'handshake-signature');
@@ -865,7 +1201,14 @@ t.test('WIRE-13 WIRE-14: nothing said in one handshake serves in another', async
   t.equal(outcome(early.machine.receive(twice.helloA)), 'handshake-order', 'before the start');
   const newer = side('replica', 'responder', r1);
   newer.machine.start();
-  const hello = { kind: 'hello', protocol: 2, chainId: fx.chainId, epoch: fx.epoch, role: 'replica', nonce: bin(32) } as const;
+  const hello = {
+    kind: 'hello',
+    protocol: 2,
+    chainId: fx.chainId,
+    epoch: fx.epoch,
+    role: 'replica',
+    nonce: bin(32),
+  } as const;
   t.equal(outcome(newer.machine.receive(seal(hello, r0))), 'handshake-protocol');
   const torn = side('replica', 'responder', r1);
   torn.machine.start();
@@ -876,7 +1219,7 @@ t.test('WIRE-13 WIRE-14: nothing said in one handshake serves in another', async
 // ---- the page ---------------------------------------------------------------------------------------------------------
 
 /** The worked example of docs/wire.md, made again. */
-export function workedExample(): string {
+function workedExample(): string {
   const line = (name: string, bytes: Bytes | string) => {
     const hex = typeof bytes === 'string' ? bytes : toHex(bytes);
     return `${name}\n${(hex.match(/.{1,96}/g) ?? ['']).map((part) => `  ${part}`).join('\n')}`;
@@ -885,7 +1228,12 @@ export function workedExample(): string {
   const made = fx.block([one]);
   const certificate = fx.certificate(made);
   const vote = voteSigningBytes(fx.chainId, certificate);
-  const framed = encodeFrame(fx.frameOf({ kind: 'commit', epoch: fx.epoch, view: asView(0), height: asHeight(1), hash: made.hash }, fx.replicas[3]!));
+  const framed = encodeFrame(
+    fx.frameOf(
+      { kind: 'commit', epoch: fx.epoch, view: asView(0), height: asHeight(1), hash: made.hash },
+      fx.replicas[3]!,
+    ),
+  );
   return [
     line('chain id', fx.chainId),
     ...fx.replicas.map(({ publicKey }, i) => line(`public key of replica ${i} (seed: 32 times 0${i + 1})`, publicKey)),
@@ -900,7 +1248,10 @@ export function workedExample(): string {
     line('commit signing bytes', vote),
     line('commit certificate (replicas 0, 1 and 3)', encodeCertificate(certificate)),
     line('frame of the commit of replica 3', framed),
-    line('frame signing bytes of a query-head', frameSigningBytes(fx.chainId, 'query-head', encodePayload({ kind: 'query-head' }))),
+    line(
+      'frame signing bytes of a query-head',
+      frameSigningBytes(fx.chainId, 'query-head', encodePayload({ kind: 'query-head' })),
+    ),
     line('checkpoint text, as UTF-8', fx.text(checkpointSigningText(fx.chainId, fx.placeOf(made)))),
   ].join('\n');
 }
@@ -909,9 +1260,17 @@ t.test('docs/wire.md tells the truth', async (t) => {
   const page = read('docs/wire.md');
   const example = /<!-- example -->\n```\n([\s\S]*?)\n```\n<!-- end of example -->/.exec(page)?.[1];
   t.equal(example, workedExample(), 'the worked example is what the code makes');
+  t.ok(page.includes(PAYLOAD_BYTES_MAX.toLocaleString('en-US')), 'the largest payload');
+  t.ok(page.includes(`bin${HEADER_BYTES}`) && page.includes(`${HEADER_BYTES} bytes in all`), 'the size of a header');
   for (const [kind, number] of Object.entries(kindNumbers)) t.match(page, `| ${number} | \`${kind}\``, `kind ${kind}`);
   const codes = new Set<string>(admissionCodes);
-  for (const file of ['msgpack.ts', 'handshake.ts', 'wire/refusal.ts', 'wire/verify-certificate.ts', 'checkpoint-note.ts'])
+  for (const file of [
+    'msgpack.ts',
+    'handshake.ts',
+    'wire/refusal.ts',
+    'wire/verify-certificate.ts',
+    'checkpoint-note.ts',
+  ])
     for (const [, code = ''] of read(`protocol/${file}`).matchAll(/^ {2}\| '([a-z0-9-]+)'/gm)) codes.add(code);
   for (const code of codes) t.ok(page.includes(`\`${code}\``), `code ${code} is documented`);
   t.ok(codes.size > 50);

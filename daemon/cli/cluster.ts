@@ -38,6 +38,8 @@ export interface ReplicaExit {
   readonly asked: boolean;
   /** The end of its standard error: what a failed start says. */
   readonly stderr: string;
+  /** The last error in its log, in one line. */
+  readonly lastError: string | null;
 }
 
 interface Running {
@@ -74,6 +76,7 @@ export class LocalCluster {
     // The replica went away first: what we would still tell it does not matter.
     child.stdin?.on('error', () => undefined);
     let stderr = '';
+    let lastError: string | null = null;
     child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
       stderr = `${stderr}${chunk}`.slice(-4096);
     });
@@ -81,7 +84,9 @@ export class LocalCluster {
     if (child.stdout !== null)
       createInterface({ input: child.stdout, crlfDelay: Infinity }).on('line', (text) => {
         log?.write(`${text}\n`);
-        this.#events.line?.(name, parseEntry(text), text);
+        const entry = parseEntry(text);
+        if (entry?.level === 'error' || entry?.level === 'fatal') lastError = readableEntry(entry);
+        this.#events.line?.(name, entry, text);
       });
     const running: Running = {
       child,
@@ -91,7 +96,7 @@ export class LocalCluster {
           if (this.#running.get(name) !== running) return;
           this.#running.delete(name);
           log?.end();
-          const exit = { code, signal, asked: running.asked, stderr: stderr.trim() };
+          const exit = { code, signal, asked: running.asked, stderr: stderr.trim(), lastError };
           this.#events.exit?.(name, exit);
           resolve(exit);
         };

@@ -4,9 +4,10 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
-import { LocalCluster, type ReplicaExit, readableEntry } from './cluster.ts';
+import { LocalCluster, readableEntry } from './cluster.ts';
 import { deferred } from './deferred.ts';
 import { Complaint, usageError } from './errors.ts';
+import { describeExit } from './exits.ts';
 import { findNetwork, type KnownReplica } from './network.ts';
 import { CONFIG_FILE, createNetwork, GENESIS_FILE, localReplicas } from './network-files.ts';
 import { wholeNumber } from './options.ts';
@@ -102,11 +103,6 @@ const lastWords = (error: unknown): Complaint =>
 function announce(directory: string, replicas: readonly KnownReplica[]): void {
   for (const { name, url, http } of replicas) note(`${name}  ${url}  ${http ?? 'no HTTP door'}`);
   note(`try: synod status --network ${directory}    end with Ctrl-C`);
-}
-
-export function describeExit({ code, signal, stderr }: ReplicaExit): string {
-  const how = signal === null ? `exit code ${code ?? 'unknown'}` : signal;
-  return stderr === '' ? how : `${how}: ${stderr}`;
 }
 
 /** Each name padded, in a colour of its own. */

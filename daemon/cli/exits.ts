@@ -2,7 +2,8 @@
 
 import type { ReplicaExit } from './cluster.ts';
 
-export function describeExit({ code, signal, stderr }: ReplicaExit): string {
+export function describeExit({ code, signal, stderr, lastError }: ReplicaExit): string {
   const how = signal === null ? `exit code ${code ?? 'unknown'}` : signal;
-  return stderr === '' ? how : `${how}: ${stderr}`;
+  const why = stderr === '' ? lastError : stderr;
+  return why === null ? how : `${how}: ${why}`;
 }

@@ -117,7 +117,8 @@ function send(client: Client, transaction: Bytes, { wait, timeout }: Options): S
 
 async function accepted(client: Client, transaction: Bytes): Promise<Outcome> {
   const { replica } = await client.submit(transaction, { wait: 'accepted' });
-  return { replica };
+  // Null: the proof overtook the answer.
+  return { replica: replica ?? 'a quorum' };
 }
 
 async function report({ transaction, outcome }: Sent, options: Options): Promise<void> {

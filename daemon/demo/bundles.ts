@@ -19,7 +19,11 @@ export function cutIntoBundles(
     if (transaction.length > parameters.transactionBytesMax) return undefined;
     const size = transaction.length + transactionOverheadBytes;
     const open = bundles.at(-1);
-    if (open === undefined || open.length >= Math.min(countMax, parameters.bundleTransactionsMax) || bytes + size > parameters.bundleBytesMax) {
+    if (
+      open === undefined ||
+      open.length >= Math.min(countMax, parameters.bundleTransactionsMax) ||
+      bytes + size > parameters.bundleBytesMax
+    ) {
       bundles.push([transaction]);
       bytes = bundleOverheadBytes + size;
     } else {

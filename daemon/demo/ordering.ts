@@ -3,8 +3,9 @@
 
 import type { BundleReceipt, Client } from '../../client/index.ts';
 import type { Bytes } from '../../crypto/bytes.ts';
+import { within } from '../cli/clients.ts';
 import { Complaint } from '../cli/errors.ts';
-import { pause, type Stage, until } from './stage.ts';
+import { pause, type Stage } from './stage.ts';
 import type { Teller } from './teller.ts';
 
 const receiptMsMax = 60_000;
@@ -51,7 +52,8 @@ export class Follower {
       this.blocks += 1;
       this.height = header.height;
       // Copies: what the stream hands out are views into its buffers.
-      for (const bundle of bundles ?? []) for (const transaction of bundle.transactions) this.transactions.push(transaction.slice());
+      for (const bundle of bundles ?? [])
+        for (const transaction of bundle.transactions) this.transactions.push(transaction.slice());
       if (this.transactions.length >= wanted) return;
     }
   }
@@ -81,47 +83,46 @@ export async function submitAll(client: Client, { bundles, paceMs }: Plan, progr
     answer.catch(() => undefined);
     answers.push(answer);
   }
-  const all = Promise.all(answers);
-  const ended = { value: false };
-  all.then(
-    () => {
-      ended.value = true;
-    },
-    () => {
-      ended.value = true;
-    },
+  await within(
+    receiptMsMax,
+    Promise.all(answers),
+    () =>
+      new Complaint({
+        code: 'not-ordered',
+        sentence: `${progress.sent - progress.committed} transactions have no receipt ${receiptMsMax / 1000} s after the last was sent`,
+      }),
   );
-  if (!(await until(() => ended.value, receiptMsMax)))
-    throw new Complaint({
-      code: 'not-ordered',
-      sentence: `${progress.sent - progress.committed} transactions have no receipt ${receiptMsMax / 1000} s after the last was sent`,
-    });
-  await all;
 }
 
 /** Kills the primary once half of the transactions are committed, and starts it again later. */
 export async function crashPrimary(stage: Stage, teller: Teller, progress: Progress, total: number): Promise<Crash> {
   const { watch, cluster } = stage;
   const { bold, red, green, yellow } = teller.palette;
-  while (progress.committed < total / 2) await pause(2);
+  await stage.until(() => progress.committed >= total / 2);
   const lead = watch.lead();
   if (lead === null) throw new Complaint({ code: 'no-primary', sentence: 'no replica says who leads' });
   const { primary: replica, view: oldView } = lead;
   const committedThen = progress.committed;
   const pid = cluster.pidOf(replica);
+  const heightThen = watch.of(replica)?.height ?? 0;
   const killedAt = performance.now();
   await cluster.kill(replica);
-  teller.say(`${red(bold(`SIGKILL ${replica}`))} (pid ${pid}), the primary of view ${oldView}, with ${committedThen} transactions committed`);
+  teller.say(
+    `${red(bold(`SIGKILL ${replica}`))} (pid ${pid}), the primary of view ${oldView}, with ${committedThen} transactions committed`,
+  );
 
   const entered = () =>
-    watch.events.find(({ type, view, replica: by, at }) => type === 'view-entered' && by !== replica && at > killedAt && (view ?? 0) > oldView);
-  await until(() => entered() !== undefined, viewChangeMsMax);
+    watch.events.find(
+      ({ type, view, replica: by, at }) =>
+        type === 'view-entered' && by !== replica && at > killedAt && (view ?? 0) > oldView,
+    );
+  await stage.until(() => entered() !== undefined, viewChangeMsMax);
   const event = entered();
   const primary = stage.network.genesis.members[Number(event?.entry.primary)]?.name ?? '?';
   const viewChange = event === undefined ? null : { view: event.view ?? 0, primary, at: event.at };
 
-  while (progress.committed < total * restartShare) await pause(5);
-  const behind = watch.height(replica) - (stageHeightOf(stage, replica, killedAt) ?? 0);
+  await stage.until(() => progress.committed >= total * restartShare);
+  const behind = watch.height(replica) - heightThen;
   const restartedAt = performance.now();
   cluster.start(replica);
   teller.say(`${yellow(`start ${replica} again`)} (pid ${cluster.pidOf(replica)}), about ${behind} blocks behind`);
@@ -133,8 +134,10 @@ export async function crashPrimary(stage: Stage, teller: Teller, progress: Progr
     others = watch.height(replica);
     return isThere;
   };
-  const caughtUpAt = (await until(caughtUp, catchUpMsMax)) ? performance.now() : null;
+  const caughtUpAt = (await stage.until(caughtUp, catchUpMsMax)) ? performance.now() : null;
   if (caughtUpAt !== null)
-    teller.say(`${green(`${replica} has caught up`)} at height ${watch.of(replica)?.height}, ${Math.round(caughtUpAt - restartedAt)} ms after its start`);
+    teller.say(
+      `${green(`${replica} has caught up`)} at height ${watch.of(replica)?.height}, ${Math.round(caughtUpAt - restartedAt)} ms after its start`,
+    );
   return { replica, killedAt, committedThen, oldView, viewChange, restartedAt, behind, caughtUpAt };
 }

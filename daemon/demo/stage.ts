@@ -27,6 +27,8 @@ export class Stage {
   readonly network: Network;
   readonly cluster: LocalCluster;
   readonly watch: Watch;
+  /** Aborted when the stage ends: whatever still waits gives up. */
+  readonly #ending = new AbortController();
   readonly #keep: boolean;
 
   private constructor(directory: string, network: Network, options: StageOptions) {
@@ -70,7 +72,7 @@ export class Stage {
     this.watch.start();
     const names = this.network.replicas.map(({ name }) => name);
     const ready = () => names.every((name) => this.watch.of(name)?.ready === true);
-    if (await until(ready, startMsMax)) return;
+    if (await this.until(ready, startMsMax)) return;
     const late = names.filter((name) => this.watch.of(name)?.ready !== true);
     const reasons = late.map((name) => `${name}: ${this.watch.of(name)?.reason?.message ?? 'no answer'}`);
     throw new Complaint({
@@ -80,8 +82,20 @@ export class Stage {
     });
   }
 
+  /** False: the condition did not become true in time. Throws when the stage ends. */
+  async until(condition: () => boolean, msMax = Number.POSITIVE_INFINITY): Promise<boolean> {
+    const deadline = performance.now() + msMax;
+    while (!condition()) {
+      this.#ending.signal.throwIfAborted();
+      if (performance.now() > deadline) return false;
+      await pause(5);
+    }
+    return true;
+  }
+
   /** No process of the demo is left when this resolves. */
   async end(): Promise<readonly ReplicaExit[]> {
+    this.#ending.abort();
     const exits = await this.cluster.stopAll();
     await this.watch.stop();
     if (!this.#keep) removeDirectory(this.directory);
@@ -113,16 +127,6 @@ function lost(name: string, exit: ReplicaExit, directory: string): Complaint {
     sentence: `${name} ended by itself: ${describeExit(exit)}`,
     remedy: `Its log is ${join(directory, name, 'replica.log')}; run again with --keep to read it.`,
   });
-}
-
-/** False: the condition did not become true in time. */
-export async function until(condition: () => boolean, msMax: number): Promise<boolean> {
-  const deadline = performance.now() + msMax;
-  while (!condition()) {
-    if (performance.now() > deadline) return false;
-    await pause(10);
-  }
-  return true;
 }
 
 export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

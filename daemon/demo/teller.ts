@@ -1,15 +1,13 @@
 // What the demo shows while it runs: lines that stay, and on a terminal a panel below them that is drawn again and again. Without
 // a terminal the panel's last line is printed once a second instead.
 
-import { note, type Palette, paletteFor } from '../cli/output.ts';
+import { type Palette, paletteFor } from '../cli/output.ts';
 
 const redrawMs = 100;
 const plainMs = 1_000;
 
-export interface Panel {
-  /** One line for each replica, then the progress. */
-  (): { readonly rows: readonly string[]; readonly progress: string };
-}
+/** One line for each replica, then the progress. */
+export type Panel = () => { readonly rows: readonly string[]; readonly progress: string };
 
 export interface TellerOptions {
   /** Everything to standard error, so that standard output holds one JSON object and nothing else. */
@@ -98,12 +96,7 @@ function cut(line: string, width: number): string {
   return out;
 }
 
-/** For what must be seen even if the teller is gone. */
-export const lastWord = note;
-
 export function bar(share: number, width: number): string {
   const full = Math.round(Math.min(1, Math.max(0, share)) * width);
   return `${'█'.repeat(full)}${'░'.repeat(width - full)}`;
 }
-
-export const grouped = (value: number): string => value.toLocaleString('en-US');

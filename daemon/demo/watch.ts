@@ -61,7 +61,10 @@ export class Watch {
 
   /** The highest height that any replica, or any but one, is known to have decided. */
   height(except?: string): number {
-    return Math.max(0, ...this.#replicas.filter(({ name }) => name !== except).map(({ name }) => this.of(name)?.height ?? 0));
+    return Math.max(
+      0,
+      ...this.#replicas.filter(({ name }) => name !== except).map(({ name }) => this.of(name)?.height ?? 0),
+    );
   }
 
   /** The highest view that a replica is active in, and its primary; null while none is. */

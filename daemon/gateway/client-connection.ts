@@ -254,7 +254,7 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
       const entry = this.#waiting.get(key);
       if (entry === undefined) continue;
       this.#waiting.delete(key);
-      this.#door.meter.observe('synod_submit_seconds', now - entry.since);
+      this.#door.meter.observe('synod_submit_ms', now - entry.since);
     }
     this.#door.meter.count('synod_receipts_sent_total', { source }, bundles.length);
     this.#outbox.receipts(bundles.map(({ receipt }) => receipt));

@@ -9,6 +9,9 @@ import type { FollowSource } from './follow-source.ts';
 /** Credit that a stream may hold: grants beyond it are forgotten. */
 const creditBlocksMax = 65_536;
 
+/** How soon a block is looked for again that is decided and not readable yet. */
+const retryMs = 20;
+
 export interface FollowStreamParts {
   readonly request: Follow;
   readonly source: FollowSource;
@@ -29,6 +32,7 @@ export class FollowStream {
   #stopped = false;
   #pumping = false;
   #woken = false;
+  #timer: NodeJS.Timeout | null = null;
 
   constructor(parts: FollowStreamParts) {
     this.#parts = parts;
@@ -64,6 +68,7 @@ export class FollowStream {
 
   stop(): void {
     this.#stopped = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
   }
 
   drain(): void {
@@ -96,12 +101,24 @@ export class FollowStream {
     const to = asHeight(Math.min(head, this.#to, this.#next + this.#credit - 1));
     const batch = await source.frame({ from, to, headersOnly: request.headersOnly, endsAtTo: to === this.#to });
     if (this.#stopped) return false;
-    // Pruned while it was read: the next round says so. Otherwise the next block wakes the stream.
-    if (batch === undefined) return source.lowest() > from;
+    if (batch === undefined) {
+      // Pruned while it was read: the next round says so.
+      if (source.lowest() > from) return true;
+      // Decided, gone from memory, and not durable yet.
+      this.#wakeLater();
+      return false;
+    }
     this.#parts.send(batch.frame, batch.blocks);
     this.#next += batch.blocks;
     this.#credit -= batch.blocks;
     return true;
+  }
+
+  #wakeLater(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      this.wake();
+    }, retryMs);
   }
 
   #end(code: FollowEnd['code']): void {

@@ -38,6 +38,11 @@ export class LogReader {
     return this.#log.lowest;
   }
 
+  /** The highest block that is durable here; the replica may have decided a few more. */
+  head(): Height {
+    return this.#log.head;
+  }
+
   heightOf(digest: Hash): Promise<Height | undefined> {
     return this.#log.findBundle(digest);
   }

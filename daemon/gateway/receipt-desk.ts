@@ -3,7 +3,7 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { AdmissionCode, Decided } from '../../protocol/core.ts';
-import type { Hash } from '../../protocol/types.ts';
+import type { Hash, Height } from '../../protocol/types.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import { type CertifiedChain, type Delivered, ReceiptMaker } from './block-source.ts';
 import type { LogReader } from './log-reader.ts';
@@ -18,6 +18,8 @@ export interface Waiting {
 
 /** Decided blocks that wait for a later block's certificate: more than a window of them never come without one. */
 const uncertifiedBlocksMax = 256;
+/** Decided blocks that the log has not made durable yet; the loop writes them within milliseconds. */
+const freshBlocksMax = 512;
 /** Blocks whose tree is kept for the retries of many bundles at once. */
 const storedBlocksMax = 4;
 /** Look-ups in the log at once; the others wait for their turn. */
@@ -37,6 +39,8 @@ export class ReceiptDesk {
   readonly #bundlesMax: number;
   readonly #entries = new Map<string, Entry>();
   #uncertified: Decided[] = [];
+  /** Rising: what the replica has decided and the log does not show yet. */
+  #fresh: ReceiptMaker[] = [];
   readonly #stored = new Map<number, ReceiptMaker>();
   #lookups = 0;
   readonly #lookupQueue: (() => void)[] = [];
@@ -84,8 +88,19 @@ export class ReceiptDesk {
     if (entry.waiting.size === 0) this.#entries.delete(key);
   }
 
-  /** The receipt of a decided bundle from the log; null where the log does not hold it, or nothing certifies it yet. */
+  /** A decided block with what proves it; undefined where it is not here. */
+  async chain(height: Height): Promise<CertifiedChain | undefined> {
+    const fresh = this.#fresh.find((maker) => maker.chain.block.header.height === height);
+    return fresh?.chain ?? (await this.#reader.certifiedChain(height));
+  }
+
+  /** The receipt of a decided bundle; null where the log does not hold it, or nothing certifies it yet. */
   async find(digest: Hash): Promise<Delivered | null> {
+    const head = this.#reader.head();
+    for (const maker of this.#fresh) {
+      const found = maker.chain.block.header.height > head ? maker.find(digest) : null;
+      if (found !== null) return found;
+    }
     if (this.#lookups >= lookupsMax) {
       if (this.#lookupQueue.length >= lookupsWaitingMax) return null;
       // The place of the one that ends is handed over, so the count stays.
@@ -116,6 +131,7 @@ export class ReceiptDesk {
     this.#unsubscribe();
     this.#entries.clear();
     this.#uncertified = [];
+    this.#fresh = [];
     this.#stored.clear();
   }
 
@@ -123,16 +139,19 @@ export class ReceiptDesk {
     const all = this.#uncertified.length === 0 ? blocks : [...this.#uncertified, ...blocks];
     const { chains, rest } = certify(all);
     this.#uncertified = rest.slice(-uncertifiedBlocksMax);
+    const head = this.#reader.head();
+    const makers = chains.map((chain) => new ReceiptMaker(this.#replica.crypto.sha256, chain));
+    this.#fresh = [...this.#fresh.filter((maker) => maker.chain.block.header.height > head), ...makers].slice(
+      -freshBlocksMax,
+    );
     if (this.#entries.size === 0) return;
     const deliveries = new Map<Waiting, Delivered[]>();
-    for (const chain of chains) {
-      let maker: ReceiptMaker | null = null;
-      for (const [index, bundle] of chain.block.bundles.entries()) {
+    for (const maker of makers) {
+      for (const [index, bundle] of maker.chain.block.bundles.entries()) {
         const key = keyOf(bundle.digest);
         const entry = this.#entries.get(key);
         if (entry === undefined) continue;
         this.#entries.delete(key);
-        maker ??= new ReceiptMaker(this.#replica.crypto.sha256, chain);
         const delivered = maker.deliver(index);
         if (delivered === null) continue;
         for (const waiting of entry.waiting) {

@@ -159,7 +159,7 @@ export class HttpDoor {
     this.#send(request, response, reply);
     const { meter } = this.#options;
     meter.count('synod_http_requests_total', { route: name, status: String(response.statusCode) });
-    meter.observe('synod_http_request_seconds', performance.now() - startedAt, { route: name });
+    meter.observe('synod_http_request_ms', performance.now() - startedAt, { route: name });
   }
 
   async #ask(

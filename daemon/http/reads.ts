@@ -38,7 +38,7 @@ export class Reads {
         return problem('block-pruned', `the lowest block that is kept is ${this.#reader.lowest()}`, {
           field: 'height',
         });
-      const chain = await this.#reader.certifiedChain(asHeight(height));
+      const chain = await this.#desk.chain(asHeight(height));
       if (chain !== undefined) return json(200, blockForm(chain, encoding));
       return problem('block-not-found', `the last decided block is ${this.#replica.head().height}`, {
         field: 'height',
@@ -47,7 +47,7 @@ export class Reads {
   }
 
   async headers({ query }: Exchange): Promise<Reply | Problem> {
-    const head = this.#replica.head().height;
+    const head = this.#reader.head();
     const lowest = this.#reader.lowest();
     const limit = integer(query.get('limit'), { name: 'limit', min: 1, max: headersMax, fallback: headersDefault });
     if (isFault(limit)) return limit;

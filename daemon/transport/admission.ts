@@ -11,6 +11,7 @@ type AdmissionLimits = Pick<
   | 'unauthenticatedMax'
   | 'unauthenticatedPerAddressMax'
   | 'handshakeMsMax'
+  | 'sweepMs'
 >;
 
 interface Entry {
@@ -26,6 +27,7 @@ export class Admission {
   /** Those of #sockets that have not proved who they are, oldest first (a Map keeps the order of insertion). */
   readonly #strangers = new Map<string, Entry>();
   readonly #perAddress = new Map<string, { open: number; strangers: number }>();
+  #sweptAt = 0;
   readonly #refused: (code: string) => void;
 
   constructor(limits: AdmissionLimits, refused: (code: string) => void) {
@@ -85,6 +87,11 @@ export class Admission {
 
   /** Ends those whose handshake has taken too long: the oldest stand first. */
   sweep(now: number): void {
+    const { sweepMs } = this.#limits;
+    const stalled = now - this.#sweptAt > 2 * sweepMs;
+    this.#sweptAt = now;
+    // This process stood still: what they sent meanwhile is read first.
+    if (stalled) return;
     for (const [key, entry] of this.#strangers) {
       if (entry.deadline > now) return;
       this.#drop(key, entry, 'handshake-timeout');

@@ -69,10 +69,14 @@ export class Connection {
 
   /** Bytes ever handed to the socket by send. */
   #sentBytes = 0;
+  /** As of the last sweep. */
   #flushedBytes = 0;
+  #backlogged = false;
+  /** What the ping said that is not answered yet; empty: none is. */
   #pinged = '';
   #pingedAt: number;
   #aliveAt: number;
+  #sweptAt: number;
   #probeUntil: number | undefined;
 
   constructor({ ws, socket, options, limits, flow, flusher, now, random }: ConnectionParts) {
@@ -84,7 +88,7 @@ export class Connection {
     this.#flusher = flusher;
     this.#now = now;
     this.#random = random;
-    this.#pingedAt = this.#aliveAt = now();
+    this.#pingedAt = this.#aliveAt = this.#sweptAt = now();
     this.address = `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`;
     ws.on('message', (data, isBinary) => this.#message(data, isBinary));
     ws.on('pong', (data) => this.#pong(data));
@@ -161,22 +165,33 @@ export class Connection {
   /** Asks whether the other end still lives; if no answer comes within probeMsMax, the sweep ends the connection. */
   probe(): void {
     if (!this.#open || this.#probeUntil !== undefined) return;
-    this.#probeUntil = this.#now() + this.#options.probeMsMax;
-    this.#ping(this.#now());
+    const now = this.#now();
+    this.#probeUntil = now + this.#options.probeMsMax;
+    if (this.#pinged === '') this.#ping(now);
   }
 
   /** Called every sweepMs. */
   sweep(now: number): void {
     if (!this.#open) return;
+    const stalledMs = now - this.#sweptAt - this.#options.sweepMs;
+    this.#sweptAt = now;
+    // This process stood still, and what came meanwhile has not been read yet: that is not the other end's fault.
+    if (stalledMs > this.#options.sweepMs) {
+      this.#aliveAt += stalledMs;
+      this.#meter.resumed(now);
+      if (this.#probeUntil !== undefined) this.#probeUntil += stalledMs;
+    }
     if (this.#probeUntil !== undefined && now > this.#probeUntil) {
       this.terminate('probe-unanswered');
       return;
     }
-    if (now - this.#pingedAt >= this.#options.pingIntervalMs) this.#ping(now);
-    // Who takes what is waiting for him is alive, even if the ping stands behind it.
+    if (this.#pinged === '' && now - this.#pingedAt >= this.#options.pingIntervalMs) this.#ping(now);
+    // Who takes what is waiting for him is alive, even if the ping stands behind it. Waiting means: the last time, too. What the
+    // kernel takes at once says nothing about who should read it.
     const buffered = this.#socket.writableLength;
     const flushed = this.#sentBytes - buffered;
-    if (buffered > 0 && flushed > this.#flushedBytes) this.#aliveAt = now;
+    if (buffered > 0 && this.#backlogged && flushed > this.#flushedBytes) this.#aliveAt = now;
+    this.#backlogged = buffered > 0;
     this.#flushedBytes = Math.max(flushed, this.#flushedBytes);
     if (this.#paused.size > 0) {
       // Its pong may lie among what we do not read.
@@ -245,7 +260,8 @@ export class Connection {
   }
 
   #pong(data: Buffer): void {
-    if (data.length > 16 || data.toString('latin1') !== this.#pinged) return;
+    if (this.#pinged === '' || data.length > 16 || data.toString('latin1') !== this.#pinged) return;
+    this.#pinged = '';
     this.#aliveAt = this.#now();
     this.#probeUntil = undefined;
   }
@@ -286,7 +302,10 @@ const wsRefusals: Readonly<Record<string, string>> = {
   WS_ERR_UNEXPECTED_RSV_2_3: 'websocket-malformed',
 };
 
-/** A small frame is a view into a read buffer of up to 64 KiB; whoever keeps a vote must not keep that. */
+/**
+ * A small frame is a view into a read buffer of up to 64 KiB; whoever keeps a vote must not keep that. Buffer's pool of 8 KiB
+ * bounds the waste; measured on Node 20.20, 200 bytes: 0.2 us, against 0.7 us for memory of the frame's own.
+ */
 function detached(data: Buffer): Bytes {
-  return data.length * 2 < data.buffer.byteLength ? new Uint8Array(data) : data;
+  return data.length * 2 < data.buffer.byteLength ? Buffer.from(data) : data;
 }

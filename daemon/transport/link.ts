@@ -39,6 +39,7 @@ export interface LinkParts {
 }
 
 interface Attempt {
+  deadline: NodeJS.Timeout | undefined;
   /** Gives it up without a word. */
   give: () => void;
   connection: Connection | undefined;
@@ -169,11 +170,11 @@ export class Link {
     const context = this.#context;
     const { lane, peer, tls, credentials, key } = this.#parts;
     context.tally.count('synod_transport_dials_total', { lane });
-    const attempt: Attempt = { give: () => dialling.abort(), connection: undefined };
+    const attempt: Attempt = { deadline: undefined, give: () => dialling.abort(), connection: undefined };
     this.#attempt = attempt;
     /** Ends the attempt: the link stands, or why not. */
     const over = (refusal: string | undefined): void => {
-      clearTimeout(deadline);
+      clearTimeout(attempt.deadline);
       if (this.#attempt !== attempt) return;
       this.#attempt = undefined;
       if (refusal === undefined || this.#live !== undefined) return;
@@ -189,7 +190,7 @@ export class Link {
       over(why);
     };
     // The library's own timeout begins again with every byte.
-    const deadline = setTimeout(() => {
+    attempt.deadline = setTimeout(() => {
       attempt.give();
       failed('dial-timeout');
     }, context.options.handshakeMsMax);
@@ -269,6 +270,7 @@ export class Link {
   #abandon(): void {
     const attempt = this.#attempt;
     this.#attempt = undefined;
+    clearTimeout(attempt?.deadline);
     attempt?.give();
   }
 }

@@ -38,7 +38,10 @@ export function onNewView(s: State, signed: Verified<NewView>): void {
 export function enterView(s: State, signed: Verified<NewView>): void {
   const { view } = signed.message;
   assert(view >= s.view, 'views never go back');
+  // The guard's mark may be durable before this replica's own new-view comes back.
+  const leading = s.leading && view === s.view;
   leaveView(s);
+  s.leading = leading;
   s.view = view;
   s.mode = 'active';
   s.newView = signed;

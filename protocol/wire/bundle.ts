@@ -64,7 +64,7 @@ export function bundleOf(bytes: BundleBytes, digest: Hash, context: WireContext)
   const { client, session, sequence, validUntil, transactions } = bundle;
   const leaves: Bytes[] = [];
   for (const transaction of transactions) leaves.push(leafHash(context.sha256, transaction));
-  // Field by field: measured, a spread of the bundle made the codec's own share of a block of 500 bundles five times as large.
+  // Field by field: measured, a spread of the bundle made the codec's own share of a block of 500 bundles six times as large.
   return { client, session, sequence, validUntil, transactions, payload, digest, signature: bytes.signature, leaves };
 }
 

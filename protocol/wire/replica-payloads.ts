@@ -127,7 +127,7 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
     case 'pre-prepare':
       return { bytesMax: bodyBytesMax + 280, depthMax: 4, valuesMax: 4 + body };
     case 'blocks':
-      // Whatever fits into a frame: a bundle takes 70 bytes and three values, an empty block 268 and four.
+      // Whatever fits into a frame: a bundle takes 70 bytes and three values, an empty block 264 and five.
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 6, valuesMax: 2 + Math.floor(PAYLOAD_BYTES_MAX / 20) };
     case 'checkpoint-proof':
       return { bytesMax: 16_384, depthMax: 4, valuesMax: 2 + CERTIFICATE_VALUES_MAX };

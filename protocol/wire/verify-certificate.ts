@@ -29,6 +29,7 @@ export type VerifyCode =
   | 'sender-unknown'
   | 'signature-invalid'
   | 'chain-mismatch'
+  | 'certificate-malformed'
   | 'certificate-epoch'
   | 'certificate-phase'
   | 'certificate-place'
@@ -59,14 +60,25 @@ export function refuseVerify(refused: VerifyCode, kind: VerifyRefusal['kind'], f
 
 /** [WIRE-17] Null: valid. Distinct, strictly rising, known replicas; at least a quorum of them; every signature valid. */
 export function verifyCertificate(certificate: Certificate, signers: SignerSet): VerifyRefusal | null {
-  if (certificate.epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'certificate', 'epoch');
+  const { epoch, view, height, hash } = certificate;
+  if (!areCounts(epoch, view, height) || hash.length !== 32)
+    return refuseVerify('certificate-malformed', 'certificate');
+  if (epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'certificate', 'epoch');
   return verifySignatures(certificate.signatures, voteSigningBytes(signers.chainId, certificate), signers);
 }
 
 /** [WIRE-17] Null: valid. The same for a stable checkpoint. */
 export function verifyCheckpoint(checkpoint: CheckpointCertificate, signers: SignerSet): VerifyRefusal | null {
-  if (checkpoint.epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'checkpoint-certificate', 'epoch');
+  const { epoch, height, hash, logRoot, memberSetHash, stateDigest } = checkpoint;
+  if (!areCounts(epoch, height) || [hash, logRoot, memberSetHash, stateDigest].some(({ length }) => length !== 32))
+    return refuseVerify('certificate-malformed', 'checkpoint-certificate');
+  if (epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'checkpoint-certificate', 'epoch');
   return verifySignatures(checkpoint.signatures, checkpointSigningBytes(signers.chainId, checkpoint), signers);
+}
+
+/** The decoders give nothing else; a ledger may come here with values of its own making. */
+function areCounts(...numbers: readonly number[]): boolean {
+  return numbers.every((number) => Number.isSafeInteger(number) && number >= 0);
 }
 
 function verifySignatures(

@@ -63,12 +63,16 @@ export function signingBytes(chainId: Hash, message: Message, payload: Bytes): B
   }
 }
 
+const ownedPayloadBytesMax = 16_384;
+
 /** Decoded and attributed, not verified: enough for a core to say whether it wants it at all. */
 export function openFrame(frame: Frame, context: VerifyContext): Signed<PbftMessage> | VerifyRefusal {
-  const { kind, payload, sender, signature } = frame;
+  const { kind, sender, signature } = frame;
   if (!isReplicaKind(kind)) return refuseVerify('kind-not-allowed', kind);
   const member = memberOf(sender, context.members);
   if (member === undefined) return refuseVerify('sender-unknown', kind, 'sender');
+  // Votes are kept for long, and a small frame is often a slice of a large piece of what the socket gave (WIRE-5).
+  const payload = frame.payload.length <= ownedPayloadBytesMax ? own(frame.payload) : frame.payload;
   const message = decodeReplicaPayload(kind, payload, wireContext(context));
   if (isRefusal(message)) return message;
   return { sender: member, message, payload, signature: own(signature) };
