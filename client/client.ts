@@ -11,34 +11,15 @@ import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Hash, Height, Member, View } from '../protocol/types.ts';
 import { ChainView } from './chain-view.ts';
-import { BlockTrust, type CommittedBundle } from './committed.ts';
+import { BlockTrust } from './committed.ts';
 import { ClientError } from './errors.ts';
 import { type ClientEventName, Emitter, type Listener } from './events.ts';
 import { type FollowRequest, FollowStream } from './follow.ts';
 import { Link, type LinkEvents, type LinkState } from './link.ts';
 import { type ClientOptions, type Settings, settingsOf } from './options.ts';
 import { Pipeline } from './pipeline.ts';
-import type { Waiter } from './queue.ts';
-import { BundleReceipt, Receipt } from './receipt.ts';
-
-export interface ReplicaAddress {
-  /** As in the genesis document. */
-  readonly name: string;
-  /** `ws://host:port` or `wss://host:port`. */
-  readonly url: string;
-}
-
-export interface ConnectRequest {
-  /** The genesis, or the bytes of its document: what every proof is checked against. */
-  readonly genesis: Genesis | Bytes;
-  /** At least f+1 members, better all of them. */
-  readonly replicas: readonly ReplicaAddress[];
-  /** The client's key, or its seed of 32 bytes. Without one the client reads only, under a key made for the occasion. */
-  readonly key?: SecretKey | Bytes;
-  /** Default: native, on node:crypto. */
-  readonly crypto?: Crypto;
-  readonly options?: ClientOptions;
-}
+import type { BundleReceipt, Receipt } from './receipt.ts';
+import { bundleReceiptOf, CommittedWaiter, receiptOf, type Shape, type Waiter } from './waiter.ts';
 
 /** `accepted`: one replica says that it holds the bundle. A claim and no proof; the client stays with it until it is certain. */
 export interface Accepted<R> {
@@ -76,41 +57,7 @@ export interface ClientHead {
 /** Streams of one client, each with a connection of its own. */
 const streamsMax = 32;
 
-/**
- * Connects to all replicas and resolves when f+1 of them have proved their keys and told their heads: one of those is honest.
- * The others are tried for as long as the client lives.
- * Rejects with ClientError: option-invalid, genesis-invalid, unknown-replica, too-few-replicas, connect-timeout.
- */
-export async function connect(request: ConnectRequest): Promise<Client> {
-  const { replicas, key, crypto = native, options = {} } = request;
-  const genesis = request.genesis instanceof Uint8Array ? readGenesis(crypto, request.genesis) : request.genesis;
-  const settings = settingsOf(options, genesis.parameters);
-  const members = new Map<Member, string>();
-  for (const { name, url } of replicas) {
-    const member = genesis.members.find((each) => each.name === name);
-    if (member === undefined) throw new ClientError('unknown-replica', { name });
-    members.set(member, url);
-  }
-  const { oneHonest } = byzantineQuorums(genesis.members.length);
-  if (members.size < oneHonest) throw new ClientError('too-few-replicas', { given: members.size, needed: oneHonest });
-  const client = new Client({ genesis, settings, crypto, key, members });
-  try {
-    await client.ready();
-  } catch (error) {
-    await client.close();
-    throw error;
-  }
-  return client;
-}
-
-function readGenesis(crypto: Crypto, document: Bytes): Genesis {
-  const genesis = parseGenesis(crypto, document, new TextDecoder().decode(document));
-  if ('refused' in genesis)
-    throw new ClientError('genesis-invalid', { field: genesis.field, problem: genesis.problem });
-  return genesis;
-}
-
-interface ClientParts {
+export interface ClientParts {
   readonly genesis: Genesis;
   readonly settings: Settings;
   readonly crypto: Crypto;
@@ -425,31 +372,5 @@ export class Client {
     for (const link of this.#links) link.tick(now);
     this.#pipeline.tick(now);
     for (const stream of this.#streams) stream.tick(now);
-  }
-}
-
-type Shape<R> = (bundle: CommittedBundle, place: number) => R;
-const receiptOf: Shape<Receipt> = (bundle, place) => new Receipt(bundle, place);
-const bundleReceiptOf: Shape<BundleReceipt> = (bundle) => new BundleReceipt(bundle);
-
-/** A class and not closures: there is one for each transaction in flight, and their number is what the garbage collector sees. */
-class CommittedWaiter<R> implements Waiter {
-  accepted: ((replica: string) => void) | null = null;
-  readonly #view: Shape<R>;
-  readonly #resolve: (receipt: R) => void;
-  readonly #reject: (error: ClientError) => void;
-
-  constructor(view: Shape<R>, resolve: (receipt: R) => void, reject: (error: ClientError) => void) {
-    this.#view = view;
-    this.#resolve = resolve;
-    this.#reject = reject;
-  }
-
-  committed(bundle: CommittedBundle, place: number): void {
-    this.#resolve(this.#view(bundle, place));
-  }
-
-  failed(error: ClientError): void {
-    this.#reject(error);
   }
 }

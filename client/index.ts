@@ -1,15 +1,8 @@
 // The client SDK: submit transactions, get proofs, follow the order. See docs/client.md.
 
 export type { ProvenTransaction, TransactionReceipt } from '../protocol/verify.ts';
-export {
-  type Accepted,
-  Client,
-  type ClientHead,
-  type ConnectRequest,
-  connect,
-  type ReplicaAddress,
-  type ReplicaStatus,
-} from './client.ts';
+export { type Accepted, Client, type ClientHead, type ReplicaStatus } from './client.ts';
+export { type ConnectRequest, connect, type ReplicaAddress } from './connect.ts';
 export { ClientError, type ClientErrorCode, type ErrorDetails } from './errors.ts';
 export type { ClientEventName, ClientEvents, Listener } from './events.ts';
 export type { FollowRequest, FollowStream } from './follow.ts';

@@ -5,18 +5,9 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Parameters } from '../protocol/genesis.ts';
-import type { CommittedBundle } from './committed.ts';
 import { ClientError } from './errors.ts';
 import type { Settings } from './options.ts';
-
-/** Who wants to know what became of a transaction, or of a whole bundle. Exactly one of `committed` and `failed` is called, once. */
-export interface Waiter {
-  /** Called at most once, before `committed`; null where nobody asked. */
-  accepted: ((replica: string) => void) | null;
-  /** `place`: of the waiter among those of its bundle, which is the transaction's unless the waiter waits for all of them. */
-  committed(bundle: CommittedBundle, place: number): void;
-  failed(error: ClientError): void;
-}
+import type { Waiter } from './waiter.ts';
 
 /** The transactions of one bundle to be. Waiters stand in the order of their transactions. */
 export interface Batch {

@@ -178,18 +178,18 @@ function jsonOf({ header, hash, bundles }: FollowedBlock, genesis: Genesis): str
 
 function textOf({ header, hash, bundles }: FollowedBlock, genesis: Genesis): string {
   const proposer = genesis.members[header.proposer]?.name ?? String(header.proposer);
-  const head = `${header.height}  ${new Date(header.time).toISOString()}  ${proposer}  ${header.transactionCount} transactions  ${toHex(hash)}`;
+  const head = `${header.height}  ${new Date(header.time).toISOString()}  ${proposer}  ${header.transactionCount} tx  ${toHex(hash)}`;
   const transactions = bundles?.flatMap((bundle) => bundle.transactions) ?? [];
   return [head, ...transactions.map((transaction, index) => `  ${index}  ${preview(transaction)}`)].join('\n');
 }
 
 /** Printable text as it is, anything else as hex: a transaction must not steer the terminal. */
 function preview(transaction: Bytes): string {
-  const text = new TextDecoder().decode(transaction.subarray(0, previewCharsMax * 4));
-  const shown = /^[^\p{C}\uFFFD]*$/u.test(text) ? text : toHex(transaction.subarray(0, previewCharsMax / 2));
-  const isCut =
-    shown.length > previewCharsMax ||
-    transaction.length > previewCharsMax * 4 ||
-    (shown !== text && transaction.length > previewCharsMax / 2);
+  const text = new TextDecoder().decode(transaction.subarray(0, previewCharsMax * 4)).trimEnd();
+  const isText = /^[^\p{C}\uFFFD]*$/u.test(text);
+  const shown = isText ? text : toHex(transaction.subarray(0, previewCharsMax / 2));
+  const isCut = isText
+    ? text.length > previewCharsMax || transaction.length > previewCharsMax * 4
+    : transaction.length > previewCharsMax / 2;
   return isCut ? `${shown.slice(0, previewCharsMax)}... (${transaction.length} bytes)` : shown;
 }

@@ -53,9 +53,10 @@ function collect(request: IncomingMessage, bytesMax: number, tooLarge: Problem):
     let bytes = 0;
     request.on('data', (chunk: Buffer) => {
       if (bytes + chunk.length > bytesMax) {
-        // Not destroyed: the answer goes out over the same socket.
-        request.pause();
+        // The rest is read and thrown away, until the clock of the request ends it: a client that is cut off while it sends never
+        // reads the answer.
         request.removeAllListeners('data');
+        request.resume();
         resolve(tooLarge);
         return;
       }

@@ -191,8 +191,6 @@ export class HttpDoor {
       'content-length': bytes,
       'cache-control': 'no-store',
       'x-content-type-options': 'nosniff',
-      // A body that was not read to its end would be taken for the next request.
-      ...(request.complete ? {} : { connection: 'close' }),
     });
     response.end(request.method === 'HEAD' ? undefined : reply.body);
   }

@@ -152,7 +152,8 @@ export class Connection {
   close(code: number, reason: string): void {
     if (!this.#open) return;
     this.#end(reason);
-    this.#ws.close(code, reason);
+    // 123 bytes are all that fits; ws throws about more.
+    this.#ws.close(code, printable(reason));
   }
 
   /** For whoever is dead or abuses the connection: no goodbye. */

@@ -91,7 +91,7 @@ export class Transport implements PeerTransport {
     this.#context.tally.count('synod_transport_punished_total', { peer: String(id) });
     this.#context.log.warn({ peer: id, code: printable(code), forMs }, 'peer punished');
     // The code is told: an honest operator on the other side looks for it in his log.
-    for (const lane of lanes) peer.links[lane].cut(closeCode.punished, printable(code));
+    for (const lane of lanes) peer.links[lane].cut(closeCode.punished, code);
   }
 
   connectedPeers(): readonly ReplicaId[] {
@@ -147,7 +147,7 @@ export class Transport implements PeerTransport {
       },
       down: (code) => {
         this.#context.tally.count('synod_transport_disconnects_total', { peer: String(id) });
-        this.#context.log.info({ peer: id, code }, 'peer disconnected');
+        this.#context.log.info({ peer: id, code: printable(code) }, 'peer disconnected');
         bulk.drop();
         events.disconnected(id);
       },
