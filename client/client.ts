@@ -1,14 +1,12 @@
 // The client: connections to all replicas, one submitting pipeline, any number of streams, and the events of all of them.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { type ClientSigner, clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { DoorMessage } from '../protocol/door.ts';
-import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash, Height, Member, View } from '../protocol/types.ts';
 import { ChainView } from './chain-view.ts';
 import { BlockTrust } from './committed.ts';
@@ -16,7 +14,7 @@ import { ClientError } from './errors.ts';
 import { type ClientEventName, Emitter, type Listener } from './events.ts';
 import { type FollowRequest, FollowStream } from './follow.ts';
 import { Link, type LinkEvents, type LinkState } from './link.ts';
-import { type ClientOptions, type Settings, settingsOf } from './options.ts';
+import type { Settings } from './options.ts';
 import { Pipeline } from './pipeline.ts';
 import type { BundleReceipt, Receipt } from './receipt.ts';
 import { bundleReceiptOf, CommittedWaiter, receiptOf, type Shape, type Waiter } from './waiter.ts';

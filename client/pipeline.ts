@@ -8,9 +8,10 @@ import type { ClientSigner } from '../keys/client-key.ts';
 import type { WireContext } from '../protocol/codec.ts';
 import type { BundleAdmission, Receipts } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import { type Height, plus, type ReplicaId } from '../protocol/types.ts';
+import { type Height, plus } from '../protocol/types.ts';
 import type { ChainView } from './chain-view.ts';
 import type { BlockTrust } from './committed.ts';
+import { Doubts } from './doubts.ts';
 import { ClientError } from './errors.ts';
 import { type DoubtCode, type InFlight, keyOf, signBundle, signedTransactions } from './in-flight.ts';
 import type { Link } from './link.ts';
@@ -25,10 +26,6 @@ const unsentBytesMax = 8 << 20;
 /** Pause after a refusal for lack of room: doubles from the first to the second, with jitter. */
 const pauseMsMin = 5;
 const pauseMsMax = 1_000;
-/** An overloaded replica may answer once that it knows of nothing, so it is asked twice, some time apart. */
-const denialsNeeded = 2;
-/** From the one that promises least to those that say that the bundle was never ordered and never will be. */
-const weakestFirst: readonly DoubtCode[] = ['outcome-unknown', 'sequence-passed', 'expired', 'bundle-invalid'];
 /** The pause between retries doubles this often at most. */
 const retryDoublingsMax = 4;
 
@@ -50,13 +47,7 @@ export class Pipeline {
   readonly #world: PipelineWorld;
   /** By digest, in the order of their sequences; at most bundlesInFlightMax. */
   readonly #flight = new Map<string, InFlight>();
-  /** Those of them that somebody doubts. */
-  readonly #doubted = new Set<InFlight>();
-  /** The one open question of each connection for a stored receipt: answers that know nothing do not name the bundle. */
-  readonly #questions = new Map<
-    ReplicaId,
-    { readonly connection: number; readonly bundle: InFlight; readonly final: boolean }
-  >();
+  readonly #doubts: Doubts;
   /** `used`: it has signed a bundle here. `validUntil`: of the last one. */
   #session: { readonly id: number; next: number; validUntil: Height; used: boolean };
   /** Bundles that may be in flight now: halved when replicas lack room, grown by one with each receipt. */
@@ -73,7 +64,13 @@ export class Pipeline {
   constructor(world: PipelineWorld) {
     this.#world = world;
     this.#wire = { sha256: world.crypto.sha256, parameters: world.genesis.parameters };
-    const { settings, genesis, chain } = world;
+    const { settings, genesis, chain, links } = world;
+    this.#doubts = new Doubts({
+      chain,
+      links,
+      settleMs: genesis.parameters.viewTimeoutMs,
+      reject: (bundle, code) => this.#reject(bundle, code),
+    });
     const { id, firstSequence } = settings.session ?? { id: randomSession(), firstSequence: 1 };
     this.#session = { id, next: firstSequence, validUntil: chain.height, used: false };
     this.#window = settings.bundlesInFlightMax;
@@ -187,8 +184,11 @@ export class Pipeline {
   /** Called by the client every few milliseconds. */
   tick(now: number): void {
     if (this.#flight.size === 0) return;
-    this.#expire(now);
-    if (this.#doubted.size > 0) this.#askAgain(now);
+    for (const bundle of this.#flight.values()) {
+      if (bundle.validUntil > this.#world.chain.height) break;
+      this.#doubts.expire(bundle);
+    }
+    this.#doubts.tick(now);
     if (now >= this.#retryAt) this.#retry(now);
   }
 
@@ -201,7 +201,7 @@ export class Pipeline {
     const told = [...primary, ...(this.#retries === 1 ? others.slice(0, chain.quorums.oneHonest) : others)];
     let count = 0;
     for (const bundle of this.#flight.values()) {
-      if (count === 0) for (const link of told) this.#question(link, bundle, false);
+      if (count === 0) for (const link of told) this.#doubts.ask(link, bundle);
       count += 1;
       if (count > retryBundlesMax) return;
       for (const link of told) this.#send(link, bundle);
@@ -267,16 +267,15 @@ export class Pipeline {
   }
 
   receipts(link: Link, { receipts }: Receipts): void {
-    const question = this.#questions.get(link.id);
     if (receipts.length === 0) {
-      this.#questions.delete(link.id);
-      if (question?.connection === link.connection && question.final) this.#denied(link, question.bundle);
+      this.#doubts.denied(link);
       return;
     }
     for (const receipt of receipts) {
       const bundle = this.#flight.get(keyOf(receipt.digest));
       // Most often one that several replicas answered.
       if (bundle === undefined) continue;
+      this.#doubts.answered(link, bundle);
       const { batch, digest } = bundle;
       const { transactions } = batch;
       const signed = () => signedTransactions(bundle, this.#wire);
@@ -285,7 +284,6 @@ export class Pipeline {
         link.suspect(committed.refused);
         return;
       }
-      if (question?.bundle === bundle) this.#questions.delete(link.id);
       this.#settle(bundle);
       this.#progress(performance.now());
       this.#window = Math.min(this.#window + 1, this.#world.settings.bundlesInFlightMax);
@@ -297,72 +295,16 @@ export class Pipeline {
 
   #settle(bundle: InFlight): void {
     this.#flight.delete(bundle.key);
-    this.#doubted.delete(bundle);
+    this.#doubts.drop(bundle);
     if (this.#flight.size === 0) this.#retryAt = Number.POSITIVE_INFINITY;
   }
 
   // ---- the end of hope -----------------------------------------------------------------------------------------------
 
   #doubt(link: Link, bundle: InFlight, code: DoubtCode): void {
-    bundle.doubts ??= new Map();
-    if (bundle.doubts.has(link.id)) return;
-    bundle.doubts.set(link.id, { code, since: performance.now(), denials: 0 });
-    if (this.#doubted.has(bundle)) return;
-    this.#doubted.add(bundle);
+    if (!this.#doubts.claim(link, bundle, code)) return;
     // One voice is none: the others take the bundle, or say the same.
     for (const other of this.#others()) if (!bundle.sentOn.includes(other.connection)) this.#send(other, bundle);
-  }
-
-  /** Once the certified head has reached valid-until, every replica that is there too can tell for certain. */
-  #expire(now: number): void {
-    const { chain, links } = this.#world;
-    for (const bundle of this.#flight.values()) {
-      if (bundle.validUntil > chain.height) return;
-      bundle.doubts ??= new Map();
-      for (const link of links) {
-        if (!link.open || bundle.doubts.has(link.id) || (link.claim?.height ?? 0) < bundle.validUntil) continue;
-        bundle.doubts.set(link.id, { code: 'expired', since: now, denials: 0 });
-        this.#doubted.add(bundle);
-      }
-    }
-  }
-
-  /** Some time later, so that what was decided at the moment of the claim has reached the replica's index of receipts. */
-  #askAgain(now: number): void {
-    const { links, genesis } = this.#world;
-    for (const bundle of this.#doubted) {
-      for (const link of links) {
-        const doubt = bundle.doubts?.get(link.id);
-        if (
-          doubt === undefined ||
-          doubt.denials >= denialsNeeded ||
-          now - doubt.since < genesis.parameters.viewTimeoutMs
-        )
-          continue;
-        this.#question(link, bundle, true);
-      }
-    }
-  }
-
-  #question(link: Link, bundle: InFlight, final: boolean): void {
-    if (!link.open || this.#questions.get(link.id)?.connection === link.connection) return;
-    this.#questions.set(link.id, { connection: link.connection, bundle, final });
-    link.send({ kind: 'query-bundle', digest: bundle.digest });
-  }
-
-  #denied(link: Link, bundle: InFlight): void {
-    const doubt = bundle.doubts?.get(link.id);
-    if (doubt === undefined || !this.#flight.has(bundle.key)) return;
-    doubt.denials += 1;
-    doubt.since = performance.now();
-    // It cannot know what became of a bundle in blocks that it has forgotten.
-    if ((link.claim?.lowest ?? Number.POSITIVE_INFINITY) > bundle.signedAt + 1) doubt.code = 'outcome-unknown';
-    const codes = [...(bundle.doubts?.values() ?? [])]
-      .filter((each) => each.denials >= denialsNeeded)
-      .map((each) => each.code);
-    if (codes.length < this.#world.chain.quorums.oneHonest) return;
-    // Any of them may be the honest one, so what is said is the least that any of them says.
-    this.#reject(bundle, weakestFirst.find((code) => codes.includes(code)) ?? 'outcome-unknown');
   }
 
   #reject(bundle: InFlight, code: DoubtCode): void {

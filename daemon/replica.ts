@@ -194,7 +194,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       const { core, clock, meter } = this.#parts;
       const started = performance.now();
       const ready = core.step(inputs, clock.now());
-      meter.observe('synod_step_seconds', performance.now() - started);
+      meter.observe('synod_step_ms', performance.now() - started);
       meter.observe('synod_step_inputs', inputs.length);
       this.#act(ready);
       if (this.#frames.length > 0) this.#wake();
@@ -216,7 +216,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     if (sender !== from && !canBeCarried(message.kind)) return this.#refuseFrame(from, 'not-the-sender', message.kind);
     const started = performance.now();
     const checked = verifyMessage(signed, verify);
-    meter.observe('synod_verify_seconds', performance.now() - started, { kind: message.kind });
+    meter.observe('synod_verify_ms', performance.now() - started, { kind: message.kind });
     if (isRefusal(checked)) return this.#refuseFrame(from, checked.refused, message.kind);
     if (isRequest(message)) {
       this.#serve(from, message);
@@ -294,9 +294,9 @@ export class Replica implements ReplicaPort, PeerEvents {
     const floor = log.position;
     const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
     const writes: Promise<unknown>[] = [];
-    if (records.length > 0) writes.push(this.#timed('synod_log_write_seconds', log.write(records)));
+    if (records.length > 0) writes.push(this.#timed('synod_log_write_ms', log.write(records)));
     const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), floor);
-    writes.push(this.#timed('synod_guard_write_seconds', promised));
+    writes.push(this.#timed('synod_guard_write_ms', promised));
     if (lead !== null) writes.push(guard.lead(lead));
     await Promise.all(writes);
     if (this.#stopped) return;
@@ -415,7 +415,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     const phase = this.#phases.get(height);
     if (phase === undefined || phase.preparedAt !== null) return;
     phase.preparedAt = performance.now();
-    this.#parts.meter.observe('synod_phase_seconds', phase.preparedAt - phase.seenAt, { phase: 'prepare' });
+    this.#parts.meter.observe('synod_phase_ms', phase.preparedAt - phase.seenAt, { phase: 'proposed-to-prepared' });
   }
 
   #decided(height: Height): void {
@@ -424,8 +424,9 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#phases.delete(height);
     const now = performance.now();
     const { meter } = this.#parts;
-    if (phase.preparedAt !== null) meter.observe('synod_phase_seconds', now - phase.preparedAt, { phase: 'commit' });
-    meter.observe('synod_phase_seconds', now - phase.seenAt, { phase: 'total' });
+    if (phase.preparedAt !== null)
+      meter.observe('synod_phase_ms', now - phase.preparedAt, { phase: 'prepared-to-decided' });
+    meter.observe('synod_phase_ms', now - phase.seenAt, { phase: 'proposed-to-decided' });
   }
 
   #admitted({ digest, code }: Admission): void {

@@ -11,6 +11,9 @@ import { checkAgainstGenesis, loadConfig, loadGenesis } from '../daemon/config.t
 import { bitcoinMerkleRoot, displayed, parseBitcoinBlock } from '../daemon/demo/bitcoin.ts';
 
 const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+
+// tap's own 30 seconds are for tests without a cluster.
+tap.setTimeout(230_000);
 const fixture = fileURLToPath(new URL('../../test/fixtures/bitcoin-block-413567/block413567.raw', import.meta.url));
 
 interface Run {

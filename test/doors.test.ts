@@ -55,7 +55,9 @@ import * as fixture from './wire-fixtures.ts';
 const { chainId, epoch, members, parameters, replicas, sha256, wire, text, keyOf, filled } = fixture;
 type TestKey = fixture.TestKey;
 
-const deadlineMs = 15_000;
+// A busy machine is slow, not wrong.
+t.setTimeout(240_000);
+const deadlineMs = 30_000;
 const genesis: Genesis = { chainId, name: 'doors', protocol: 'pbft', createdAt: asMillis(0), members, parameters };
 const genesisDocument = text('{"synod":1,"name":"doors"}\n');
 const doorKey = keyOf(filled(0x77));
@@ -476,8 +478,14 @@ function checkStream(blocks: readonly FollowedBlock[], decided: readonly Decided
     const truth = decided.find(({ block }) => block.header.height === expected);
     if (header?.height !== expected || truth === undefined) return `height ${header?.height} instead of ${expected}`;
     if (!equalBytes(headerBytes, truth.block.headerBytes)) return `another block ${expected}`;
-    const payloads = bundles?.map(({ payload }) => toHex(payload)).join();
-    if (bundles !== null && payloads !== truth.block.bundles.map(({ payload }) => toHex(payload)).join())
+    const body = truth.block.bundles;
+    if (
+      bundles !== null &&
+      !same(
+        bundles.map(({ payload }) => payload),
+        body.map(({ payload }) => payload),
+      )
+    )
       return `another body ${expected}`;
     if (certificate !== null && !equalBytes(certificate.hash, blockHash(sha256, headerBytes)))
       return `another certificate ${expected}`;
@@ -504,7 +512,7 @@ t.test('the tree of a block gives the proofs of crypto/merkle.ts', async (t) => 
 });
 
 function same(a: readonly Bytes[], b: readonly Bytes[]): boolean {
-  return a.length === b.length && a.every((hash, i) => equalBytes(hash, b[i]!));
+  return a.length === b.length && a.every((bytes, i) => Buffer.compare(bytes, b[i]!) === 0);
 }
 
 t.test('a block is covered by its own certificate or the next one (BLK-7)', async (t) => {
@@ -970,7 +978,7 @@ t.test(
   'follow: a reader that stalls holds a bounded amount of memory, feels it alone, and misses nothing (A25)',
   async (t) => {
     const { replica, client, sockets } = await world(t);
-    const blocks = 120;
+    const blocks = 80;
     for (let i = 0; i < blocks; i++) await replica.decide([[bundleOf('big', { count: 4, bytes: 60_000 })]]);
     const slow = await client();
     slow.ws.pause();
@@ -1119,7 +1127,9 @@ t.test('HTTP: requests of one moment share bundles; accepted, pending, refused, 
   const metricsSay = async () => /synod_http_connections (\d+)/.exec(await metrics.scrape())?.[1];
   while ((await metricsSay()) !== '30') await turn();
   const timer = setInterval(() => {
-    const open = replica.submitted.filter((bundle) => !replica.blocks.some(({ block }) => block.bundles.includes(bundle)));
+    const open = replica.submitted.filter(
+      (bundle) => !replica.blocks.some(({ block }) => block.bundles.includes(bundle)),
+    );
     if (open.length > 0) void replica.decide([open]);
   }, 1);
   const answers = await Promise.all(many);
@@ -1327,13 +1337,7 @@ t.test('HTTP: hostile bodies get a code, and nothing is submitted (A26)', async 
       'transactions',
     ],
     ['a large one', hex('x'.repeat(131_073)), jsonType, 'transaction-too-large', 'transactions.0'],
-    [
-      'large together',
-      hex('x'.repeat(131_000), 'y'.repeat(131_000), 'z'),
-      jsonType,
-      'bundle-too-large',
-      'transactions',
-    ],
+    ['large together', hex('x'.repeat(131_072), 'y'.repeat(131_072)), jsonType, 'bundle-too-large', 'transactions'],
     ['an empty body', new Uint8Array(0), octets, 'body-empty', undefined],
     ['a large body', new Uint8Array(131_073), octets, 'transaction-too-large', undefined],
     ['a huge body', new Uint8Array(2 << 20), octets, 'body-too-large', 'content-length'],

@@ -10,6 +10,9 @@ import { z } from 'zod';
 
 const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 
+// tap's own 30 seconds are for tests without a cluster.
+tap.setTimeout(230_000);
+
 interface Ended {
   readonly code: number | null;
   readonly stdout: string;

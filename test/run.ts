@@ -3,7 +3,7 @@
 // out of time or asserted nothing. tap's own runner is not used: it costs 1 to 2 seconds a file.
 
 import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -51,7 +51,7 @@ async function main(): Promise<number> {
     .filter((name) => name.endsWith('.test.js'))
     .sort((a, b) => Number(slowFiles.includes(b)) - Number(slowFiles.includes(a)) || (a < b ? -1 : 1))
     .filter((name) => !(settings.quick && slowFiles.includes(name)))
-    .filter((name) => settings.filters.length === 0 || settings.filters.some((filter) => name.includes(filter)));
+    .filter((name) => settings.filters.length === 0 || settings.filters.some((filter) => isMeant(name, filter)));
   if (settings.list) {
     for (const name of files) console.log(name.slice(0, -'.test.js'.length));
     return 0;
@@ -78,6 +78,11 @@ async function main(): Promise<number> {
   if (files.length === 0) console.log('No test file: build first (node setup.mjs), or look at the filter.');
   console.log(`${totals.passed} passed, ${totals.failed} failed`);
   return totals.failed > 0 || totals.passed === 0 || files.length === 0 ? 1 : 0;
+}
+
+/** `cli` is cli.test.js, and not client.test.js as well. */
+function isMeant(name: string, filter: string): boolean {
+  return existsSync(join(folder, `${filter}.test.js`)) ? name === `${filter}.test.js` : name.includes(filter);
 }
 
 function checks(): Job[] {
@@ -132,7 +137,7 @@ async function runJob(job: Job): Promise<Outcome> {
   else if (!job.tap) failures.push(`exit code ${ended.code}\n${tail}`);
   else if (failures.length === 0 && (ended.code !== 0 || parser.results?.ok !== true))
     failures.push(`ended with exit code ${ended.code} ${planProblem(parser)}\n${tail}`.trim());
-  else if (failures.length === 0 && passed === 0) failures.push('asserted nothing');
+  else if (failures.length === 0 && passed === 0) failures.push(`asserted nothing\n${tail}`.trim());
   return { passed, failures, skipped };
 }
 
@@ -153,7 +158,13 @@ interface Ended {
 function execute(command: readonly string[], onOutput: (chunk: Buffer) => void): Promise<Ended> {
   return new Promise((resolve) => {
     const [file = '', ...args] = command;
-    const env = { ...process.env, TAP: '1', NO_COLOR: '1', FORCE_COLOR: '0' };
+    const env = {
+      ...process.env,
+      TAP: '1',
+      TAP_TIMEOUT: String(settings.timeoutSeconds),
+      NO_COLOR: '1',
+      FORCE_COLOR: '0',
+    };
     const child = spawn(file, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     running.add(child.pid);
     const out = { stdout: '', stderr: '' };

@@ -43,6 +43,8 @@ export class HttpDoor {
   readonly #server: Server;
   readonly #submitter: Submitter | null;
   readonly #health = new LoopHealth();
+  /** Connections whose last request has its answer, though perhaps not all of its body has come. */
+  readonly #answered = new WeakSet<Duplex>();
   #open = 0;
   #requests = 0;
   #answersBytes = 0;
@@ -97,7 +99,11 @@ export class HttpDoor {
     this.#server.maxConnections = limits.connectionsMax;
     this.#server.setTimeout(limits.idleMsMax);
     this.#server.on('connection', (socket: Socket) => this.#connected(socket));
-    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => refuseConnection(error, socket));
+    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
+      // No second answer to one request.
+      if (this.#answered.has(socket)) socket.destroy();
+      else refuseConnection(error, socket);
+    });
   }
 
   get port(): number {
@@ -139,6 +145,7 @@ export class HttpDoor {
   /** Never rejects. */
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const startedAt = performance.now();
+    this.#answered.delete(request.socket);
     const matched = matchRoute(this.routes, request.method ?? '', request.url ?? '');
     const name = 'route' in matched ? matched.route.path : 'none';
     this.#requests += 1;
@@ -176,6 +183,7 @@ export class HttpDoor {
 
   #send(request: IncomingMessage, response: ServerResponse, full: Reply): void {
     if (response.destroyed) return;
+    this.#answered.add(request.socket);
     let reply = full;
     if (this.#answersBytes + sizeOf(reply) > this.#limits.answersBytesMax)
       reply =

@@ -33,7 +33,7 @@ export interface TransportConfig {
   readonly options?: Partial<TransportOptions>;
   /** Default: performance.now. Milliseconds of a clock that never runs back. */
   readonly now?: () => number;
-  /** Default: Math.random, for jitter; what guards anything comes from the system's random source. */
+  /** At least 0, less than 1: for jitter and for what a ping says. Default: from the system's random source. */
   readonly random?: () => number;
 }
 
@@ -61,7 +61,7 @@ export class Transport implements PeerTransport {
 
   private constructor(config: TransportConfig) {
     this.#config = config;
-    const { meter, log, now = () => performance.now(), random = Math.random } = config;
+    const { meter, log, now = () => performance.now(), random = systemRandom } = config;
     this.#context = new Context({ options: { ...defaultOptions, ...config.options }, meter, log, now, random });
     const credentials: Credentials = { ...config.credentials, nonce: () => randomBytes(32) };
     for (const member of config.credentials.members()) {
@@ -210,6 +210,8 @@ export class Transport implements PeerTransport {
     tally.flush();
   }
 }
+
+const systemRandom = (): number => randomBytes(6).readUIntBE(0, 6) / 2 ** 48;
 
 /** @throws TypeError on what is no URL of a WebSocket */
 function laneUrl(base: string, lane: Lane): string {
