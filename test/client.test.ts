@@ -43,6 +43,9 @@ import {
   text,
 } from './wire-fixtures.ts';
 
+// All of the file, on a busy machine.
+t.setTimeout(200_000);
+
 const genesis: Genesis = {
   chainId,
   name: 'test',
@@ -338,9 +341,10 @@ const quick: ClientOptions = {
   reconnectMs: 5,
   reconnectMsMax: 20,
   headIntervalMs: 20,
-  retryMs: 60,
-  withholdMs: 60,
-  connectTimeoutMs: 5_000,
+  // Long, so that a slow machine is not taken for a silent replica; the tests of silence set their own.
+  retryMs: 60_000,
+  withholdMs: 60_000,
+  connectTimeoutMs: 20_000,
 };
 
 async function cluster(
@@ -462,7 +466,7 @@ t.test('without a key it only reads', async (t) => {
 
 t.test('many at once share bundles, in order', async (t) => {
   const { log, replicas, connect } = await cluster(t);
-  const client = await connect({ retryMs: 60_000 });
+  const client = await connect();
   const names = range(1, 3000).map((i) => `tx ${i}`);
   const receipts = await Promise.all(names.map((name) => client.submit(text(name))));
   t.same(mine(log), names, 'the order of submission is the order of the log');
@@ -507,11 +511,11 @@ t.test('a short delay ends the waiting, and a full bundle needs none', async (t)
   log.automatic = false;
   const client = await connect({ bundleDelayMs: 5, bundleTransactionsMax: 2 });
   const all = [client.submit(text('a'))];
-  await until(() => replicas[0]!.submitted.length === 1);
+  await until(() => replicas[0]!.submitted.length >= 1);
   all.push(client.submit(text('b')));
-  await until(() => replicas[0]!.submitted.length === 2);
+  await until(() => replicas[0]!.submitted.length >= 2);
   for (const name of ['c', 'd', 'e', 'f']) all.push(client.submit(text(name)));
-  await until(() => replicas[0]!.submitted.length === 4);
+  await until(() => replicas[0]!.submitted.length >= 4);
   log.order();
   await Promise.all(all);
   t.same(mine(log), ['a', 'b', 'c', 'd', 'e', 'f']);
@@ -546,7 +550,7 @@ t.test('bytes that the caller changes too early cost nobody a reputation', async
   const client = await connect();
   const bytes = text('before');
   const submitted = client.submit(bytes);
-  await until(() => replicas[0]!.submitted.length === 1);
+  await until(() => replicas[0]!.submitted.length >= 1);
   bytes.fill(0x78);
   log.order();
   const receipt = await submitted;
@@ -588,7 +592,7 @@ t.test('the queue is bounded, and says when there is room again', async (t) => {
 t.test('no room is an answer: the client waits and keeps its order', async (t) => {
   for (const code of ['pool-full', 'client-quota', 'busy', 'sessions-full'] as const) {
     const { log, replicas, connect } = await cluster(t);
-    const client = await connect({ bundleTransactionsMax: 1, retryMs: 60_000 });
+    const client = await connect({ bundleTransactionsMax: 1 });
     let refusals = 0;
     replicas[0]!.onSubmit = (door, bundle) => {
       if (bundle.sequence === 2 && refusals < 3) {
@@ -635,7 +639,7 @@ t.test('a session of the caller begins where the caller says', async (t) => {
 
 t.test('the connection to the primary breaks: the others get what is in flight', async (t) => {
   const { log, replicas, events, connect } = await cluster(t);
-  const client = await connect({ retryMs: 60_000 });
+  const client = await connect();
   replicas[0]!.onSubmit = () => {
     replicas[0]!.onSubmit = () => undefined;
     void replicas[0]!.stop();
@@ -657,7 +661,7 @@ t.test('the connection to the primary breaks: the others get what is in flight',
 
 t.test('a primary that says nothing is passed by', async (t) => {
   const { log, replicas, connect } = await cluster(t);
-  const client = await connect();
+  const client = await connect({ retryMs: 60 });
   replicas[0]!.onSubmit = () => undefined;
   await Promise.all(['a', 'b'].map((name) => client.submit(text(name))));
   t.same(mine(log), ['a', 'b']);
@@ -718,7 +722,7 @@ t.test('a lying primary is found out and passed by', async (t) => {
   for (const [lie, told] of Object.entries(liars)) {
     const { log, replicas, events, connect } = await cluster(t);
     log.grow(1);
-    const client = await connect({ retryMs: 60_000 });
+    const client = await connect();
     replicas[0]!.changesReceipt = (honest) => told(honest, log);
     const receipt = await client.submitBundle([text('a'), text('b')]);
     t.ok(receipt.receipt(1).verify(), lie);
@@ -753,7 +757,7 @@ t.test('a forged head moves nothing', async (t) => {
 t.test('what one replica alone says is no end: expired, passed, invalid', async (t) => {
   for (const code of ['expired', 'sequence-passed', 'bundle-invalid'] as const) {
     const { log, replicas, connect } = await cluster(t);
-    const client = await connect({ retryMs: 60_000 });
+    const client = await connect();
     replicas[0]!.onSubmit = (door, bundle) =>
       door.send({ kind: 'admission', digest: bundle.digest, code, height: asHeight(1_000_000) });
     replicas[0]!.onQuery = (door) => door.send({ kind: 'receipts', receipts: [] });
@@ -782,7 +786,7 @@ t.test('f+1 are an end', async (t) => {
 
 t.test('a bundle whose time has passed is rejected when that is certain', async (t) => {
   const { log, replicas, connect } = await cluster(t);
-  const client = await connect({ validBlocks: 3, bundleTransactionsMax: 1, retryMs: 60_000 });
+  const client = await connect({ validBlocks: 3, bundleTransactionsMax: 1 });
   const session = client.session;
   for (const replica of replicas) {
     replica.onSubmit = (door, bundle) => {
@@ -790,7 +794,7 @@ t.test('a bundle whose time has passed is rejected when that is certain', async 
     };
   }
   const codes = Promise.all(['a', 'b'].map((name) => codeOf(client.submit(text(name)))));
-  await until(() => replicas[0]!.submitted.length === 2);
+  await until(() => replicas[0]!.submitted.length >= 2);
   // One that claims to be there and is not: alone it decides nothing.
   log.grow(3);
   t.same(await codes, ['expired', 'session-ended']);
@@ -800,7 +804,7 @@ t.test('a bundle whose time has passed is rejected when that is certain', async 
 
 t.test('a receipt that was kept back is found at the others', async (t) => {
   const { log, replicas, connect } = await cluster(t);
-  const client = await connect();
+  const client = await connect({ retryMs: 60 });
   replicas[0]!.answers = false;
   const receipt = await client.submit(text('once'));
   t.ok(receipt.verify());
@@ -810,7 +814,7 @@ t.test('a receipt that was kept back is found at the others', async (t) => {
 
 t.test('a retry after the answer was lost gets the stored reply', async (t) => {
   const { log, replicas, connect } = await cluster(t);
-  const client = await connect({ retryMs: 60_000 });
+  const client = await connect();
   replicas[0]!.answers = false;
   const submitted = client.submit(text('once'));
   await until(() => log.height === 1);
@@ -938,7 +942,7 @@ const source = (replicas: readonly Replica[]) =>
 t.test('a replica that withholds is noticed by the heads of the others, and left', async (t) => {
   const { log, replicas, events, connect } = await cluster(t);
   log.grow(5);
-  const client = await connect();
+  const client = await connect({ withholdMs: 100 });
   const stream = client.follow({ from: 1, to: 20 });
   for (const height of range(1, 5)) t.equal((await stream.next()).value?.header.height, height);
   const silent = source(replicas)!;

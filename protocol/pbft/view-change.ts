@@ -65,9 +65,11 @@ export function followViewChanges(s: State): void {
     startViewChange(s, smallest, `${higher.length} replicas asked for it`);
   }
   if (s.mode !== 'changing') return;
+  // Who asks for a later view has given this one up too: replicas whose requests lie a view apart still time each other out.
+  if (askersOf(s).length < s.quorums.quorum) return;
+  s.quorumAskedAt ??= s.now;
   const asking = s.viewChanges.withKey(String(s.view));
   if (asking.length < s.quorums.quorum) return;
-  s.quorumAskedAt ??= s.now;
   if (!isPrimary(s) || s.newViewPledged || s.ownViewChange === null) return;
   s.newViewPledged = true;
   const newView: NewView = {
@@ -91,5 +93,9 @@ export function showNewView(s: State, to: ReplicaId): void {
   s.out.resend.push({ to, signed: s.newView });
 }
 
-/** Who has asked for the view this replica asks for. */
-export const askersOf = (s: State) => s.viewChanges.withKey(String(s.view)).map(([replica]) => replica);
+/** Who has asked for the view this replica asks for, or for a later one. */
+export const askersOf = (s: State): ReplicaId[] =>
+  s.viewChanges
+    .entries()
+    .filter(([, { message }]) => message.view >= s.view)
+    .map(([replica]) => replica);
