@@ -20,16 +20,12 @@ const peerUrl = z.url({ protocol: /^wss?$/, error: 'an address such as ws://10.0
 const count = (low: number, high: number) => z.int().min(low).max(high);
 
 const limitsSchema = z.strictObject({
-  /** Client connections at the same time; one more is refused with HTTP 503. */
-  clientConnectionsMax: count(1, 100_000).default(1024),
-  /** Client connections from one address. */
-  clientConnectionsPerAddressMax: count(1, 100_000).default(256),
-  /** Bytes waiting for one slow client before its connection is ended. */
-  clientQueueBytesMax: count(1 << 20, 1 << 30).default(16 << 20),
-  /** Bytes waiting for one slow peer before frames to it are dropped (and said again later). */
-  peerQueueBytesMax: count(4 << 20, 1 << 30).default(64 << 20),
-  /** How long a stop may take to finish what is in flight. */
-  drainMsMax: count(0, 600_000).default(5_000),
+  /** Clients connected at the same time. */
+  clientsMax: count(1, 100_000).default(1024),
+  /** Connections from one address, whatever they are. */
+  connectionsPerAddressMax: count(1, 100_000).default(512),
+  /** Bytes that wait for one client whose reader has stalled, before its connection is ended. */
+  clientBufferedBytesMax: count(2 << 20, 1 << 30).default(16 << 20),
 });
 
 const configSchema = z.strictObject({
@@ -138,6 +134,16 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
     peers: new Map(Object.entries(peers)),
   };
 }
+
+/** In the words of the parts that keep them (transport/options.ts, gateway/limits.ts). */
+export const transportLimits = ({ limits: { clientsMax, connectionsPerAddressMax } }: NodeConfig) => ({
+  clientsMax,
+  connectionsPerAddressMax,
+});
+export const gatewayLimits = ({ limits: { clientsMax, clientBufferedBytesMax } }: NodeConfig) => ({
+  connectionsMax: clientsMax,
+  bufferedBytesMax: clientBufferedBytesMax,
+});
 
 export const dataPaths = (dataDir: string) => ({
   logDir: join(dataDir, 'log'),

@@ -50,7 +50,7 @@ export interface ReplicaPort {
 }
 
 export interface ReplicaEvents {
-  /** Newly decided blocks, rising. Certificates as in core.ts: null where a later block of the same call covers it. */
+  /** Newly decided blocks, rising. Certificates as in core.ts: null where a later block covers it, nearly always of the same call. */
   decided?(blocks: readonly Decided[]): void;
   admission?(digest: Hash, code: AdmissionCode): void;
   event?(event: CoreEvent): void;

@@ -10,6 +10,7 @@ import {
   decodeCheckpointCertificate,
   decodeStoredBlock,
   isRefusal,
+  LINKS_MAX,
   PAYLOAD_BYTES_MAX,
 } from '../protocol/codec.ts';
 import { STATE_CHUNKS } from '../protocol/ledger.ts';
@@ -34,6 +35,8 @@ export type Answer = BlockData | Blocks | CheckpointProof | StateChunk;
 
 /** Blocks in one answer; the frame is the tighter bound for all but tiny ones. */
 const BLOCKS_PER_ANSWER_MAX = 256;
+/** What the headers and the certificate of a tail may take. */
+const TAIL_BYTES_MAX = 32 << 10;
 
 export class Server {
   readonly #log: LogStore;
@@ -84,7 +87,33 @@ export class Server {
       blocks.push(entry);
     }
     const certified = blocks.findLastIndex((entry) => entry.certificate !== null);
-    return { kind: 'blocks', blocks: blocks.slice(0, certified + 1) };
+    if (certified >= 0 || blocks.length === 0)
+      return { kind: 'blocks', blocks: blocks.slice(0, certified + 1), tail: null };
+    return this.#withTail(blocks);
+  }
+
+  /** No block that fits has a certificate of its own: as many as leave room for the headers up to the one that has. */
+  async #withTail(blocks: CertifiedBlock[]): Promise<Blocks> {
+    let bytes = blocks.reduce((sum, entry) => sum + certifiedBlockBytes(entry), TAIL_BYTES_MAX);
+    while (blocks.length > 1 && bytes > PAYLOAD_BYTES_MAX) bytes -= certifiedBlockBytes(blocks.pop()!); // there is one more
+    const last = blocks.at(-1)!; // never emptied
+    const from = asHeight(last.block.header.height + 1);
+    const to = asHeight(last.block.header.height + LINKS_MAX);
+    const { blocks: above } = await this.#log.readDecidedRange({
+      from,
+      to,
+      bytesMax: PAYLOAD_BYTES_MAX,
+      headersOnly: true,
+    });
+    const end = above.findIndex((stored) => stored.certificate !== null);
+    const stored = above[end]?.certificate ?? null;
+    const certificate = stored === null ? null : decodeCertificate(stored);
+    if (certificate === null || isRefusal(certificate)) return { kind: 'blocks', blocks: [], tail: null };
+    return {
+      kind: 'blocks',
+      blocks,
+      tail: { links: above.slice(0, end + 1).map((each) => each.bytes.header), certificate },
+    };
   }
 
   async #checkpoint(): Promise<CheckpointProof | null> {

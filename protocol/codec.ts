@@ -29,7 +29,6 @@ export {
   admissionCodes,
   CREDIT_MAX,
   followedBlockBytes,
-  LINKS_MAX,
   RANGE_PROOF_HASHES_MAX,
   RECEIPTS_MAX,
 } from './wire/door-payloads.ts';
@@ -56,4 +55,10 @@ export {
 } from './wire/kinds.ts';
 export { decodeMessage, decodePayload, encodePayload, type Message } from './wire/payload.ts';
 export { isRefusal, type StoredKind, type WireCode, type WireRefusal } from './wire/refusal.ts';
-export { BLOCKS_MAX, certifiedBlockBytes, PROOF_HASHES_MAX, STATE_CHUNK_BYTES_MAX } from './wire/replica-payloads.ts';
+export {
+  BLOCKS_MAX,
+  certifiedBlockBytes,
+  LINKS_MAX,
+  PROOF_HASHES_MAX,
+  STATE_CHUNK_BYTES_MAX,
+} from './wire/replica-payloads.ts';

@@ -89,7 +89,7 @@ export interface Outgoing<Message> {
 
 export interface Decided {
   readonly block: Block;
-  /** Null where the certificate of a block delivered later in the same Ready covers this one. */
+  /** Null where the certificate of a block delivered later covers this one: nearly always in the same Ready. */
   readonly certificate: Certificate | null;
 }
 

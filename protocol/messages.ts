@@ -44,10 +44,20 @@ export interface CertifiedBlock {
   readonly certificate: Certificate | null;
 }
 
-/** Consecutive decided blocks, rising; the last one carries a certificate. Empty: the sender has none of them. */
+/**
+ * Consecutive decided blocks, rising. The last one carries a certificate, or `tail` proves it: where the blocks up to the next
+ * certificate do not fit into one frame, their headers do. Empty: the sender has none of them.
+ */
 export interface Blocks {
   readonly kind: 'blocks';
   readonly blocks: readonly CertifiedBlock[];
+  readonly tail: CertifiedTail | null;
+}
+
+/** Headers above a block, rising, up to and including the one that the certificate is for (BLK-7). */
+export interface CertifiedTail {
+  readonly links: readonly Bytes[];
+  readonly certificate: Certificate;
 }
 
 /** Asks for one block by its hash, decided or not; answered by `block-data`. */

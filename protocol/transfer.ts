@@ -51,6 +51,8 @@ export interface CatchUpHost {
 }
 
 export interface CatchUpActions {
+  /** A commit certificate, verified; its block may be missing. */
+  noteCertificate(certificate: Certificate): void;
   /** The block follows the head and a commit certificate covers it. */
   decideFetched(block: Block, certificate: Certificate | null): void;
   /** The state at a stable checkpoint above the head, every chunk proved. */
@@ -217,8 +219,9 @@ export class CatchUp {
   onBlocks(host: CatchUpHost, signed: Verified<Blocks>): void {
     if (this.#request?.peer !== signed.sender || this.#request.what !== 'blocks') return;
     this.#request = null;
-    const { blocks } = signed.message;
-    const certified = blocks.findLastIndex((entry) => entry.certificate !== null);
+    const { blocks, tail } = signed.message;
+    if (tail !== null) this.#actions.noteCertificate(tail.certificate);
+    const certified = tail !== null ? blocks.length - 1 : blocks.findLastIndex((entry) => entry.certificate !== null);
     const before = host.ledger.height;
     for (const { block, certificate } of blocks.slice(0, certified + 1)) {
       if (block.header.height <= host.ledger.height) continue;

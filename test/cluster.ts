@@ -626,7 +626,7 @@ export class Cluster {
           blocks.push({ block: decode(bytes), certificate });
         }
         const last = blocks.findLastIndex((entry) => entry.certificate !== null);
-        return { kind: 'blocks', blocks: blocks.slice(0, last + 1) };
+        return { kind: 'blocks', blocks: blocks.slice(0, last + 1), tail: null };
       }
       case 'fetch-checkpoint': {
         const { stable } = disk.recover();

@@ -180,8 +180,9 @@ const messages: readonly PbftMessage[] = [
       { block: b1, certificate: null },
       { block: b2, certificate: fx.certificate(b2) },
     ],
+    tail: null,
   },
-  { kind: 'blocks', blocks: [] },
+  { kind: 'blocks', blocks: [], tail: null },
   { kind: 'fetch-block', height: asHeight(5), hash: fx.hashOf(2) },
   { kind: 'block-data', block: b1 },
   { kind: 'checkpoint', ...fx.placeOf(b1) },
@@ -280,6 +281,17 @@ t.test('WIRE-20: bundles and what clients say', async (t) => {
     'ok',
     'the pool answers for it',
   );
+  const tailed = (links: readonly (typeof b1)[], certificate: Certificate): PbftMessage => ({
+    kind: 'blocks',
+    blocks: [{ block: b1, certificate: null }],
+    tail: { links: links.map((link) => link.headerBytes), certificate },
+  });
+  t.equal(verdict(tailed([b2, b3], fx.certificate(b3))), 'ok', 'headers up to a certified one prove what lies below');
+  t.equal(verdict(tailed([], fx.certificate(b1))), 'ok');
+  t.equal(verdict(tailed([b3], fx.certificate(b3))), 'chain-broken', 'a gap in the headers');
+  t.equal(verdict(tailed([b2], fx.certificate(b3))), 'certificate-place');
+  t.equal(verdict(tailed([b2], fx.certificate(b2, 'prepare'))), 'certificate-phase');
+  t.equal(verdict(tailed([b2], fx.certificate(b2, 'commit', 0, [0, 1]))), 'certificate-below-quorum');
   const elsewhere = fx.block(b1.bundles, { chainId: fx.hashOf(5) });
   t.equal(verdict({ kind: 'pre-prepare', epoch: fx.epoch, view: asView(0), block: elsewhere }), 'chain-mismatch');
 
@@ -306,6 +318,7 @@ t.test('WIRE-21: decided blocks from a peer', async (t) => {
   const part = (...list: readonly (readonly [typeof b1, Certificate | null])[]): PbftMessage => ({
     kind: 'blocks',
     blocks: list.map(([block, certificate]) => ({ block, certificate })),
+    tail: null,
   });
   t.equal(verdict(part([b1, null], [b2, null], [b3, fx.certificate(b3)])), 'ok', 'one certificate covers all below it');
   t.equal(verdict(part([b1, fx.certificate(b1)], [b2, null])), 'chain-uncertified');
@@ -326,6 +339,17 @@ t.test('WIRE-21: decided blocks from a peer', async (t) => {
     'certificate-signature',
     'one that is not needed must hold too',
   );
+  const tailed = (links: readonly (typeof b1)[], certificate: Certificate): PbftMessage => ({
+    kind: 'blocks',
+    blocks: [{ block: b1, certificate: null }],
+    tail: { links: links.map((link) => link.headerBytes), certificate },
+  });
+  t.equal(verdict(tailed([b2, b3], fx.certificate(b3))), 'ok', 'headers up to a certified one prove what lies below');
+  t.equal(verdict(tailed([], fx.certificate(b1))), 'ok');
+  t.equal(verdict(tailed([b3], fx.certificate(b3))), 'chain-broken', 'a gap in the headers');
+  t.equal(verdict(tailed([b2], fx.certificate(b3))), 'certificate-place');
+  t.equal(verdict(tailed([b2], fx.certificate(b2, 'prepare'))), 'certificate-phase');
+  t.equal(verdict(tailed([b2], fx.certificate(b2, 'commit', 0, [0, 1]))), 'certificate-below-quorum');
   const elsewhere = fx.block(b1.bundles, { chainId: fx.hashOf(5) });
   t.equal(verdict(part([elsewhere, fx.certificate(elsewhere)])), 'chain-mismatch');
 });

@@ -502,8 +502,14 @@ const samples: readonly Message[] = [
       { block: first, certificate: null },
       { block: second, certificate: fx.certificate(second) },
     ],
+    tail: null,
   },
-  { kind: 'blocks', blocks: [] },
+  { kind: 'blocks', blocks: [], tail: null },
+  {
+    kind: 'blocks',
+    blocks: [{ block: first, certificate: null }],
+    tail: { links: [second.headerBytes], certificate: fx.certificate(second) },
+  },
   { kind: 'fetch-block', height: asHeight(5), hash: fx.hashOf(2) },
   { kind: 'block-data', block: first },
   { kind: 'checkpoint', ...fx.placeOf(first) },
@@ -793,7 +799,7 @@ t.test('WIRE-8: lists have limits', async (t) => {
   t.equal(decode('new-view', [0, 5, [[0, bin(1), bin(64)]]]), 'payload-malformed viewChanges.');
   t.equal(decode('receipts', [many(1025, 0)]), 'field-out-of-range receipts');
   t.equal(decode('follow-blocks', [many(4097, 0)]), 'field-out-of-range blocks');
-  t.equal(decode('blocks', [many(4097, 0)]), 'field-out-of-range blocks');
+  t.equal(decode('blocks', [many(4097, 0), null]), 'field-out-of-range blocks');
   t.equal(decode('forward', [many(1025, 0)]), 'field-out-of-range bundles');
   t.equal(decode('block-data', [empty[0], many(1025, 0)]), 'field-out-of-range bundles');
   t.equal(decode('forward', [[[fx.bundle(1, [bin(1)]).payload, bin(63)]]]), 'field-out-of-range bundles.signature');
@@ -943,7 +949,10 @@ t.test('WIRE-10 WIRE-11: stored forms', async (t) => {
 t.test('the sizes that senders count with are exact, and the largest messages fit into a frame', async (t) => {
   t.equal(blockBytesOnWire(first), encodePayload({ kind: 'block-data', block: first }).length);
   const certified = { block: first, certificate: fx.certificate(first) };
-  t.equal(1 + 1 + certifiedBlockBytes(certified), encodePayload({ kind: 'blocks', blocks: [certified] }).length);
+  t.equal(
+    1 + 1 + certifiedBlockBytes(certified) + 1,
+    encodePayload({ kind: 'blocks', blocks: [certified], tail: null }).length,
+  );
   for (const bundles of [null, [], first.bundles]) {
     const followed = { headerBytes: first.headerBytes, bundles, certificate: null };
     t.equal(1 + 1 + followedBlockBytes(followed), encodePayload({ kind: 'follow-blocks', blocks: [followed] }).length);

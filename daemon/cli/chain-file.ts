@@ -1,5 +1,5 @@
 // A chain in a file, for audits and archives: what `synod export` writes and `synod verify` reads. A tag of 16 bytes, the chain id,
-// then one record for each block: its length as 4 bytes big-endian, and the payload of a `blocks` message with that block alone and
+// then one record for each block: its length as 4 bytes big-endian, and the payload of a `follow-blocks` message with that block alone and
 // its certificate (docs/wire.md). Read and written block by block: memory does not grow with the chain.
 
 import { createReadStream } from 'node:fs';
@@ -7,12 +7,11 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import type { FollowedBlock } from '../../client/index.ts';
 import { type Bytes, concat, equalBytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
-import { memberSetHash } from '../../protocol/block.ts';
+import { type BlockHeader, decodeHeader, memberSetHash } from '../../protocol/block.ts';
 import { decodePayload, encodePayload, isRefusal, LINKS_MAX } from '../../protocol/codec.ts';
 import { FRAME_BYTES_MAX, type Genesis } from '../../protocol/genesis.ts';
 import { domainTag } from '../../protocol/layout.ts';
 import { genesisBlock } from '../../protocol/ledger.ts';
-import type { CertifiedBlock } from '../../protocol/messages.ts';
 import { asEpoch, asHeight } from '../../protocol/types.ts';
 import { ChainVerifier, genesisSigners, type ProvenBlock, type VerifyRefusal } from '../../protocol/verify.ts';
 
@@ -42,10 +41,9 @@ export class ChainFileWriter {
     return writer;
   }
 
-  async append({ header, headerBytes, hash, bundles, certificate }: FollowedBlock): Promise<void> {
+  async append({ headerBytes, bundles, certificate }: FollowedBlock): Promise<void> {
     if (bundles === null) throw new Error('export: a block without its body');
-    const blocks: CertifiedBlock[] = [{ block: { header, headerBytes, hash, bundles }, certificate }];
-    const payload = encodePayload({ kind: 'blocks', blocks });
+    const payload = encodePayload({ kind: 'follow-blocks', blocks: [{ headerBytes, bundles, certificate }] });
     const length = Buffer.alloc(4);
     length.writeUInt32BE(payload.length);
     await this.#write(concat(length, payload));
@@ -91,16 +89,15 @@ export async function* readChainFile(
         problem: 'the file is of another chain than the genesis document',
       };
     }
-    const message = decodePayload('blocks', record.bytes, context);
-    if (isRefusal(message)) return yield { ...malformed(`${message.refused} ${message.field} after block ${height}`) };
-    const certified = message.kind === 'blocks' ? message.blocks[0] : undefined;
-    if (message.kind !== 'blocks' || certified === undefined || message.blocks.length !== 1)
-      return yield malformed(`not one block after block ${height}`);
-    verifier ??= verifierFrom(genesis, certified);
-    const proven = verifier.feed(certified);
-    if ('refused' in proven)
-      return yield { ...proven, problem: `${proven.field} at block ${certified.block.header.height}` };
-    height = certified.block.header.height;
+    const message = decodePayload('follow-blocks', record.bytes, context);
+    if (isRefusal(message)) return yield malformed(`${message.refused} ${message.field} after block ${height}`);
+    const block = message.kind === 'follow-blocks' && message.blocks.length === 1 ? message.blocks[0] : undefined;
+    const header = block === undefined ? undefined : decodeHeader(block.headerBytes);
+    if (block === undefined || header === undefined) return yield malformed(`not one block after block ${height}`);
+    verifier ??= verifierFrom(genesis, header);
+    const proven = verifier.feed(block);
+    if ('refused' in proven) return yield { ...proven, problem: `${proven.field} at block ${header.height}` };
+    height = header.height;
     yield* proven;
   }
   if (verifier === undefined) yield malformed('no block in it');
@@ -108,7 +105,7 @@ export async function* readChainFile(
 }
 
 /** From height 1 on the genesis block is the anchor; a file that begins later is anchored by its first certificate. */
-function verifierFrom(genesis: Genesis, { block: { header } }: CertifiedBlock): ChainVerifier {
+function verifierFrom(genesis: Genesis, header: BlockHeader): ChainVerifier {
   const { sha256 } = native;
   const members = memberSetHash(sha256, asEpoch(0), genesis.members);
   const trusted =

@@ -4,6 +4,7 @@
 import { CommanderError } from 'commander';
 import { ClientError, type ClientErrorCode } from '../../client/errors.ts';
 import { GuardError, type GuardErrorCode, KeyError, type KeyErrorCode } from '../../keys/errors.ts';
+import { StorageError, type StorageErrorCode } from '../../storage/errors.ts';
 import type { ConfigProblem } from '../config.ts';
 
 /** Documented in docs/operations.md. */
@@ -95,11 +96,37 @@ const keyAdvice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'key-file-owner': 'Run as its owner.',
   'key-passphrase-missing':
     'Give --passphrase-file FILE, name a passphraseFile in the config, or set SYNOD_PASSPHRASE.',
-  'guard-missing': 'Was the data directory lost or not copied? docs/operations.md, "A lost disk", says what to do.',
-  'guard-damaged': 'docs/operations.md, "A lost disk", says what to do.',
+  'guard-missing':
+    'Was the data directory lost or not copied? docs/operations.md, "A lost or damaged disk", says what to do.',
+  'guard-damaged': 'docs/operations.md, "A lost or damaged disk", says what to do.',
   'guard-locked': 'Is the replica running already? One key must never run twice.',
   'guard-lock-unavailable': 'On Linux, install the flock command (util-linux).',
 };
+
+const storageSentences: Record<StorageErrorCode, string> = {
+  'storage-damaged': 'the log on disk is not what was written',
+  'storage-lost-writes': 'the log is older than what this replica has signed for',
+  'storage-wrong-chain': 'the data directory belongs to another chain',
+  'storage-format-newer': 'the log was written by a later version',
+  'storage-locked': 'another process has the log open',
+  'storage-not-writable': 'the data directory cannot be written',
+  'storage-open-failed': 'the log could not be opened',
+  'storage-write-failed': 'a write to the log failed, and nobody knows what is durable now',
+  'storage-read-failed': 'the log could not be read',
+  'storage-closed': 'the log is closed',
+};
+
+const storageAdvice: Partial<Record<StorageErrorCode, string>> = {
+  'storage-damaged': 'docs/operations.md, "A lost or damaged disk", says what to do.',
+  'storage-wrong-chain': 'Is dataDir right, and genesis.json that of this network?',
+  'storage-format-newer': 'Install that version or a later one.',
+  'storage-locked': 'Is the replica running already?',
+  'storage-not-writable': 'Check owner, mode and free space of dataDir.',
+  'storage-write-failed': 'Check the disk and its free space, then start again.',
+};
+
+/** May be over at the next try: a supervisor should try again. */
+const transientCodes: readonly string[] = ['guard-locked', 'guard-poisoned', 'key-file-io'];
 
 /** Nobody answered, or not in time. */
 const unreachableCodes: readonly ClientErrorCode[] = ['connect-timeout'];
@@ -112,12 +139,16 @@ export function explainError(error: unknown): { readonly text: string; readonly 
   }
   if (error instanceof KeyError || error instanceof GuardError) {
     const advice = keyAdvice[error.code];
-    const [, ...facts] = error.message.split(', ');
-    const sentence = `${keySentences[error.code]}${facts.length === 0 ? '' : ` (${facts.join(', ')})`}`;
+    const sentence = withFacts(keySentences[error.code], error.fields);
     return {
       text: `synod: ${sentence} [${error.code}]\n${advice === undefined ? '' : `  ${advice}\n`}`,
-      exit: EXIT.usage,
+      exit: transientCodes.includes(error.code) ? EXIT.failure : EXIT.usage,
     };
+  }
+  if (error instanceof StorageError) {
+    const sentence = withFacts(storageSentences[error.code], error.fields);
+    const advice = storageAdvice[error.code] ?? storageAdvice['storage-damaged'];
+    return { text: `synod: ${sentence} [${error.code}]\n  ${advice}\n`, exit: EXIT.failure };
   }
   if (error instanceof ClientError) {
     const exit = unreachableCodes.includes(error.code) ? EXIT.unreachable : EXIT.failure;
@@ -138,6 +169,11 @@ export function explainError(error: unknown): { readonly text: string; readonly 
     text: `synod: this is a bug, please report it with these lines [internal]\n${stack}\n`,
     exit: EXIT.failure,
   };
+}
+
+function withFacts(sentence: string, fields: Readonly<Record<string, string | number>>): string {
+  const facts = Object.entries(fields).map(([name, value]) => `${name} ${value}`);
+  return facts.length === 0 ? sentence : `${sentence} (${facts.join(', ')})`;
 }
 
 /** The operating system said no: a missing file, a port in use, a full disk. Node's sentence names the path or the port. */

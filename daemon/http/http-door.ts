@@ -199,6 +199,7 @@ export class HttpDoor {
       'content-length': bytes,
       'cache-control': 'no-store',
       'x-content-type-options': 'nosniff',
+      ...(this.#closing === null ? {} : { connection: 'close' }),
     });
     response.end(request.method === 'HEAD' ? undefined : reply.body);
   }

@@ -13,7 +13,7 @@ import { CatchUp } from '../transfer.ts';
 import type { Millis } from '../types.ts';
 import { asHeight, asView } from '../types.ts';
 import { Tally, VoteBox } from '../votes.ts';
-import { decideFetched } from './chain.ts';
+import { decideFetched, noteCommitCertificate } from './chain.ts';
 import { explain } from './explain.ts';
 import { installState } from './install.ts';
 import { enterView, onNewView, reachBase } from './new-view.ts';
@@ -240,6 +240,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     headCertificate: null,
     checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval),
     catchUp: new CatchUp({
+      noteCertificate: (certificate) => noteCommitCertificate(s, certificate),
       decideFetched: (block, certificate) => decideFetched(s, block, certificate),
       install: (state) => installState(s, state),
     }),

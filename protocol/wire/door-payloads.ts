@@ -28,12 +28,10 @@ import { Fields, Problem } from './fields.ts';
 import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { DoorKind } from './kinds.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
-import { BLOCKS_MAX } from './replica-payloads.ts';
+import { BLOCKS_MAX, LINKS_MAX } from './replica-payloads.ts';
 
 export const CREDIT_MAX = 4096;
 export const RECEIPTS_MAX = 1024;
-/** Headers between a block and the one whose certificate covers it; a window of 64 never needs more. */
-export const LINKS_MAX = 64;
 /** Hashes of a range proof: two for each level. */
 export const RANGE_PROOF_HASHES_MAX = 106;
 

@@ -4,7 +4,7 @@ import type { Bytes } from '../../crypto/bytes.ts';
 import { HEADER_BYTES } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Parameters } from '../genesis.ts';
-import type { CertifiedBlock, PbftMessage, Signed, ViewChange } from '../messages.ts';
+import type { Blocks, CertifiedBlock, PbftMessage, Signed, ViewChange } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack, type ScanLimits, type WireValue } from '../msgpack.ts';
 import {
   blockBytesOnWire,
@@ -36,6 +36,8 @@ import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { ReplicaKind } from './kinds.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
 
+/** Headers above a block up to the one that is certified; a window of 64 never needs more. */
+export const LINKS_MAX = 64;
 /** Blocks in one answer; the frame bounds them further. */
 export const BLOCKS_MAX = 4096;
 /** Hashes of an inclusion proof; a tree of 2^53 leaves needs no more. */
@@ -56,7 +58,7 @@ export function encodeReplicaPayload(message: PbftMessage): Bytes {
     case 'fetch-blocks':
       return encodeMsgpack([message.from, message.to]);
     case 'blocks':
-      return encodeBlocks(message.blocks);
+      return encodeBlocks(message);
     case 'fetch-block':
       return encodeMsgpack([message.height, message.hash]);
     case 'block-data':
@@ -95,14 +97,15 @@ export function certifiedBlockBytes({ block, certificate }: CertifiedBlock): num
   return 1 + blockBytesOnWire(block) + (certificate === null ? 1 : encodeCertificate(certificate).length);
 }
 
-function encodeBlocks(blocks: readonly CertifiedBlock[]): Bytes {
+function encodeBlocks({ blocks, tail }: Blocks): Bytes {
   const nil = encodeMsgpack(null);
   const certificates = blocks.map(({ certificate }) => (certificate === null ? nil : encodeCertificate(certificate)));
-  let size = 1 + (blocks.length < 0x10 ? 1 : 3);
+  const end = tail === null ? nil : encodeMsgpack([tail.links, certificateValue(tail.certificate)]);
+  let size = 1 + (blocks.length < 0x10 ? 1 : 3) + end.length;
   for (const [index, { block }] of blocks.entries()) size += 1 + blockBytesOnWire(block) + certificates[index]!.length;
-  const scribe = new Scribe(size).array(1).array(blocks.length);
+  const scribe = new Scribe(size).array(2).array(blocks.length);
   for (const [index, { block }] of blocks.entries()) writeBlock(scribe.array(2), block).raw(certificates[index]!);
-  return scribe.done();
+  return scribe.raw(end).done();
 }
 
 /** Enough for the largest honest message of a kind; what a scan may walk over before it gives up. */
@@ -165,7 +168,7 @@ function read(kind: ReplicaKind, value: WireValue, problem: Problem, context: Wi
     case 'fetch-blocks':
       return readFetchBlocks(fields(2));
     case 'blocks':
-      return readBlocks(fields(1), context);
+      return readBlocks(fields(2), context);
     case 'fetch-block': {
       const f = fields(2);
       return { kind, height: f.height('height', 1), hash: f.hash('hash') };
@@ -245,14 +248,18 @@ function readBlocks(f: Fields, context: WireContext): PbftMessage | WireRefusal 
     ...readBlockParts(item.tuple('block', 2), context.parameters.blockBundlesMax),
     certificate: item.optional('certificate', CERTIFICATE_FIELDS, readCertificate),
   }));
-  if (f.problem.found !== undefined) return { kind: 'blocks', blocks: [] };
+  const tail = f.optional('tail', 2, (item) => ({
+    links: item.values('links', { max: LINKS_MAX }, (link) => link.owned('links', HEADER_BYTES)),
+    certificate: readCertificate(item.tuple('certificate', CERTIFICATE_FIELDS)),
+  }));
+  if (f.problem.found !== undefined) return { kind: 'blocks', blocks: [], tail: null };
   const blocks: CertifiedBlock[] = [];
   for (const { header, bundles, certificate } of parts) {
     const block = blockOf(header, bundles, context, 'blocks');
     if (isRefusal(block)) return block;
     blocks.push({ block, certificate });
   }
-  return { kind: 'blocks', blocks };
+  return { kind: 'blocks', blocks, tail };
 }
 
 function readBlock(f: Fields, kind: ReplicaKind, context: WireContext) {

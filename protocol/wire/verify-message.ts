@@ -165,7 +165,7 @@ function verifyOf(phase: VotePhase, certificate: Certificate | null, context: Ve
  * [WIRE-21] One chain, rising by one, every block under a commit certificate of itself or of a later one. The bundles need no
  * check of their own: a quorum has voted for them.
  */
-function verifyBlocks({ blocks, kind }: Blocks, context: VerifyContext): VerifyRefusal | null {
+function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): VerifyRefusal | null {
   let previous: { readonly height: number; readonly hash: Hash } | undefined;
   for (const { block, certificate } of blocks) {
     const { header, hash } = block;
@@ -177,7 +177,24 @@ function verifyBlocks({ blocks, kind }: Blocks, context: VerifyContext): VerifyR
       return refuseVerify('certificate-place', kind, 'certificate');
     previous = { height: header.height, hash };
   }
-  if (blocks.at(-1)?.certificate === null) return refuseVerify('chain-uncertified', kind, 'certificate');
+  if (tail !== null) {
+    for (const bytes of tail.links) {
+      const header = decodeHeader(bytes);
+      if (
+        header === undefined ||
+        previous === undefined ||
+        header.height !== previous.height + 1 ||
+        !equalBytes(header.parent, previous.hash)
+      )
+        return refuseVerify('chain-broken', kind, 'tail.links');
+      previous = { height: header.height, hash: blockHash(context.crypto.sha256, bytes) };
+    }
+    const { height, hash } = tail.certificate;
+    if (previous === undefined || previous.height !== height || !equalBytes(previous.hash, hash))
+      return refuseVerify('certificate-place', kind, 'tail.certificate');
+    const problem = verifyOf('commit', tail.certificate, context);
+    if (problem !== null) return { ...problem, kind };
+  } else if (blocks.at(-1)?.certificate === null) return refuseVerify('chain-uncertified', kind, 'certificate');
   for (const { certificate } of blocks) {
     const problem = verifyOf('commit', certificate, context);
     if (problem !== null) return { ...problem, kind };

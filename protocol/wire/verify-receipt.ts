@@ -12,10 +12,9 @@ import type { BundleReceipt } from '../door.ts';
 import type { Genesis } from '../genesis.ts';
 import { byzantineQuorums } from '../quorum.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView, type Hash, type Height, type Millis } from '../types.ts';
-import { LINKS_MAX } from './door-payloads.ts';
 import { MEMBERS_MAX } from './fields.ts';
 import { inclusionFromRange } from './inclusion.ts';
-import { PROOF_HASHES_MAX } from './replica-payloads.ts';
+import { LINKS_MAX, PROOF_HASHES_MAX } from './replica-payloads.ts';
 import type { Seen } from './seen.ts';
 import { refuseVerify, type SignerSet, type VerifyRefusal, verifyCertificate } from './verify-certificate.ts';
 
