@@ -64,16 +64,10 @@ export const seriesTable = {
   synod_evidence_total: { type: 'counter', help: 'Proofs of misbehaviour of another replica.', labels: ['peer'] },
   synod_events_total: { type: 'counter', help: 'Events of the core.', labels: ['type'] },
   synod_guard_refusals_total: { type: 'counter', help: 'What the guard refused to sign.', labels: ['code'] },
-  synod_own_slowness_total: {
-    type: 'counter',
-    help: 'Times this replica was slow itself: event loop, disk or garbage collection.',
-    labels: ['cause'],
-  },
 
   // Disk.
   synod_log_write_seconds: { type: 'histogram', help: 'One synced write of the log.', buckets: fastSeconds },
   synod_log_write_bytes: { type: 'histogram', help: 'Bytes of one synced write of the log.', buckets: bytes },
-  synod_log_read_seconds: { type: 'histogram', help: 'One read of decided blocks.', buckets: fastSeconds },
   synod_log_lowest_height: { type: 'gauge', help: 'Lowest decided block that is still kept.' },
   synod_guard_write_seconds: { type: 'histogram', help: 'One synced write of the sign mark.', buckets: fastSeconds },
 
@@ -103,7 +97,6 @@ export const seriesTable = {
   synod_transport_other_total: { type: 'counter', help: 'Events of series beyond the bound.' },
   synod_queue_depth: { type: 'gauge', help: 'Entries of a queue of the loop.', labels: ['queue'] },
   synod_queue_bytes: { type: 'gauge', help: 'Bytes of a queue of the loop.', labels: ['queue'] },
-  synod_queue_dropped_total: { type: 'counter', help: 'Entries dropped for a full queue.', labels: ['queue'] },
 
   // Client doors.
   synod_client_connections: { type: 'gauge', help: 'Authenticated client connections.' },
@@ -146,6 +139,16 @@ interface Series {
   readonly labelSets: Set<string>;
 }
 
+/** What a scrape asks the replica; the loop also knows how full its queues are. */
+export interface Watched extends Pick<ReplicaPort, 'explain' | 'log'> {
+  queueDepths?(): {
+    readonly frames: number;
+    readonly frameBytes: number;
+    readonly inputs: number;
+    readonly records: number;
+  };
+}
+
 /** The name under which parts report a series. */
 function reportedAs(name: string, { type }: SeriesShape): string {
   return type === 'counter' ? name : name.replace(/_seconds$/, '_ms');
@@ -155,7 +158,7 @@ export class Metrics implements Meter {
   readonly registry = new Registry();
   readonly #series = new Map<string, Series>();
   readonly #loopDelay: IntervalHistogram;
-  #explain: (() => Explanation) | null = null;
+  #watched: Watched | null = null;
   #viewChanges = 0;
 
   constructor() {
@@ -190,8 +193,8 @@ export class Metrics implements Meter {
   }
 
   /** From now on every scrape asks this replica where it stands. */
-  watch(replica: Pick<ReplicaPort, 'explain'>): void {
-    this.#explain = () => replica.explain();
+  watch(replica: Watched): void {
+    this.#watched = replica;
   }
 
   get contentType(): string {
@@ -200,7 +203,17 @@ export class Metrics implements Meter {
 
   /** The text of a scrape. */
   async scrape(): Promise<string> {
-    if (this.#explain !== null) this.#explained(this.#explain());
+    if (this.#watched !== null) {
+      const { log } = this.#watched;
+      this.#explained(this.#watched.explain());
+      this.gauge('synod_log_lowest_height', log.lowest);
+      const depths = this.#watched.queueDepths?.();
+      if (depths !== undefined) {
+        for (const queue of ['frames', 'inputs', 'records'] as const)
+          this.gauge('synod_queue_depth', depths[queue], { queue });
+        this.gauge('synod_queue_bytes', depths.frameBytes, { queue: 'frames' });
+      }
+    }
     // The monitor counts its own resolution as part of every delay.
     const ms = (nanos: number) => Math.max(0, nanos / 1e6 - eventLoopResolutionMs);
     if (this.#loopDelay.count > 0) {

@@ -1,0 +1,101 @@
+// What this machine gives at best, measured in the same run as the replicas, and the latency that follows from it.
+
+import { join } from 'node:path';
+import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { ComputeFloors } from './floor-tasks.ts';
+import type { Quantiles } from './histogram.ts';
+import { runWorker, startWorker } from './task.ts';
+
+export interface SyncFloor {
+  readonly bytes: number;
+  readonly preallocated: boolean;
+  /** Of one process that has the disk to itself, and of the slowest of n at once; milliseconds. */
+  readonly alone: Quantiles;
+  readonly together: Quantiles;
+}
+
+export interface Floors {
+  readonly processes: number;
+  readonly syncs: readonly SyncFloor[];
+  readonly compute: ComputeFloors;
+  /** A frame of 200 bytes to another process and back, in milliseconds. */
+  readonly roundTrip: Quantiles;
+}
+
+const workerMsMax = 60_000;
+const syncKinds = [
+  { bytes: 1024, preallocated: true },
+  { bytes: 1024, preallocated: false },
+  { bytes: 128 << 10, preallocated: false },
+];
+
+export async function measureFloors(options: {
+  readonly directory: string;
+  readonly processes: number;
+  /** For each of them. */
+  readonly ms: number;
+}): Promise<Floors> {
+  const { directory, processes, ms } = options;
+  const syncs: SyncFloor[] = [];
+  for (const kind of syncKinds) {
+    const writers = (count: number) =>
+      Promise.all(
+        Array.from({ length: count }, (_, i) =>
+          runWorker<Quantiles>({
+            task: { kind: 'sync', path: join(directory, `floor-${i}`), ms, ...kind },
+            msMax: workerMsMax,
+          }),
+        ),
+      );
+    const [alone] = await writers(1);
+    const all = await writers(processes);
+    const together = all.reduce((slowest, each) => (each.p50 > slowest.p50 ? each : slowest));
+    syncs.push({ ...kind, alone: alone ?? together, together });
+  }
+  const compute = await runWorker<ComputeFloors>({ task: { kind: 'compute', ms }, msMax: workerMsMax });
+  return { processes, syncs, compute, roundTrip: await measureRoundTrip(ms) };
+}
+
+async function measureRoundTrip(ms: number): Promise<Quantiles> {
+  let known = (_port: number): void => undefined;
+  const port = new Promise<number>((resolve) => {
+    known = resolve;
+  });
+  const server = startWorker({
+    task: { kind: 'echo-server' },
+    msMax: workerMsMax,
+    onMark: (_name, value) => known(value ?? 0),
+  });
+  try {
+    return await runWorker<Quantiles>({
+      task: { kind: 'echo', port: await Promise.race([port, server.result<number>()]), bytes: 200, ms },
+      msMax: workerMsMax,
+    });
+  } finally {
+    server.kill();
+  }
+}
+
+export interface LatencyFloor {
+  readonly totalMs: number;
+  readonly hopsMs: number;
+  readonly syncsMs: number;
+  readonly signaturesMs: number;
+}
+
+/**
+ * The least that one commit can take: client, primary, prepare, commit, receipt, client again are 5 hops; the prepare and the commit
+ * each wait for a synced write; and the signatures that somebody waits for, one after the other, of the fastest quorum.
+ */
+export function latencyFloor(floors: Floors, n: number, disk: 'alone' | 'together'): LatencyFloor {
+  const { quorum } = byzantineQuorums(n);
+  // Client's bundle, proposal, prepare, commit.
+  const signs = 4;
+  // Bundle at the primary; bundle and proposal at a backup; prepares and commits but one's own (and the proposal); the certificate.
+  const verifies = 1 + 2 + (quorum - 2) + (quorum - 1) + quorum;
+  const hopsMs = (5 * floors.roundTrip.p50) / 2;
+  const appended = floors.syncs.find((sync) => !sync.preallocated) ?? floors.syncs[0]!; // three are measured
+  const syncsMs = 2 * appended[disk].p50;
+  const signaturesMs = (1000 * signs) / floors.compute.sign + (1000 * verifies) / floors.compute.verify;
+  return { totalMs: hopsMs + syncsMs + signaturesMs, hopsMs, syncsMs, signaturesMs };
+}
