@@ -24,7 +24,9 @@ import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, verifyMessage } from '../protocol/verify.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
-import type { Lane, Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
+import { canBeCarried, isRequest, laneOf } from './kinds.ts';
+import { PhaseMeter } from './phases.ts';
+import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
 
@@ -65,19 +67,6 @@ export const LOOP_LIMITS = {
   lazyWriteMsMax: 20,
 } as const;
 
-const LANES: Partial<Record<PbftMessage['kind'], Lane>> = {
-  'pre-prepare': 'bulk',
-  forward: 'bulk',
-  blocks: 'bulk',
-  'block-data': 'bulk',
-  'state-chunk': 'bulk',
-  'checkpoint-proof': 'bulk',
-};
-const laneOf = (kind: PbftMessage['kind']): Lane => LANES[kind] ?? 'vote';
-
-/** Blocks whose latency is being measured; the window is far smaller. */
-const PHASES_MAX = 256;
-
 interface Pending {
   records: LogRecord[];
   pledges: Pledged<PbftPledge>[];
@@ -109,13 +98,14 @@ export class Replica implements ReplicaPort, PeerEvents {
   readonly #subscribers = new Set<ReplicaEvents>();
   #head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
   #lowest: Height;
-  readonly #phases = new Map<Height, { readonly seenAt: number; preparedAt: number | null }>();
+  readonly #phases: PhaseMeter;
 
   constructor(parts: ReplicaParts) {
     this.#parts = parts;
     this.#head = parts.head;
     this.#lowest = asHeight(0);
     this.#publicKeys = parts.genesis.members.map((member) => member.publicKey);
+    this.#phases = new PhaseMeter(parts.meter);
     const { sha256 } = parts.crypto;
     this.#server = new Server({ log: parts.log, sha256, wire: { sha256, parameters: parts.genesis.parameters } });
   }
@@ -222,7 +212,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       this.#serve(from, message);
       return null;
     }
-    if (message.kind === 'pre-prepare') this.#saw(message.block.header.height);
+    if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
     return { type: 'message', signed: checked };
   }
 
@@ -252,7 +242,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     }
     for (const event of ready.events) {
       this.#parts.meter.count('synod_events_total', { type: event.type });
-      if (event.type === 'prepared') this.#prepared(event.height);
+      if (event.type === 'prepared') this.#phases.prepared(event.height);
       else this.#parts.logger.info({ ...event }, event.type);
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
     }
@@ -294,7 +284,10 @@ export class Replica implements ReplicaPort, PeerEvents {
     const floor = log.position;
     const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
     const writes: Promise<unknown>[] = [];
-    if (records.length > 0) writes.push(this.#timed('synod_log_write_ms', log.write(records)));
+    if (records.length > 0) {
+      this.#parts.meter.observe('synod_log_write_bytes', sizeOf(records));
+      writes.push(this.#timed('synod_log_write_ms', log.write(records)));
+    }
     const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), floor);
     writes.push(this.#timed('synod_guard_write_ms', promised));
     if (lead !== null) writes.push(guard.lead(lead));
@@ -351,7 +344,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     let signature: Bytes;
     if (message.kind === 'pre-prepare') {
       const { header, hash } = message.block;
-      this.#saw(header.height);
+      this.#phases.saw(header.height);
       signature = guard.signProposal({ epoch: header.epoch, view: message.view, height: header.height, hash });
     } else {
       signature = guard.signStatement(message.kind, payload);
@@ -399,34 +392,9 @@ export class Replica implements ReplicaPort, PeerEvents {
       meter.count('synod_transactions_decided_total', {}, block.header.transactionCount);
       meter.count('synod_bundles_decided_total', {}, block.header.bundleCount);
       meter.count('synod_payload_decided_bytes_total', {}, block.header.payloadBytes);
-      this.#decided(block.header.height);
+      this.#phases.decided(block.header.height);
     }
     for (const subscriber of this.#subscribers) subscriber.decided?.(blocks);
-  }
-
-  // The latency of each phase, from when this replica first saw the proposal.
-
-  #saw(height: Height): void {
-    if (this.#phases.size >= PHASES_MAX) this.#phases.clear();
-    this.#phases.set(height, { seenAt: performance.now(), preparedAt: null });
-  }
-
-  #prepared(height: Height): void {
-    const phase = this.#phases.get(height);
-    if (phase === undefined || phase.preparedAt !== null) return;
-    phase.preparedAt = performance.now();
-    this.#parts.meter.observe('synod_phase_ms', phase.preparedAt - phase.seenAt, { phase: 'proposed-to-prepared' });
-  }
-
-  #decided(height: Height): void {
-    const phase = this.#phases.get(height);
-    if (phase === undefined) return;
-    this.#phases.delete(height);
-    const now = performance.now();
-    const { meter } = this.#parts;
-    if (phase.preparedAt !== null)
-      meter.observe('synod_phase_ms', now - phase.preparedAt, { phase: 'prepared-to-decided' });
-    meter.observe('synod_phase_ms', now - phase.seenAt, { phase: 'proposed-to-decided' });
   }
 
   #admitted({ digest, code }: Admission): void {
@@ -511,14 +479,12 @@ export class Replica implements ReplicaPort, PeerEvents {
 
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Pledges prove themselves whoever brings them. */
-function canBeCarried(kind: PbftMessage['kind']): boolean {
-  return (
-    kind === 'new-view' || kind === 'view-change' || kind === 'prepare' || kind === 'commit' || kind === 'checkpoint'
-  );
-}
-
-function isRequest(message: PbftMessage): message is Request {
-  const { kind } = message;
-  return kind === 'fetch-block' || kind === 'fetch-blocks' || kind === 'fetch-checkpoint' || kind === 'fetch-state';
+/** Block and state bytes; what is beside them is small. */
+function sizeOf(records: readonly LogRecord[]): number {
+  let size = 0;
+  for (const record of records) {
+    if (record.type === 'block') size += record.bytes.header.length + record.bytes.body.length;
+    if (record.type === 'state-chunk') size += record.bytes.length;
+  }
+  return size;
 }

@@ -192,6 +192,27 @@ tap.test('start: a wrong config names the field and what to do', async (t) => {
   complains(t, await started({ genesis: join(dir, 'other', 'genesis.json') }), 'genesis-invalid', 2, /synod: /);
 });
 
+tap.test('verify: what is no proof', async (t) => {
+  const dir = t.testdir({ empty: '', text: 'hello', json: '{"synod":"transaction-receipt"}' });
+  await synod(['init', join(dir, 'net'), '--unsealed']);
+  const genesis = ['--genesis', join(dir, 'net', 'genesis.json')];
+  for (const name of ['empty', 'text', 'json'])
+    complains(t, await synod(['verify', join(dir, name), ...genesis]), 'receipt-malformed', 3, /not proved/);
+  writeFileSync(join(dir, 'chain'), Buffer.concat([Buffer.from('synod-v1:chain\0\0'), Buffer.alloc(32)]));
+  complains(t, await synod(['verify', join(dir, 'chain'), ...genesis]), 'chain-file-other-chain', 3, /another chain/);
+  writeFileSync(join(dir, 'chain'), 'synod-v1:chain\0\0');
+  complains(t, await synod(['verify', join(dir, 'chain'), ...genesis]), 'chain-file-malformed', 3, /not proved/);
+  complains(t, await synod(['verify', join(dir, 'none'), ...genesis]), 'enoent', 1, /none/);
+  complains(t, await synod(['verify', join(dir, 'text')]), 'usage', 2, /--genesis/);
+  complains(
+    t,
+    await synod(['verify', join(dir, 'text'), '--genesis', join(dir, 'text')]),
+    'genesis-invalid',
+    2,
+    /not JSON/,
+  );
+});
+
 tap.test('the Bitcoin block folds to its Merkle root, and only in its order', async (t) => {
   const bytes = readFileSync(fixture);
   const block = parseBitcoinBlock(native.sha256, bytes);

@@ -1,0 +1,200 @@
+// Replicas as processes in a directory of their own: files as `synod init` makes them, each replica a real `synod start`, or for the
+// ceiling runs the same over stand-ins (replica.ts). Watched from outside: their HTTP doors and /proc.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { findNetwork, type KnownReplica } from '../daemon/cli/network.ts';
+import { CONFIG_FILE, createNetwork, localReplicas } from '../daemon/cli/network-files.ts';
+import { freePortRange } from '../daemon/cli/ports.ts';
+import { fetchStatus, type ReplicaStatus } from '../daemon/cli/replica-http.ts';
+import type { Genesis } from '../protocol/genesis.ts';
+import { type Usage, usageOf } from './process-stats.ts';
+import type { StandIns } from './stand-ins.ts';
+import { pause } from './task.ts';
+
+const host = '127.0.0.1';
+const daemon = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+const standInReplica = fileURLToPath(new URL('./replica.js', import.meta.url));
+const readyMsMax = 90_000;
+const stopMsMax = 20_000;
+
+export interface ClusterOptions {
+  readonly replicas: number;
+  readonly standIns: StandIns;
+  /** Where each process leaves a CPU profile; null: none is made. */
+  readonly profileDirectory: string | null;
+}
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly ended: Promise<void>;
+  asked: boolean;
+  stderr: string;
+}
+
+export class BenchCluster {
+  readonly directory: string;
+  readonly genesis: Genesis;
+  readonly names: readonly string[];
+  readonly #root: string;
+  readonly #replicas: readonly KnownReplica[];
+  readonly #options: ClusterOptions;
+  readonly #running = new Map<string, Running>();
+  readonly #onExit = () => this.#killAll();
+
+  private constructor(root: string, options: ClusterOptions) {
+    this.#root = root;
+    this.directory = join(root, 'net');
+    this.#options = options;
+    const { genesis, replicas } = findNetwork({ network: this.directory });
+    this.genesis = genesis;
+    this.#replicas = replicas;
+    this.names = replicas.map(({ name }) => name);
+    // The last resort, synchronous: this process is ending without having stopped them.
+    process.on('exit', this.#onExit);
+  }
+
+  static async start(options: ClusterOptions): Promise<BenchCluster> {
+    const root = makeDirectory();
+    try {
+      const basePort = await freePortRange(host, 2 * options.replicas);
+      await createNetwork({
+        directory: join(root, 'net'),
+        name: 'bench',
+        replicas: localReplicas(options.replicas, host, basePort),
+        // 500 transactions of 1 KiB are one bundle; all else is the default.
+        parameters: { bundleBytesMax: 524_288 },
+        passphrase: null,
+        passphraseFile: null,
+        logFormat: 'json',
+      });
+      const cluster = new BenchCluster(root, options);
+      try {
+        for (const name of cluster.names) cluster.startReplica(name);
+        await cluster.ready();
+        return cluster;
+      } catch (error) {
+        await cluster.stop();
+        throw error;
+      }
+    } catch (error) {
+      removeDirectory(root);
+      throw error;
+    }
+  }
+
+  startReplica(name: string): void {
+    const { standIns, profileDirectory } = this.#options;
+    const profile =
+      profileDirectory === null
+        ? []
+        : ['--cpu-prof', `--cpu-prof-dir=${profileDirectory}`, `--cpu-prof-name=${name}-${Date.now()}.cpuprofile`];
+    const switches = [...(standIns.sign ? ['--no-sign'] : []), ...(standIns.sync ? ['--no-sync'] : [])];
+    const program = switches.length > 0 ? standInReplica : daemon;
+    const args = [...profile, program, ...switches, 'start', join(this.directory, name, CONFIG_FILE), '--with-parent'];
+    // A group of its own: Ctrl-C in a terminal goes to the bench alone, which stops them in order.
+    const child = spawn(process.execPath, args, { stdio: ['pipe', 'ignore', 'pipe'], detached: true });
+    child.stdin?.on('error', () => undefined);
+    const running: Running = {
+      child,
+      asked: false,
+      stderr: '',
+      ended: new Promise((resolve) => {
+        const end = () => {
+          if (this.#running.get(name) === running) this.#running.delete(name);
+          if (!running.asked) process.stderr.write(`bench: ${name} ended by itself: ${running.stderr}\n`);
+          resolve();
+        };
+        child.on('close', end);
+        child.on('error', end);
+      }),
+    };
+    child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+      running.stderr = `${running.stderr}${chunk}`.slice(-4096);
+    });
+    this.#running.set(name, running);
+  }
+
+  /** Resolves when all that run say that they are ready. */
+  async ready(): Promise<void> {
+    const deadline = performance.now() + readyMsMax;
+    for (const { name } of this.#replicas) {
+      while ((await this.status(name))?.ready !== true) {
+        if (!this.#running.has(name)) throw new Error(`bench: ${name} did not start`);
+        if (performance.now() > deadline) throw new Error(`bench: ${name} was not ready in ${readyMsMax} ms`);
+        await pause(50);
+      }
+    }
+  }
+
+  async status(name: string): Promise<ReplicaStatus | null> {
+    const http = this.#replicas.find((replica) => replica.name === name)?.http ?? null;
+    return http === null ? null : await fetchStatus(http, 2_000);
+  }
+
+  /** Of the highest view that any replica answers for. */
+  async lead(): Promise<{ readonly view: number; readonly height: number; readonly primary: string }> {
+    const statuses = await Promise.all(this.names.map((name) => this.status(name)));
+    const known = statuses.filter((status) => status !== null).sort((a, b) => b.view - a.view);
+    const first = known[0];
+    if (first === undefined) throw new Error('bench: no replica answers');
+    return {
+      view: first.view,
+      primary: first.primary.name,
+      height: Math.max(...known.map(({ height }) => height)),
+    };
+  }
+
+  usage(): ReadonlyMap<string, Usage> {
+    const found = new Map<string, Usage>();
+    for (const [name, { child }] of this.#running) {
+      const usage = usageOf(child.pid);
+      if (usage !== null) found.set(name, usage);
+    }
+    return found;
+  }
+
+  /** SIGKILL, as a crash would have it; resolves when the process is gone. */
+  async kill(name: string): Promise<void> {
+    const running = this.#running.get(name);
+    if (running === undefined) return;
+    running.asked = true;
+    running.child.kill('SIGKILL');
+    await running.ended;
+  }
+
+  /** No process and no file is left when this resolves. */
+  async stop(): Promise<void> {
+    const all = [...this.#running.values()];
+    for (const running of all) {
+      running.asked = true;
+      running.child.kill('SIGTERM');
+    }
+    const timer = setTimeout(() => this.#killAll(), stopMsMax);
+    await Promise.all(all.map(({ ended }) => ended));
+    clearTimeout(timer);
+    process.off('exit', this.#onExit);
+    removeDirectory(this.#root);
+  }
+
+  #killAll(): void {
+    for (const { child } of this.#running.values()) child.kill('SIGKILL');
+  }
+}
+
+/** Below the working directory and not in the system's temporary one, which often lies in memory: then no write would be real. */
+export function makeDirectory(): string {
+  mkdirSync('data', { recursive: true });
+  return mkdtempSync(resolve('data', 'bench-'));
+}
+
+export function removeDirectory(directory: string): void {
+  rmSync(directory, { recursive: true, force: true });
+  try {
+    rmdirSync(resolve('data'));
+  } catch {
+    // Others are in it.
+  }
+}

@@ -1,0 +1,64 @@
+// What the bench must reach, as ratios within one run: a slow or busy machine moves both sides.
+
+import { type Floors, latencyFloor } from './floors.ts';
+import type { RunResult } from './report.ts';
+import { type PhaseReport, type ScenarioResult, saturatedName, unloadedName } from './scenarios.ts';
+
+export interface Target {
+  readonly name: string;
+  readonly value: number;
+  readonly wanted: string;
+  readonly met: boolean;
+}
+
+const ceilingShareMin = 1 / 4;
+const latencyFloorsMax = 3;
+const viewTimeoutsMax = 2;
+const residentMiBMax = 400;
+/** Last quarter over second: above it memory is not called flat. A run of seconds still fills caches and write buffers. */
+const growthMax = 1.25;
+
+/** Only what this run has measured. */
+export function targetsOf({ scenarios, failover, floors }: RunResult): Target[] {
+  const targets: Target[] = [];
+  const atMost = (name: string, value: number, limit: number, unit: string) =>
+    targets.push({ name, value, wanted: `at most ${limit}${unit}`, met: value <= limit });
+  const ceiling = scenarios.find(({ standIns }) => standIns.sign && standIns.sync);
+  const full = scenarios.find((each) => ceiling !== undefined && isProduct(each) && isSameLoad(each, ceiling));
+  const [reached, possible] = [rateOf(full), rateOf(ceiling)];
+  if (reached !== undefined && possible !== undefined)
+    targets.push({
+      name: 'share of the ceiling without signatures and syncs',
+      value: reached / possible,
+      wanted: `at least ${ceilingShareMin}`,
+      met: reached / possible >= ceilingShareMin,
+    });
+  for (const scenario of scenarios.filter(isProduct)) {
+    const unloaded = phaseOf(scenario, unloadedName);
+    if (unloaded !== undefined && scenario.bundle === 1)
+      atMost(`unloaded p50 over its floor, ${scenario.name}`, inFloors(unloaded, floors, scenario.n), latencyFloorsMax, '');
+    const replicas = phaseOf(scenario, saturatedName)?.processes.filter(({ name }) => name !== 'clients') ?? [];
+    if (replicas.length === 0) continue;
+    const resident = Math.max(...replicas.map(({ memory }) => memory.maxBytes)) / (1 << 20);
+    atMost(`resident memory of a replica, ${scenario.name}`, resident, residentMiBMax, ' MiB');
+    if (scenario.seconds >= 30)
+      atMost(`its growth, ${scenario.name}`, Math.max(...replicas.map(({ memory }) => memory.growth)), growthMax, '');
+  }
+  for (const { n, medianGapMs, viewTimeoutMs } of failover)
+    atMost(`failover gap in view timeouts, n = ${n}`, medianGapMs / viewTimeoutMs, viewTimeoutsMax, '');
+  return targets;
+}
+
+export function inFloors({ latencyMs }: PhaseReport, floors: Floors, n: number): number {
+  return latencyMs.p50 / latencyFloor(floors, n, 'together').totalMs;
+}
+
+export const isProduct = ({ standIns }: ScenarioResult) => !standIns.sign && !standIns.sync;
+
+const isSameLoad = (a: ScenarioResult, b: ScenarioResult) =>
+  a.n === b.n && a.bundle === b.bundle && a.transactionBytes === b.transactionBytes;
+
+export const phaseOf = (scenario: ScenarioResult | undefined, name: string) =>
+  scenario?.phases.find((phase) => phase.name === name);
+
+const rateOf = (scenario: ScenarioResult | undefined) => phaseOf(scenario, saturatedName)?.transactionsPerSecond;

@@ -1,0 +1,28 @@
+// What the loop needs to know of a message by its kind alone.
+
+import type { PbftMessage } from '../protocol/messages.ts';
+import type { Lane } from './ports.ts';
+import type { Request } from './serve.ts';
+
+const LANES: Partial<Record<PbftMessage['kind'], Lane>> = {
+  'pre-prepare': 'bulk',
+  forward: 'bulk',
+  blocks: 'bulk',
+  'block-data': 'bulk',
+  'state-chunk': 'bulk',
+  'checkpoint-proof': 'bulk',
+};
+/** Votes and other small frames overtake blocks and state. */
+export const laneOf = (kind: PbftMessage['kind']): Lane => LANES[kind] ?? 'vote';
+
+/** Pledges prove themselves whoever brings them. */
+export function canBeCarried(kind: PbftMessage['kind']): boolean {
+  return (
+    kind === 'new-view' || kind === 'view-change' || kind === 'prepare' || kind === 'commit' || kind === 'checkpoint'
+  );
+}
+
+export function isRequest(message: PbftMessage): message is Request {
+  const { kind } = message;
+  return kind === 'fetch-block' || kind === 'fetch-blocks' || kind === 'fetch-checkpoint' || kind === 'fetch-state';
+}
