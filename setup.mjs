@@ -3,7 +3,17 @@
 // runs before there is any.
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -15,6 +25,7 @@ const builtStamp = join(root, 'dist', '.built');
 
 requireNode();
 install();
+probeDatabase();
 build();
 
 function requireNode() {
@@ -32,6 +43,28 @@ function install() {
   say(installed === undefined ? 'installing dependencies' : 'package-lock.json has changed, installing dependencies');
   // Without install scripts: the native packages carry prebuilt binaries. With dev: the compiler is one of them.
   run(npm(), ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--include=dev'], 'npm ci');
+}
+
+/**
+ * The database comes as a prebuilt binary, and one that does not fit this Node ends the process with SIGABRT at its first use
+ * (rocksdb 5.2.1 does so under Node 22 and 24). Better said here, once for each installation and Node, than by a dying replica.
+ */
+function probeDatabase() {
+  const stamp = join(root, 'node_modules', '.synod-database');
+  const here = `${process.version} ${process.platform} ${process.arch}`;
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === here) return;
+  const directory = mkdtempSync(join(tmpdir(), 'synod-setup-'));
+  const script = `
+    const database = require('rocksdb')(process.argv[1]);
+    const check = (next) => (error) => (error ? process.exit(1) : next());
+    database.open({}, check(() => database.put('key', 'value', { sync: true }, check(() => database.close(check(() => process.exit(0)))))));`;
+  const { status, signal } = spawnSync(process.execPath, ['-e', script, directory], { cwd: root, stdio: 'ignore' });
+  rmSync(directory, { recursive: true, force: true });
+  if (status !== 0)
+    fail(
+      `the database (rocksdb) does not run under Node ${process.versions.node} here (${signal ?? `exit code ${status}`}). Use Node 20.`,
+    );
+  writeFileSync(stamp, here);
 }
 
 function build() {

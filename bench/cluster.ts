@@ -2,7 +2,7 @@
 // ceiling runs the same over stand-ins (replica.ts). Watched from outside: their HTTP doors and /proc.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findNetwork, type KnownReplica } from '../daemon/cli/network.ts';
@@ -94,8 +94,11 @@ export class BenchCluster {
     const switches = [...(standIns.sign ? ['--no-sign'] : []), ...(standIns.sync ? ['--no-sync'] : [])];
     const program = switches.length > 0 ? standInReplica : daemon;
     const args = [...profile, program, ...switches, 'start', join(this.directory, name, CONFIG_FILE), '--with-parent'];
+    // Beside the profiles: what it said explains them.
+    const log = profileDirectory === null ? null : openSync(join(profileDirectory, `${name}.log`), 'a', 0o600);
     // A group of its own: Ctrl-C in a terminal goes to the bench alone, which stops them in order.
-    const child = spawn(process.execPath, args, { stdio: ['pipe', 'ignore', 'pipe'], detached: true });
+    const child = spawn(process.execPath, args, { stdio: ['pipe', log ?? 'ignore', 'pipe'], detached: true });
+    if (log !== null) closeSync(log);
     child.stdin?.on('error', () => undefined);
     const running: Running = {
       child,

@@ -32,7 +32,10 @@ const transactionsPerSecond = 100;
 const beforeMs = 2_000;
 const afterMs = 4_000;
 
-export async function measureFailover(options: { readonly n: number; readonly rounds: number }): Promise<FailoverResult> {
+export async function measureFailover(options: {
+  readonly n: number;
+  readonly rounds: number;
+}): Promise<FailoverResult> {
   const { n } = options;
   const cluster = await BenchCluster.start({
     replicas: n,

@@ -37,7 +37,9 @@ export function usageOf(pid: number | undefined): Usage | null {
 
 function clockTicks(): number {
   try {
-    return Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })) || 100;
+    return (
+      Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })) || 100
+    );
   } catch {
     return 100;
   }

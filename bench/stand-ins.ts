@@ -33,7 +33,9 @@ function standInForSignatures(): void {
 
 function standInForSyncs(): void {
   const { open, constants } = fs;
-  const done = (_fd: number, callback: (error: null) => void): void => setImmediate(callback, null);
+  const done = (_fd: number, callback: (error: null) => void): void => {
+    setImmediate(callback, null);
+  };
   const unsyncedOpen = (path: fs.PathLike, flags: number | string, ...rest: unknown[]): unknown => {
     const plain = typeof flags === 'number' ? flags & ~(constants.O_DSYNC | constants.O_SYNC) : flags;
     return Reflect.apply(open, fs, [path, plain, ...rest]);

@@ -36,7 +36,12 @@ export function targetsOf({ scenarios, failover, floors }: RunResult): Target[] 
   for (const scenario of scenarios.filter(isProduct)) {
     const unloaded = phaseOf(scenario, unloadedName);
     if (unloaded !== undefined && scenario.bundle === 1)
-      atMost(`unloaded p50 over its floor, ${scenario.name}`, inFloors(unloaded, floors, scenario.n), latencyFloorsMax, '');
+      atMost(
+        `unloaded p50 over its floor, ${scenario.name}`,
+        inFloors(unloaded, floors, scenario.n),
+        latencyFloorsMax,
+        '',
+      );
     const replicas = phaseOf(scenario, saturatedName)?.processes.filter(({ name }) => name !== 'clients') ?? [];
     if (replicas.length === 0) continue;
     const resident = Math.max(...replicas.map(({ memory }) => memory.maxBytes)) / (1 << 20);

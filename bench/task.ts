@@ -34,23 +34,30 @@ process.on('exit', () => {
 });
 
 export function startWorker({ task, msMax, execArgv = [], onMark }: WorkerOptions): Worker {
-  const child = fork(program, { execArgv: [...execArgv], serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  const child = fork(program, {
+    execArgv: [...execArgv],
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  });
   alive.add(child);
   const result = new Promise<unknown>((resolve, reject) => {
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
       reject(new Error(`bench: the ${task.kind} worker took more than ${msMax} ms`));
     }, msMax);
+    let done: { readonly value: unknown } | undefined;
     child.on('message', (report: Report) => {
       if (report.type === 'mark') onMark?.(report.name, report.value);
-      if (report.type === 'done') resolve(report.value);
+      if (report.type === 'done') done = { value: report.value };
       if (report.type === 'failed') reject(new Error(report.error));
     });
     child.on('error', reject);
+    // Only when it is gone: a CPU profile is written at the very end.
     child.on('exit', (code, signal) => {
       alive.delete(child);
       clearTimeout(timer);
-      reject(new Error(`bench: the ${task.kind} worker ended early (${signal ?? code})`));
+      if (done !== undefined) resolve(done.value);
+      else reject(new Error(`bench: the ${task.kind} worker ended early (${signal ?? code})`));
     });
     child.send(task);
   });

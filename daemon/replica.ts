@@ -1,34 +1,31 @@
-// The loop around the core, and the only caller of it in production: persist, then send. The caller's duties of protocol/core.ts,
-// in order. One transaction's way through it is told in docs/architecture.md.
+// The loop around the core, and the only caller of it in production: it takes turns over all that has arrived, steps the core, and
+// sees to it that the caller's duties of protocol/core.ts are done, in order. One transaction's way is told in docs/architecture.md.
 //
-//   frames, bundles ──▶ take ──▶ core.step ──▶ at once: send, deliver
-//                                     └──▶ pending ──▶ one synced write ‖ one guard write ──▶ sign, send, back as inputs
-//
-// While a write is under way the core goes on stepping; what it wants persisted meanwhile shares the next write (group commit).
+//   frames, bundles ──▶ a turn ──▶ core.step ──▶ deliver, to the doors
+//        ▲                              └──▶ speaker.ts: send at once ‖ persist, then sign and send
+//        └────── own votes, once they are durable and signed ──────────────┘
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
-import { GuardRefusal } from '../keys/errors.ts';
-import type { Guard, PledgePayload } from '../keys/guard.ts';
+import type { Guard } from '../keys/guard.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
-import { decodeFrame, encodeCertificate, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
-import type { Admission, Core, Decided, Explanation, Input, Pledged, Ready } from '../protocol/core.ts';
+import { decodeFrame, isRefusal } from '../protocol/codec.ts';
+import type { Admission, Core, Decided, Explanation, Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { LogRecord } from '../protocol/log.ts';
-import type { PbftMessage, PbftPledge, Signed } from '../protocol/messages.ts';
-import { asVerified } from '../protocol/messages.ts';
-import type { Hash, Height, ReplicaId, View } from '../protocol/types.ts';
+import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asHeight } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, verifyMessage } from '../protocol/verify.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
-import { canBeCarried, isRequest, laneOf } from './kinds.ts';
+import { canBeCarried, isRequest } from './kinds.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
+import { Speaker } from './speaker.ts';
 
 export interface Logger {
   debug(fields: object, message: string): void;
@@ -63,22 +60,12 @@ export const LOOP_LIMITS = {
   bundleBytesMax: 64 << 20,
   /** Unanswered requests of one peer. */
   requestsPerPeerMax: 32,
-  /** How long records that no vote waits for may wait for company. */
-  lazyWriteMsMax: 20,
 } as const;
-
-interface Pending {
-  records: LogRecord[];
-  pledges: Pledged<PbftPledge>[];
-  lock: Certificate | null;
-  lead: View | null;
-}
-const nothing = (): Pending => ({ records: [], pledges: [], lock: null, lead: null });
 
 export class Replica implements ReplicaPort, PeerEvents {
   readonly #parts: ReplicaParts;
   readonly #server: Server;
-  readonly #publicKeys: readonly Bytes[];
+  readonly #speaker: Speaker;
   #transport: PeerTransport | null = null;
 
   #frames: { readonly from: ReplicaId; readonly bytes: Bytes }[] = [];
@@ -86,9 +73,6 @@ export class Replica implements ReplicaPort, PeerEvents {
   #inputs: Input<PbftMessage, PbftPledge>[] = [];
   #bundles = 0;
   #bundleBytes = 0;
-  #pending = nothing();
-  #writing: Promise<void> | null = null;
-  #lazy: NodeJS.Timeout | null = null;
   #turn: NodeJS.Immediate | null = null;
   #alarm: NodeJS.Timeout | null = null;
   #stopped = false;
@@ -104,7 +88,14 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#parts = parts;
     this.#head = parts.head;
     this.#lowest = asHeight(0);
-    this.#publicKeys = parts.genesis.members.map((member) => member.publicKey);
+    this.#speaker = new Speaker({
+      ...parts,
+      back: (inputs) => {
+        this.#inputs.push(...inputs);
+        this.#wake();
+      },
+      failed: (error) => this.#die(error),
+    });
     this.#phases = new PhaseMeter(parts.meter);
     const { sha256 } = parts.crypto;
     this.#server = new Server({ log: parts.log, sha256, wire: { sha256, parameters: parts.genesis.parameters } });
@@ -113,6 +104,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   /** Begins to take turns. Frames and connections may come from now on. */
   start(transport: PeerTransport): void {
     this.#transport = transport;
+    this.#speaker.start(transport);
     this.#wake();
   }
 
@@ -224,12 +216,9 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #act(ready: Ready<PbftMessage, PbftPledge>): void {
-    for (const { to, message } of ready.send) this.#sendStatement(to, message);
-    for (const { to, signed } of ready.resend) this.#sendSigned(to, signed);
-    this.#pending.records.push(...ready.records);
-    this.#pending.pledges.push(...ready.pledges);
-    this.#pending.lock = ready.lock ?? this.#pending.lock;
-    this.#pending.lead = ready.lead ?? this.#pending.lead;
+    for (const { message } of ready.send)
+      if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
+    this.#speaker.speak(ready);
     if (ready.deliver.length > 0) this.#deliver(ready.deliver);
     for (const admission of ready.admissions) this.#admitted(admission);
     for (const { from, code, kind } of ready.refusals) {
@@ -246,7 +235,6 @@ export class Replica implements ReplicaPort, PeerEvents {
       else this.#parts.logger.info({ ...event }, event.type);
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
     }
-    this.#persistSoon();
     this.#setAlarm(ready.wakeAt);
   }
 
@@ -255,116 +243,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#alarm = setTimeout(() => this.#wake(), Math.max(1, at - this.#parts.clock.now()));
   }
 
-  // ---- persist, then send -----------------------------------------------------------------------------------------
-
-  #persistSoon(): void {
-    const { records, pledges, lead, lock } = this.#pending;
-    if (this.#writing !== null || this.#stopped) return;
-    if (pledges.length > 0 || lead !== null || lock !== null) return this.#persist();
-    // Nothing waits for these: decided blocks are safe with the quorum that prepared them. They share the next write, or go soon.
-    if (records.length > 0) this.#lazy ??= setTimeout(() => this.#persist(), LOOP_LIMITS.lazyWriteMsMax);
-  }
-
-  #persist(): void {
-    if (this.#lazy !== null) clearTimeout(this.#lazy);
-    this.#lazy = null;
-    if (this.#writing !== null || this.#stopped) return;
-    const batch = this.#pending;
-    this.#pending = nothing();
-    this.#writing = this.#write(batch)
-      .catch((error: unknown) => this.#die(error))
-      .finally(() => {
-        this.#writing = null;
-        this.#persistSoon();
-      });
-  }
-
-  async #write({ records, pledges, lock, lead }: Pending): Promise<void> {
-    const { log, guard } = this.#parts;
-    const floor = log.position;
-    const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
-    const writes: Promise<unknown>[] = [];
-    if (records.length > 0) {
-      this.#parts.meter.observe('synod_log_write_bytes', sizeOf(records));
-      writes.push(this.#timed('synod_log_write_ms', log.write(records)));
-    }
-    const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), floor);
-    writes.push(this.#timed('synod_guard_write_ms', promised));
-    if (lead !== null) writes.push(guard.lead(lead));
-    await Promise.all(writes);
-    if (this.#stopped) return;
-    log.moveFloor(guard.state.floor);
-    // Durable: now, and only now, these votes exist.
-    if (lead !== null) this.#inputs.push({ type: 'leading', view: lead });
-    for (const { pledge, broadcast, payload } of await promised) {
-      const signature = guard.sign(pledge, payload);
-      const signed = asVerified({ sender: this.#parts.self, message: pledge, payload, signature }); // signed here
-      if (broadcast) this.#sendSigned('all', signed);
-      this.#inputs.push({ type: 'own', signed });
-    }
-    this.#wake();
-  }
-
-  /** The pledges that the guard has made durable. One that it refuses is dropped, never signed, and the others stand. */
-  async #promise<P extends PledgePayload>(
-    pledges: readonly P[],
-    lock: Bytes | null,
-    floor: LogStore['position'],
-  ): Promise<readonly P[]> {
-    const { guard, logger, meter } = this.#parts;
-    if (pledges.length === 0 && lock === null) return [];
-    try {
-      await guard.promise({ pledges, lock, log: floor });
-      return pledges;
-    } catch (error) {
-      if (!(error instanceof GuardRefusal)) throw error;
-      if (pledges.length === 1) {
-        meter.count('synod_guard_refusals_total', { code: error.code });
-        logger.warn({ code: error.code, kind: pledges[0]!.pledge.kind }, 'the guard refused to sign');
-        return [];
-      }
-    }
-    const kept: P[] = [];
-    for (const pledge of pledges) kept.push(...(await this.#promise([pledge], lock, floor)));
-    return kept;
-  }
-
-  async #timed<T>(name: string, work: Promise<T>): Promise<T> {
-    const started = performance.now();
-    const result = await work;
-    this.#parts.meter.observe(name, performance.now() - started);
-    return result;
-  }
-
-  // ---- sending ----------------------------------------------------------------------------------------------------
-
-  #sendStatement(to: ReplicaId | 'all', message: Exclude<PbftMessage, PbftPledge>): void {
-    const { guard, self } = this.#parts;
-    const payload = encodePayload(message);
-    let signature: Bytes;
-    if (message.kind === 'pre-prepare') {
-      const { header, hash } = message.block;
-      this.#phases.saw(header.height);
-      signature = guard.signProposal({ epoch: header.epoch, view: message.view, height: header.height, hash });
-    } else {
-      signature = guard.signStatement(message.kind, payload);
-    }
-    this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[self]!, signature });
-  }
-
-  #sendSigned(to: ReplicaId | 'all', { message, payload, sender, signature }: Signed<PbftMessage>): void {
-    this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[sender]!, signature });
-  }
-
-  #sendFrame(
-    to: ReplicaId | 'all',
-    frame: Parameters<typeof encodeFrame>[0] & { readonly kind: PbftMessage['kind'] },
-  ): void {
-    const bytes = encodeFrame(frame);
-    const lane = laneOf(frame.kind);
-    if (to === 'all') this.#transport?.broadcast(bytes, lane);
-    else this.#transport?.send(to, bytes, lane);
-  }
+  // ---- requests of peers that are behind ---------------------------------------------------------------------------
 
   #serve(from: ReplicaId, request: Request): void {
     const open = this.#requests.get(from) ?? 0;
@@ -373,7 +252,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#server
       .answer(request)
       .then((answer) => {
-        if (answer !== null && !this.#stopped) this.#sendStatement(from, answer);
+        if (answer !== null && !this.#stopped) this.#speaker.state(from, answer);
       })
       .catch((error: unknown) => this.#die(error))
       .finally(() => this.#requests.set(from, (this.#requests.get(from) ?? 1) - 1));
@@ -433,7 +312,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       frames: this.#frames.length,
       frameBytes: this.#frameBytes,
       inputs: this.#inputs.length,
-      records: this.#pending.records.length,
+      records: this.#speaker.waiting,
     };
   }
 
@@ -443,19 +322,15 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#draining = true;
     const deadline = performance.now() + 2 * this.genesis.parameters.viewTimeoutMs;
     while (!this.#stopped && performance.now() < deadline && this.explain().inFlight > 0) await later(10);
-    while (!this.#stopped && (this.#writing !== null || this.#pending.records.length > 0)) {
-      if (this.#writing === null) this.#persist();
-      await this.#writing;
-    }
+    await this.#speaker.flush();
     this.stop();
-    await this.#writing;
   }
 
   stop(): void {
     this.#stopped = true;
     if (this.#turn !== null) clearImmediate(this.#turn);
     if (this.#alarm !== null) clearTimeout(this.#alarm);
-    if (this.#lazy !== null) clearTimeout(this.#lazy);
+    this.#speaker.stop();
   }
 
   get fatal(): Error | null {
@@ -478,13 +353,3 @@ export class Replica implements ReplicaPort, PeerEvents {
 }
 
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Block and state bytes; what is beside them is small. */
-function sizeOf(records: readonly LogRecord[]): number {
-  let size = 0;
-  for (const record of records) {
-    if (record.type === 'block') size += record.bytes.header.length + record.bytes.body.length;
-    if (record.type === 'state-chunk') size += record.bytes.length;
-  }
-  return size;
-}

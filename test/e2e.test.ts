@@ -251,7 +251,7 @@ tap.test('start: alone, with a sealed key', async (t) => {
   const alone = start('right');
   await alone.says(/"msg":"started"/);
   const twice = await start('right').ended;
-  t.match(twice, { code: 2, stderr: /\[guard-locked\]/ }, 'one key never runs twice');
+  t.match(twice, { code: 1, stderr: /\[guard-locked\]/ }, 'one key never runs twice');
   alone.child.kill('SIGTERM');
   const { code, stdout, stderr } = await alone.ended;
   t.equal(code, 0, 'SIGTERM drains and ends well');

@@ -7,6 +7,9 @@ import { survives } from './torment.ts';
 
 const text = (value: string) => Buffer.from(value);
 
+// Many seeds take longer than a test runner likes to wait.
+t.setTimeout(0);
+
 const only = process.env.SEED === undefined ? null : Number(process.env.SEED);
 const seeds = (from: number, count: number) =>
   only === null ? Array.from({ length: count }, (_, i) => from + i) : [only];

@@ -189,7 +189,9 @@ function documentedRules(path: string): string[] {
   return [...text.matchAll(/\*\*([A-Z]+(?:-[A-Z]+)*-\d+)\*\*/g)].map(([, rule = '']) => rule);
 }
 
-const familyOf = (rule: string) => rule.replace(/-\d+$/, '');
+function familyOf(rule: string): string {
+  return rule.replace(/-\d+$/, '');
+}
 
 /** Tags of a documented family anywhere; of any family where they stand in brackets, as in `[BLK-1]`. */
 function rulesIn(files: readonly Source[], families: ReadonlySet<string>): Map<string, string> {
@@ -225,7 +227,15 @@ function linesWith(text: string, pattern: RegExp): number[] {
   return text.split('\n').flatMap((line, index) => (pattern.test(line) ? [index + 1] : []));
 }
 
-const topOf = (path: string) => path.split('/')[0] ?? '';
-const isNodeModule = (name: string) => name.startsWith('node:');
+function topOf(path: string): string {
+  return path.split('/')[0] ?? '';
+}
+
+function isNodeModule(name: string): boolean {
+  return name.startsWith('node:');
+}
+
 /** `@noble/hashes` of `@noble/hashes/sha2.js`. */
-const packageOf = (name: string) => name.split('/', name.startsWith('@') ? 2 : 1).join('/');
+function packageOf(name: string): string {
+  return name.split('/', name.startsWith('@') ? 2 : 1).join('/');
+}

@@ -1,0 +1,192 @@
+// The results as tables for people and as JSON for programs. The machine is described without names of hosts or places.
+
+import { cpus, loadavg, release, totalmem } from 'node:os';
+import type { FailoverResult } from './failover.ts';
+import { type Floors, latencyFloor } from './floors.ts';
+import { type PhaseReport, type ScenarioResult, saturatedName, unloadedName } from './scenarios.ts';
+import { inFloors, isProduct, phaseOf, type Target } from './targets.ts';
+
+export interface Machine {
+  readonly platform: string;
+  readonly kernel: string;
+  readonly node: string;
+  readonly processor: string;
+  readonly cores: number;
+  readonly memoryGiB: number;
+  /** Of the last minute, before and after: above the number of cores, others took part of the machine. */
+  readonly loadBefore: number;
+  readonly loadAfter: number;
+}
+
+export interface RunResult {
+  readonly startedAt: string;
+  readonly machine: Machine;
+  readonly floors: Floors;
+  readonly scenarios: readonly ScenarioResult[];
+  readonly failover: readonly FailoverResult[];
+}
+
+export const loadNow = (): number => loadavg()[0] ?? Number.NaN;
+
+export function describeMachine(loadBefore: number): Machine {
+  const processors = cpus();
+  return {
+    platform: `${process.platform} ${process.arch}`,
+    kernel: release(),
+    node: process.version,
+    processor: processors[0]?.model ?? 'unknown',
+    cores: processors.length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    loadBefore,
+    loadAfter: loadNow(),
+  };
+}
+
+export function asJson(result: RunResult, targets: readonly Target[]): string {
+  const latencyFloors = [4, 7].map((n) => ({
+    n,
+    alone: latencyFloor(result.floors, n, 'alone'),
+    together: latencyFloor(result.floors, n, 'together'),
+  }));
+  return `${JSON.stringify({ ...result, latencyFloors, targets }, null, 2)}\n`;
+}
+
+export function asTables(result: RunResult, targets: readonly Target[]): string {
+  const { machine } = result;
+  const parts = [
+    `${machine.processor}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.platform}, Node ${machine.node.slice(1)}; ` +
+      `load average ${machine.loadBefore.toFixed(1)} before, ${machine.loadAfter.toFixed(1)} after`,
+    floorsTable(result.floors),
+  ];
+  if (result.scenarios.length > 0) parts.push(throughputTable(result), latencyTable(result), usageTable(result));
+  if (result.failover.length > 0) parts.push(failoverTable(result.failover));
+  if (targets.length > 0) parts.push(targetsTable(targets));
+  return `\n${parts.join('\n\n')}\n`;
+}
+
+function floorsTable({ syncs, compute, roundTrip, processes }: Floors): string {
+  const rows = syncs.map(({ bytes, preallocated, alone, together }) => [
+    `write + fdatasync, ${bytes >= 1 << 20 ? `${bytes >> 20} MiB` : `${bytes >> 10} KiB`}, ${preallocated ? 'in place' : 'appended'}`,
+    `p50 ${ms(alone.p50)}, p99 ${ms(alone.p99)}; ${processes} at once p50 ${ms(together.p50)}`,
+  ]);
+  return table('floor', [
+    ['', 'measured'],
+    ...rows,
+    ['Ed25519 sign / verify', `${whole(compute.sign)} / ${whole(compute.verify)} per second`],
+    ['SHA-256 of 256 B / 64 KiB', `${whole(compute.sha256Of256)} / ${whole(compute.sha256Of64Ki)} per second`],
+    ['loopback round trip, 200 B frame', `p50 ${ms(roundTrip.p50)}, p99 ${ms(roundTrip.p99)}`],
+  ]);
+}
+
+function throughputTable({ scenarios, floors }: RunResult): string {
+  const rows = scenarios.flatMap((scenario) => {
+    const phase = phaseOf(scenario, saturatedName);
+    if (phase === undefined) return [];
+    const blocks = phase.blocks / phase.seconds;
+    // What a replica's disk would give if every block cost two synced writes, one after the other.
+    const syncsPerSecond = 1000 / (floors.syncs[1]?.together.p50 ?? Number.NaN);
+    return [
+      [
+        scenario.name,
+        whole(phase.transactionsPerSecond),
+        (phase.payloadBytesPerSecond / 1e6).toFixed(1),
+        ms(phase.latencyMs.p50),
+        ms(phase.latencyMs.p99),
+        blocks.toFixed(0),
+        percent((2 * blocks) / syncsPerSecond),
+        whole((phase.transactionsPerSecond * phase.seconds) / Math.max(1, phase.blocks)),
+        failuresOf(phase),
+      ],
+    ];
+  });
+  return table('full load', [
+    ['', 'tx/s', 'MB/s', 'p50', 'p99', 'blocks/s', 'of 2 syncs', 'tx/block', 'failures'],
+    ...rows,
+  ]);
+}
+
+function latencyTable({ scenarios, floors }: RunResult): string {
+  const rows = scenarios.flatMap((scenario) =>
+    scenario.phases
+      .filter(({ name }) => name !== saturatedName)
+      .map((phase) => [
+        `${scenario.name}, ${phase.name}`,
+        whole(phase.transactionsPerSecond),
+        ms(phase.latencyMs.p50),
+        ms(phase.latencyMs.p90),
+        ms(phase.latencyMs.p99),
+        phase.name === unloadedName && scenario.bundle === 1 && isProduct(scenario)
+          ? inFloors(phase, floors, scenario.n).toFixed(1)
+          : '',
+        failuresOf(phase),
+      ]),
+  );
+  if (rows.length === 0) return table('commit latency', [['none measured']]);
+  return table('commit latency at the client', [['', 'tx/s', 'p50', 'p90', 'p99', 'floors', 'failures'], ...rows]);
+}
+
+function usageTable({ scenarios }: RunResult): string {
+  const rows = scenarios.flatMap((scenario) =>
+    (phaseOf(scenario, saturatedName)?.processes ?? []).map((use) => [
+      scenario.name,
+      use.name,
+      use.cores.toFixed(2),
+      (1000 * use.cpuSecondsPer1000Transactions).toFixed(2),
+      (use.memory.maxBytes / 2 ** 20).toFixed(0),
+      use.memory.growth.toFixed(2),
+    ]),
+  );
+  return table('use at full load', [['', 'process', 'cores', 'CPU ms per 1000 tx', 'RSS MiB', 'growth'], ...rows]);
+}
+
+function failoverTable(results: readonly FailoverResult[]): string {
+  const rows = results.flatMap(({ n, viewTimeoutMs, rounds }) =>
+    rounds.map((round) => [
+      `n = ${n}`,
+      round.killed,
+      ms(round.gapMs),
+      (round.gapMs / viewTimeoutMs).toFixed(2),
+      ms(round.gapBeforeMs),
+      ms(round.worstLatencyMs),
+      `${round.committed} / ${round.failed} / ${round.unsettled}`,
+    ]),
+  );
+  return table('failover at a steady 100 tx/s', [
+    ['', 'killed', 'gap', 'in view timeouts', 'gap before', 'worst latency', 'committed / failed / open'],
+    ...rows,
+  ]);
+}
+
+function targetsTable(targets: readonly Target[]): string {
+  return table('targets', [
+    ['', 'measured', 'wanted', ''],
+    ...targets.map(({ name, value, wanted, met }) => [name, value.toFixed(2), wanted, met ? 'met' : 'MISSED']),
+  ]);
+}
+
+function failuresOf({ failures, unsettled, viewChanges }: PhaseReport): string {
+  const codes = Object.entries(failures).map(([code, count]) => `${code} ${count}`);
+  if (unsettled > 0) codes.push(`open ${unsettled}`);
+  if (viewChanges > 0) codes.push(`views +${viewChanges}`);
+  return codes.join(', ');
+}
+
+/** The first row is the head; the first column is on the left, numbers are on the right. */
+function table(title: string, rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)))
+      .join('  ')
+      .trimEnd();
+  const [head, ...body] = rows.map(line);
+  return [title, '='.repeat(title.length), head, ...body].join('\n');
+}
+
+function ms(value: number): string {
+  if (Number.isNaN(value)) return '-';
+  return value < 10 ? `${value.toFixed(2)} ms` : `${value.toFixed(0)} ms`;
+}
+
+const whole = (value: number): string => Math.round(value).toLocaleString('en-US');
+const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;

@@ -1,0 +1,214 @@
+// Persist before you speak: duties 1 to 3 of protocol/core.ts. What binds nobody leaves at once. A pledge is signed and leaves only when
+// the records beside it are in the log and its mark is in the guard's file; then it goes back to the core, which counts it like any other.
+//
+// The log and the guard are written at the same time (ADR 4). While they are, the core goes on stepping; what it wants persisted
+// meanwhile shares the next write (group commit).
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { GuardRefusal } from '../keys/errors.ts';
+import type { Guard, PledgePayload } from '../keys/guard.ts';
+import type { Certificate } from '../protocol/certificate.ts';
+import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec.ts';
+import type { Input, Pledged, Ready } from '../protocol/core.ts';
+import type { Genesis } from '../protocol/genesis.ts';
+import type { LogRecord } from '../protocol/log.ts';
+import type { PbftMessage, PbftPledge, Signed } from '../protocol/messages.ts';
+import { asVerified } from '../protocol/messages.ts';
+import type { ReplicaId, View } from '../protocol/types.ts';
+import type { LogStore } from '../storage/log-store.ts';
+import { laneOf } from './kinds.ts';
+import type { Meter, PeerTransport } from './ports.ts';
+import type { Logger } from './replica.ts';
+
+export interface SpeakerParts {
+  readonly genesis: Genesis;
+  readonly self: ReplicaId;
+  readonly log: LogStore;
+  readonly guard: Guard;
+  readonly meter: Meter;
+  readonly logger: Logger;
+  /** This replica's pledges, durable and signed: inputs of the next turn. */
+  readonly back: (inputs: readonly Input<PbftMessage, PbftPledge>[]) => void;
+  /** A write failed: nothing is signed or sent from here on. */
+  readonly failed: (error: unknown) => void;
+}
+
+/** How long records that no vote waits for may wait for company. */
+const LAZY_WRITE_MS_MAX = 20;
+
+interface Pending {
+  records: LogRecord[];
+  pledges: Pledged<PbftPledge>[];
+  lock: Certificate | null;
+  lead: View | null;
+}
+const nothing = (): Pending => ({ records: [], pledges: [], lock: null, lead: null });
+
+export class Speaker {
+  readonly #parts: SpeakerParts;
+  readonly #publicKeys: readonly Bytes[];
+  #transport: PeerTransport | null = null;
+  #pending = nothing();
+  #writing: Promise<void> | null = null;
+  #lazy: NodeJS.Timeout | null = null;
+  #stopped = false;
+
+  constructor(parts: SpeakerParts) {
+    this.#parts = parts;
+    this.#publicKeys = parts.genesis.members.map((member) => member.publicKey);
+  }
+
+  start(transport: PeerTransport): void {
+    this.#transport = transport;
+  }
+
+  /** Records that wait to be written. */
+  get waiting(): number {
+    return this.#pending.records.length;
+  }
+
+  speak(ready: Ready<PbftMessage, PbftPledge>): void {
+    for (const { to, message } of ready.send) this.state(to, message);
+    for (const { to, signed } of ready.resend) this.#sendSigned(to, signed);
+    this.#pending.records.push(...ready.records);
+    this.#pending.pledges.push(...ready.pledges);
+    this.#pending.lock = ready.lock ?? this.#pending.lock;
+    this.#pending.lead = ready.lead ?? this.#pending.lead;
+    this.#persistSoon();
+  }
+
+  /** Writes what waits, however little it is; resolves when nothing is left. */
+  async flush(): Promise<void> {
+    while (!this.#stopped && (this.#writing !== null || this.#pending.records.length > 0)) {
+      if (this.#writing === null) this.#persist();
+      await this.#writing;
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    if (this.#lazy !== null) clearTimeout(this.#lazy);
+  }
+
+  // ---- persist, then send -----------------------------------------------------------------------------------------
+
+  #persistSoon(): void {
+    const { records, pledges, lead, lock } = this.#pending;
+    if (this.#writing !== null || this.#stopped) return;
+    if (pledges.length > 0 || lead !== null || lock !== null) return this.#persist();
+    // Nothing waits for these: decided blocks are safe with the quorum that prepared them. They share the next write, or go soon.
+    if (records.length > 0) this.#lazy ??= setTimeout(() => this.#persist(), LAZY_WRITE_MS_MAX);
+  }
+
+  #persist(): void {
+    if (this.#lazy !== null) clearTimeout(this.#lazy);
+    this.#lazy = null;
+    if (this.#writing !== null || this.#stopped) return;
+    const batch = this.#pending;
+    this.#pending = nothing();
+    this.#writing = this.#write(batch)
+      .catch((error: unknown) => this.#parts.failed(error))
+      .finally(() => {
+        this.#writing = null;
+        this.#persistSoon();
+      });
+  }
+
+  async #write({ records, pledges, lock, lead }: Pending): Promise<void> {
+    const { log, guard } = this.#parts;
+    const floor = log.position;
+    const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
+    const writes: Promise<unknown>[] = [];
+    if (records.length > 0) {
+      this.#parts.meter.observe('synod_log_write_bytes', sizeOf(records));
+      writes.push(this.#timed('synod_log_write_ms', log.write(records)));
+    }
+    const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), floor);
+    writes.push(this.#timed('synod_guard_write_ms', promised));
+    if (lead !== null) writes.push(guard.lead(lead));
+    await Promise.all(writes);
+    if (this.#stopped) return;
+    log.moveFloor(guard.state.floor);
+    // Durable: now, and only now, these votes exist.
+    const back: Input<PbftMessage, PbftPledge>[] = [];
+    if (lead !== null) back.push({ type: 'leading', view: lead });
+    for (const { pledge, broadcast, payload } of await promised) {
+      const signature = guard.sign(pledge, payload);
+      const signed = asVerified({ sender: this.#parts.self, message: pledge, payload, signature }); // signed here
+      if (broadcast) this.#sendSigned('all', signed);
+      back.push({ type: 'own', signed });
+    }
+    this.#parts.back(back);
+  }
+
+  /** The pledges that the guard has made durable. One that it refuses is dropped, never signed, and the others stand. */
+  async #promise<P extends PledgePayload>(
+    pledges: readonly P[],
+    lock: Bytes | null,
+    floor: LogStore['position'],
+  ): Promise<readonly P[]> {
+    const { guard, logger, meter } = this.#parts;
+    if (pledges.length === 0 && lock === null) return [];
+    try {
+      await guard.promise({ pledges, lock, log: floor });
+      return pledges;
+    } catch (error) {
+      if (!(error instanceof GuardRefusal)) throw error;
+      if (pledges.length === 1) {
+        meter.count('synod_guard_refusals_total', { code: error.code });
+        logger.warn({ code: error.code, kind: pledges[0]!.pledge.kind }, 'the guard refused to sign');
+        return [];
+      }
+    }
+    const kept: P[] = [];
+    for (const pledge of pledges) kept.push(...(await this.#promise([pledge], lock, floor)));
+    return kept;
+  }
+
+  async #timed<T>(name: string, work: Promise<T>): Promise<T> {
+    const started = performance.now();
+    const result = await work;
+    this.#parts.meter.observe(name, performance.now() - started);
+    return result;
+  }
+
+  // ---- sending ----------------------------------------------------------------------------------------------------
+
+  /** Signs and sends what binds nobody, at once. A proposal's signature is this replica's prepare, which the guard allows it to give ahead of its mark. */
+  state(to: ReplicaId | 'all', message: Exclude<PbftMessage, PbftPledge>): void {
+    const { guard, self } = this.#parts;
+    const payload = encodePayload(message);
+    let signature: Bytes;
+    if (message.kind === 'pre-prepare') {
+      const { header, hash } = message.block;
+      signature = guard.signProposal({ epoch: header.epoch, view: message.view, height: header.height, hash });
+    } else {
+      signature = guard.signStatement(message.kind, payload);
+    }
+    this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[self]!, signature });
+  }
+
+  #sendSigned(to: ReplicaId | 'all', { message, payload, sender, signature }: Signed<PbftMessage>): void {
+    this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[sender]!, signature });
+  }
+
+  #sendFrame(
+    to: ReplicaId | 'all',
+    frame: Parameters<typeof encodeFrame>[0] & { readonly kind: PbftMessage['kind'] },
+  ): void {
+    const bytes = encodeFrame(frame);
+    const lane = laneOf(frame.kind);
+    if (to === 'all') this.#transport?.broadcast(bytes, lane);
+    else this.#transport?.send(to, bytes, lane);
+  }
+}
+
+/** Block and state bytes; what is beside them is small. */
+function sizeOf(records: readonly LogRecord[]): number {
+  let size = 0;
+  for (const record of records) {
+    if (record.type === 'block') size += record.bytes.header.length + record.bytes.body.length;
+    if (record.type === 'state-chunk') size += record.bytes.length;
+  }
+  return size;
+}
