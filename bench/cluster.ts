@@ -2,7 +2,7 @@
 // ceiling runs the same over stand-ins (replica.ts). Watched from outside: their HTTP doors and /proc.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, rmdirSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findNetwork, type KnownReplica } from '../daemon/cli/network.ts';
@@ -19,6 +19,7 @@ const daemon = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const standInReplica = fileURLToPath(new URL('./replica.js', import.meta.url));
 const readyMsMax = 90_000;
 const stopMsMax = 20_000;
+const logLinesMax = 30;
 
 export interface ClusterOptions {
   readonly replicas: number;
@@ -94,11 +95,10 @@ export class BenchCluster {
     const switches = [...(standIns.sign ? ['--no-sign'] : []), ...(standIns.sync ? ['--no-sync'] : [])];
     const program = switches.length > 0 ? standInReplica : daemon;
     const args = [...profile, program, ...switches, 'start', join(this.directory, name, CONFIG_FILE), '--with-parent'];
-    // Beside the profiles: what it said explains them.
-    const log = profileDirectory === null ? null : openSync(join(profileDirectory, `${name}.log`), 'a', 0o600);
+    const log = openSync(this.#logOf(name), 'a', 0o600);
     // A group of its own: Ctrl-C in a terminal goes to the bench alone, which stops them in order.
-    const child = spawn(process.execPath, args, { stdio: ['pipe', log ?? 'ignore', 'pipe'], detached: true });
-    if (log !== null) closeSync(log);
+    const child = spawn(process.execPath, args, { stdio: ['pipe', log, 'pipe'], detached: true });
+    closeSync(log);
     child.stdin?.on('error', () => undefined);
     const running: Running = {
       child,
@@ -126,10 +126,21 @@ export class BenchCluster {
     for (const { name } of this.#replicas) {
       while ((await this.status(name))?.ready !== true) {
         if (!this.#running.has(name)) throw new Error(`bench: ${name} did not start`);
-        if (performance.now() > deadline) throw new Error(`bench: ${name} was not ready in ${readyMsMax} ms`);
+        if (performance.now() > deadline) throw new Error(await this.#whyNotReady(name));
         await pause(50);
       }
     }
+  }
+
+  async #whyNotReady(name: string): Promise<string> {
+    const reason = (await this.status(name))?.reason?.message ?? 'no answer';
+    const log = readFileSync(this.#logOf(name), 'utf8').split('\n').slice(-logLinesMax).join('\n');
+    return `bench: ${name} was not ready in ${readyMsMax} ms (${reason}); its log ends with\n${log}`;
+  }
+
+  /** Beside the profiles where there are any: what it said explains them. */
+  #logOf(name: string): string {
+    return join(this.#options.profileDirectory ?? this.#root, `${name}.log`);
   }
 
   async status(name: string): Promise<ReplicaStatus | null> {

@@ -2,13 +2,14 @@
 // load. No acknowledged transaction is missing, none stands twice, all chains are the same byte for byte, and progress has a bound.
 // Then damaged files: a replica that cannot know what it has signed does not start. A2, A19, A21, A22, A23.
 //
-// CHAOS_SEED=7 one seed instead of the fixed ones; CHAOS_SECONDS=300 of faults for each seed; CHAOS_KEEP=1 keeps files and logs.
+// CHAOS_SEED=7 one seed instead of the fixed ones; CHAOS_SECONDS=300 of faults for each seed; CHAOS_PART=faults or damage, one of the
+// two; CHAOS_KEEP=1 keeps files and logs.
 
-import { cpSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import tap, { type Test } from 'tap';
 import { brokenPromises, differences, type ReadChain, readChain, unproven } from './chaos/chains.ts';
-import { damages } from './chaos/damage.ts';
+import { type Damage, damages } from './chaos/damage.ts';
 import { type Habit, Submitter } from './chaos/load.ts';
 import { Schedule } from './chaos/schedule.ts';
 import { ChaosStage, type StageOptions } from './chaos/stage.ts';
@@ -16,8 +17,8 @@ import { randomFrom } from './cluster.ts';
 
 const seeds = process.env.CHAOS_SEED === undefined ? [1] : [Number(process.env.CHAOS_SEED)];
 const seconds = Number(process.env.CHAOS_SECONDS ?? 25);
+const part = process.env.CHAOS_PART;
 const keep = process.env.CHAOS_KEEP !== undefined;
-const isDamageWanted = process.env.CHAOS_ONLY !== 'faults';
 
 /** Besides the faults: starting, reading the chains, a slow machine. */
 tap.setTimeout((seeds.length * (seconds + 300) + 300) * 1_000);
@@ -34,8 +35,8 @@ async function play(
   { habits, random, ...options }: Omit<StageOptions, 'directory'> & { habits: readonly Habit[]; random: () => number },
   act: (play: Play) => Promise<void>,
 ): Promise<void> {
-  const directory = join(t.testdir(), 'net');
   t.saveFixture = keep;
+  const directory = join(t.testdir(), 'net');
   const stage = await ChaosStage.create({ ...options, directory });
   const submitters = habits.map(
     (habit, index) => new Submitter(stage.network, { name: `c${index}`, habit, random, paceMs: 12 }),
@@ -92,7 +93,7 @@ async function settle({ t, stage, submitters }: Play): Promise<readonly ReadChai
   return chains;
 }
 
-for (const seed of seeds) {
+for (const seed of part === 'damage' ? [] : seeds) {
   tap.test(`killed again and again under load, seed ${seed}`, async (t) => {
     const random = randomFrom(seed);
     const habits: Habit[] = ['bundles', 'bundles', 'stream', 'restless'];
@@ -108,4 +109,109 @@ for (const seed of seeds) {
       t.comment(`seed ${seed}: ${JSON.stringify({ ...schedule.tally, longestGapMs })}`);
     });
   });
+}
+
+const patient = 'node-3';
+
+tap.test('damaged files, a long absence, a full disk', { skip: part === 'faults' }, async (t) => {
+  const habits: Habit[] = ['bundles', 'bundles', 'bundles', 'stream'];
+  // Small, so that a replica is soon below everything that the others keep.
+  const options = { habits, parameters: { checkpointInterval: 16 }, config: { retainBlocks: 1024 } };
+  await play(t, { ...options, random: randomFrom(2) }, async (play) => {
+    const { stage } = play;
+    const files = filesOf(stage);
+    await decided(stage, patient, 20);
+    await stage.kill(patient);
+    cpSync(files.data, files.older, { recursive: true });
+    stage.start(patient);
+    await decided(stage, patient, 60);
+    await stage.kill(patient);
+    cpSync(files.data, files.whole, { recursive: true });
+    const leftAt = await heightOf(stage, 'node-0');
+
+    for (const damage of damages) await checkRefused(play, files, damage);
+
+    await stage.until('pruned above the absent one', async () => (await lowestOfOthers(stage)) > leftAt + 16, 180_000);
+    restore(files);
+    stage.start(patient);
+    await stage.until('a checkpoint taken', () =>
+      stage.said(patient).some(({ type }) => type === 'checkpoint-installed'),
+    );
+    await stage.allReady();
+
+    await checkFullDisk(play, 'node-2');
+
+    // Without node-0 nothing is decided unless the one that was away votes again.
+    await stage.kill('node-0');
+    await progress(play, 'with the vote of the one that was away');
+    stage.start('node-0');
+    await settle(play);
+  });
+});
+
+interface Files {
+  readonly data: string;
+  /** The data directory as it was when the replica was killed, and at an earlier time. */
+  readonly whole: string;
+  readonly older: string;
+}
+
+function filesOf({ directory }: ChaosStage): Files {
+  const data = join(directory, patient, 'data');
+  return { data, whole: `${data}-whole`, older: `${data}-older` };
+}
+
+function restore({ data, whole }: Files): void {
+  rmSync(data, { recursive: true });
+  cpSync(whole, data, { recursive: true });
+}
+
+/** [A21] It says why, ends, and never comes as far as to speak to anyone; the others go on. */
+async function checkRefused(play: Play, files: Files, damage: Damage): Promise<void> {
+  const { t, stage } = play;
+  restore(files);
+  damage.do(files.data, files.older);
+  const ended = stage.ended(patient);
+  stage.start(patient);
+  const { code, stderr } = await ended;
+  t.equal(code, damage.exit, `${damage.name}: refused`);
+  t.match(stderr, damage.code, `${damage.name}: says why`);
+  t.notOk(
+    stage.said(patient).some(({ msg }) => msg === 'started'),
+    `${damage.name}: never ran`,
+  );
+  await progress(play, damage.name);
+}
+
+/** [A22] It ends before it says what it could not write down, the others go on, and with space again it returns. */
+async function checkFullDisk(play: Play, name: string): Promise<void> {
+  const { t, stage } = play;
+  const ended = stage.ended(name);
+  await stage.limit(name, '--fsize=1');
+  const { code, signal, stderr, lastError } = await ended;
+  t.comment(`no space: ${code} ${signal} ${stderr} ${lastError}`);
+  t.not(code, 0, 'a replica that cannot write ends');
+  await progress(play, `without ${name}`);
+  stage.start(name);
+  await stage.allReady([name]);
+}
+
+async function progress({ stage, submitters }: Play, what: string): Promise<void> {
+  const before = submitters.map(({ acknowledged }) => acknowledged.length);
+  await stage.until(`acknowledgements: ${what}`, () =>
+    submitters.every(({ acknowledged }, index) => acknowledged.length > (before[index] ?? 0) + 1),
+  );
+}
+
+const heightOf = async (stage: ChaosStage, name: string) => (await stage.status(name))?.height ?? 0;
+
+async function decided(stage: ChaosStage, name: string, height: number): Promise<void> {
+  await stage.until(`${name} at height ${height}`, async () => (await heightOf(stage, name)) >= height);
+}
+
+async function lowestOfOthers(stage: ChaosStage): Promise<number> {
+  const others = stage.names.filter((name) => name !== patient);
+  return Math.min(
+    ...(await Promise.all(others.map((name) => stage.status(name)))).map((status) => status?.lowest ?? 0),
+  );
 }

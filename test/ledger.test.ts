@@ -304,7 +304,7 @@ t.test('SES-5: a full bucket takes no new session, on every replica alike', asyn
     chain.push(extended(ledger, chain, extension.block));
   }
   const [one, two] = sessions.slice(BUCKET_SESSIONS_MAX);
-  const elsewhere = { ...template, session: 1, client: new TestClient(crowded, 'other').key.publicKey };
+  const elsewhere = { ...template, client: new TestClient(crowded, 'other').key.publicKey, validUntil: asHeight(60) };
   t.not(bucketOf(native.sha256, elsewhere), 7);
   const next = (on: readonly Extension[], bundle: SignedBundle) => {
     const parent = on.at(-1)?.block ?? ledger.head;

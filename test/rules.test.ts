@@ -840,6 +840,17 @@ t.test('PBFT-NV-4: a missing base, and then its parent, are fetched by hash from
   t.strictSame(solo.prepares(), ['1/2']);
 });
 
+t.test('PBFT-NV-4, A6: a block that a quorum prepared and nobody showed is fetched from them', async (t) => {
+  const solo = new Solo({ n: 7, self: 6 }).connect();
+  const block = solo.block();
+  solo.all(...[0, 1, 2, 3].map((id) => heard(id, vote('prepare', block))));
+  t.notOk(solo.asked.has('fetch-block'));
+  solo.hear(4, vote('prepare', block));
+  t.ok([0, 1, 2, 3, 4].includes(Number(solo.asked.get('fetch-block'))));
+  solo.hear(2, { kind: 'block-data', block });
+  t.strictSame([solo.prepares(), solo.commits()], [['0/1'], ['0/1']]);
+});
+
 t.test('PBFT-NV-5: whoever is behind the view is shown its new-view', async (t) => {
   const solo = new Solo().connect();
   const newView = solo.newView(1);

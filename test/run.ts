@@ -187,8 +187,8 @@ function execute(command: readonly string[], onOutput: (chunk: Buffer) => void):
     child.on('error', (error) => {
       problem ??= `could not be started: ${error.message}`;
     });
-    // `exit` and not `close`: a grandchild that kept the pipe open must not hang the run; its group ends here.
-    child.on('exit', () => setTimeout(() => killGroup(child.pid), 200).unref());
+    // At once, and on `exit` and not on `close`: what the test has left behind may hold the pipe open, and must not outlive it.
+    child.on('exit', () => killGroup(child.pid));
     child.on('close', (code, signal) => {
       clearTimeout(timer);
       running.delete(child.pid);
