@@ -35,12 +35,14 @@ const afterMs = 4_000;
 export async function measureFailover(options: {
   readonly n: number;
   readonly rounds: number;
+  readonly viewTimeoutMs: number | null;
 }): Promise<FailoverResult> {
   const { n } = options;
   const cluster = await BenchCluster.start({
     replicas: n,
     standIns: { sign: false, sync: false },
     profileDirectory: null,
+    viewTimeoutMs: options.viewTimeoutMs,
   });
   try {
     const rounds: FailoverRound[] = [];

@@ -25,6 +25,7 @@ interface Options {
   readonly size?: number;
   readonly bundle?: number;
   readonly sync?: 'on' | 'off';
+  readonly viewTimeout?: number;
   readonly profile?: string;
   readonly check?: true;
 }
@@ -38,6 +39,7 @@ const program = new Command('bench')
   .option('--size <bytes>', 'of a transaction (default: 256 and 1024)', wholeNumber(1, 100_000))
   .option('--bundle <n>', 'transactions in a bundle (default: 1 and 500)', wholeNumber(1, 1024))
   .addOption(new Option('--sync <which>', 'only with, or only without, waiting for the disk').choices(['on', 'off']))
+  .option('--view-timeout <ms>', 'of the chain (default: its own default)', wholeNumber(300, 600_000))
   .option('--json <file>', 'write everything there as well')
   .option('--profile <dir>', 'leave CPU profiles there, and print where the time went; slows the run')
   .option('--check', 'exit with 1 if a target is missed')
@@ -54,6 +56,7 @@ async function bench(options: Options): Promise<void> {
   const seconds = options.seconds ?? (options.quick ? 3 : 10);
   const wants = (part: Part) => options.only?.includes(part) ?? (part !== 'soak' || !options.quick);
   const profileDirectory = options.profile === undefined ? null : resolve(options.profile);
+  const viewTimeoutMs = options.viewTimeout ?? null;
   if (profileDirectory !== null) mkdirSync(profileDirectory, { recursive: true });
 
   say('floors');
@@ -63,12 +66,12 @@ async function bench(options: Options): Promise<void> {
   const scenarios: ScenarioResult[] = [];
   for (const scenario of plan(options, seconds, wants)) {
     say(scenario.name);
-    scenarios.push(await runScenario(scenario, profileDirectory));
+    scenarios.push(await runScenario(scenario, { profileDirectory, viewTimeoutMs }));
   }
   const failover: FailoverResult[] = [];
   for (const n of wants('failover') ? chosen(options.n, options.quick ? [4] : [4, 7]) : []) {
     say(`failover, n = ${n}`);
-    failover.push(await measureFailover({ n, rounds: options.quick ? 1 : 3 }));
+    failover.push(await measureFailover({ n, rounds: options.quick ? 1 : 3, viewTimeoutMs }));
   }
   const result: RunResult = { startedAt, machine: describeMachine(loadBefore), floors, scenarios, failover };
   const targets = targetsOf(result);

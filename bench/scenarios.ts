@@ -45,9 +45,15 @@ export const unloadedName = 'unloaded';
 export const saturatedName = 'saturated';
 export const steadyName = 'half load';
 
-export async function runScenario(scenario: Scenario, profileDirectory: string | null): Promise<ScenarioResult> {
+export interface Surroundings {
+  readonly profileDirectory: string | null;
+  readonly viewTimeoutMs: number | null;
+}
+
+export async function runScenario(scenario: Scenario, surroundings: Surroundings): Promise<ScenarioResult> {
   const { n, standIns } = scenario;
-  const cluster = await BenchCluster.start({ replicas: n, standIns, profileDirectory });
+  const { profileDirectory } = surroundings;
+  const cluster = await BenchCluster.start({ replicas: n, standIns, ...surroundings });
   try {
     const phases = phasesOf(scenario);
     const meter = new Meter(cluster);

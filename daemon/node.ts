@@ -5,6 +5,7 @@ import { mkdir } from 'node:fs/promises';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
+import { KeyError } from '../keys/errors.ts';
 import { openGuard } from '../keys/guard.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
@@ -24,7 +25,7 @@ import { openLogStore } from '../storage/log-store.ts';
 import { openRocks } from '../storage/rocks.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
-import { loadGenesis, passphraseSource } from './config.ts';
+import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
@@ -54,7 +55,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
   const epoch = asEpoch(0);
   const { secret, sealed } = await loadKey({ path: config.key, passphrase: passphraseSource(config.passphraseFile) });
   if (toHex(secret.publicKey) !== toHex(genesis.members[self]!.publicKey))
-    throw new Error(`the key in ${config.key} is not that of member ${config.member} in ${config.genesis}`);
+    throw new KeyError('key-not-member', { path: config.key, member: config.member });
   if (!sealed) logger.warn({ key: config.key }, 'the key is not sealed: whoever reads the file can vote in its name');
 
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
@@ -118,7 +119,13 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     });
     metrics.watch(replica);
     const signStatement = (kind: string, payload: Uint8Array) => guard.signStatement(kind, payload);
-    const gateway = new Gateway({ replica, meter: metrics, publicKey: guard.publicKey, signStatement });
+    const gateway = new Gateway({
+      replica,
+      meter: metrics,
+      publicKey: guard.publicKey,
+      signStatement,
+      limits: gatewayLimits(config),
+    });
     const transport = await Transport.open({
       self,
       credentials: {
@@ -133,6 +140,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       peers: new Map([...config.peers].map(([name, url]) => [memberNamed(genesis, name), url])),
       events: replica,
       onClient: (socket) => gateway.accept(socket),
+      options: transportLimits(config),
       overloaded: () => replica.overloaded(),
       meter: metrics,
       log: logger,

@@ -22,7 +22,9 @@ export type KeyErrorCode =
   /** The file is sealed and no passphrase was given, or an empty one. */
   | 'key-passphrase-missing'
   /** The secret in the file does not belong to the public key in it. */
-  | 'key-mismatch';
+  | 'key-mismatch'
+  /** The key in the file is another one than the genesis document names for this member. */
+  | 'key-not-member';
 
 export class KeyError extends Error {
   override readonly name = 'KeyError';

@@ -127,7 +127,7 @@ export class Ledger {
     if (!equalBytes(header.memberSetHash, this.memberSetHash)) return refuse('block-wrong-members');
     if (header.time < parent.header.time) return refuse('block-time-runs-back');
     const { blockBundlesMax, blockBytesMax } = this.#genesis.parameters;
-    if (block.bundles.length === 0) return refuse('block-empty');
+    if (block.bundles.length === 0) return refuse('block-empty'); // BLK-6
     if (block.bundles.length > blockBundlesMax || header.payloadBytes > blockBytesMax) return refuse('block-too-large');
     if (header.transactionTotal !== parent.header.transactionTotal + header.transactionCount)
       return refuse('block-totals-wrong');
@@ -135,7 +135,7 @@ export class Ledger {
     if (typeof sessions === 'string') return refuse(sessions);
     const frontier = (chain.at(-1)?.frontier ?? this.#frontier).clone();
     frontier.append(leafHash(this.#sha256, logLeafData(header)));
-    if (!equalBytes(frontier.root(), header.logRoot)) return refuse('block-log-root-wrong');
+    if (!equalBytes(frontier.root(), header.logRoot)) return refuse('block-log-root-wrong'); // BLK-3
     return { block, frontier, sessions };
   }
 

@@ -1,4 +1,4 @@
-// What is old goes, a little with every batch: decided blocks below the retention, their index entries, checkpoints and state
+// [PBFT-CP-3] What is old goes, a little with every batch: decided blocks below the retention, their index entries, checkpoints and state
 // chunks that no recovery can need. Disk space comes back by compacting the range that was emptied, in the background.
 
 import type { Bytes } from '../crypto/bytes.ts';

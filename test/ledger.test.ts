@@ -22,6 +22,9 @@ import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../pro
 import { Tally, VoteBox } from '../protocol/votes.ts';
 import { TestClient, testGenesis } from './cluster.ts';
 
+// Seconds on an idle machine; on a busy one a whole suite runs beside it.
+t.setTimeout(200_000);
+
 const text = (value: string) => Buffer.from(value);
 const epoch = asEpoch(0);
 const sha = (bytes: Bytes): Bytes => Uint8Array.from(createHash('sha256').update(bytes).digest());

@@ -13,6 +13,9 @@ import type { Millis } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId } from '../protocol/types.ts';
 import { testGenesis } from './cluster.ts';
 
+// Seconds on an idle machine; on a busy one a whole suite runs beside it.
+t.setTimeout(200_000);
+
 const text = (value: string) => Buffer.from(value);
 
 function world(parameters: Parameters<typeof testGenesis>[1] = {}) {

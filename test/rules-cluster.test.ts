@@ -15,6 +15,9 @@ import type { Millis } from '../protocol/types.ts';
 import { asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { Cluster, calm, type Tamper, TestClient } from './cluster.ts';
 
+// Seconds on an idle machine; on a busy one a whole suite runs beside it.
+t.setTimeout(200_000);
+
 const text = (value: string) => Buffer.from(value);
 const T = 500;
 const HEARTBEAT = 100;

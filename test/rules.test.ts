@@ -36,6 +36,9 @@ import type { Millis } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { ModelDisk, TestClient, testGenesis } from './cluster.ts';
 
+// Seconds on an idle machine; on a busy one a whole suite runs beside it.
+t.setTimeout(200_000);
+
 const text = (value: string) => Buffer.from(value);
 const epoch = asEpoch(0);
 const T = 500;

@@ -39,7 +39,10 @@ export function noteCommitCertificate(s: State, certificate: Certificate): void 
   if (s.headCertificate === null || certificate.height > s.headCertificate.height) s.headCertificate = certificate;
 }
 
-/** [PBFT-C-2] [PBFT-C-3] The one place where a block becomes decided: on the ledger, in the log, to the application, out of the pool. */
+/**
+ * [PBFT-C-2] [PBFT-C-3] The one place where a block becomes decided: on the ledger, in the log, to the application, out of the pool.
+ * [PBFT-CU-4] What this replica held of the height is forgotten with it, so it never votes there again.
+ */
 export function decide(s: State, extension: Extension, certificate: Certificate | null): void {
   const { block } = extension;
   const { height } = block.header;

@@ -72,7 +72,7 @@ export function onVote(s: State, signed: Verified<Vote>): void {
   const { message, sender, signature } = signed;
   if (message.view < s.view || message.height <= s.ledger.height) return;
   if (message.view > s.view || s.mode !== 'active') return keepForLater(s, signed);
-  if (message.height > horizonOf(s)) return;
+  if (message.height > horizonOf(s)) return; // far ahead: catch-up will bring it
   const counted = s.votes.add(message.kind, message.height, message.hash, sender, signature);
   if (counted === 'conflicting') s.out.refuse(sender, message.kind, 'equivocation');
 }

@@ -1,4 +1,5 @@
 // PBFT as a core: Castro and Liskov, OSDI 1999, over chained blocks (ADR 1). One switch; each arm is a rule of docs/spec.md by name.
+// [GEN-2] Everything it knows comes through `step` and the constructor; nothing here asks the world.
 
 import { assert, unreachable } from '../assert.ts';
 import { Checkpoints } from '../checkpoints.ts';
