@@ -58,6 +58,12 @@ export function asTables(result: RunResult, targets: readonly Target[]): string 
       `load average ${machine.loadBefore.toFixed(1)} before, ${machine.loadAfter.toFixed(1)} after`,
     floorsTable(result.floors),
   ];
+  if (Math.max(machine.loadBefore, machine.loadAfter - result.floors.processes) > machine.cores)
+    parts.splice(
+      1,
+      0,
+      'Others were using this machine: compare processor time per transaction, not rates or latencies.',
+    );
   if (result.scenarios.length > 0) parts.push(throughputTable(result), latencyTable(result), usageTable(result));
   if (result.failover.length > 0) parts.push(failoverTable(result.failover));
   if (targets.length > 0) parts.push(targetsTable(targets));

@@ -22,7 +22,7 @@ import { asEpoch, asHash, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
-import { openRocks } from '../storage/rocks.ts';
+import { openStore } from '../storage/open.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
@@ -73,7 +73,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     for (const close of opened.reverse()) await close();
   };
   try {
-    const kv = await openRocks(config.logDir);
+    const kv = await openStore(config.logDir);
     opened.push(() => kv.close());
     const { sha256 } = native;
     const { floor } = guard.state;

@@ -144,7 +144,7 @@ export interface Explanation {
   readonly height: Height;
   readonly hash: Hash;
   readonly stable: Height;
-  /** The highest height that any peer claims. */
+  /** The highest height that a certificate proves, or that more peers claim than can all be lying. */
   readonly highestSeen: Height;
   readonly pool: { readonly bundles: number; readonly bytes: number };
   /** Blocks accepted and not yet decided. */

@@ -26,6 +26,7 @@ import type {
   Status,
   Verified,
 } from './messages.ts';
+import type { Quorums } from './quorum.ts';
 import type { Hash, Height, Hex, Millis, ReplicaId } from './types.ts';
 import { asHeight, plus } from './types.ts';
 
@@ -37,6 +38,7 @@ export interface CatchUpHost {
   readonly self: ReplicaId;
   readonly sha256: Sha256;
   readonly parameters: Parameters;
+  readonly quorums: Quorums;
   readonly ledger: Ledger;
   readonly checkpoints: Checkpoints;
   readonly headCertificate: Certificate | null;
@@ -93,6 +95,8 @@ export class CatchUp {
   #behind: { since: Millis; at: Height } | null = null;
   #request: { readonly peer: ReplicaId; readonly at: Millis; readonly what: 'blocks' | 'checkpoint' } | null = null;
   #transfer: Transfer | null = null;
+  /** Since when peers show a stable checkpoint at or below our head that we have no certificate of. */
+  #unstableSince: Millis | null = null;
   #announced = false;
   #turn = 0;
 
@@ -159,6 +163,14 @@ export class CatchUp {
     return goal;
   }
 
+  /** A height that a certificate proves, or that more peers claim than can all be lying. */
+  believed(host: CatchUpHost): Height {
+    const claims = [...host.peers.values()]
+      .map(({ status, connected }) => (connected && status !== null ? status.height : 0))
+      .sort((a, b) => b - a);
+    return asHeight(Math.max(host.headCertificate?.height ?? 0, claims[host.quorums.oneHonest - 1] ?? 0));
+  }
+
   #caughtUp(host: CatchUpHost): void {
     if (this.#announced) host.out.events.push({ type: 'caught-up', height: host.ledger.height });
     this.#announced = false;
@@ -174,11 +186,13 @@ export class CatchUp {
       this.#passOver(host, this.#request.peer);
       this.#request = null;
     }
-    const { checkpointInterval } = host.parameters;
     for (const [replica, { status, connected }] of host.peers) {
       if (!connected || status === null || this.#isPassedOver(host, replica)) continue;
-      if (status.stable <= host.checkpoints.stableHeight + checkpointInterval || status.stable > host.ledger.height)
-        continue;
+      if (status.stable <= host.checkpoints.stableHeight || status.stable > host.ledger.height) continue;
+      // The votes for it are probably on their way.
+      this.#unstableSince ??= host.now;
+      if (host.now - this.#unstableSince < host.parameters.viewTimeoutMs) return;
+      this.#unstableSince = null;
       return this.#send(host, replica, 'checkpoint', { kind: 'fetch-checkpoint' });
     }
   }
@@ -193,9 +207,11 @@ export class CatchUp {
           host.headCertificate?.signatures.some((by) => by.replica === replica) === true),
     );
     if (ahead.length === 0) return;
-    if (!this.#announced && goal - host.ledger.height > 2 * host.parameters.window) {
+    // One peer's claim is worth a question, not an alarm.
+    const believed = this.believed(host);
+    if (!this.#announced && believed - host.ledger.height > 2 * host.parameters.window) {
       this.#announced = true;
-      host.out.events.push({ type: 'catching-up', from, to: goal });
+      host.out.events.push({ type: 'catching-up', from, to: believed });
     }
     const serving = ahead.filter(([, { status }]) => status === null || status.lowest <= from);
     if (serving.length > 0) {

@@ -1,12 +1,11 @@
-// The store on disk: RocksDB through the rocksdb binding. docs/adr/0002-storage.md says why this one and what it cannot be
-// trusted with. Every option that matters is spelled at the call.
+// The store on disk where Node can load it: RocksDB through the rocksdb binding. docs/adr/0002-storage.md says why this one and
+// what it cannot be trusted with. Every option that matters is spelled at the call.
 
-import { mkdir, open, readdir, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import rocksdb, { type RocksDatabase } from 'rocksdb';
+import type { RocksDatabase } from 'rocksdb';
 import type { Bytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
-import { reasonOf, StorageError } from './errors.ts';
+import { reasonOf } from './errors.ts';
+import { directoryBytes, makeDirectory, openError, readError, UnderWay, writeError } from './files.ts';
 import type { KeyValueStore, KvEntry, KvOp, KvRange } from './kv.ts';
 
 const openOptions = {
@@ -20,16 +19,18 @@ const openOptions = {
 };
 
 /**
- * Opens or creates the directory, mode 0700.
+ * Opens or creates the directory, mode 0700. Ask open.ts first whether this Node bears the binding.
  * Throws `storage-locked`, `storage-not-writable`, `storage-damaged` or `storage-open-failed`.
  */
 export async function openRocks(directory: string): Promise<KeyValueStore> {
   await makeDirectory(directory);
+  // Not at the top: under Node 22 and later, loading the binding ends the process.
+  const { default: rocksdb } = await import('rocksdb');
   const db = rocksdb(directory);
   try {
     await called((done) => db.open(openOptions, done));
   } catch (error) {
-    throw openError(directory, error);
+    throw openError(directory, error, /lock (file|hold)/i.test(reasonOf(error)));
   }
   return new RocksStore(db, directory);
 }
@@ -39,8 +40,7 @@ class RocksStore implements KeyValueStore {
   readonly #db: RocksDatabase;
   readonly #directory: string;
   #writing = false;
-  #closing: Promise<void> | undefined;
-  readonly #underWay = new Set<Promise<unknown>>();
+  readonly #underWay = new UnderWay();
 
   constructor(db: RocksDatabase, directory: string) {
     this.#db = db;
@@ -53,7 +53,7 @@ class RocksStore implements KeyValueStore {
 
   getMany(keys: readonly Bytes[]): Promise<readonly (Bytes | undefined)[]> {
     if (keys.length === 0) return Promise.resolve([]);
-    return this.#track(async () => {
+    return this.#underWay.track(async () => {
       try {
         return await called<(Buffer | undefined)[]>((done) =>
           this.#db.getMany(keys.map(asBuffer), { asBuffer: true }, done),
@@ -69,7 +69,7 @@ class RocksStore implements KeyValueStore {
     if (ops.length === 0) return;
     this.#writing = true;
     try {
-      await this.#track(() => {
+      await this.#underWay.track(() => {
         // A chained batch: measured at 500 small puts, a third of the main-thread time of batch(array).
         const batch = this.#db.batch();
         for (const op of ops) {
@@ -79,15 +79,14 @@ class RocksStore implements KeyValueStore {
         return called((done) => batch.write({ sync: true }, done));
       });
     } catch (error) {
-      if (error instanceof StorageError) throw error;
-      throw new StorageError('storage-write-failed', { reason: reasonOf(error) }, error);
+      throw writeError(error);
     } finally {
       this.#writing = false;
     }
   }
 
   async *range(range: KvRange): AsyncIterable<KvEntry> {
-    this.#assertOpen();
+    this.#underWay.assertOpen();
     const values = range.values !== false;
     const iterator = this.#db.iterator({
       gte: asBuffer(range.gte),
@@ -99,11 +98,7 @@ class RocksStore implements KeyValueStore {
       valueAsBuffer: true,
       fillCache: false,
     });
-    let end = (): void => {};
-    const ended = new Promise<void>((resolve) => {
-      end = resolve;
-    });
-    this.#underWay.add(ended);
+    const end = this.#underWay.begin();
     try {
       for (;;) {
         const { key, value } = await new Promise<{ key: Buffer | undefined; value: Buffer | undefined }>(
@@ -118,47 +113,21 @@ class RocksStore implements KeyValueStore {
       }
     } finally {
       await called((done) => iterator.end(done));
-      this.#underWay.delete(ended);
       end();
     }
   }
 
   reclaim(gte: Bytes, lt: Bytes): Promise<void> {
-    return this.#track(() => called((done) => this.#db.compactRange(asBuffer(gte), asBuffer(lt), done)));
+    return this.#underWay.track(() => called((done) => this.#db.compactRange(asBuffer(gte), asBuffer(lt), done)));
   }
 
-  async sizeBytes(): Promise<number> {
-    let total = 0;
-    for (const name of await readdir(this.#directory)) {
-      // A file may go between the listing and the look: a compaction removes what it replaced.
-      const found = await stat(join(this.#directory, name)).catch(() => undefined);
-      if (found?.isFile()) total += found.size;
-    }
-    return total;
+  sizeBytes(): Promise<number> {
+    return directoryBytes(this.#directory);
   }
 
+  /** The binding crashes the process when it closes under a running call. */
   close(): Promise<void> {
-    this.#closing ??= (async () => {
-      // The binding crashes the process when it closes under a running call.
-      while (this.#underWay.size > 0) await Promise.allSettled([...this.#underWay]);
-      await called((done) => this.#db.close(done));
-    })();
-    return this.#closing;
-  }
-
-  #assertOpen(): void {
-    if (this.#closing !== undefined) throw new StorageError('storage-closed');
-  }
-
-  async #track<T>(work: () => Promise<T>): Promise<T> {
-    this.#assertOpen();
-    const promise = work();
-    this.#underWay.add(promise);
-    try {
-      return await promise;
-    } finally {
-      this.#underWay.delete(promise);
-    }
+    return this.#underWay.close(() => called((done) => this.#db.close(done)));
   }
 }
 
@@ -177,47 +146,4 @@ function called<T = void>(start: (done: (error: Error | null | undefined, result
       else resolve(result as T);
     });
   });
-}
-
-async function makeDirectory(directory: string): Promise<void> {
-  try {
-    const first = await mkdir(directory, { recursive: true, mode: 0o700 });
-    // A directory that a power cut can take back would take the log with it.
-    if (first !== undefined) await syncDirectory(dirname(first));
-  } catch (error) {
-    throw new StorageError('storage-not-writable', { directory, reason: reasonOf(error) }, error);
-  }
-}
-
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-function openError(directory: string, error: unknown): StorageError {
-  const reason = reasonOf(error);
-  const fields = { directory, reason };
-  if (/lock (file|hold)/i.test(reason)) {
-    const denied = /permission denied|read-only/i.test(reason);
-    return new StorageError(denied ? 'storage-not-writable' : 'storage-locked', fields, error);
-  }
-  if (/permission denied|read-only file system|no space left/i.test(reason)) {
-    return new StorageError('storage-not-writable', fields, error);
-  }
-  if (/corruption|no such file/i.test(reason)) {
-    return new StorageError('storage-damaged', { kind: 'engine', ...fields }, error);
-  }
-  return new StorageError('storage-open-failed', fields, error);
-}
-
-function readError(error: unknown): StorageError {
-  const reason = reasonOf(error);
-  if (/corruption|no such file|truncated|checksum/i.test(reason)) {
-    return new StorageError('storage-damaged', { kind: 'engine', why: reason }, error);
-  }
-  return new StorageError('storage-read-failed', { reason }, error);
 }

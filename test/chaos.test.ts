@@ -43,7 +43,7 @@ async function play(
   );
   try {
     for (const name of stage.names) stage.start(name);
-    await stage.allReady();
+    await stage.allUp();
     await Promise.all(submitters.map((submitter) => submitter.start()));
     await act({ t, stage, submitters });
     await Promise.all(submitters.map((submitter) => submitter.close()));
@@ -71,7 +71,7 @@ function tellCounts(t: Test, { counts }: ChaosStage): void {
 
 /** All that must be true when the faults are over and everybody is up again. */
 async function settle({ t, stage, submitters }: Play): Promise<readonly ReadChain[]> {
-  await stage.allReady();
+  await stage.allUp();
   await Promise.all(submitters.map((submitter) => submitter.finish()));
   t.strictSame(
     submitters.flatMap(({ refusals }) => refusals),
@@ -115,8 +115,8 @@ const patient = 'node-3';
 
 tap.test('damaged files, a long absence, a full disk', { skip: part === 'faults' }, async (t) => {
   const habits: Habit[] = ['bundles', 'bundles', 'bundles', 'stream'];
-  // Small, so that a replica is soon below everything that the others keep.
-  const options = { habits, parameters: { checkpointInterval: 16 }, config: { retainBlocks: 1024 } };
+  // As little as there can be, so that a replica is soon below everything that the others keep.
+  const options = { habits, config: { retainBlocks: 1024 } };
   await play(t, { ...options, random: randomFrom(2) }, async (play) => {
     const { stage } = play;
     const files = filesOf(stage);
@@ -137,7 +137,7 @@ tap.test('damaged files, a long absence, a full disk', { skip: part === 'faults'
     await stage.until('a checkpoint taken', () =>
       stage.said(patient).some(({ type }) => type === 'checkpoint-installed'),
     );
-    await stage.allReady();
+    await stage.allUp();
 
     await checkFullDisk(play, 'node-2');
 
@@ -193,7 +193,7 @@ async function checkFullDisk(play: Play, name: string): Promise<void> {
   t.not(code, 0, 'a replica that cannot write ends');
   await progress(play, `without ${name}`);
   stage.start(name);
-  await stage.allReady([name]);
+  await stage.allUp();
 }
 
 async function progress({ stage, submitters }: Play, what: string): Promise<void> {

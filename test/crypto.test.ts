@@ -59,6 +59,17 @@ function verdict(publicKey: Bytes, message: Bytes, signature: Bytes): boolean {
   return a === true;
 }
 
+/**
+ * Newer Nodes (24.21 does, 22.23 over the same OpenSSL does not) refuse small-order keys and R by themselves, as our rule does:
+ * then there is less that the rule alone keeps out. Asked with the identity as key and as R, which any equation accepts.
+ */
+const rawRefusesSmallOrder = !opensslVerify(
+  null,
+  ascii('anything'),
+  publicKeyObject(Point.ZERO.toBytes()),
+  concat(Point.ZERO.toBytes(), new Uint8Array(32)),
+);
+
 function hex(text: string): Bytes {
   const bytes = fromHex(text);
   if (bytes === undefined) throw new Error('not hex');
@@ -138,7 +149,7 @@ t.test('CCTV: accepted is the one vector without a flag, and admission follows t
   }
   t.equal(accepted, 1);
   // Teeth: without the rule in front of it, OpenSSL accepts a good part of them.
-  t.ok(acceptedByOpenssl > 100);
+  t.ok(acceptedByOpenssl > (rawRefusesSmallOrder ? 40 : 100), `${acceptedByOpenssl} accepted by OpenSSL alone`);
 });
 
 t.test('parts of the published edge cases, mixed at random: the same verdict on both', async (t) => {
@@ -290,7 +301,7 @@ t.test('crafted signatures: each breaks one part of the rule', async (t) => {
 
   // (d) R the identity
   const identity = respond(A, Point.ZERO.toBytes(), 0n, message);
-  t.equal(opensslVerify(null, message, publicKeyObject(A.toBytes()), identity), true);
+  t.equal(opensslVerify(null, message, publicKeyObject(A.toBytes()), identity), !rawRefusesSmallOrder);
   t.equal(verdict(A.toBytes(), message, identity), false);
 
   // (e) R with a torsion component satisfies the cofactored equation only; a non-canonical R never matches
@@ -323,7 +334,7 @@ t.test('every torsion component on the key and on R: accepted without any, and o
     }
   }
   // Teeth: the equation alone holds for many more than the two that are clean.
-  t.ok(cofactorless > 20);
+  t.ok(cofactorless > (rawRefusesSmallOrder ? 10 : 20), `${cofactorless} accepted by OpenSSL alone`);
 });
 
 t.test('random signatures, and every one with a bit flipped anywhere', async () => {

@@ -45,6 +45,7 @@ const T = 500;
 
 type Step = Input<PbftMessage, PbftPledge>;
 type Out = Ready<PbftMessage, PbftPledge>;
+type PledgeOf<K> = K extends Vote['kind'] ? Vote : Extract<PbftPledge, { kind: K }>;
 
 const signatureOf = (id: number) => new Uint8Array(64).fill(id + 1);
 const said = <M extends PbftMessage>(sender: number, message: M): Verified<M> =>
@@ -169,8 +170,8 @@ class Solo {
     return extension.block;
   }
 
-  pledgesOf<K extends PbftPledge['kind']>(kind: K): Extract<PbftPledge, { kind: K }>[] {
-    return this.pledged.filter((pledge) => pledge.kind === kind) as Extract<PbftPledge, { kind: K }>[];
+  pledgesOf<K extends PbftPledge['kind']>(kind: K): PledgeOf<K>[] {
+    return this.pledged.filter((pledge) => pledge.kind === kind) as PledgeOf<K>[]; // as its kind says
   }
 
   prepares(): string[] {
@@ -526,23 +527,24 @@ t.test('PBFT-C-2, BLK-7: a commit certificate decides the block and its ancestor
   t.equal(blind.hear(0, proposal(unseen)).deliver.length, 1, 'and it is as soon as it is here');
 });
 
-t.test('PBFT-C-3, GEN-1: a certificate against what was decided stops the replica', async (t) => {
-  const decided = () => {
-    const solo = new Solo().connect();
-    solo.decide(solo.block());
-    return solo;
-  };
-  const above = decided();
-  const stray = altered(above.block(), { parent: other(7) });
-  const commit = above.certificate('commit', stray);
-  above.hear(1, above.newView(1, [{ commit }]));
-  const want = (id: number): Step => heard(id, { kind: 'block-data', block: stray });
-  t.throws(() => above.wait(T, { alive: [] }) && above.all(want(0), want(1), want(2)), InvariantViolation, 'above it');
+t.test('PBFT-C-3, GEN-1: a certificate above the head that does not lead to it stops the replica', async (t) => {
+  const solo = new Solo().connect();
+  solo.decide(solo.block());
+  const stray = altered(solo.block(), { parent: other(7) });
+  solo.hear(1, solo.newView(1, [{ commit: solo.certificate('commit', stray) }]));
+  const given = [0, 1, 2].map((id) => heard(id, { kind: 'block-data', block: stray }));
+  t.throws(() => solo.all(...given), InvariantViolation);
+});
 
-  const same = decided();
-  const rival = altered(same.chain[0]!.block, { time: asMillis(same.now + 1) });
-  const newView = same.newView(1, [{ commit: same.certificate('commit', rival) }]);
-  t.throws(() => same.hear(1, newView), InvariantViolation, 'at its height');
+t.test('PBFT-C-3, GEN-1: a certificate for another block at a decided height stops the replica', async (t) => {
+  const solo = new Solo().connect();
+  const block = solo.block();
+  solo.decide(block);
+  solo.hear(1, solo.newView(1, [{ commit: solo.certificate('commit', block) }]));
+  t.equal(solo.view, '1', 'the one for the block itself does not');
+  const rival = altered(block, { time: asMillis(block.header.time + 1) });
+  const newView = solo.newView(2, [{ commit: solo.certificate('commit', rival) }]);
+  t.throws(() => solo.hear(2, newView), InvariantViolation);
 });
 
 // ---- view changes ---------------------------------------------------------------------------------------------------
@@ -1039,17 +1041,16 @@ t.test('PBFT-CU-1: whoever claims more is asked, without a restart', async (t) =
   const [asked] = sentKinds(solo.wait(200, { ahead }), 'fetch-blocks');
   t.strictSame(asked?.message, { kind: 'fetch-blocks', from: 1, to: 3 });
   const to = Number(asked!.to);
-  const answer = { kind: 'blocks', blocks: blocks.map((block) => ({ block, certificate: null })) } as const;
-  const entries = [
-    ...answer.blocks.slice(0, 2),
-    { block: blocks[2]!, certificate: solo.certificate('commit', blocks[2]!) },
-  ];
+  const entries = blocks.map((block) => ({
+    block,
+    certificate: block === blocks[2] ? solo.certificate('commit', block) : null,
+  }));
   t.equal(
-    solo.hear((to + 1) % 3, { kind: 'blocks', blocks: entries }).deliver.length,
+    solo.hear((to + 1) % 3, { kind: 'blocks', blocks: entries, tail: null }).deliver.length,
     0,
     'who was not asked is not heard',
   );
-  const out = solo.hear(to, { kind: 'blocks', blocks: entries });
+  const out = solo.hear(to, { kind: 'blocks', blocks: entries, tail: null });
   t.strictSame(
     out.deliver.map(({ block }) => block.header.height),
     [1, 2, 3],
@@ -1068,12 +1069,14 @@ t.test(
       return Number(solo.asked.get('fetch-blocks'));
     };
     const first = asked();
-    const bare = { kind: 'blocks', blocks: blocks.map((block) => ({ block, certificate: null })) } as const;
-    t.equal(solo.hear(first, bare).deliver.length, 0);
+    const bare = blocks.map((block) => ({ block, certificate: null }));
+    t.equal(solo.hear(first, { kind: 'blocks', blocks: bare, tail: null }).deliver.length, 0);
     const second = asked();
     t.not(second, first, 'the next one is asked');
     const certified = (block: Block) => ({ block, certificate: solo.certificate('commit', block) });
-    t.strictSame(codes(solo.hear(second, { kind: 'blocks', blocks: [certified(blocks[1]!)] })), ['blocks-not-linked']);
+    t.strictSame(codes(solo.hear(second, { kind: 'blocks', blocks: [certified(blocks[1]!)], tail: null })), [
+      'blocks-not-linked',
+    ]);
     const third = asked();
     t.notOk([first, second].includes(third));
     const covered = [
@@ -1081,7 +1084,7 @@ t.test(
       certified(blocks[1]!),
       { block: blocks[2]!, certificate: null },
     ];
-    const out = solo.hear(third, { kind: 'blocks', blocks: covered });
+    const out = solo.hear(third, { kind: 'blocks', blocks: covered, tail: null });
     t.strictSame(
       out.deliver.map(({ block }) => block.header.height),
       [1, 2],
@@ -1090,13 +1093,38 @@ t.test(
   },
 );
 
+t.test('PBFT-CU-2, BLK-7: headers up to the certificate prove blocks as well', async (t) => {
+  const solo = new Solo({ parameters: small }).connect();
+  const blocks = history(solo, 4);
+  solo.wait(300, { ahead: { height: asHeight(4), hash: blocks[3]!.hash } });
+  const to = Number(solo.asked.get('fetch-blocks'));
+  const tail = {
+    links: blocks.slice(2).map(({ headerBytes }) => headerBytes),
+    certificate: solo.certificate('commit', blocks[3]!),
+  };
+  const out = solo.hear(to, {
+    kind: 'blocks',
+    blocks: blocks.slice(0, 2).map((block) => ({ block, certificate: null })),
+    tail,
+  });
+  t.strictSame(
+    out.deliver.map(({ block, certificate }) => [block.header.height, certificate]),
+    [
+      [1, null],
+      [2, null],
+    ],
+  );
+  solo.hear(0, proposal(blocks[2]!));
+  t.equal(solo.hear(0, proposal(blocks[3]!)).deliver.length, 2, 'and the certificate counts when its block comes');
+});
+
 t.test('PBFT-CU-2, GEN-1: a certified block that breaks a rule stops the replica', async (t) => {
   const solo = new Solo({ parameters: small }).connect();
   const block = altered(solo.block(), { transactionTotal: 9 });
   const ahead = { height: asHeight(1), hash: block.hash };
   const to = Number(sentKinds(solo.wait(T, { ahead }), 'fetch-blocks').at(-1)!.to);
   const blocks = [{ block, certificate: solo.certificate('commit', block) }];
-  t.throws(() => solo.hear(to, { kind: 'blocks', blocks }), InvariantViolation);
+  t.throws(() => solo.hear(to, { kind: 'blocks', blocks, tail: null }), InvariantViolation);
 });
 
 t.test('PBFT-CU-3, A16: a checkpoint, chunk by chunk, past peers that withhold or lie', async (t) => {

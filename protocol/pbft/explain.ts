@@ -40,9 +40,7 @@ function phaseOf(s: State): Explanation['phase'] {
 }
 
 function highestSeen(s: State): Height {
-  let highest = Math.max(s.ledger.height, s.headCertificate?.height ?? 0);
-  for (const { status } of s.peers.values()) highest = Math.max(highest, status?.height ?? 0);
-  return asHeight(highest);
+  return asHeight(Math.max(s.ledger.height, s.catchUp.believed(s)));
 }
 
 function waitsOf(s: State): Wait[] {

@@ -62,6 +62,8 @@ export function onPrePrepare(s: State, signed: Verified<PrePrepare>): void {
     s.out.refuse(sender, message.kind, 'equivocation');
     return startViewChange(s, next.view(s.view), 'the primary proposed two blocks for one height');
   }
+  // From now on this replica waits for something to be decided.
+  if (s.chain.length === 0 && s.proposals.size === 0) s.waitingSince = s.now;
   s.proposed.set(header.height, signed);
   s.proposals.set(header.height, signed);
   // [PBFT-PP-5] The signature of a proposal is its primary's prepare.

@@ -12,6 +12,7 @@ import { CONFIG_FILE, createNetwork, localReplicas } from '../../daemon/cli/netw
 import { freePortRange } from '../../daemon/cli/ports.ts';
 import { fetchStatus, type ReplicaStatus } from '../../daemon/cli/replica-http.ts';
 import type { GenesisDocument } from '../../protocol/genesis.ts';
+import { byzantineQuorums } from '../../protocol/quorum.ts';
 
 const host = '127.0.0.1';
 const replicas = 4;
@@ -148,17 +149,23 @@ export class ChaosStage {
     return known.sort((a, b) => b.view - a.view)[0]?.primary.name;
   }
 
-  async allReady(names: readonly string[] = this.names): Promise<void> {
-    await this.until(`${names.join(', ')} ready`, async () =>
-      (await Promise.all(names.map((name) => this.status(name)))).every((status) => status?.ready === true),
-    );
+  /**
+   * Every replica answers, and a quorum is ready. Not all: one that alone asked for the next view, since it was started first or
+   * frozen, waits there until the others have a reason to follow; meanwhile it only learns what is decided.
+   */
+  async allUp(): Promise<void> {
+    await this.until('all replicas running', async () => {
+      const statuses = await this.statuses();
+      const ready = statuses.filter((status) => status?.ready === true).length;
+      return !statuses.includes(null) && ready >= byzantineQuorums(statuses.length).quorum;
+    });
   }
 
   /** Resolves to the height that all of these have. */
-  async allEqual(names: readonly string[] = this.names): Promise<number> {
+  async allEqual(): Promise<number> {
     let height = -1;
     await this.until('heights equal', async () => {
-      const heights = new Set((await Promise.all(names.map((name) => this.status(name)))).map((each) => each?.height));
+      const heights = new Set((await this.statuses()).map((status) => status?.height));
       height = [...heights][0] ?? -1;
       return heights.size === 1 && height >= 0;
     });
