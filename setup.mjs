@@ -46,25 +46,46 @@ function install() {
 }
 
 /**
- * The database comes as a prebuilt binary, and one that does not fit this Node ends the process with SIGABRT at its first use
- * (rocksdb 5.2.1 does so under Node 22 and 24). Better said here, once for each installation and Node, than by a dying replica.
+ * The database comes as a prebuilt binary, and one that does not fit this Node ends the process with SIGABRT when it is loaded
+ * (rocksdb 5.2.1 does so from Node 22 on). Better said here, once for each installation and Node, than by a dying replica. Tried is
+ * what storage/open.ts gives to a new directory: rocksdb before Node 22, classic-level from there on or where rocksdb has no binary.
  */
 function probeDatabase() {
   const stamp = join(root, 'node_modules', '.synod-database');
   const here = `${process.version} ${process.platform} ${process.arch}`;
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === here) return;
-  const directory = mkdtempSync(join(tmpdir(), 'synod-setup-'));
-  const script = `
-    const database = require('rocksdb')(process.argv[1]);
+  const [major = 0] = process.versions.node.split('.').map(Number);
+  const rocks = `
+    const db = load(() => require('rocksdb'))(process.argv[1]);
     const check = (next) => (error) => (error ? process.exit(1) : next());
-    database.open({}, check(() => database.put('key', 'value', { sync: true }, check(() => database.close(check(() => process.exit(0)))))));`;
-  const { status, signal } = spawnSync(process.execPath, ['-e', script, directory], { cwd: root, stdio: 'ignore' });
-  rmSync(directory, { recursive: true, force: true });
-  if (status !== 0)
-    fail(
-      `the database (rocksdb) does not run under Node ${process.versions.node} here (${signal ?? `exit code ${status}`}). Use Node 20.`,
-    );
-  writeFileSync(stamp, here);
+    db.open({}, check(() => db.put('key', 'value', { sync: true }, check(() => db.close(check(() => process.exit(0)))))));`;
+  const classic = `
+    const { ClassicLevel } = load(() => require('classic-level'));
+    const db = new ClassicLevel(process.argv[1]);
+    db.put('key', 'value', { sync: true }).then(() => db.close()).catch(() => process.exit(1));`;
+  const missing = 3;
+  const outcomes = [];
+  for (const [name, script] of Object.entries({
+    ...(major < 22 ? { rocksdb: rocks } : {}),
+    'classic-level': classic,
+  })) {
+    const load = `const load = (from) => { try { return from(); } catch { process.exit(${missing}); } };`;
+    const directory = mkdtempSync(join(tmpdir(), 'synod-setup-'));
+    const { status, signal } = spawnSync(process.execPath, ['-e', `${load}${script}`, directory], {
+      cwd: root,
+      stdio: 'ignore',
+    });
+    rmSync(directory, { recursive: true, force: true });
+    if (status === 0) {
+      writeFileSync(stamp, here);
+      return;
+    }
+    outcomes.push(`${name}: ${status === missing ? 'no binary for this platform' : (signal ?? `exit code ${status}`)}`);
+    if (status !== missing) break;
+  }
+  fail(
+    `the database does not run under Node ${process.versions.node} here (${outcomes.join('; ')}). Try Node 20 or 24.`,
+  );
 }
 
 function build() {

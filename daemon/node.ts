@@ -2,7 +2,7 @@
 // parts is in docs/architecture.md; each line here is one arrow of it.
 
 import { mkdir } from 'node:fs/promises';
-import { toHex } from '../crypto/bytes.ts';
+import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { KeyError } from '../keys/errors.ts';
@@ -103,6 +103,12 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       quorum: byzantineQuorums(genesis.members.length).quorum,
       parameters: genesis.parameters,
       seen: new SeenSignatures(SEEN_SIGNATURES_MAX),
+      // What a client gave to this replica, it has decoded and checked already.
+      knownBundle: (digest) => core.pooled(digest),
+      bundleVerified: (bundle) => {
+        const known = core.pooled(bundle.digest);
+        return known !== undefined && equalBytes(known.signature, bundle.signature);
+      },
     };
     const replica = new Replica({
       core,

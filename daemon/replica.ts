@@ -54,8 +54,11 @@ export const LOOP_LIMITS = {
   /** Frames that wait for the loop; beyond it the transport stops reading bulk lanes. */
   framesMax: 4096,
   frameBytesMax: 64 << 20,
-  /** Frames taken in one turn, so that timers and writes are never far away. */
-  framesPerTurnMax: 512,
+  framesPerPeerMax: 1024,
+  /** A turn takes no further frame after this, so that timers and writes are never far away. */
+  turnMsMax: 20,
+  /** Block bytes on their way to a disk that does not keep up. */
+  unwrittenBytesMax: 64 << 20,
   bundlesMax: 8192,
   bundleBytesMax: 64 << 20,
   /** Unanswered requests of one peer. */
@@ -70,6 +73,7 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   #frames: { readonly from: ReplicaId; readonly bytes: Bytes }[] = [];
   #frameBytes = 0;
+  readonly #framesOf = new Map<ReplicaId, number>();
   #inputs: Input<PbftMessage, PbftPledge>[] = [];
   #bundles = 0;
   #bundleBytes = 0;
@@ -112,6 +116,11 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   frame(from: ReplicaId, bytes: Bytes): void {
     if (this.#stopped) return;
+    // Nobody takes more than a share of the queue: what is dropped here is said again.
+    const waiting = this.#framesOf.get(from) ?? 0;
+    if (waiting >= LOOP_LIMITS.framesPerPeerMax)
+      return this.#parts.meter.count('synod_queue_dropped_total', { queue: 'frames' });
+    this.#framesOf.set(from, waiting + 1);
     this.#frames.push({ from, bytes });
     this.#frameBytes += bytes.length;
     this.#wake();
@@ -137,7 +146,12 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   /** While true, the transport leaves bulk data in the kernel's buffers and so pushes back on the sender. */
   overloaded(): boolean {
-    return this.#frames.length >= LOOP_LIMITS.framesMax / 2 || this.#frameBytes >= LOOP_LIMITS.frameBytesMax / 2;
+    const { framesMax, frameBytesMax, unwrittenBytesMax } = LOOP_LIMITS;
+    return (
+      this.#frames.length >= framesMax / 2 ||
+      this.#frameBytes >= frameBytesMax / 2 ||
+      this.#speaker.waitingBytes >= unwrittenBytesMax
+    );
   }
 
   #input(input: Input<PbftMessage, PbftPledge>): void {
@@ -164,11 +178,17 @@ export class Replica implements ReplicaPort, PeerEvents {
       this.#inputs = [];
       this.#bundles = 0;
       this.#bundleBytes = 0;
-      for (const frame of this.#frames.splice(0, LOOP_LIMITS.framesPerTurnMax)) {
-        this.#frameBytes -= frame.bytes.length;
-        const input = this.#open(frame.from, frame.bytes);
+      const began = performance.now();
+      let taken = 0;
+      for (const { from, bytes } of this.#frames) {
+        taken += 1;
+        this.#frameBytes -= bytes.length;
+        this.#framesOf.set(from, (this.#framesOf.get(from) ?? 1) - 1);
+        const input = this.#open(from, bytes);
         if (input !== null) inputs.push(input);
+        if (performance.now() - began > LOOP_LIMITS.turnMsMax) break;
       }
+      this.#frames.splice(0, taken);
       if (this.#parts.log.lowest !== this.#lowest) {
         this.#lowest = this.#parts.log.lowest;
         inputs.push({ type: 'retained', lowest: this.#lowest });
@@ -193,7 +213,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     const signed = openFrame(frame, verify);
     if (isRefusal(signed)) return this.#refuseFrame(from, signed.refused, frame.kind);
     const { message, sender } = signed;
-    if (!core.wants(message)) return null;
+    if (!core.wants(message, sender)) return null;
     // A statement of the moment is said by the one who says it; only pledges may be carried by others (PBFT-NV-5).
     if (sender !== from && !canBeCarried(message.kind)) return this.#refuseFrame(from, 'not-the-sender', message.kind);
     const started = performance.now();
@@ -224,6 +244,8 @@ export class Replica implements ReplicaPort, PeerEvents {
     for (const { from, code, kind } of ready.refusals) {
       this.#parts.meter.count('synod_refusals_total', { code, kind });
       this.#parts.logger.warn({ peer: this.#nameOf(from), code, kind }, 'refused a message');
+      // Every one of these codes says that an honest replica would not have sent it.
+      this.#transport?.punish(from, code);
     }
     for (const { culprit } of ready.evidence) {
       this.#parts.meter.count('synod_evidence_total', { peer: this.#nameOf(culprit) });

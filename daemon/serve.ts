@@ -42,8 +42,8 @@ export class Server {
   readonly #log: LogStore;
   readonly #sha256: Sha256;
   readonly #wire: WireContext;
-  /** Leaf hashes of the state at the checkpoint that was asked for last: a transfer asks for all chunks of one. */
-  #leaves: { readonly height: Height; readonly leaves: readonly Bytes[] } | null = null;
+  /** Leaf hashes of the state at the checkpoints that were asked for last: a transfer asks for all chunks of one. */
+  readonly #leaves = new Map<Height, Promise<readonly Bytes[]>>();
 
   constructor({ log, sha256, wire }: { log: LogStore; sha256: Sha256; wire: WireContext }) {
     this.#log = log;
@@ -128,13 +128,26 @@ export class Server {
     if (chunk >= STATE_CHUNKS) return null;
     const checkpoint = await this.#log.readCheckpoint(height);
     if (checkpoint?.certificate == null) return null;
-    if (this.#leaves?.height !== height) {
-      const leaves: Bytes[] = [];
-      for (let i = 0; i < STATE_CHUNKS; i++) leaves.push(leafHash(this.#sha256, await this.#bytes(height, i)));
-      this.#leaves = { height, leaves };
-    }
-    const proof = inclusionProof(this.#sha256, this.#leaves.leaves, chunk);
+    const leaves = await this.#leavesAt(height);
+    const proof = inclusionProof(this.#sha256, leaves, chunk);
     return { kind: 'state-chunk', height, chunk, bytes: await this.#bytes(height, chunk), proof };
+  }
+
+  #leavesAt(height: Height): Promise<readonly Bytes[]> {
+    let leaves = this.#leaves.get(height);
+    if (leaves === undefined) {
+      leaves = this.#hashState(height);
+      this.#leaves.set(height, leaves);
+      // Only the last two stable checkpoints are whole (LOG-9).
+      for (const older of [...this.#leaves.keys()].slice(0, -2)) this.#leaves.delete(older);
+    }
+    return leaves;
+  }
+
+  async #hashState(height: Height): Promise<readonly Bytes[]> {
+    const leaves: Bytes[] = [];
+    for (let i = 0; i < STATE_CHUNKS; i++) leaves.push(leafHash(this.#sha256, await this.#bytes(height, i)));
+    return leaves;
   }
 
   /** A chunk that was never written is empty. */

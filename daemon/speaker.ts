@@ -12,7 +12,7 @@ import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec
 import type { Input, Pledged, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { PbftMessage, PbftPledge, Signed } from '../protocol/messages.ts';
+import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { ReplicaId, View } from '../protocol/types.ts';
 import type { LogStore } from '../storage/log-store.ts';
@@ -49,6 +49,7 @@ export class Speaker {
   readonly #publicKeys: readonly Bytes[];
   #transport: PeerTransport | null = null;
   #pending = nothing();
+  #waitingBytes = 0;
   #writing: Promise<void> | null = null;
   #lazy: NodeJS.Timeout | null = null;
   #stopped = false;
@@ -62,6 +63,11 @@ export class Speaker {
     this.#transport = transport;
   }
 
+  /** Block and state bytes that wait to be written. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
   /** Records that wait to be written. */
   get waiting(): number {
     return this.#pending.records.length;
@@ -71,10 +77,24 @@ export class Speaker {
     for (const { to, message } of ready.send) this.state(to, message);
     for (const { to, signed } of ready.resend) this.#sendSigned(to, signed);
     this.#pending.records.push(...ready.records);
+    this.#waitingBytes += sizeOf(ready.records);
     this.#pending.pledges.push(...ready.pledges);
+    this.#forgetStale(ready);
     this.#pending.lock = ready.lock ?? this.#pending.lock;
     this.#pending.lead = ready.lead ?? this.#pending.lead;
     this.#persistSoon();
+  }
+
+  /** Votes that waited for a slow disk until they were of no more use: decided heights, views that are over. */
+  #forgetStale({ deliver, pledges }: Ready<PbftMessage, PbftPledge>): void {
+    const decided = deliver.at(-1)?.block.header.height ?? 0;
+    const left = pledges.findLast(({ pledge }) => pledge.kind === 'view-change')?.pledge;
+    const view = left?.kind === 'view-change' ? left.view : 0;
+    if (decided === 0 && view === 0) return;
+    this.#pending.pledges = this.#pending.pledges.filter(
+      ({ pledge }) =>
+        (pledge.kind !== 'prepare' && pledge.kind !== 'commit') || (pledge.height > decided && pledge.view >= view),
+    );
   }
 
   /** Writes what waits, however little it is; resolves when nothing is left. */
@@ -106,6 +126,7 @@ export class Speaker {
     if (this.#writing !== null || this.#stopped) return;
     const batch = this.#pending;
     this.#pending = nothing();
+    this.#waitingBytes = 0;
     this.#writing = this.#write(batch)
       .catch((error: unknown) => this.#parts.failed(error))
       .finally(() => {
@@ -115,54 +136,89 @@ export class Speaker {
   }
 
   async #write({ records, pledges, lock, lead }: Pending): Promise<void> {
-    const { log, guard } = this.#parts;
+    const { log, guard, meter } = this.#parts;
     const floor = log.position;
     const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
     const writes: Promise<unknown>[] = [];
     if (records.length > 0) {
-      this.#parts.meter.observe('synod_log_write_bytes', sizeOf(records));
+      meter.observe('synod_log_write_bytes', sizeOf(records));
       writes.push(this.#timed('synod_log_write_ms', log.write(records)));
     }
     const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), floor);
     writes.push(this.#timed('synod_guard_write_ms', promised));
-    if (lead !== null) writes.push(guard.lead(lead));
+    const led = lead === null ? Promise.resolve(null) : this.#lead(lead);
+    writes.push(led);
     await Promise.all(writes);
     if (this.#stopped) return;
     log.moveFloor(guard.state.floor);
     // Durable: now, and only now, these votes exist.
     const back: Input<PbftMessage, PbftPledge>[] = [];
-    if (lead !== null) back.push({ type: 'leading', view: lead });
-    for (const { pledge, broadcast, payload } of await promised) {
-      const signature = guard.sign(pledge, payload);
-      const signed = asVerified({ sender: this.#parts.self, message: pledge, payload, signature }); // signed here
-      if (broadcast) this.#sendSigned('all', signed);
+    const view = await led;
+    if (view !== null) back.push({ type: 'leading', view });
+    const kept = await promised;
+    for (const each of kept) {
+      const signed = this.#sign(each);
+      if (signed === null) continue;
+      if (each.broadcast) this.#sendSigned('all', signed);
       back.push({ type: 'own', signed });
     }
+    for (const each of payloads) if (!kept.includes(each)) back.push({ type: 'refused', pledge: each.pledge });
     this.#parts.back(back);
   }
 
-  /** The pledges that the guard has made durable. One that it refuses is dropped, never signed, and the others stand. */
+  /**
+   * The pledges that the guard has made durable. One that it refuses is never signed, the core hears of it, and the others stand: but a
+   * vote that contradicts an older one burns its view in the guard, so that no vote above it is signed either (GRD-17).
+   */
   async #promise<P extends PledgePayload>(
     pledges: readonly P[],
     lock: Bytes | null,
     floor: LogStore['position'],
   ): Promise<readonly P[]> {
-    const { guard, logger, meter } = this.#parts;
+    const { guard } = this.#parts;
     if (pledges.length === 0 && lock === null) return [];
     try {
       await guard.promise({ pledges, lock, log: floor });
       return pledges;
     } catch (error) {
-      if (!(error instanceof GuardRefusal)) throw error;
+      // A certificate that cannot be kept is nothing to go on without.
+      if (!(error instanceof GuardRefusal) || pledges.length === 0) throw error;
       if (pledges.length === 1) {
-        meter.count('synod_guard_refusals_total', { code: error.code });
-        logger.warn({ code: error.code, kind: pledges[0]!.pledge.kind }, 'the guard refused to sign');
+        this.#note(error, pledges[0]!.pledge.kind);
         return [];
       }
     }
     const kept: P[] = [];
     for (const pledge of pledges) kept.push(...(await this.#promise([pledge], lock, floor)));
     return kept;
+  }
+
+  /** The view, once the guard remembers that this replica leads it; null where it has moved on, or led it before a restart. */
+  async #lead(view: View): Promise<View | null> {
+    try {
+      await this.#parts.guard.lead(view);
+      return view;
+    } catch (error) {
+      if (!(error instanceof GuardRefusal)) throw error;
+      this.#note(error, 'lead');
+      return null;
+    }
+  }
+
+  #sign({ pledge, payload }: PledgePayload): Verified<PbftPledge> | null {
+    try {
+      const signature = this.#parts.guard.sign(pledge, payload);
+      return asVerified({ sender: this.#parts.self, message: pledge, payload, signature }); // signed here
+    } catch (error) {
+      if (!(error instanceof GuardRefusal)) throw error;
+      this.#note(error, pledge.kind);
+      return null;
+    }
+  }
+
+  #note({ code }: GuardRefusal, kind: string): void {
+    this.#parts.meter.count('synod_guard_refusals_total', { code });
+    this.#parts.logger.warn({ code, kind }, 'the guard refused to sign');
   }
 
   async #timed<T>(name: string, work: Promise<T>): Promise<T> {

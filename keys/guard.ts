@@ -230,7 +230,12 @@ class FileGuard implements Guard {
     const promised: [string, Omit<Promised, 'change'>][] = [];
     for (const { pledge, payload } of pledges) {
       const { place, signingBytes } = this.#read(pledge, payload);
-      draft.mark(place);
+      try {
+        draft.mark(place);
+      } catch (error) {
+        this.#burnOnConflict(place, error);
+        throw error;
+      }
       promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
     }
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
@@ -245,6 +250,16 @@ class FileGuard implements Guard {
     };
     for (const [key, entry] of promised) this.#remember(key, { ...entry, change: this.#changes });
     await this.settle();
+  }
+
+  /**
+   * [GRD-17] Whoever asks for a vote that contradicts a mark has forgotten what it accepted in this view. A vote stands for the blocks below
+   * it, so the next one, at a free height, could contradict the forgotten ones as well: no vote of the view is signed any more.
+   */
+  #burnOnConflict(place: Place, error: unknown): void {
+    const isVote = place.kind === 'prepare' || place.kind === 'commit';
+    if (isVote && error instanceof GuardRefusal && error.code === 'guard-conflict')
+      this.#burned = Math.max(this.#burned, place.view);
   }
 
   sign(pledge: PbftPledge, payload: Bytes): Bytes {

@@ -5,8 +5,9 @@ export class InvariantViolation extends Error {
   override readonly name = 'InvariantViolation';
 }
 
-export function assert(condition: boolean, invariant: string): asserts condition {
-  if (!condition) throw new InvariantViolation(invariant);
+/** A text that costs something to make is given as a function: assertions stay on in production, and nearly always hold. */
+export function assert(condition: boolean, invariant: string | (() => string)): asserts condition {
+  if (!condition) throw new InvariantViolation(typeof invariant === 'string' ? invariant : invariant());
 }
 
 /** The arm of a switch that no value can reach; the compiler proves it. */

@@ -116,7 +116,7 @@ export class Checkpoints {
     for (const [, { message }] of tally.entries()) {
       const equal = tally.withKey(keyOf(message));
       if (equal.length < this.#quorums.quorum) continue;
-      assert(keyOf(message) === keyOf(own), `the state at height ${height} differs from what a quorum signed`);
+      assert(keyOf(message) === keyOf(own), () => `the state at height ${height} differs from what a quorum signed`);
       const signatures = equal
         .slice(0, this.#quorums.quorum)
         .map(([replica, vote]) => ({ replica, signature: Uint8Array.from(vote.signature) }));
@@ -150,9 +150,7 @@ export class Checkpoints {
     const own = this.#own.get(certificate.height);
     if (own === undefined) return; // decided before this replica took it: nothing to compare with, a later one will do
     assert(
-      keyOf(own) === keyOf(certificate),
-      `the state at height ${certificate.height} differs from what a quorum signed`,
-    );
+      keyOf(own) === keyOf(certificate), () => `the state at height ${certificate.height} differs from what a quorum signed`);
     this.#becomeStable(host, certificate);
   }
 

@@ -28,7 +28,9 @@ export interface Core<Message, Pledge> {
    */
   step(inputs: readonly Input<Message, Pledge>[], now: Millis): Ready<Message, Pledge>;
   /** Whether a message is worth the price of checking its signatures; the answer of an overloaded or late peer often is not. */
-  wants(message: Message): boolean;
+  wants(message: Message, sender: ReplicaId): boolean;
+  /** A bundle that was admitted here and waits: it need not be decoded or checked again. */
+  pooled(digest: Hash): SignedBundle | undefined;
   /** The one answer that `synod why`, /readyz, the dashboard and the metrics read. */
   explain(): Explanation;
 }
@@ -40,6 +42,11 @@ export type Input<Message, Pledge> =
   | { readonly type: 'own'; readonly signed: Verified<Pledge> }
   /** A client's bundle, at this replica's door; well formed, signed and within the limits of the chain (bundle checks). */
   | { readonly type: 'bundle'; readonly bundle: SignedBundle }
+  /**
+   * The guard refused to sign this pledge: it contradicts what this key has signed before, which the core has forgotten. It was not
+   * said, and no vote of its view will be.
+   */
+  | { readonly type: 'refused'; readonly pledge: Pledge }
   /** An authenticated connection to a peer came up: what it may have missed is sent again. */
   | { readonly type: 'connected'; readonly peer: ReplicaId }
   /** It went down. A hint, never a reason to distrust anyone. */

@@ -20,6 +20,8 @@ export interface Extension {
   readonly block: Block;
   readonly frontier: Frontier;
   readonly sessions: ReadonlyMap<SessionKey, { readonly bucket: number; readonly session: Session }>;
+  /** New sessions per bucket. */
+  readonly opened: ReadonlyMap<number, number>;
 }
 
 /** Why a block may not follow. Stable codes; `block-` ones can only come from a faulty proposer. */
@@ -38,6 +40,13 @@ export type BlockProblem =
 
 /** Chunk 0 of the state holds the log; chunk 1 + b holds session bucket b. */
 export const STATE_CHUNKS = 1 + SESSION_BUCKETS;
+
+/** The session changes of the bundles of one block, as far as they have been gone through. */
+class Execution {
+  readonly sessions = new Map<SessionKey, { bucket: number; session: Session }>();
+  readonly opened = new Map<number, number>();
+  transactions = 0;
+}
 
 export class Ledger {
   readonly #sha256: Sha256;
@@ -91,27 +100,21 @@ export class Ledger {
 
   /** [SES-5] As isFull, for a bundle that would open a session in a block directly above the head. */
   isSessionTableFull(bundle: SignedBundle, height: Height): boolean {
-    return this.isFull([], bucketOf(this.#sha256, bundle), height, new Map());
+    return this.#isFull([], bucketOf(this.#sha256, bundle), height, new Execution());
   }
 
   /** [SES-5] Whether a new session finds its bucket full. Counts what the last checkpoint below `height` has left, on every replica alike. */
-  isFull(
-    chain: readonly Extension[],
-    bucket: number,
-    height: Height,
-    added: ReadonlyMap<SessionKey, unknown>,
-  ): boolean {
-    const news = [...chain.map((e) => e.sessions), added];
-    let bound = this.#sessions.sizeOf(bucket);
-    for (const map of news) bound += map.size;
+  #isFull(chain: readonly Extension[], bucket: number, height: Height, running: Execution): boolean {
+    // Nearly always the bound alone decides.
+    let bound = this.#sessions.sizeOf(bucket) + (running.opened.get(bucket) ?? 0);
+    for (const { opened } of chain) bound += opened.get(bucket) ?? 0;
     if (bound < BUCKET_SESSIONS_MAX) return false;
     const interval = this.#genesis.parameters.checkpointInterval;
     const checkpoint = asHeight(Math.floor((height - 1) / interval) * interval);
     const live = new Set<SessionKey>(this.#sessions.liveIn(bucket, checkpoint));
-    for (const extension of chain)
-      for (const [key, change] of extension.sessions)
+    for (const { sessions } of [...chain, running])
+      for (const [key, change] of sessions)
         if (change.bucket === bucket && change.session.expires >= checkpoint) live.add(key);
-    for (const [key, change] of added as Extension['sessions']) if (change.bucket === bucket) live.add(key);
     return live.size >= BUCKET_SESSIONS_MAX;
   }
 
@@ -131,59 +134,64 @@ export class Ledger {
     if (block.bundles.length > blockBundlesMax || header.payloadBytes > blockBytesMax) return refuse('block-too-large');
     if (header.transactionTotal !== parent.header.transactionTotal + header.transactionCount)
       return refuse('block-totals-wrong');
-    const sessions = this.#execute(chain, block.bundles, header.height);
-    if (typeof sessions === 'string') return refuse(sessions);
+    const running = new Execution();
+    for (const bundle of block.bundles) {
+      const problem = this.#execute(chain, bundle, header.height, running);
+      if (problem !== null) return refuse(problem);
+    }
     const frontier = (chain.at(-1)?.frontier ?? this.#frontier).clone();
     frontier.append(leafHash(this.#sha256, logLeafData(header)));
     if (!equalBytes(frontier.root(), header.logRoot)) return refuse('block-log-root-wrong'); // BLK-3
-    return { block, frontier, sessions };
+    return { block, frontier, sessions: running.sessions, opened: running.opened };
   }
 
-  /** [SES-1] [SES-2] The session changes of these bundles in order, or the rule that one breaks. */
-  #execute(
-    chain: readonly Extension[],
-    bundles: readonly SignedBundle[],
-    height: Height,
-  ): Map<SessionKey, { bucket: number; session: Session }> | BlockProblem {
-    const changes = new Map<SessionKey, { bucket: number; session: Session }>();
+  /** [SES-1] [SES-2] [SES-5] Adds one bundle to a block in the making, or says which rule it would break. */
+  #execute(chain: readonly Extension[], bundle: SignedBundle, height: Height, running: Execution): BlockProblem | null {
     const horizon = this.#genesis.parameters.validUntilHorizon;
-    let firstTransaction = 0;
-    for (const bundle of bundles) {
-      if (bundle.validUntil < height || bundle.validUntil > height + horizon) return 'block-bundle-out-of-date';
-      const key = sessionKey(bundle);
-      const before = changes.get(key)?.session ?? this.session(chain, bundle, height);
-      if (bundle.sequence !== (before?.lastSequence ?? 0) + 1) return 'block-bundle-out-of-sequence';
-      const bucket = bucketOf(this.#sha256, bundle);
-      if (before === undefined && this.isFull(chain, bucket, height, changes)) return 'block-sessions-full';
-      changes.set(key, {
-        bucket,
-        session: {
-          // A copy: a view into the bundle's frame would keep all of it in memory.
-          client: before?.client ?? Uint8Array.from(bundle.client),
-          session: bundle.session,
-          lastSequence: bundle.sequence,
-          expires: asHeight(Math.max(before?.expires ?? 0, bundle.validUntil)),
-          height,
-          firstTransaction,
-          transactionCount: bundle.transactions.length,
-        },
-      });
-      firstTransaction += bundle.transactions.length;
+    if (bundle.validUntil < height || bundle.validUntil > height + horizon) return 'block-bundle-out-of-date';
+    const key = sessionKey(bundle);
+    const before = running.sessions.get(key)?.session ?? this.session(chain, bundle, height);
+    if (bundle.sequence !== (before?.lastSequence ?? 0) + 1) return 'block-bundle-out-of-sequence';
+    const bucket = bucketOf(this.#sha256, bundle);
+    if (before === undefined) {
+      if (this.#isFull(chain, bucket, height, running)) return 'block-sessions-full';
+      running.opened.set(bucket, (running.opened.get(bucket) ?? 0) + 1);
     }
-    return changes;
+    running.sessions.set(key, {
+      bucket,
+      session: {
+        // A copy: a view into the bundle's frame would keep all of it in memory.
+        client: before?.client ?? Uint8Array.from(bundle.client),
+        session: bundle.session,
+        lastSequence: bundle.sequence,
+        expires: asHeight(Math.max(before?.expires ?? 0, bundle.validUntil)),
+        height,
+        firstTransaction: running.transactions,
+        transactionCount: bundle.transactions.length,
+      },
+    });
+    running.transactions += bundle.transactions.length;
+    return null;
   }
 
-  /** A block of these bundles on top of `chain`: what a primary proposes. The bundles must be in sequence and in date. */
+  /**
+   * [REQ-5] A block on top of `chain`: what a primary proposes. Of the candidates it takes those that may stand there, in order, and leaves out the
+   * others: whatever clients think up, a primary never proposes what it would not accept. Null where none is left.
+   */
   build(
     chain: readonly Extension[],
-    { bundles, time, proposer }: { bundles: readonly SignedBundle[]; time: Millis; proposer: ReplicaId },
-  ): Extension {
+    { bundles: candidates, time, proposer }: { bundles: readonly SignedBundle[]; time: Millis; proposer: ReplicaId },
+  ): Extension | null {
     const parent = chain.at(-1)?.block ?? this.#head;
+    const height = asHeight(parent.header.height + 1);
+    const running = new Execution();
+    const bundles = candidates.filter((bundle) => this.#execute(chain, bundle, height, running) === null);
+    if (bundles.length === 0) return null;
     const leaves = bundles.flatMap((bundle) => bundle.leaves);
     const withoutLogRoot = {
       chainId: this.#genesis.chainId,
       epoch: this.#epoch,
-      height: asHeight(parent.header.height + 1),
+      height,
       parent: parent.hash,
       time: time < parent.header.time ? parent.header.time : time,
       proposer,
@@ -200,9 +208,7 @@ export class Ledger {
     const header: BlockHeader = { ...withoutLogRoot, logRoot: asHash(frontier.root()) };
     const headerBytes = encodeHeader(header);
     const block: Block = { header, headerBytes, hash: blockHash(this.#sha256, headerBytes), bundles };
-    const sessions = this.#execute(chain, bundles, header.height);
-    assert(typeof sessions !== 'string', `a primary proposes only what it would accept: ${String(sessions)}`);
-    return { block, frontier, sessions };
+    return { block, frontier, sessions: running.sessions, opened: running.opened };
   }
 
   /** Decided: the block directly above the head becomes the head. */

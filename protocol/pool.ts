@@ -25,8 +25,8 @@ interface Entry {
   readonly client: Client;
   readonly session: Queue;
   readonly arrivedAt: Millis;
-  /** Bundles decided here, and bundles waiting here, when it came: what a fair primary may put before it. */
-  readonly decidedBefore: number;
+  /** Blocks decided here, and bundles waiting here, when it came: what a fair primary may put before it. */
+  readonly blocksBefore: Blocks;
   readonly waitingBefore: number;
   /** When it was last handed on to the primary, and to everyone. */
   forwardedAt: Millis | null;
@@ -36,8 +36,8 @@ interface Entry {
 interface Queue {
   readonly key: SessionKey;
   readonly bySequence: Map<number, Entry>;
-  /** When the session last moved: only then could its next bundle be ordered. */
-  advancedAt: Millis | null;
+  /** When the session last moved, and the blocks until then: only from then on could its next bundle be ordered. */
+  advanced: { readonly at: Millis; readonly blocks: Blocks } | null;
 }
 
 interface Client {
@@ -47,12 +47,20 @@ interface Client {
   bytes: number;
 }
 
+/** Counters of decided blocks. */
+interface Blocks {
+  readonly all: number;
+  /** Those that had room for one more bundle. */
+  readonly roomy: number;
+}
+
 /** A bundle that has waited, with what says whether the primary is to blame. */
 export interface Waiting {
   readonly bundle: SignedBundle;
   readonly since: Millis;
-  /** Bundles decided since it came, beyond those that came before it. */
-  readonly overtakenBy: number;
+  /** Blocks that were decided without it, while it could have stood in them and this view's primary proposed. */
+  readonly passedOver: Blocks;
+  /** Bundles that may rightly stand before it. */
   readonly waitingBefore: number;
 }
 
@@ -65,7 +73,9 @@ export class Pool {
   /** Admitted since takeFresh was last called. */
   #fresh: Entry[] = [];
   #bytes = 0;
-  #decided = 0;
+  #blocks: Blocks = { all: 0, roomy: 0 };
+  /** Where the counters stood, and how many waited, when the view began. */
+  #view: { readonly blocks: Blocks; readonly waiting: number } = { blocks: { all: 0, roomy: 0 }, waiting: 0 };
   readonly #limits = POOL_LIMITS;
 
   get bundles(): number {
@@ -87,7 +97,12 @@ export class Pool {
   /** [REQ-3] Takes the bundle in ('pooled'), or says why not. Its form and signature have been checked. */
   admit(
     bundle: SignedBundle,
-    { now, ledger, parameters }: { now: Millis; ledger: Ledger; parameters: Parameters },
+    {
+      now,
+      ledger,
+      chain,
+      parameters,
+    }: { now: Millis; ledger: Ledger; chain: readonly Extension[]; parameters: Parameters },
   ): AdmissionCode {
     const digest = hex(bundle.digest);
     if (this.#entries.has(digest)) return 'known';
@@ -100,8 +115,11 @@ export class Pool {
     const name = toHex(bundle.client) as Hex; // as above
     const client = this.#clients.get(name) ?? { name, sessions: new Map(), bundles: 0, bytes: 0 };
     const key = sessionKey(bundle);
-    const session = client.sessions.get(key) ?? { key, bySequence: new Map<number, Entry>(), advancedAt: null };
+    const session = client.sessions.get(key) ?? { key, bySequence: new Map<number, Entry>(), advanced: null };
     if (session.bySequence.has(bundle.sequence)) return 'sequence-taken';
+    // Without gaps: what is admitted can be ordered, so nobody fills the pool with what never can be (REQ-4).
+    const isNext = bundle.sequence <= ledger.nextSequence(chain, bundle, nextHeight);
+    if (!isNext && !session.bySequence.has(bundle.sequence - 1)) return 'sequence-gap';
     if (nextSequence === 1 && ledger.isSessionTableFull(bundle, nextHeight)) return 'sessions-full';
     const size = bundle.payload.length;
     const { poolBundlesMax, poolBytesMax, clientBundlesMax, clientBytesMax } = this.#limits;
@@ -113,7 +131,7 @@ export class Pool {
       client,
       session,
       arrivedAt: now,
-      decidedBefore: this.#decided,
+      blocksBefore: this.#blocks,
       waitingBefore: this.#entries.size,
       forwardedAt: null,
       spreadAt: null,
@@ -150,6 +168,9 @@ export class Pool {
           return picked;
         }
         picked.push(entry.bundle);
+        // In turn here too: one session of a client never starves another.
+        client.sessions.delete(entry.session.key);
+        client.sessions.set(entry.session.key, entry.session);
         bytes += entry.bundle.payload.length;
         nextOf.set(entry.session.key, entry.bundle.sequence + 1);
         again.push(client);
@@ -188,16 +209,19 @@ export class Pool {
   }
 
   /** A block was decided: its bundles leave, and what can never be ordered after it is given back (REQ-3). */
-  settle(bundles: readonly SignedBundle[], now: Millis): { readonly digest: Hash; readonly code: AdmissionCode }[] {
+  settle(
+    bundles: readonly SignedBundle[],
+    { now, hadRoom }: { now: Millis; hadRoom: boolean },
+  ): { readonly digest: Hash; readonly code: AdmissionCode }[] {
     const dropped: { digest: Hash; code: AdmissionCode }[] = [];
-    this.#decided += bundles.length;
+    this.#blocks = { all: this.#blocks.all + 1, roomy: this.#blocks.roomy + (hadRoom ? 1 : 0) };
     for (const bundle of bundles) {
       const own = this.#entries.get(hex(bundle.digest));
       if (own !== undefined) this.#remove(own);
       const client = this.#clients.get(toHex(bundle.client) as Hex); // as above
       const session = client?.sessions.get(sessionKey(bundle));
       if (session === undefined) continue;
-      session.advancedAt = now;
+      session.advanced = { at: now, blocks: this.#blocks };
       const rival = session.bySequence.get(bundle.sequence);
       if (rival === undefined) continue;
       this.#remove(rival);
@@ -210,12 +234,23 @@ export class Pool {
   sweep(ledger: Ledger): { readonly digest: Hash; readonly code: AdmissionCode }[] {
     const nextHeight = plus.height(ledger.height, 1);
     const dropped: { digest: Hash; code: AdmissionCode }[] = [];
-    for (const entry of this.#entries.values()) {
-      const passed = entry.bundle.sequence < ledger.nextSequence([], entry.bundle, nextHeight);
-      const expired = entry.bundle.validUntil < nextHeight;
-      if (!expired && !passed) continue;
+    const drop = (entry: Entry, code: AdmissionCode) => {
       this.#remove(entry);
-      dropped.push({ digest: entry.bundle.digest, code: expired ? 'expired' : 'sequence-passed' });
+      dropped.push({ digest: entry.bundle.digest, code });
+    };
+    for (const entry of [...this.#entries.values()]) {
+      if (!this.#entries.has(hex(entry.bundle.digest))) continue;
+      const { sequence, validUntil } = entry.bundle;
+      if (sequence < ledger.nextSequence([], entry.bundle, nextHeight)) drop(entry, 'sequence-passed');
+      else if (validUntil < nextHeight) {
+        drop(entry, 'expired');
+        // What came after it in its session now follows a gap that nobody will fill.
+        for (let next = sequence + 1; ; next++) {
+          const follower = entry.session.bySequence.get(next);
+          if (follower === undefined) break;
+          drop(follower, 'sequence-gap');
+        }
+      }
     }
     return dropped;
   }
@@ -258,26 +293,30 @@ export class Pool {
     return due;
   }
 
-  /** The primary changed: everything is handed on again (PBFT-NV-6). */
-  forgetForwarding(): void {
+  /** The primary changed: everything is handed on again (PBFT-NV-6), and what was passed over before is not the new one's fault. */
+  beginView(): void {
     for (const entry of this.#entries.values()) entry.forwardedAt = null;
+    this.#view = { blocks: this.#blocks, waiting: this.#entries.size };
   }
 
   /** [REQ-2] The bundles that could have been ordered since before `before`; the longest-known first, at most `most`. */
   overdue(ledger: Ledger, before: Millis, most: number): Waiting[] {
     const nextHeight = plus.height(ledger.height, 1);
     const found: Waiting[] = [];
-    for (const entry of this.#entries.values()) {
-      if (entry.arrivedAt > before || found.length >= most) break; // in order of arrival
-      const { bundle } = entry;
-      const since =
-        entry.session.advancedAt !== null && entry.session.advancedAt > entry.arrivedAt
-          ? entry.session.advancedAt
-          : entry.arrivedAt;
+    for (const { arrivedAt, bundle, session, blocksBefore, waitingBefore } of this.#entries.values()) {
+      if (arrivedAt > before || found.length >= most) break; // in order of arrival
+      const since = session.advanced !== null && session.advanced.at > arrivedAt ? session.advanced.at : arrivedAt;
       if (since > before || bundle.validUntil < nextHeight) continue;
-      if (ledger.nextSequence([], bundle, nextHeight) !== bundle.sequence) continue;
-      const overtakenBy = this.#decided - entry.decidedBefore - entry.waitingBefore;
-      found.push({ bundle, since, overtakenBy, waitingBefore: entry.waitingBefore });
+      const next = ledger.nextSequence([], bundle, nextHeight);
+      if (next !== bundle.sequence || (next === 1 && ledger.isSessionTableFull(bundle, nextHeight))) continue;
+      const from = [blocksBefore, session.advanced?.blocks ?? blocksBefore, this.#view.blocks];
+      const passed = (kind: keyof Blocks) => this.#blocks[kind] - Math.max(...from.map((blocks) => blocks[kind]));
+      found.push({
+        bundle,
+        since,
+        passedOver: { all: passed('all'), roomy: passed('roomy') },
+        waitingBefore: Math.max(waitingBefore, this.#view.waiting),
+      });
     }
     return found;
   }

@@ -123,6 +123,20 @@ export class CatchUp {
     this.#askForWants(host);
   }
 
+  /** Whether this answer was asked for, from this peer. */
+  awaits(kind: 'blocks' | 'checkpoint-proof', sender: ReplicaId): boolean {
+    const what = kind === 'blocks' ? 'blocks' : 'checkpoint';
+    return this.#request?.peer === sender && this.#request.what === what;
+  }
+
+  awaitsChunk(chunk: number, sender: ReplicaId): boolean {
+    return this.#transfer?.asked.get(chunk)?.peer === sender;
+  }
+
+  awaitsBlock(hash: Hash): boolean {
+    return this.#wants.has(toHex(hash) as Hex); // as above
+  }
+
   get wanted(): readonly { readonly height: Height; readonly hash: Hash }[] {
     return [...this.#wants.values()];
   }

@@ -53,7 +53,8 @@ export function openError(directory: string, error: unknown, lock: boolean): Sto
 
 export function readError(error: unknown): StorageError {
   const reason = reasonOf(error);
-  if (/corruption|no such file|truncated|checksum/i.test(reason)) {
+  // The last is how LevelDB's mapped files say that a table ends too early.
+  if (/corruption|no such file|truncated|checksum|\.ldb: invalid argument/i.test(reason)) {
     return new StorageError('storage-damaged', { kind: 'engine', why: reason }, error);
   }
   return new StorageError('storage-read-failed', { reason }, error);

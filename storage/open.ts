@@ -45,7 +45,9 @@ export async function openStore(directory: string, options: StoreOptions = {}): 
 async function backendOf(directory: string): Promise<Backend | undefined> {
   const names = await attempt(directory, () => readdir(directory));
   const byFiles = backendByFiles(names);
-  if (!names.includes(MARK)) return byFiles;
+  // RocksDB's directory has IDENTITY from its beginning on.
+  if (!names.includes(MARK))
+    return byFiles ?? (names.some((name) => /^MANIFEST-/.test(name)) ? 'classic-level' : undefined);
   const text = (await attempt(directory, () => readFile(join(directory, MARK), 'utf8'))).trim();
   if ((text !== 'rocksdb' && text !== 'classic-level') || (byFiles !== undefined && byFiles !== text)) {
     const why = `${MARK} says ${JSON.stringify(text.slice(0, 40))}, the files ${byFiles ?? 'nothing'}`;
@@ -54,11 +56,8 @@ async function backendOf(directory: string): Promise<Backend | undefined> {
   return text;
 }
 
-/**
- * By the names that only one of the two gives to its files; undefined where there is none of them. RocksDB alone writes OPTIONS
- * and IDENTITY, and calls its tables .sst where LevelDB calls them .ldb; and every directory of LevelDB is younger than the mark.
- */
-export function backendByFiles(names: readonly string[]): Backend | undefined {
+/** By the names that only one of the two gives to its files; undefined where there is none of them. */
+function backendByFiles(names: readonly string[]): Backend | undefined {
   if (names.some((name) => /^(OPTIONS-\d+|IDENTITY|\d+\.sst)$/.test(name))) return 'rocksdb';
   return names.some((name) => /^\d+\.ldb$/.test(name)) ? 'classic-level' : undefined;
 }
@@ -103,7 +102,9 @@ export function bearsRocks(nodeVersion: string): boolean {
   return Number.parseInt(nodeVersion, 10) < ROCKS_NODE_END;
 }
 
-/** Never the advice to begin with an empty directory: the floor in the sign-state refuses a log below what was signed for. */
+/** Not the advice to begin with an empty directory: the floor in the sign-state refuses a log below what was signed for. */
 function unavailable(directory: string, reason: string): StorageError {
-  return new StorageError('storage-backend-unavailable' as string as StorageErrorCode, { backend: 'rocksdb', directory, reason, advice: 'use Node 20' });
+  // Cast: errors.ts does not list it yet.
+  const code = 'storage-backend-unavailable' as string as StorageErrorCode;
+  return new StorageError(code, { backend: 'rocksdb', directory, reason, advice: 'use Node 20' });
 }

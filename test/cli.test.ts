@@ -6,9 +6,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import tap from 'tap';
 
+import { concat } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
+import { ChainFileWriter, readChainFile } from '../daemon/cli/chain-file.ts';
 import { checkAgainstGenesis, loadConfig, loadGenesis } from '../daemon/config.ts';
 import { bitcoinMerkleRoot, displayed, parseBitcoinBlock } from '../daemon/demo/bitcoin.ts';
+import { encodePayload } from '../protocol/codec.ts';
+import { asMillis } from '../protocol/types.ts';
+import * as fx from './wire-fixtures.ts';
 
 const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 
@@ -211,6 +216,49 @@ tap.test('verify: what is no proof', async (t) => {
     2,
     /not JSON/,
   );
+});
+
+tap.test('a chain file is whole blocks, each in a record of its own', async (t) => {
+  const path = join(t.testdir(), 'chain');
+  const genesis = {
+    ...fx.genesis,
+    name: 'x',
+    protocol: 'pbft',
+    createdAt: asMillis(0),
+    parameters: fx.parameters,
+  } as const;
+  // From height 2 on: the first certificate is the anchor.
+  const blocks = fx.chain(4).slice(1);
+  const certificate = (i: number) => (i === 1 ? null : fx.certificate(blocks[i]!));
+  const found = async () => {
+    const out: unknown[] = [];
+    for await (const each of readChainFile(path, genesis)) out.push('refused' in each ? each : each.header.height);
+    return out;
+  };
+  const file = await ChainFileWriter.create(path, genesis);
+  for (const [i, block] of blocks.entries()) await file.append({ ...block, certificate: certificate(i) });
+  await file.commit();
+  t.strictSame(await found(), [2, 3, 4]);
+  const whole = readFileSync(path);
+  // docs/wire.md, "Chain files": tag, chain id, and for each block a length and a follow-blocks payload.
+  const record = (i: number, body: boolean) => {
+    const { headerBytes, bundles } = blocks[i]!;
+    const followed = { headerBytes, bundles: body ? bundles : null, certificate: certificate(i) };
+    const payload = encodePayload({ kind: 'follow-blocks', blocks: [followed] });
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(payload.length);
+    return concat(length, payload);
+  };
+  const start = concat(fx.text('synod-v1:chain\0\0'), fx.chainId);
+  t.strictSame(whole, Buffer.from(concat(start, record(0, true), record(1, true), record(2, true))));
+  writeFileSync(path, concat(start, record(0, true), record(1, false), record(2, true)));
+  t.match(await found(), [2, { refused: 'chain-file-malformed', problem: /without its body after block 2/ }]);
+  writeFileSync(path, concat(start, record(0, false), record(1, false), record(2, false)));
+  t.match(await found(), [{ refused: 'chain-file-malformed', problem: /without its body/ }], 'headers are no archive');
+  writeFileSync(path, whole.subarray(0, -1));
+  t.match(await found(), [2, { refused: 'chain-file-malformed', problem: /middle of a record/ }]);
+  writeFileSync(path, concat(start, record(0, true), record(1, true)));
+  t.match(await found(), [2, { refused: 'chain-file-malformed', problem: /1 blocks have no certificate/ }]);
 });
 
 tap.test('the Bitcoin block folds to its Merkle root, and only in its order', async (t) => {

@@ -242,13 +242,23 @@ export class ModelGuard {
   readonly votes = new Map<string, string>();
   viewChanged = -1;
 
+  lead(view: View): boolean {
+    if (view < this.view || (this.burned !== null && view <= this.burned)) return false;
+    this.view = view;
+    this.led = view;
+    return true;
+  }
+
   promise(pledge: PbftPledge, payload: Bytes): boolean {
     if (pledge.kind === 'prepare' || pledge.kind === 'commit') {
       if (pledge.view < this.view || pledge.view < this.viewChanged) return false;
       if (this.burned !== null && pledge.view <= this.burned) return false;
       const place = `${pledge.kind}/${pledge.view}/${pledge.height}`;
       const before = this.votes.get(place);
-      if (before !== undefined && before !== toHex(pledge.hash)) return false;
+      if (before !== undefined && before !== toHex(pledge.hash)) {
+        this.burned = asView(Math.max(this.burned ?? -1, pledge.view)); // GRD-17
+        return false;
+      }
       this.votes.set(place, toHex(pledge.hash));
     } else if (pledge.kind !== 'checkpoint') {
       if (pledge.view < this.view) return false;
@@ -502,6 +512,7 @@ export class Cluster {
     const logAt = this.between(this.faults.writeMs);
     const guardAt = this.between(this.faults.writeMs);
     let kept: Pledged<PbftPledge>[] = [];
+    let led = lead;
     // Two files: either may be durable first, and a crash may come between.
     this.after(logAt, () => {
       if (node.life === life && records.length > 0) node.disk.write(records);
@@ -510,17 +521,18 @@ export class Cluster {
       if (node.life !== life) return;
       kept = pledges.filter(({ pledge }) => node.guard.promise(pledge, encodePayload(pledge)));
       if (lock !== null && (node.guard.lock === null || isLater(lock, node.guard.lock))) node.guard.lock = lock;
-      if (lead !== null) node.guard.led = lead;
+      if (lead !== null && !node.guard.lead(lead)) led = null;
     });
     this.after(Math.max(logAt, guardAt), () => {
       if (node.life !== life) return;
       node.writing = false;
-      if (lead !== null) this.#input(node, { type: 'leading', view: lead });
+      if (led !== null) this.#input(node, { type: 'leading', view: led });
       for (const { pledge, broadcast } of kept) {
         const signed = this.#sign(node, pledge);
         if (broadcast) this.#send(node, 'all', signed);
         this.#input(node, { type: 'own', signed });
       }
+      for (const each of pledges) if (!kept.includes(each)) this.#input(node, { type: 'refused', pledge: each.pledge });
       this.#persist(node);
     });
   }
@@ -571,7 +583,8 @@ export class Cluster {
         return;
       }
       const received = this.#receive(to, signed);
-      if (received !== null && to.core.wants(received.message)) this.#input(to, { type: 'message', signed: received });
+      if (received !== null && to.core.wants(received.message, received.sender))
+        this.#input(to, { type: 'message', signed: received });
     });
   }
 

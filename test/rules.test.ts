@@ -721,6 +721,20 @@ t.test('PBFT-NV-1, PBFT-PP-6: the new primary shows a quorum of view-changes as 
   const proposes = solo.all({ type: 'bundle', bundle: solo.client.bundle([text('x')]) });
   t.equal(sentKinds(proposes, 'pre-prepare').length, 1);
 
+  const eager = new Solo({ self: 1 }).connect();
+  eager.step(heard(0, viewChange(1)), heard(2, viewChange(1)), heard(3, viewChange(1)));
+  t.equal(eager.pledgesOf('new-view').length, 0, 'not before its own view-change is durable, whoever else asks');
+
+  // Who asks for a later view has given this one up, but did not ask for it.
+  const apart = new Solo({ self: 1 }).connect();
+  for (const [id, view] of [
+    [2, 1],
+    [3, 5],
+  ] as const)
+    apart.hear(id, viewChange(view));
+  t.equal(apart.view, '1?');
+  t.equal(apart.pledgesOf('new-view').length, 0);
+
   const short = new Solo({ self: 1, n: 7 }).connect();
   for (const id of [2, 3, 4]) short.hear(id, viewChange(1));
   t.equal(short.pledgesOf('new-view').length, 0, 'four of seven are not five');
@@ -820,6 +834,13 @@ t.test('PBFT-NV-3: no proposal is accepted beside the base', async (t) => {
     solo.pledgesOf('prepare').map((vote) => `${vote.view}/${toHex(vote.hash)}`),
     [`0/${toHex(base.hash)}`, `1/${toHex(base.hash)}`],
   );
+
+  const blind = new Solo().connect();
+  const unseen = blind.block();
+  const tempting = altered(unseen, { proposer: asReplicaId(1), time: asMillis(unseen.header.time + 1) });
+  blind.hear(1, blind.newView(1, [{ prepared: blind.certificate('prepare', unseen) }]));
+  blind.hear(1, proposal(tempting, 1));
+  t.strictSame(blind.prepares(), [], 'nor while the base is still being fetched');
 });
 
 t.test('PBFT-NV-4: a missing base, and then its parent, are fetched by hash from those who signed', async (t) => {
@@ -1096,7 +1117,8 @@ t.test(
 t.test('PBFT-CU-2, BLK-7: headers up to the certificate prove blocks as well', async (t) => {
   const solo = new Solo({ parameters: small }).connect();
   const blocks = history(solo, 4);
-  solo.wait(300, { ahead: { height: asHeight(4), hash: blocks[3]!.hash } });
+  solo.wait(300, { ahead: { height: asHeight(4), hash: blocks[3]!.hash }   t.equal(asked(), third, 'and those who lied are not asked again for a while');
+});
   const to = Number(solo.asked.get('fetch-blocks'));
   const tail = {
     links: blocks.slice(2).map(({ headerBytes }) => headerBytes),
@@ -1152,7 +1174,7 @@ t.test('PBFT-CU-3, A16: a checkpoint, chunk by chunk, past peers that withhold o
   t.equal(sentKinds(out, 'fetch-blocks').length, 0, 'nobody serves what comes next');
   const asked = Number(solo.asked.get('fetch-checkpoint'));
   t.strictSame(
-    codes(solo.hear(asked, { kind: 'checkpoint-proof', checkpoint, headerBytes: solo.chain[6]!.block.headerBytes })),
+    codes(solo.hear(asked, { kind: 'checkpoint-proof', checkpoint, headerBytes: altered(solo.chain[7]!.block, { proposer: asReplicaId(1) }).headerBytes })),
     ['checkpoint-header-mismatch'],
     'the header is the one that is signed',
   );

@@ -1,5 +1,6 @@
-// What every store below the replication log must do, and what the log must do over each: one suite, run over memory and over
-// RocksDB by storage.test.ts. Also the made-up chain those tests write. Not a test file by itself: tap runs *.test.js only.
+// What every store below the replication log must do, and what the log must do over each: one suite, run over memory, RocksDB and
+// LevelDB by storage.test.ts. Also the made-up chain those tests write, and the process that they kill. Not a test file by itself:
+// tap runs *.test.js only.
 
 import type { Test } from 'tap';
 import type { Bytes } from '../crypto/bytes.ts';
@@ -9,9 +10,11 @@ import { InvariantViolation } from '../protocol/assert.ts';
 import { encodeHeader, HEADER_BYTES } from '../protocol/block.ts';
 import type { LogPosition, LogRecord, RecoveredLog } from '../protocol/log.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView, type Hash } from '../protocol/types.ts';
+import { StorageError } from '../storage/errors.ts';
 import type { KeyValueStore, KvEntry, KvRange } from '../storage/kv.ts';
 import { type column, encodeMeta, keys, seal } from '../storage/layout.ts';
 import { type LogOptions, type LogStore, openLogStore } from '../storage/log-store.ts';
+import { type Backend, openStore } from '../storage/open.ts';
 
 export const { sha256 } = native;
 export const chainId = asHash(sha256(ascii('a chain')));
@@ -101,6 +104,25 @@ export async function collect(kv: KeyValueStore, range: KvRange): Promise<readon
 
 export async function keysIn(kv: KeyValueStore, name: keyof typeof column): Promise<number> {
   return (await collect(kv, { gte: keys.start(name), lt: keys.end(name), values: false })).length;
+}
+
+/**
+ * What storage.test.ts runs in a process of its own, to kill it: block after block, one synced batch each; prints the position of a
+ * batch (sequence and hash) when the log says that it is durable. A failed write ends it: the last line is then `failed`, code.
+ */
+export async function writeUntilKilled(path: string, bytes: number, backend: Backend): Promise<never> {
+  const { log, recovered } = await openLogStore(await openStore(path, { backend }), options());
+  let parent = recovered.decided.at(-1)?.hash ?? zero;
+  for (let height = log.head + 1; ; height++) {
+    const next = block(height, parent, { bytes });
+    const records = [next, accepted(next), hardState(`at ${height}`), decided(next)];
+    const position = await log.write(records).catch((error: unknown) => {
+      process.stdout.write(`failed ${error instanceof StorageError ? error.code : error}\n`);
+      process.exit(1);
+    });
+    parent = next.hash;
+    process.stdout.write(`${position.sequence} ${toHex(position.hash)}\n`);
+  }
 }
 
 /** Same disk, opened again. */

@@ -1,5 +1,6 @@
-// storage/: the compliance suite over memory and over RocksDB; what each does when the disk breaks, the latter on real files and
-// with processes that are really killed; and random histories with crashes, compared with a model.
+// storage/: the compliance suite over memory, RocksDB and LevelDB; what each does when the disk breaks, the latter two on real files
+// and with processes that are really killed; and random histories with crashes, compared with a model. Where Node cannot load
+// RocksDB, all of it but RocksDB.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -7,7 +8,6 @@ import { chmod, mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import { ascii, type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
@@ -19,7 +19,7 @@ import type { KeyValueStore } from '../storage/kv.ts';
 import { keys } from '../storage/layout.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk, type WriteFate } from '../storage/memory.ts';
-import { openRocks } from '../storage/rocks.ts';
+import { type Backend, bearsRocks, openStore } from '../storage/open.ts';
 import {
   accepted,
   block,
@@ -37,7 +37,7 @@ import {
 import { randomHistories } from './storage-model.ts';
 
 // Real disks and processes: on a loaded machine they take their time.
-t.setTimeout(200_000);
+t.setTimeout(230_000);
 
 async function directory(t: Test): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'synod-storage-'));
@@ -53,16 +53,22 @@ compliance(t, 'memory', async () => {
   };
 });
 
-compliance(t, 'rocksdb', async (t): Promise<Reopen> => {
-  const path = await directory(t);
-  let last: KeyValueStore | undefined;
-  t.teardown(() => last?.close());
-  return async () => {
-    await last?.close();
-    last = await openRocks(path);
-    return last;
-  };
-});
+const backends: readonly Backend[] = bearsRocks(process.versions.node)
+  ? ['rocksdb', 'classic-level']
+  : ['classic-level'];
+
+for (const backend of backends) {
+  compliance(t, backend, async (t): Promise<Reopen> => {
+    const path = await directory(t);
+    let last: KeyValueStore | undefined;
+    t.teardown(() => last?.close());
+    return async () => {
+      await last?.close();
+      last = await openStore(path, { backend });
+      return last;
+    };
+  });
+}
 
 t.test('LOG-2 one checksum, native and portable', async (t) => {
   t.equal(crc32(ascii('123456789')), 0xcbf43926, 'the check value of CRC-32');
@@ -204,27 +210,85 @@ t.test('LOG-2 LOG-11 below the retained journal, damage is noticed when it is re
 
 t.test('random histories with crashes, against a model', (t) => randomHistories(t));
 
-// RocksDB on real files.
+// Which engine a directory has.
 
-t.test('opening: locked, not writable', async (t) => {
+t.test('a directory keeps the engine it was made with', async (t) => {
+  t.same(
+    ['20.19.0', '20.99.1', '21.7.3', '22.0.0', '24.21.0'].map(bearsRocks),
+    [true, true, true, false, false],
+    'rocksdb aborts from Node 22 on',
+  );
+  for (const backend of backends) {
+    const path = await directory(t);
+    const fresh = await openStore(path, { backend });
+    t.equal(fresh.name, backend);
+    t.equal(await readFile(join(path, 'BACKEND'), 'utf8'), `${backend}\n`);
+    await fresh.write([{ type: 'put', key: ascii('a'), value: ascii('b') }]);
+    await fresh.close();
+    for (const forget of [false, true, true]) {
+      if (forget) await rm(join(path, 'BACKEND'));
+      const again = await openStore(path);
+      t.equal(again.name, backend, forget ? 'known by its files' : 'remembered');
+      t.ok(equalBytes((await again.get(ascii('a'))) ?? ascii(''), ascii('b')));
+      await again.close();
+    }
+    const other = backend === 'rocksdb' ? 'classic-level' : 'rocksdb';
+    await t.rejects(openStore(path, { backend: other }), { code: 'storage-open-failed' });
+    for (const text of [`${other}\n`, 'unheard-of\n', '']) {
+      await writeFile(join(path, 'BACKEND'), text);
+      const table = backend === 'rocksdb' ? '000099.sst' : '000099.ldb';
+      await writeFile(join(path, table), '');
+      await t.rejects(openStore(path), { code: 'storage-damaged', fields: { kind: 'engine' } }, `BACKEND: ${text}`);
+    }
+  }
+  const fresh = await openStore(await directory(t));
+  t.equal(fresh.name, backends[0], 'rocksdb where it runs');
+  await fresh.close();
+});
+
+t.test('an engine that this Node cannot load is refused, and nothing is changed', async (t) => {
+  if (bearsRocks(process.versions.node)) {
+    t.ok(backends.includes('rocksdb'), 'not under this Node');
+    return;
+  }
+  for (const name of ['IDENTITY', 'OPTIONS-000005', '000007.sst', 'BACKEND']) {
+    const path = await directory(t);
+    await mkdir(path);
+    await writeFile(join(path, name), 'rocksdb\n');
+    const refusal = { code: 'storage-backend-unavailable', fields: { backend: 'rocksdb', advice: 'use Node 20' } };
+    await t.rejects(openStore(path), refusal, name);
+    t.same(await readdir(path), [name]);
+  }
   const path = await directory(t);
-  const kv = await openRocks(path);
-  await t.rejects(openRocks(path), { code: 'storage-locked' }, 'twice in one process');
+  await t.rejects(openStore(path, { backend: 'rocksdb' }), { code: 'storage-backend-unavailable' });
+  t.same(await readdir(path), []);
+});
+
+// On real files.
+
+function onDisk(name: string, scenario: (t: Test, backend: Backend) => Promise<void>): void {
+  for (const backend of backends) t.test(`${backend}: ${name}`, (t) => scenario(t, backend));
+}
+
+onDisk('opening: locked, not writable', async (t, backend) => {
+  const path = await directory(t);
+  const kv = await openStore(path, { backend });
+  await t.rejects(openStore(path, { backend }), { code: 'storage-locked' }, 'twice in one process');
   await kv.close();
-  const child = await writer(path);
+  const child = await writer(backend, path);
   await child.acknowledged(1);
-  await t.rejects(openRocks(path), { code: 'storage-locked' }, 'by another process');
+  await t.rejects(openStore(path, { backend }), { code: 'storage-locked' }, 'by another process');
   await child.kill();
-  await (await openRocks(path)).close();
+  await (await openStore(path, { backend })).close();
   const file = join(path, '..', 'file');
   await writeFile(file, 'not a directory');
-  await t.rejects(openRocks(file), { code: 'storage-not-writable' });
-  await t.rejects(openRocks(join(file, 'below')), { code: 'storage-not-writable' });
+  await t.rejects(openStore(file, { backend }), { code: 'storage-not-writable' });
+  await t.rejects(openStore(join(file, 'below'), { backend }), { code: 'storage-not-writable' });
   if (process.getuid?.() === 0) return;
   const closed = join(path, '..', 'closed');
   await mkdir(closed);
   await chmod(closed, 0o500);
-  await t.rejects(openRocks(closed), { code: 'storage-not-writable' });
+  await t.rejects(openStore(closed, { backend }), { code: 'storage-not-writable' });
 });
 
 /** A process that writes one block after the other, synced, and says on its output what it was told is durable. */
@@ -235,9 +299,15 @@ interface Writer {
   kill(): Promise<LogPosition>;
 }
 
-async function writer(path: string, bytes = 4000): Promise<Writer> {
-  const script = fileURLToPath(new URL('./storage-writer.js', import.meta.url));
-  const child: ChildProcess = spawn(process.execPath, [script, path, String(bytes)], {
+/** Arguments of node. */
+function writerCall(path: string, bytes: number, backend: Backend): readonly string[] {
+  const from = JSON.stringify(new URL('./storage-compliance.js', import.meta.url).href);
+  const call = `writeUntilKilled(${JSON.stringify(path)}, ${bytes}, '${backend}')`;
+  return ['--input-type=module', '-e', `import { writeUntilKilled } from ${from}; await ${call};`];
+}
+
+async function writer(backend: Backend, path: string, bytes = 4000): Promise<Writer> {
+  const child: ChildProcess = spawn(process.execPath, writerCall(path, bytes, backend), {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   let last: LogPosition = { sequence: 0, hash: new Uint8Array(32) };
@@ -272,15 +342,15 @@ async function writer(path: string, bytes = 4000): Promise<Writer> {
   };
 }
 
-t.test('A23 kill -9 loses nothing that was acknowledged', async (t) => {
+onDisk('A23 kill -9 loses nothing that was acknowledged', async (t, backend) => {
   const path = await directory(t);
   let before = 0;
   for (let round = 0; round < 5; round++) {
-    const child = await writer(path, 1000 + 20_000 * round);
+    const child = await writer(backend, path, 1000 + 20_000 * round);
     await child.acknowledged(15 + 12 * round);
     const floor = await child.kill();
     t.ok(floor.sequence > before, `round ${round}: ${floor.sequence - before} writes acknowledged`);
-    const kv = await openRocks(path);
+    const kv = await openStore(path, { backend });
     const { recovered, log } = await openLogStore(kv, options({ floor }));
     t.ok(recovered.position.sequence >= floor.sequence);
     t.ok(log.head >= before, 'every block is there');
@@ -289,31 +359,37 @@ t.test('A23 kill -9 loses nothing that was acknowledged', async (t) => {
   }
 });
 
-t.test('A22 a write that the file system refuses ends the process, and nothing acknowledged is lost', async (t) => {
-  const path = await directory(t);
-  const script = fileURLToPath(new URL('./storage-writer.js', import.meta.url));
-  // A limit on the size of a file is the full disk that a test may make: 3000 KiB, then EFBIG instead of a signal.
-  const limited = `trap '' XFSZ; ulimit -f 3000; exec "$0" "$@"`;
-  const child = spawn('bash', ['-c', limited, process.execPath, script, path, '50000'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const lines: string[] = [];
-  const input = createInterface({ input: child.stdout });
-  input.on('line', (line) => lines.push(line));
-  const [[code]] = await Promise.all([once(child, 'exit'), once(input, 'close')]);
-  t.equal(code, 1);
-  t.equal(lines.pop(), 'failed storage-write-failed');
-  const [sequence, hash] = (lines.at(-1) ?? '').split(' ');
-  const floor = { sequence: Number(sequence), hash: Buffer.from(hash ?? '', 'hex') };
-  t.ok(floor.sequence > 20, `${floor.sequence} writes before it was full`);
-  const found = await readThrough(path, floor);
-  t.ok(found.sequence >= floor.sequence && found.sequence <= floor.sequence + 1);
-});
+onDisk(
+  'A22 a write that the file system refuses ends the process, and nothing acknowledged is lost',
+  async (t, backend) => {
+    const path = await directory(t);
+    // A limit on the size of a file is the full disk that a test may make: 3000 KiB, then EFBIG instead of a signal.
+    const limited = `trap '' XFSZ; ulimit -f 3000; exec "$0" "$@"`;
+    const child = spawn('bash', ['-c', limited, process.execPath, ...writerCall(path, 50_000, backend)], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const lines: string[] = [];
+    const input = createInterface({ input: child.stdout });
+    input.on('line', (line) => lines.push(line));
+    const [[code]] = await Promise.all([once(child, 'exit'), once(input, 'close')]);
+    t.equal(code, 1);
+    t.equal(lines.pop(), 'failed storage-write-failed');
+    const [sequence, hash] = (lines.at(-1) ?? '').split(' ');
+    const floor = { sequence: Number(sequence), hash: Buffer.from(hash ?? '', 'hex') };
+    t.ok(floor.sequence > 20, `${floor.sequence} writes before it was full`);
+    const found = await readThrough(backend, path, floor);
+    t.ok(found.sequence >= floor.sequence && found.sequence <= floor.sequence + 1);
+  },
+);
 
 /** A directory with `count` blocks of 4000 bytes, one batch each, closed by SIGKILL so that everything is still in the WAL. */
-async function killed(t: Test, count: number): Promise<{ readonly path: string; readonly floor: LogPosition }> {
+async function killed(
+  t: Test,
+  backend: Backend,
+  count: number,
+): Promise<{ readonly path: string; readonly floor: LogPosition }> {
   const path = await directory(t);
-  const child = await writer(path);
+  const child = await writer(backend, path);
   await child.acknowledged(count);
   return { path, floor: await child.kill() };
 }
@@ -334,8 +410,8 @@ async function flip(path: string, at: number): Promise<void> {
 }
 
 /** Opens, reads everything there is, closes; throws what the log throws. */
-async function readThrough(path: string, floor: LogPosition | null): Promise<LogPosition> {
-  const kv = await openRocks(path);
+async function readThrough(backend: Backend, path: string, floor: LogPosition | null): Promise<LogPosition> {
+  const kv = await openStore(path, { backend });
   try {
     const { log } = await openLogStore(kv, options({ floor, recentBytesMax: 0 }));
     for (let at: number = log.lowest; at <= log.head; at++) {
@@ -349,32 +425,35 @@ async function readThrough(path: string, floor: LogPosition | null): Promise<Log
   }
 }
 
-t.test('A21 LOG-4 the write-ahead log torn at its end', async (t) => {
-  const { path, floor } = await killed(t, 60);
+onDisk('A21 LOG-4 the write-ahead log torn at its end', async (t, backend) => {
+  const { path, floor } = await killed(t, backend, 60);
   const [wal] = await files(path, /\.log$/);
   const { size } = await stat(wal!);
   await truncate(wal!, size - 10_000);
-  await t.rejects(readThrough(path, floor), { code: 'storage-lost-writes', fields: { expected: floor.sequence } });
-  const cut = await readThrough(path, null);
+  await t.rejects(readThrough(backend, path, floor), {
+    code: 'storage-lost-writes',
+    fields: { expected: floor.sequence },
+  });
+  const cut = await readThrough(backend, path, null);
   t.ok(cut.sequence < floor.sequence && cut.sequence > floor.sequence - 10, 'above the floor it is simply shorter');
 });
 
-t.test('A21 LOG-4 the write-ahead log deleted', async (t) => {
-  const { path, floor } = await killed(t, 60);
+onDisk('A21 LOG-4 the write-ahead log deleted', async (t, backend) => {
+  const { path, floor } = await killed(t, backend, 60);
   for (const wal of await files(path, /\.log$/)) await rm(wal);
-  await t.rejects(readThrough(path, floor), { code: 'storage-lost-writes', fields: { found: 0 } });
+  await t.rejects(readThrough(backend, path, floor), { code: 'storage-lost-writes', fields: { found: 0 } });
 });
 
-t.test('A21 LOG-4 a bit flipped in the middle of the write-ahead log', async (t) => {
+onDisk('A21 LOG-4 a bit flipped in the middle of the write-ahead log', async (t, backend) => {
   for (const part of [0.1, 0.5, 0.9]) {
-    const { path, floor } = await killed(t, 60);
+    const { path, floor } = await killed(t, backend, 60);
     const [wal] = await files(path, /\.log$/);
     await flip(wal!, Math.floor((await stat(wal!)).size * part));
-    // This RocksDB leaves out the rest of the damaged 32 KiB of its log and goes on behind it: a hole, which the journal shows
+    // Both engines leave out the rest of the damaged 32 KiB of their log and go on behind it: a hole, which the journal shows
     // even without a floor; or, where nothing comes behind it, an older log, which only the floor can show.
     const code = /^storage-(damaged|lost-writes)$/;
-    await t.rejects(readThrough(path, floor), { code }, `at ${part}`);
-    const rest = await readThrough(path, null).catch((error: unknown) => error);
+    await t.rejects(readThrough(backend, path, floor), { code }, `at ${part}`);
+    const rest = await readThrough(backend, path, null).catch((error: unknown) => error);
     const cut =
       !(rest instanceof StorageError) && // Cast: what is not an error is the position.
       (rest as LogPosition).sequence < floor.sequence;
@@ -382,50 +461,53 @@ t.test('A21 LOG-4 a bit flipped in the middle of the write-ahead log', async (t)
   }
 });
 
-t.test('A21 LOG-2 LOG-5 damage in a table file: flipped bits, a file missing, a file of an older time', async (t) => {
-  // Reopening after a kill moves everything from the WAL into a table file.
-  const prepare = async () => {
-    const { path, floor } = await killed(t, 60);
-    await (await openRocks(path)).close();
-    const [table] = await files(path, /\.sst$/);
-    return { path, floor, table: table! };
-  };
-  for (const part of [0.01, 0.3, 0.6, 0.9, 0.97]) {
+onDisk(
+  'A21 LOG-2 LOG-5 damage in a table file: flipped bits, a file missing, a file of an older time',
+  async (t, backend) => {
+    // Reopening after a kill moves everything from the WAL into a table file.
+    const prepare = async () => {
+      const { path, floor } = await killed(t, backend, 60);
+      await (await openStore(path, { backend })).close();
+      const [table] = await files(path, /\.(sst|ldb)$/);
+      return { path, floor, table: table! };
+    };
+    for (const part of [0.01, 0.3, 0.6, 0.9, 0.97]) {
+      const { path, floor, table } = await prepare();
+      await flip(table, Math.floor((await stat(table)).size * part));
+      await t.rejects(readThrough(backend, path, floor), { code: 'storage-damaged' }, `at ${part}`);
+    }
     const { path, floor, table } = await prepare();
-    await flip(table, Math.floor((await stat(table)).size * part));
-    await t.rejects(readThrough(path, floor), { code: 'storage-damaged' }, `at ${part}`);
-  }
-  const { path, floor, table } = await prepare();
-  const whole = await readFile(table);
-  await rm(table);
-  await t.rejects(readThrough(path, floor), { code: 'storage-damaged' }, 'missing');
-  await writeFile(table, whole.subarray(0, whole.length >> 1));
-  await t.rejects(readThrough(path, floor), { code: 'storage-damaged' }, 'half of it');
-});
+    const whole = await readFile(table);
+    await rm(table);
+    await t.rejects(readThrough(backend, path, floor), { code: 'storage-damaged' }, 'missing');
+    await writeFile(table, whole.subarray(0, whole.length >> 1));
+    await t.rejects(readThrough(backend, path, floor), { code: 'storage-damaged' }, 'half of it');
+  },
+);
 
-t.test('LOG-4 a restored backup is an older log', async (t) => {
+onDisk('LOG-4 a restored backup is an older log', async (t, backend) => {
   const path = await directory(t);
   const copy = `${path}-backup`;
-  const child = await writer(path);
+  const child = await writer(backend, path);
   await child.acknowledged(20);
   await child.kill();
   await mkdir(copy);
   for (const name of await readdir(path)) await writeFile(join(copy, name), await readFile(join(path, name)));
-  const again = await writer(path);
+  const again = await writer(backend, path);
   await again.acknowledged(20);
   const floor = await again.kill();
-  await readThrough(path, floor);
-  await t.rejects(readThrough(copy, floor), { code: 'storage-lost-writes' });
+  await readThrough(backend, path, floor);
+  await t.rejects(readThrough(backend, copy, floor), { code: 'storage-lost-writes' });
   // And where it went on from the backup, the number is reached but the hash is another.
-  const other = await writer(copy, 50);
+  const other = await writer(backend, copy, 50);
   await other.acknowledged(60);
   await other.kill();
-  await t.rejects(readThrough(copy, floor), { code: 'storage-lost-writes' });
+  await t.rejects(readThrough(backend, copy, floor), { code: 'storage-lost-writes' });
 });
 
-t.test('LOG-8 pruning gives disk space back', async (t) => {
+onDisk('LOG-8 pruning gives disk space back', async (t, backend) => {
   const path = await directory(t);
-  const kv = await openRocks(path);
+  const kv = await openStore(path, { backend });
   const { log } = await openLogStore(kv, options({ retainBlocks: 20, recentBytesMax: 1 << 20 }));
   let [parent, most] = [asHash(new Uint8Array(32)), 0];
   // 250 MB in all, of which 10 MB are to stay.
@@ -446,17 +528,17 @@ t.test('LOG-8 pruning gives disk space back', async (t) => {
   const floor = log.position;
   await log.close();
   const started = performance.now();
-  const again = await openLogStore(await openRocks(path), options({ floor, retainBlocks: 20 }));
+  const again = await openLogStore(await openStore(path, { backend }), options({ floor, retainBlocks: 20 }));
   t.comment(`reopened in ${Math.round(performance.now() - started)} ms, journal from the second last checkpoint on`);
   t.equal(again.log.lowest, 480);
   t.ok((await again.log.sizeBytes()) < 150 << 20);
   await again.log.close();
 });
 
-t.test('a block is equal after a restart, byte for byte', async (t) => {
+onDisk('a block is equal after a restart, byte for byte', async (t, backend) => {
   const path = await directory(t);
   const big = block(1, asHash(new Uint8Array(32)), { bytes: 700_000 });
-  const { log } = await openLogStore(await openRocks(path), options());
+  const { log } = await openLogStore(await openStore(path, { backend }), options());
   // As it comes from a socket: a slice of something bigger.
   const frame = new Uint8Array(2_000_000);
   frame.set(big.bytes.body, 1234);
@@ -464,7 +546,7 @@ t.test('a block is equal after a restart, byte for byte', async (t) => {
   await log.write([{ ...big, bytes: { header: big.bytes.header, body } }, decided(big)]);
   frame.fill(0);
   await log.close();
-  const { recovered, log: again } = await openLogStore(await openRocks(path), options());
+  const { recovered, log: again } = await openLogStore(await openStore(path, { backend }), options());
   t.ok(equalBytes(recovered.decided[0]!.bytes.body, big.bytes.body));
   t.equal(toHex(recovered.decided[0]!.hash), toHex(big.hash));
   await again.close();

@@ -30,6 +30,7 @@ import {
   verifyCertificate,
   verifyCheckpoint,
   verifyClientFrame,
+  verifyDecided,
   verifyFrame,
   verifyMessage,
   verifyReceipt,
@@ -505,6 +506,53 @@ t.test('WIRE-23: a follower refuses what does not fit, and stays as it was', asy
     'the first certificate is the anchor',
   );
   t.equal(codeOf(anchored.feed(followed(b3, fx.certificate(b3)))), 'chain-broken');
+});
+
+t.test('WIRE-27: a header of another epoch or member set is refused, whoever signed it', async (t) => {
+  // Certified by a quorum, as honest members never would: the certificate says epoch 0, since it is these members'.
+  const certified = (of: typeof b1) => ({ ...fx.certificate({ ...of, header: { ...of.header, epoch: fx.epoch } }) });
+  for (const [name, changes, field] of [
+    ['another epoch', { epoch: 1 }, 'epoch'],
+    ['another member set', { memberSetHash: fx.hashOf(7) }, 'memberSetHash'],
+  ] as const) {
+    const foreign = fx.block(b1.bundles, changes);
+    const above = fx.block(b2.bundles, { height: 2, parent: foreign.hash });
+    const over = fx.block(b2.bundles, { height: 2, parent: b1.hash, ...changes });
+    t.equal(verifyCertificate(certified(foreign), context), null, 'the certificate itself holds');
+
+    const fed = new ChainVerifier(options).feed(followed(foreign, certified(foreign)));
+    t.match(fed, { refused: 'certificate-epoch', kind: 'chain', field: `header.${field}` }, name);
+    const below = new ChainVerifier(options).feed(followed(foreign));
+    t.match(below, { refused: 'certificate-epoch' }, `${name}, before any certificate`);
+
+    const blocksOf = (list: readonly (typeof b1)[], links: readonly (typeof b1)[]): PbftMessage => ({
+      kind: 'blocks',
+      blocks: list.map((block) => ({ block, certificate: null })),
+      tail: {
+        links: links.map(({ headerBytes }) => headerBytes),
+        certificate: certified((links.at(-1) ?? list.at(-1))!),
+      },
+    });
+    t.equal(verdict(blocksOf([foreign], [])), 'certificate-epoch', `${name} in an answer`);
+    t.equal(verdict(blocksOf([foreign], [above])), 'certificate-epoch', `${name} below a sound header`);
+    t.equal(verdict(blocksOf([b1], [over])), 'certificate-epoch', `${name} in a tail`);
+
+    const receipt = (of: typeof b1, links: readonly (typeof b1)[]) =>
+      codeOf(
+        verifyDecided(
+          {
+            headerBytes: of.headerBytes,
+            links: links.map(({ headerBytes }) => headerBytes),
+            certificate: certified(links.at(-1) ?? of),
+          },
+          { genesis: fx.genesis, crypto: native },
+        ),
+      );
+    t.equal(receipt(b1, [b2]), 'ok');
+    t.equal(receipt(foreign, []), 'certificate-epoch', `${name} in a receipt`);
+    t.equal(receipt(foreign, [above]), 'certificate-epoch');
+    t.equal(receipt(b1, [over]), 'certificate-epoch', `${name} in a link`);
+  }
 });
 
 // ---- receipts ---------------------------------------------------------------------------------------------------------

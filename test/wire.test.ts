@@ -7,7 +7,7 @@ import t from 'tap';
 import { type Bytes, concat, fromHex, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { isWellFormed } from '../crypto/utf8.ts';
-import { decodeHeader, encodeHeader, HEADER_BYTES } from '../protocol/block.ts';
+import { decodeHeader, encodeHeader, HEADER_BYTES, memberSetHash } from '../protocol/block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
 import { checkpointSigningText } from '../protocol/checkpoint-note.ts';
@@ -42,8 +42,9 @@ import {
   type Message,
   PAYLOAD_BYTES_MAX,
 } from '../protocol/codec.ts';
-import { FRAME_BYTES_MAX } from '../protocol/genesis.ts';
+import { FRAME_BYTES_MAX, parseGenesis } from '../protocol/genesis.ts';
 import { Handshake, type HandshakeMessage, type HandshakeStep } from '../protocol/handshake.ts';
+import { genesisBlock } from '../protocol/ledger.ts';
 import { decodeMsgpack, encodeMsgpack, scanMsgpack, type WireValue } from '../protocol/msgpack.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import * as fx from './wire-fixtures.ts';
@@ -1227,6 +1228,15 @@ t.test('WIRE-13 WIRE-14: nothing said in one handshake serves in another', async
 
 // ---- the page ---------------------------------------------------------------------------------------------------------
 
+/** The genesis document of the worked example: everything that may be left out is. */
+const exampleGenesis = JSON.stringify({
+  synod: 1,
+  name: 'example',
+  protocol: 'pbft',
+  createdAt: 1_700_000_000_000,
+  members: fx.members.map(({ name, publicKey }) => ({ name, publicKey: toHex(publicKey) })),
+});
+
 /** The worked example of docs/wire.md, made again. */
 function workedExample(): string {
   const line = (name: string, bytes: Bytes | string) => {
@@ -1243,8 +1253,18 @@ function workedExample(): string {
       fx.replicas[3]!,
     ),
   );
+  const genesis = fx.must(parseGenesis(native, fx.text(exampleGenesis), exampleGenesis));
+  const zero = genesisBlock({
+    sha256: fx.sha256,
+    genesis,
+    memberSetHash: memberSetHash(fx.sha256, asEpoch(0), genesis.members),
+  });
   return [
-    line('chain id', fx.chainId),
+    line('a genesis document (these lines joined, without the blanks in front)', exampleGenesis),
+    line('its chain id', genesis.chainId),
+    line('header of its genesis block', zero.headerBytes),
+    line('hash of its genesis block', zero.hash),
+    line('chain id (made up, for all that follows)', fx.chainId),
     ...fx.replicas.map(({ publicKey }, i) => line(`public key of replica ${i} (seed: 32 times 0${i + 1})`, publicKey)),
     line('public key of the client (seed: 32 times 65)', fx.client.publicKey),
     line('bundle payload', one.payload),
@@ -1283,5 +1303,32 @@ t.test('docs/wire.md tells the truth', async (t) => {
     for (const [, code = ''] of read(`protocol/${file}`).matchAll(/^ {2}\| '([a-z0-9-]+)'/gm)) codes.add(code);
   for (const code of codes) t.ok(page.includes(`\`${code}\``), `code ${code} is documented`);
   t.ok(codes.size > 50);
+  // With these reasons a replica closes connections.
+  const closing = /(?:#end|close|terminate|refuse)\((?:closeCode\.\w+, )?'([a-z-]+)'\)|\? '([a-z-]+)' : '([a-z-]+)'\)/g;
+  const doors = [
+    'gateway/client-connection',
+    'gateway/gateway',
+    ...['client', 'connection', 'link', 'peers', 'server'].map((name) => `transport/${name}`),
+  ];
+  const reasons = new Set<string>();
+  for (const file of doors)
+    for (const found of read(`daemon/${file}.ts`).matchAll(closing))
+      for (const code of found.slice(1)) if (code !== undefined) reasons.add(code);
+  for (const code of reasons) t.ok(page.includes(`\`${code}\``), `reason ${code} is documented`);
+  t.ok(reasons.size > 25, `${reasons.size} reasons`);
+  const { parameters } = fx.must(parseGenesis(native, fx.text(exampleGenesis), exampleGenesis));
+  const rows = [...page.matchAll(/^\| `(\w+)` \| (\d+) \| (\d+) \| (\d+) \|/gm)];
+  t.strictSame(rows.map(([, name = '']) => name).sort(), Object.keys(parameters).sort(), 'every parameter has a row');
+  for (const [, name = '', low, high, fallback] of rows) {
+    t.equal(Number(fallback), parameters[name as keyof typeof parameters], `the default of ${name}`);
+    // A value within its bounds may still not fit the others: then no bound is named.
+    const outside = (value: number) => {
+      const document = JSON.stringify({ ...JSON.parse(exampleGenesis), parameters: { [name]: value } });
+      const parsed = parseGenesis(native, fx.text(document), document);
+      return 'refused' in parsed && /^Too (big|small)/.test(parsed.problem);
+    };
+    const bounds = [Number(low) - 1, Number(low), Number(high), Number(high) + 1];
+    t.strictSame(bounds.map(outside), [true, false, false, true], `the bounds of ${name}`);
+  }
   t.equal(decodeHeader(first.headerBytes)?.height, 1);
 });

@@ -94,6 +94,8 @@ export async function* readChainFile(
     const block = message.kind === 'follow-blocks' && message.blocks.length === 1 ? message.blocks[0] : undefined;
     const header = block === undefined ? undefined : decodeHeader(block.headerBytes);
     if (block === undefined || header === undefined) return yield malformed(`not one block after block ${height}`);
+    // Headers alone would hold as a chain, and pass for an archive that has lost what it is kept for.
+    if (block.bundles === null) return yield malformed(`a block without its body after block ${height}`);
     verifier ??= verifierFrom(genesis, header);
     const proven = verifier.feed(block);
     if ('refused' in proven) return yield { ...proven, problem: `${proven.field} at block ${header.height}` };

@@ -135,7 +135,9 @@ export class Gateway {
 
   #headFrame(): Bytes {
     const { epoch, view, primary } = this.#replica.explain();
-    const { height, certificate } = this.#replica.head();
+    const { height, certificate: known } = this.#replica.head();
+    // The replica may know a certificate of a lower block only; it proves nothing of this height.
+    const certificate = known?.height === height ? known : null;
     const lowest = asHeight(Math.min(this.reader.lowest(), height + 1));
     return this.#sealer.seal({ kind: 'head', epoch, view, primary, height, lowest, certificate });
   }

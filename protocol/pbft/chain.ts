@@ -56,12 +56,18 @@ export function decide(s: State, extension: Extension, certificate: Certificate 
     bundles: block.bundles.map((bundle) => bundle.digest),
   });
   s.out.deliver.push({ block, certificate });
-  s.out.admissions.push(...s.pool.settle(block.bundles, s.now));
+  s.out.admissions.push(...s.pool.settle(block.bundles, { now: s.now, hadRoom: hadRoom(s, block) }));
   s.decidedAt = s.now;
   s.backoff = Math.max(0, s.backoff - 1); // PBFT-VC-4
   s.mayPropose = true;
   forgetUndecided(s, height);
   if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
+}
+
+/** Whether any bundle that the chain allows would have fitted in as well. */
+function hadRoom(s: State, { header }: Block): boolean {
+  const { blockBundlesMax, blockBytesMax, bundleBytesMax } = s.parameters;
+  return header.bundleCount < blockBundlesMax && header.payloadBytes + bundleBytesMax <= blockBytesMax;
 }
 
 export function forgetUndecided(s: State, height: Height): void {
@@ -74,6 +80,7 @@ export function forgetUndecided(s: State, height: Height): void {
 
 /** [PBFT-CU-2] A block that a commit certificate covers, taken from a peer: same rules, same path. */
 export function decideFetched(s: State, block: Block, certificate: Certificate | null): void {
+  if (certificate !== null) noteCommitCertificate(s, certificate); // PBFT-VC-2
   const accepted = s.chain[0];
   if (accepted !== undefined && equalBytes(accepted.block.hash, block.hash)) {
     s.chain.shift();
@@ -82,7 +89,7 @@ export function decideFetched(s: State, block: Block, certificate: Certificate |
   // What was accepted here in an older view, and was not what the others decided, is given up.
   giveUpChain(s);
   const extension = s.ledger.extend([], block);
-  assert(!('refused' in extension), `a block with a commit certificate is valid: ${JSON.stringify(extension)}`);
+  assert(!('refused' in extension), () => `a block with a commit certificate is valid: ${JSON.stringify(extension)}`);
   decide(s, extension, certificate);
 }
 

@@ -4,9 +4,10 @@
 import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
+import type { Certificate } from '../certificate.ts';
 import { isLater } from '../certificate.ts';
 import type { NewView, Verified } from '../messages.ts';
-import type { Hash, Height, Hex, ReplicaId } from '../types.ts';
+import type { Hex } from '../types.ts';
 import { asHeight } from '../types.ts';
 import { accept, giveUpChain, noteCommitCertificate, remember } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
@@ -52,7 +53,7 @@ export function enterView(s: State, signed: Verified<NewView>): void {
   s.base = base !== null && base.certificate.height > s.ledger.height ? base : null;
   forgetUnreachable(s);
   persistHardState(s);
-  s.pool.forgetForwarding(); // PBFT-NV-6
+  s.pool.beginView(); // PBFT-NV-6
   s.out.events.push({ type: 'view-entered', view, primary: primaryOf(s, view) });
   // Whoever is behind learns it now, not at the next heartbeat.
   s.heartbeatAt = s.now;
@@ -66,17 +67,12 @@ export function reachBase(s: State): void {
     s.base = null; // decided in the meantime, by catch-up
     return;
   }
-  const path = pathTo(
-    s,
-    certificate.height,
-    certificate.hash,
-    certificate.signatures.map((by) => by.replica),
-  );
+  const path = pathTo(s, certificate);
   if (path === undefined) return;
   giveUpChain(s);
   for (const [index, block] of path.entries()) {
     const extension = s.ledger.extend(s.chain, block);
-    assert(!('refused' in extension), `a block that a quorum prepared is valid: ${JSON.stringify(extension)}`);
+    assert(!('refused' in extension), () => `a block that a quorum prepared is valid: ${JSON.stringify(extension)}`);
     const isBase = index === path.length - 1;
     if (isBase && kind === 'prepared') {
       accept(s, extension, { broadcast: true });
@@ -89,11 +85,12 @@ export function reachBase(s: State): void {
   s.base = null;
 }
 
-/** The blocks from the decided head to this one, or undefined while one is missing and asked for. */
-function pathTo(s: State, height: Height, hash: Hash, holders: readonly ReplicaId[]): Block[] | undefined {
+/** The blocks from the decided head to the certified one; undefined while one is missing and asked for, or where the base is passed over. */
+function pathTo(s: State, certificate: Certificate): Block[] | undefined {
+  const holders = certificate.signatures.map((by) => by.replica);
   const path: Block[] = [];
-  let wanted = hash;
-  for (let at: number = height; at > s.ledger.height; at--) {
+  let wanted = certificate.hash;
+  for (let at: number = certificate.height; at > s.ledger.height; at--) {
     const known = s.known.get(hexOf(wanted));
     if (known === undefined) {
       // [PBFT-NV-4] Those who signed for a block hold it and its ancestors.
@@ -103,11 +100,14 @@ function pathTo(s: State, height: Height, hash: Hash, holders: readonly ReplicaI
     path.unshift(known.block);
     wanted = known.block.header.parent;
   }
-  assert(
-    equalBytes(wanted, s.ledger.head.hash),
-    'a prepared block extends what was decided: more than f replicas are faulty',
-  );
-  return path;
+  if (equalBytes(wanted, s.ledger.head.hash)) return path;
+  // A faulty primary can show one of us sound view-changes that know less than those it shows to others: then a later view has decided
+  // against this base. What was decided in its own view or before, it cannot contradict (ADR 1).
+  const head = s.headCertificate;
+  const wasDecidedBefore = head !== null && head.height >= s.ledger.height && head.view <= certificate.view;
+  assert(!wasDecidedBefore, 'a prepared block extends what was decided before it: more than f replicas are faulty');
+  s.base = null;
+  return undefined;
 }
 
 /** Blocks that no certificate leads to any more would pile up over failing views. */

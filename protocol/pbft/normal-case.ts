@@ -7,7 +7,7 @@ import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import { isLater } from '../certificate.ts';
 import type { PbftMessage, PrePrepare, Verified, Vote } from '../messages.ts';
-import type { Height } from '../types.ts';
+import type { Height, View } from '../types.ts';
 import { next, plus } from '../types.ts';
 import { accept, decide, noteCommitCertificate } from './chain.ts';
 import type { State } from './state.ts';
@@ -37,6 +37,10 @@ export function propose(s: State): void {
       if (bytes < WORTHWHILE_BYTES) return;
     }
     const extension = s.ledger.build(s.chain, { bundles, time: s.now, proposer: s.self });
+    if (extension === null) {
+      s.mayPropose = false;
+      return;
+    }
     accept(s, extension, { broadcast: false });
     s.out.say('all', { kind: 'pre-prepare', epoch: s.epoch, view: s.view, block: extension.block });
   }
@@ -157,10 +161,12 @@ export function decideCovered(s: State): void {
 // ---- messages of views to come ------------------------------------------------------------------------------------
 
 const EARLY_MESSAGES_MAX = 64;
-const EARLY_PROPOSALS_MAX = 16;
+const EARLY_PROPOSALS_MAX = 8;
 
 /** A bounded number of messages per sender for views not yet entered, the newest ones. */
-export function keepForLater(s: State, signed: Verified<PbftMessage>): void {
+export function keepForLater(s: State, signed: Verified<PbftMessage & { readonly view: View }>): void {
+  // One turn of primaries: nobody is further ahead than that for long.
+  if (signed.message.view > s.view + s.quorums.n) return;
   const kept = s.early.get(signed.sender) ?? [];
   kept.push(signed);
   if (kept.filter(isProposal).length > EARLY_PROPOSALS_MAX) kept.splice(kept.findIndex(isProposal), 1);

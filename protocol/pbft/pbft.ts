@@ -1,17 +1,19 @@
 // PBFT as a core: Castro and Liskov, OSDI 1999, over chained blocks (ADR 1). One switch; each arm is a rule of docs/spec.md by name.
 // [GEN-2] Everything it knows comes through `step` and the constructor; nothing here asks the world.
 
+import { equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
+import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
 import type { Core, Explanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
-import type { PbftMessage, PbftPledge, Verified } from '../messages.ts';
+import type { PbftMessage, PbftPledge, PrePrepare, Verified } from '../messages.ts';
 import { asVerified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { byzantineQuorums } from '../quorum.ts';
 import { CatchUp } from '../transfer.ts';
-import type { Millis } from '../types.ts';
+import type { Hash, Millis, ReplicaId } from '../types.ts';
 import { asHeight, asView } from '../types.ts';
 import { Tally, VoteBox } from '../votes.ts';
 import { decideFetched, noteCommitCertificate } from './chain.ts';
@@ -30,9 +32,9 @@ import {
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
 import type { State } from './state.ts';
-import { isPrimary, peerOf, primaryOf } from './state.ts';
-import { onTime, restTimers, sayAgainTo, statusOf, wakeAt } from './timers.ts';
-import { followViewChanges, onViewChange, showNewView } from './view-change.ts';
+import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
+import { forgive, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
+import { followViewChanges, onRefusedPledge, onViewChange, showNewView } from './view-change.ts';
 
 export type { PbftOptions, PbftRecovery } from './recover.ts';
 
@@ -51,10 +53,10 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
     const s = this.#s;
     assert(now >= s.now, 'time never runs back');
-    // [A32] Called late: this replica was the one that stalled, and what it did not hear meanwhile is nobody's fault.
-    const stalled = now - this.#wakeAt > s.parameters.viewTimeoutMs / 2;
+    // Called late: this replica was the one that stalled, and what it did not hear meanwhile is nobody's fault (adversary's book, A32).
+    const late = now - this.#wakeAt;
     s.now = now;
-    if (stalled) restTimers(s);
+    if (late > s.parameters.heartbeatMs) forgive(s, late);
     for (const input of inputs) this.#take(input);
     s.catchUp.tick(s);
     followViewChanges(s);
@@ -74,12 +76,16 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return this.#onMessage(input.signed);
       case 'own':
         return this.#onOwn(input.signed);
+      case 'refused':
+        return onRefusedPledge(s, input.pledge);
       case 'bundle':
         s.out.admissions.push({ digest: input.bundle.digest, code: s.pool.admit(input.bundle, s) });
         s.mayPropose = true;
         return;
       case 'connected':
         peerOf(s, input.peer).connected = true;
+        // It had no way to be heard before.
+        if (input.peer === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
         s.out.say(input.peer, statusOf(s));
         return sayAgainTo(s, input.peer);
       case 'disconnected':
@@ -183,7 +189,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     for (const signed of kept) this.#onMessage(signed);
   }
 
-  wants(message: PbftMessage): boolean {
+  wants(message: PbftMessage, sender: ReplicaId): boolean {
     const s = this.#s;
     switch (message.kind) {
       case 'prepare':
@@ -194,14 +200,27 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       case 'commit':
         return message.view >= s.view && message.height > s.ledger.height;
       case 'pre-prepare':
-        return message.view >= s.view && message.block.header.height > s.ledger.height;
+        return wantsProposal(s, message, sender);
       case 'checkpoint':
         return s.checkpoints.wants(message);
+      case 'view-change':
+        return message.view > (s.viewChanges.get(sender)?.message.view ?? -1);
       case 'new-view':
         return message.view > s.view || (message.view === s.view && s.mode === 'changing');
+      case 'blocks':
+      case 'checkpoint-proof':
+        return s.catchUp.awaits(message.kind, sender);
+      case 'state-chunk':
+        return s.catchUp.awaitsChunk(message.chunk, sender);
+      case 'block-data':
+        return s.catchUp.awaitsBlock(message.block.hash);
       default:
         return true;
     }
+  }
+
+  pooled(digest: Hash): SignedBundle | undefined {
+    return this.#s.pool.get(digest);
   }
 
   explain(): Explanation {
@@ -218,6 +237,15 @@ function advance(s: State): void {
     noticeCommitQuorums(s);
   }
   decideCovered(s);
+}
+
+/** A proposal is dear to check: only its view's primary's, near enough, and not one that is here already. */
+function wantsProposal(s: State, { view, block }: PrePrepare, sender: ReplicaId): boolean {
+  const { height } = block.header;
+  if (view < s.view || height <= s.ledger.height || sender === s.self) return false;
+  if (view > s.view || s.mode !== 'active') return true;
+  const known = s.proposed.get(height);
+  return height <= horizonOf(s) && (known === undefined || !equalBytes(known.message.block.hash, block.hash));
 }
 
 /** The same signed message with its type narrowed: TypeScript does not narrow a type parameter by a field of it. */
@@ -261,6 +289,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     prepared: null,
     viewChanges: new Tally(),
     ownViewChange: null,
+    lonely: new Map(),
     newViewPledged: false,
     quorumAskedAt: null,
     backoff: 0,

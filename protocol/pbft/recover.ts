@@ -15,6 +15,7 @@ import {
   isRefusal,
 } from '../codec.ts';
 import type { Genesis } from '../genesis.ts';
+import type { Extension } from '../ledger.ts';
 import type { BlockBytes, RecoveredLog } from '../log.ts';
 import { asVerified } from '../messages.ts';
 import type { Epoch, ReplicaId, View } from '../types.ts';
@@ -75,7 +76,7 @@ function recoverLedger(s: State, log: RecoveredLog, context: WireContext): void 
   for (const stored of log.decided) {
     const block = decoded(stored.bytes, context);
     const extension = s.ledger.extend([], block);
-    assert(!('refused' in extension), `a decided block is valid: ${JSON.stringify(extension)}`);
+    assert(!('refused' in extension), () => `a decided block is valid: ${JSON.stringify(extension)}`);
     s.ledger.apply(extension);
     if (stored.certificate !== null) noteCommitCertificate(s, known(decodeCertificate(stored.certificate)));
   }
@@ -96,32 +97,47 @@ function recoverView(s: State, hard: HardState | null, guard: PbftRecovery['guar
       const message = known(decodePayload('view-change', hard.viewChange, context));
       assert(message.kind === 'view-change', 'a stored view-change is one');
       s.mode = 'changing';
-      if (guard.view <= s.view) s.out.pledge(message); // the same bytes again
+      const ledAlready = isPrimary(s) && guard.led !== null && guard.led >= s.view;
+      if (guard.view <= s.view && !ledAlready) s.out.pledge(message); // the same bytes again
     }
   }
   if (guard.view > s.view) {
     startViewChange(s, next.view(guard.view), 'restarted in the middle of a view change');
-  } else if (s.mode === 'active' && isPrimary(s) && guard.led !== null && guard.led >= s.view) {
-    // [PBFT-PP-6] What it proposed last may not be on its disk.
+  } else if (isPrimary(s) && guard.led !== null && guard.led >= s.view) {
+    // [PBFT-PP-6] What it proposed last may not be on its disk; and it cannot lead the view again, also if it never opened it.
     startViewChange(s, next.view(s.view), 'this replica led the view and has restarted');
   }
 }
 
-/** The blocks accepted in the current view, as far as they form a chain from the decided head; their votes are signed again. */
+/**
+ * [PBFT-PP-8] The blocks accepted in the current view, as far as they form a chain from the decided head, through the base of the view where that
+ * is not decided yet; their votes are signed again. All of them: a block that was voted for and forgotten would let this replica accept
+ * another chain in the same view, and votes stand for ancestors (ADR 1).
+ */
 function recoverChain(s: State, log: RecoveredLog | null, context: WireContext): void {
   if (s.newView !== null) {
     const base = baseOf(s.newView.message);
     if (base !== null && base.certificate.height > s.ledger.height) s.base = base;
   }
-  if (log === null || s.base !== null) return; // the base comes first; the rest is proposed or fetched again
+  if (log === null) return;
+  const chain: Extension[] = [];
   for (const entry of log.accepted) {
     if (entry.view !== s.view) continue;
-    const extension = s.ledger.extend(s.chain, decoded(entry.bytes, context));
-    if ('refused' in extension) return;
-    s.chain.push(extension);
-    const { block } = extension;
-    s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height: block.header.height, hash: block.hash });
+    const extension = s.ledger.extend(chain, decoded(entry.bytes, context));
+    if ('refused' in extension) break;
+    chain.push(extension);
   }
+  let votedFrom = 0;
+  if (s.base !== null) {
+    const { kind, certificate } = s.base;
+    const at = chain.findIndex(({ block }) => equalBytes(block.hash, certificate.hash));
+    if (at < 0) return; // the base was not reached: nothing above it was accepted
+    votedFrom = kind === 'prepared' ? at : at + 1;
+    s.base = null;
+  }
+  s.chain = chain;
+  for (const { block } of chain.slice(votedFrom))
+    s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height: block.header.height, hash: block.hash });
 }
 
 function decoded(bytes: BlockBytes, context: WireContext): Block {
@@ -130,6 +146,6 @@ function decoded(bytes: BlockBytes, context: WireContext): Block {
 
 /** What this replica wrote, and the log has checked, decodes: anything else is a bug or a newer format. */
 function known<T extends object>(value: T): Exclude<T, { readonly refused: string }> {
-  assert(!isRefusal(value), `a stored value decodes: ${JSON.stringify(value)}`);
+  assert(!isRefusal(value), () => `a stored value decodes: ${JSON.stringify(value)}`);
   return value as Exclude<T, { readonly refused: string }>; // not a refusal, as just asserted
 }

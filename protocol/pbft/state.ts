@@ -90,6 +90,8 @@ export interface State {
   // ---- view change
   readonly viewChanges: Tally<Verified<ViewChange>>;
   ownViewChange: Verified<ViewChange> | null;
+  /** Replicas that ask for a later view alone: since when in this view, and how often the others have followed them. */
+  readonly lonely: Map<ReplicaId, { since: Millis | null; followed: number }>;
   newViewPledged: boolean;
   /** When a quorum had asked for `view`: from then on the new primary is timed. */
   quorumAskedAt: Millis | null;

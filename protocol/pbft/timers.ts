@@ -5,18 +5,23 @@ import type { Millis, ReplicaId } from '../types.ts';
 import { next, plus } from '../types.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, seesQuorum, timeoutOf } from './state.ts';
-import { startViewChange } from './view-change.ts';
+import { followTheLonely, startViewChange } from './view-change.ts';
 
 /** Bundles handed on in one message; their payloads stay below half a frame. */
 const FORWARD_BUNDLES_MAX = 256;
 const FORWARD_BYTES_MAX = 512 << 10;
-/** Bundles that must have overtaken one for the primary to be blamed: so many times what waited before it, and a block's worth. */
-const UNFAIR_FACTOR = 4;
+/**
+ * Blocks that may pass a bundle over before the primary is to blame: few that had room for it, for an honest primary that has it takes
+ * it then; many full ones, for others may rightly come first.
+ */
+const PASSED_ROOMY_MAX = 8;
+const PASSED_FULL_MAX = 256;
 
 export function onTime(s: State): void {
   heartbeat(s);
   if (s.mode === 'active') {
     suspectPrimary(s);
+    if (s.mode === 'active') followTheLonely(s);
   } else if (s.quorumAskedAt !== null && s.now - s.quorumAskedAt > timeoutOf(s) && seesQuorum(s)) {
     // [PBFT-VC-4] A quorum asked for this view and its primary did not open it.
     s.backoff += 1;
@@ -62,20 +67,29 @@ function suspectPrimary(s: State): void {
     return give('accepted blocks are not decided');
   if (isPrimary(s) || s.now < s.requestsCheckedAt) return;
   s.requestsCheckedAt = plus.millis(s.now, s.parameters.heartbeatMs);
-  // [REQ-2] A bundle that could have been ordered: the primary orders nothing at all, or passes this one over for others.
+  // [REQ-2] [REQ-5] A bundle that could have been ordered: the primary orders nothing at all, or passes this one over for others.
   for (const waiting of s.pool.overdue(s.ledger, plus.millis(s.now, -timeout), 16)) {
     if (since(waiting.since) <= timeout) continue;
     if (since(s.decidedAt) > timeout) return give('a bundle waits and nothing is ordered');
-    if (waiting.overtakenBy > UNFAIR_FACTOR * (waiting.waitingBefore + s.parameters.blockBundlesMax))
+    const rightly = 4 * Math.ceil(waiting.waitingBefore / s.parameters.blockBundlesMax);
+    if (waiting.passedOver.roomy > PASSED_ROOMY_MAX || waiting.passedOver.all > PASSED_FULL_MAX + rightly)
       return give('the primary passes a bundle over');
   }
 }
 
-/** Nothing is anybody's fault before now: after a pause of our own, or while cut off. */
-export function restTimers(s: State): void {
-  s.viewSince = s.now;
-  s.primaryHeardAt = s.now;
-  if (s.quorumAskedAt !== null) s.quorumAskedAt = s.now;
+/** Nothing is anybody's fault before now: this replica is cut off. */
+function restTimers(s: State): void {
+  forgive(s, s.now);
+}
+
+/** This replica itself was late by so much: everybody is given that time again, and no more. */
+export function forgive(s: State, lateMs: number): void {
+  const later = (at: Millis): Millis => plus.millis(at, Math.min(lateMs, s.now - at));
+  s.viewSince = later(s.viewSince);
+  s.primaryHeardAt = later(s.primaryHeardAt);
+  s.waitingSince = later(s.waitingSince);
+  s.decidedAt = later(s.decidedAt);
+  if (s.quorumAskedAt !== null) s.quorumAskedAt = later(s.quorumAskedAt);
 }
 
 /** [PBFT-HB-2] When nothing moves, what was pledged and proposed is said again: a connection may have lost it. */

@@ -1,9 +1,9 @@
 // Leaving a view: Castro and Liskov, OSDI 1999, section 4.4, with one prepared certificate instead of a set of slots (ADR 1).
 
 import { assert } from '../assert.ts';
-import type { NewView, Verified, ViewChange } from '../messages.ts';
+import type { NewView, PbftPledge, Verified, ViewChange } from '../messages.ts';
 import type { ReplicaId, View } from '../types.ts';
-import { asView } from '../types.ts';
+import { asView, next } from '../types.ts';
 import { giveUpChain } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
 import type { State } from './state.ts';
@@ -44,11 +44,18 @@ export function leaveView(s: State): void {
   s.resentAt = s.now;
 }
 
+/** [PBFT-VC-5] The guard remembers a vote that this replica does not: it is silent for the rest of the view, and asks for the next one. */
+export function onRefusedPledge(s: State, pledge: PbftPledge): void {
+  const isVote = pledge.kind === 'prepare' || pledge.kind === 'commit';
+  if (!isVote || pledge.view !== s.view || s.mode !== 'active') return;
+  startViewChange(s, next.view(s.view), 'the guard refused a vote of this view');
+}
+
 export function onViewChange(s: State, signed: Verified<ViewChange>): void {
   const { message, sender } = signed;
   if (message.view < s.view || (message.view === s.view && s.mode === 'active')) {
     // [PBFT-NV-5] It asks for a view that has begun, or is over: show it the proof.
-    if (s.mode === 'active' && s.newView !== null) s.out.resend.push({ to: sender, signed: s.newView });
+    if (s.mode === 'active') resendNewView(s, sender);
     return;
   }
   const before = s.viewChanges.get(sender);
@@ -88,9 +95,42 @@ export function showNewView(s: State, to: ReplicaId): void {
   const { status } = peer;
   if (s.mode !== 'active' || s.newView === null || status === null) return;
   if (status.view > s.view || (status.view === s.view && status.active)) return;
+  resendNewView(s, to);
+}
+
+/** Not more often than every other heartbeat: a new-view is large, and whoever asks for it may be a liar. */
+function resendNewView(s: State, to: ReplicaId): void {
+  const peer = peerOf(s, to);
+  if (s.newView === null) return;
   if (peer.shownNewViewAt !== null && s.now - peer.shownNewViewAt < 2 * s.parameters.heartbeatMs) return;
   peer.shownNewViewAt = s.now;
   s.out.resend.push({ to, signed: s.newView });
+}
+
+/** How long a replica asks for a view alone before the others follow it, in timeouts; doubled each time for the same one. */
+const LONELY_TIMEOUTS = 8;
+
+/**
+ * [PBFT-VC-6] A replica that gave a view up alone has promised not to vote in it, and cannot come back: without it the others bear one
+ * fault fewer. After a while they follow it, for a view change in quiet costs little. A liar gains a view change now and then, ever more rarely.
+ */
+export function followTheLonely(s: State): void {
+  for (const [replica, { message }] of s.viewChanges.entries()) {
+    const lonely = s.lonely.get(replica) ?? { since: null, followed: 0 };
+    if (message.view <= s.view) {
+      lonely.since = null;
+    } else if (lonely.since === null || lonely.since < s.viewSince) {
+      lonely.since = s.now;
+    } else if (s.now - lonely.since > LONELY_TIMEOUTS * s.parameters.viewTimeoutMs * 2 ** Math.min(lonely.followed, 16)) {
+      lonely.since = null;
+      lonely.followed += 1;
+      s.lonely.set(replica, lonely);
+      // Not by leaps: views are a bounded number, and it may be lying.
+      const view = asView(Math.min(message.view, s.view + s.quorums.n));
+      return startViewChange(s, view, 'a replica has asked for it alone for long');
+    }
+    s.lonely.set(replica, lonely);
+  }
 }
 
 /** Who has asked for the view this replica asks for, or for a later one. */

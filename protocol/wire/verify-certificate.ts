@@ -1,7 +1,8 @@
 // Is this a quorum of valid signatures by members? (docs/wire.md, "Checking a certificate".)
 
-import type { Bytes } from '../../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
 import type { Crypto } from '../../crypto/provider.ts';
+import { type BlockHeader, memberSetHash } from '../block.ts';
 import { type Certificate, type SignatureOf, voteSigningBytes } from '../certificate.ts';
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { CheckpointCertificate } from '../messages.ts';
@@ -74,6 +75,28 @@ export function verifyCheckpoint(checkpoint: CheckpointCertificate, signers: Sig
     return refuseVerify('certificate-malformed', 'checkpoint-certificate');
   if (epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'checkpoint-certificate', 'epoch');
   return verifySignatures(checkpoint.signatures, checkpointSigningBytes(signers.chainId, checkpoint), signers);
+}
+
+/** What all headers that these signers may decide have in common. */
+export type HeaderMarks = Pick<BlockHeader, 'chainId' | 'epoch' | 'memberSetHash'>;
+
+/** Costs a hash of the member list: once for a chain or a message, not for each header. */
+export function headerMarks({ crypto, chainId, epoch, members }: Omit<SignerSet, 'quorum'>): HeaderMarks {
+  return { chainId, epoch, memberSetHash: memberSetHash(crypto.sha256, epoch, members) };
+}
+
+/** [WIRE-27] Null: the header is of this chain, and of the epoch and the member set whose signatures count. */
+export function verifyMarks(
+  header: BlockHeader,
+  marks: HeaderMarks,
+  kind: VerifyRefusal['kind'],
+  field = 'header',
+): VerifyRefusal | null {
+  if (!equalBytes(header.chainId, marks.chainId)) return refuseVerify('chain-mismatch', kind, `${field}.chainId`);
+  if (header.epoch !== marks.epoch) return refuseVerify('certificate-epoch', kind, `${field}.epoch`);
+  if (!equalBytes(header.memberSetHash, marks.memberSetHash))
+    return refuseVerify('certificate-epoch', kind, `${field}.memberSetHash`);
+  return null;
 }
 
 /** The decoders give nothing else; a ledger may come here with values of its own making. */

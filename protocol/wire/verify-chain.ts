@@ -13,7 +13,15 @@ import type { Hash, Height } from '../types.ts';
 import { blockOf } from './block.ts';
 import { own } from './bytes.ts';
 import { isRefusal } from './refusal.ts';
-import { refuseVerify, type SignerSet, type VerifyRefusal, verifyCertificate } from './verify-certificate.ts';
+import {
+  type HeaderMarks,
+  headerMarks,
+  refuseVerify,
+  type SignerSet,
+  type VerifyRefusal,
+  verifyCertificate,
+  verifyMarks,
+} from './verify-certificate.ts';
 
 /** What is believed already: the genesis block, or the head of an earlier run. */
 export interface TrustedHead {
@@ -36,18 +44,20 @@ export interface ChainOptions extends SignerSet {
   readonly parameters: Parameters;
   /** Null: nothing yet. Then the first block may have any height, and its certificate is the anchor. */
   readonly trusted: TrustedHead | null;
-  /** Blocks that may wait for a certificate; the chain's window is enough for an honest replica. */
+  /** Blocks that may wait for a certificate: 64 (LINKS_MAX) for a follower (WIRE-23). */
   readonly pendingMax: number;
 }
 
 /** Feeds in order; after a refusal it has changed nothing, so the same blocks may come again from another replica. */
 export class ChainVerifier {
   readonly #options: ChainOptions;
+  readonly #marks: HeaderMarks;
   #head: TrustedHead | null;
   #pending: ProvenBlock[] = [];
 
   constructor(options: ChainOptions) {
     this.#options = options;
+    this.#marks = headerMarks(options);
     this.#head = options.trusted;
   }
 
@@ -95,14 +105,14 @@ export class ChainVerifier {
   }
 
   #misfit(header: BlockHeader, certificate: Certificate | null): VerifyRefusal | undefined {
-    const { chainId, pendingMax } = this.#options;
     const last = this.#pending.at(-1);
     const tip = last === undefined ? this.#head : { height: last.header.height, hash: last.hash };
-    if (!equalBytes(header.chainId, chainId)) return refuseVerify('chain-mismatch', 'chain', 'header.chainId');
+    const foreign = verifyMarks(header, this.#marks, 'chain');
+    if (foreign !== null) return foreign;
     if (tip !== null && header.height !== tip.height + 1) return refuseVerify('chain-broken', 'chain', 'header.height');
     if (tip !== null && !equalBytes(header.parent, tip.hash))
       return refuseVerify('chain-broken', 'chain', 'header.parent');
-    if (certificate === null && this.#pending.length >= pendingMax)
+    if (certificate === null && this.#pending.length >= this.#options.pendingMax)
       return refuseVerify('chain-uncertified', 'chain', 'certificate');
     return undefined;
   }

@@ -28,11 +28,13 @@ import { isRefusal } from './refusal.ts';
 import { decodeReplicaPayload } from './replica-payloads.ts';
 import { verifyOnce } from './seen.ts';
 import {
+  headerMarks,
   refuseVerify,
   type SignerSet,
   type VerifyRefusal,
   verifyCertificate,
   verifyCheckpoint,
+  verifyMarks,
 } from './verify-certificate.ts';
 
 export interface VerifyContext extends SignerSet, Omit<WireContext, 'sha256'> {
@@ -115,12 +117,15 @@ export function verifyClientFrame(frame: Frame, context: VerifyContext): ClientM
 }
 
 /** Whether the client signed this bundle for this chain. */
-export function verifyBundle(bundle: SignedBundle, { crypto, chainId, bundleVerified }: BundleVerification): boolean {
+export function verifyBundle(
+  bundle: SignedBundle,
+  { crypto, chainId, bundleVerified, seen }: BundleVerification,
+): boolean {
   if (bundleVerified?.(bundle)) return true;
-  return crypto.verify(bundle.client, bundleSigningBytes(chainId, bundle.digest), bundle.signature);
+  return verifyOnce(crypto, seen, bundle.client, bundleSigningBytes(chainId, bundle.digest), bundle.signature);
 }
 
-export type BundleVerification = Pick<VerifyContext, 'crypto' | 'chainId' | 'bundleVerified'>;
+export type BundleVerification = Pick<VerifyContext, 'crypto' | 'chainId' | 'bundleVerified' | 'seen'>;
 
 function verifyInside(message: PbftMessage, context: VerifyContext): VerifyRefusal | null {
   switch (message.kind) {
@@ -166,11 +171,12 @@ function verifyOf(phase: VotePhase, certificate: Certificate | null, context: Ve
  * check of their own: a quorum has voted for them.
  */
 function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): VerifyRefusal | null {
+  const marks = headerMarks(context);
   let previous: { readonly height: number; readonly hash: Hash } | undefined;
   for (const { block, certificate } of blocks) {
     const { header, hash } = block;
-    if (!equalBytes(header.chainId, context.chainId))
-      return refuseVerify('chain-mismatch', kind, 'block.header.chainId');
+    const foreign = verifyMarks(header, marks, kind, 'block.header');
+    if (foreign !== null) return foreign;
     if (previous !== undefined && (header.height !== previous.height + 1 || !equalBytes(header.parent, previous.hash)))
       return refuseVerify('chain-broken', kind, 'block.header.parent');
     if (certificate !== null && (certificate.height !== header.height || !equalBytes(certificate.hash, hash)))
@@ -187,6 +193,8 @@ function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): V
         !equalBytes(header.parent, previous.hash)
       )
         return refuseVerify('chain-broken', kind, 'tail.links');
+      const foreign = verifyMarks(header, marks, kind, 'tail.links');
+      if (foreign !== null) return foreign;
       previous = { height: header.height, hash: blockHash(context.crypto.sha256, bytes) };
     }
     const { height, hash } = tail.certificate;

@@ -6,7 +6,7 @@ import { fromBase64, toBase64 } from '../../crypto/base64.ts';
 import { type Bytes, equalBytes, fromHex, toHex } from '../../crypto/bytes.ts';
 import { leafHash, verifyInclusion, verifyRange } from '../../crypto/merkle.ts';
 import type { Crypto } from '../../crypto/provider.ts';
-import { type BlockHeader, blockHash, decodeHeader, HEADER_BYTES, memberSetHash } from '../block.ts';
+import { type BlockHeader, blockHash, decodeHeader, HEADER_BYTES } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { BundleReceipt } from '../door.ts';
 import type { Genesis } from '../genesis.ts';
@@ -16,7 +16,14 @@ import { MEMBERS_MAX } from './fields.ts';
 import { inclusionFromRange } from './inclusion.ts';
 import { LINKS_MAX, PROOF_HASHES_MAX } from './replica-payloads.ts';
 import type { Seen } from './seen.ts';
-import { refuseVerify, type SignerSet, type VerifyRefusal, verifyCertificate } from './verify-certificate.ts';
+import {
+  headerMarks,
+  refuseVerify,
+  type SignerSet,
+  type VerifyRefusal,
+  verifyCertificate,
+  verifyMarks,
+} from './verify-certificate.ts';
 
 export interface ReceiptContext {
   readonly genesis: Pick<Genesis, 'chainId' | 'members'>;
@@ -72,14 +79,18 @@ export function verifyDecided(
 ): { readonly header: BlockHeader; readonly hash: Hash } | VerifyRefusal {
   const header = decodeHeader(headerBytes);
   if (header === undefined) return refuseVerify('receipt-malformed', 'receipt', 'header');
-  if (!equalBytes(header.chainId, genesis.chainId)) return refuseVerify('chain-mismatch', 'receipt', 'header.chainId');
+  const signers = genesisSigners({ genesis, crypto, seen });
+  const marks = headerMarks(signers);
+  const foreign = verifyMarks(header, marks, 'receipt');
+  if (foreign !== null) return foreign;
   if (links.length > LINKS_MAX) return refuseVerify('receipt-malformed', 'receipt', 'links');
   const hash = blockHash(crypto.sha256, headerBytes);
   let tip = { height: header.height, hash };
   for (const bytes of links) {
     const link = decodeHeader(bytes);
     if (link === undefined) return refuseVerify('receipt-malformed', 'receipt', 'links');
-    if (!equalBytes(link.chainId, genesis.chainId)) return refuseVerify('chain-mismatch', 'receipt', 'links.chainId');
+    const foreignLink = verifyMarks(link, marks, 'receipt', 'links');
+    if (foreignLink !== null) return foreignLink;
     if (link.height !== tip.height + 1 || !equalBytes(link.parent, tip.hash))
       return refuseVerify('chain-broken', 'receipt', 'links');
     tip = { height: link.height, hash: blockHash(crypto.sha256, bytes) };
@@ -87,9 +98,6 @@ export function verifyDecided(
   if (certificate.phase !== 'commit') return refuseVerify('certificate-phase', 'receipt', 'certificate.phase');
   if (certificate.height !== tip.height || !equalBytes(certificate.hash, tip.hash))
     return refuseVerify('certificate-place', 'receipt', 'certificate');
-  const signers = genesisSigners({ genesis, crypto, seen });
-  if (!equalBytes(header.memberSetHash, memberSetHash(crypto.sha256, signers.epoch, signers.members)))
-    return refuseVerify('certificate-epoch', 'receipt', 'header.memberSetHash');
   const problem = verifyCertificate(certificate, signers);
   return problem === null ? { header, hash } : { ...problem, kind: 'receipt' };
 }

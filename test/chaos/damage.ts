@@ -2,6 +2,8 @@
 
 import { cpSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { decodeSignState } from '../../keys/sign-state.ts';
+import { decodeFile } from '../../keys/slots.ts';
 
 export interface Damage {
   readonly name: string;
@@ -16,8 +18,16 @@ const log = (data: string) => join(data, 'log');
 const signState = (data: string) => join(data, 'sign-state');
 
 /** The write-ahead log of the database: what was written since its last start. */
-export function writeAheadLog(data: string): string {
+function writeAheadLog(data: string): string {
   return largest(log(data), '.log');
+}
+
+/** How far the log must have come for what this replica has signed; it rises with its votes alone, not with what it fetched. */
+export function signedFor(data: string): number {
+  const slot = decodeFile(readFileSync(signState(data)));
+  const state = slot === undefined ? undefined : decodeSignState(slot.content);
+  if (state === undefined) throw new Error('no whole sign-state');
+  return state.floor.sequence;
 }
 
 function largest(directory: string, ending: string): string {
