@@ -64,6 +64,7 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
   #prunedRounds = 0;
   #behindSince: number | null = null;
   #nextAttemptAt = 0;
+  #dialledAt = 0;
   #end: ClientError | 'done' | null = null;
 
   constructor(world: FollowWorld, { from, to, headersOnly }: FollowRequest) {
@@ -127,6 +128,11 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
       return;
     }
     this.#source.tick(now);
+    // It takes the client's own connection and not this one, or went away before this one was open: nothing would ever tell.
+    if (!this.#source.open && now - this.#dialledAt > settings.withholdMs) {
+      this.#leave('unreachable', 'keep');
+      return;
+    }
     // It may send, others have certified what comes next, and it does not.
     const behind = this.#asked && this.#credit > 0 && chain.height >= this.#chain.next && this.#chain.next <= this.#to;
     if (!behind) this.#behindSince = null;
@@ -163,6 +169,7 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     if (link === undefined) return;
     if (this.#oldest && link.claim !== null) this.#chain.skipTo(asHeight(Math.max(1, link.claim.lowest)));
     this.#sourceLink = link;
+    this.#dialledAt = now;
     this.#behindSince = null;
     this.#prunedAnswers = 0;
     this.#source = this.#world.dial(link, {

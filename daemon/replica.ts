@@ -276,7 +276,10 @@ export class Replica implements ReplicaPort, PeerEvents {
       .then((answer) => {
         if (answer !== null && !this.#stopped) this.#speaker.state(from, answer);
       })
-      .catch((error: unknown) => this.#die(error))
+      .catch((error: unknown) => {
+        // Asked before the end, answered after it: the log is closed by then.
+        if (!this.#stopped) this.#die(error);
+      })
       .finally(() => this.#requests.set(from, (this.#requests.get(from) ?? 1) - 1));
   }
 

@@ -1,13 +1,15 @@
 // What this replica gives to peers that are behind, read from the log. It needs nothing of the core: every answer carries its proof.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { inclusionProof, leafHash } from '../crypto/merkle.ts';
+import { equalBytes } from '../crypto/bytes.ts';
+import { inclusionProof, leafHash, merkleRoot } from '../crypto/merkle.ts';
 import type { Block, Sha256 } from '../protocol/block.ts';
 import type { WireContext } from '../protocol/codec.ts';
 import {
   certifiedBlockBytes,
   decodeCertificate,
   decodeCheckpointCertificate,
+  decodeCheckpointPlace,
   decodeStoredBlock,
   isRefusal,
   LINKS_MAX,
@@ -26,7 +28,7 @@ import type {
   FetchState,
   StateChunk,
 } from '../protocol/messages.ts';
-import type { Height } from '../protocol/types.ts';
+import type { Hash, Height } from '../protocol/types.ts';
 import { asHeight } from '../protocol/types.ts';
 import type { LogStore } from '../storage/log-store.ts';
 
@@ -43,7 +45,7 @@ export class Server {
   readonly #sha256: Sha256;
   readonly #wire: WireContext;
   /** Leaf hashes of the state at the checkpoints that were asked for last: a transfer asks for all chunks of one. */
-  readonly #leaves = new Map<Height, Promise<readonly Bytes[]>>();
+  readonly #leaves = new Map<Height, Promise<readonly Bytes[] | null>>();
 
   constructor({ log, sha256, wire }: { log: LogStore; sha256: Sha256; wire: WireContext }) {
     this.#log = log;
@@ -128,15 +130,18 @@ export class Server {
     if (chunk >= STATE_CHUNKS) return null;
     const checkpoint = await this.#log.readCheckpoint(height);
     if (checkpoint?.certificate == null) return null;
-    const leaves = await this.#leavesAt(height);
-    const proof = inclusionProof(this.#sha256, leaves, chunk);
-    return { kind: 'state-chunk', height, chunk, bytes: await this.#bytes(height, chunk), proof };
+    const place = decodeCheckpointPlace(checkpoint.place);
+    if (isRefusal(place)) throw new Error(`the log holds a malformed checkpoint at ${height}`);
+    const leaves = await this.#leavesAt(height, place.stateDigest);
+    const bytes = await this.#bytes(height, chunk);
+    if (leaves === null || !equalBytes(leafHash(this.#sha256, bytes), leaves[chunk]!)) return null; // chunk < STATE_CHUNKS
+    return { kind: 'state-chunk', height, chunk, bytes, proof: inclusionProof(this.#sha256, leaves, chunk) };
   }
 
-  #leavesAt(height: Height): Promise<readonly Bytes[]> {
+  #leavesAt(height: Height, digest: Hash): Promise<readonly Bytes[] | null> {
     let leaves = this.#leaves.get(height);
     if (leaves === undefined) {
-      leaves = this.#hashState(height);
+      leaves = this.#hashState(height, digest);
       this.#leaves.set(height, leaves);
       // Only the last two stable checkpoints are whole (LOG-9).
       for (const older of [...this.#leaves.keys()].slice(0, -2)) this.#leaves.delete(older);
@@ -144,10 +149,11 @@ export class Server {
     return leaves;
   }
 
-  async #hashState(height: Height): Promise<readonly Bytes[]> {
+  /** Null: a newer checkpoint became stable, and the log gave up what this one needs while it was being read. */
+  async #hashState(height: Height, digest: Hash): Promise<readonly Bytes[] | null> {
     const leaves: Bytes[] = [];
     for (let i = 0; i < STATE_CHUNKS; i++) leaves.push(leafHash(this.#sha256, await this.#bytes(height, i)));
-    return leaves;
+    return equalBytes(merkleRoot(this.#sha256, leaves), digest) ? leaves : null;
   }
 
   /** A chunk that was never written is empty. */

@@ -298,6 +298,7 @@ class FileGuard implements Guard {
     }
     assertVoteFree(marks, 'prepare', view, height, hash);
     this.#proposals.assertAgrees(view, height, hash);
+    this.#proposals.assertRises(view, height);
     this.#proposals.add(height, hash);
     const place = { phase: 'prepare', epoch, view, height, hash } as const;
     return signBytes(this.#options.secret, voteSigningBytes(this.#options.chainId, place));

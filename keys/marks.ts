@@ -217,6 +217,7 @@ export class MarksDraft {
 /** [GRD-7] The proposals signed without a mark, in the one view this incarnation leads. They are gone with the process, and so is the view. */
 export class Proposals {
   #view: View | null = null;
+  #lowest = Number.POSITIVE_INFINITY;
   #highest = -1;
   readonly #hashes = new Map<Height, Bytes>();
 
@@ -228,24 +229,35 @@ export class Proposals {
   start(view: View): void {
     if (this.#view === view) return;
     this.#view = view;
+    this.#lowest = Number.POSITIVE_INFINITY;
     this.#highest = -1;
     this.#hashes.clear();
   }
 
-  /** A prepare in the led view says what the proposal said. @throws GuardRefusal */
+  /**
+   * A prepare in the led view says what the proposal said. Below the first proposal lies the base of the view, which its primary
+   * prepares like everyone (PBFT-NV-3), often after it has proposed on top. @throws GuardRefusal
+   */
   assertAgrees(view: View, height: Height, hash: Bytes): void {
     if (view !== this.#view) return;
     const proposed = this.#hashes.get(height);
     if (proposed !== undefined && !equalBytes(proposed, hash))
       throw new GuardRefusal('guard-conflict', { kind: 'proposal', view, height });
-    if (proposed === undefined && height <= this.#highest)
+    if (proposed === undefined && height >= this.#lowest && height <= this.#highest)
       throw new GuardRefusal('guard-height-passed', { kind: 'proposal', view, height });
   }
 
-  /** After `assertAgrees`. The hash is copied. */
+  /** A new proposal lies above all others. @throws GuardRefusal */
+  assertRises(view: View, height: Height): void {
+    if (view === this.#view && !this.#hashes.has(height) && height <= this.#highest)
+      throw new GuardRefusal('guard-height-passed', { kind: 'proposal', view, height });
+  }
+
+  /** After `assertAgrees` and `assertRises`. The hash is copied. */
   add(height: Height, hash: Bytes): void {
     if (this.#hashes.has(height)) return;
     assert(height > this.#highest, 'the heights of proposals rise');
+    this.#lowest = Math.min(this.#lowest, height);
     this.#highest = height;
     this.#hashes.set(height, Uint8Array.from(hash));
     // Insertion is by rising height: the first key is the lowest, and what is forgotten is refused.

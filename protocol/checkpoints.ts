@@ -150,7 +150,9 @@ export class Checkpoints {
     const own = this.#own.get(certificate.height);
     if (own === undefined) return; // decided before this replica took it: nothing to compare with, a later one will do
     assert(
-      keyOf(own) === keyOf(certificate), () => `the state at height ${certificate.height} differs from what a quorum signed`);
+      keyOf(own) === keyOf(certificate),
+      () => `the state at height ${certificate.height} differs from what a quorum signed`,
+    );
     this.#becomeStable(host, certificate);
   }
 

@@ -1111,14 +1111,14 @@ t.test(
       [1, 2],
       'up to the last certificate, no further',
     );
+    t.equal(asked(), third, 'and those who lied are not asked again for a while');
   },
 );
 
 t.test('PBFT-CU-2, BLK-7: headers up to the certificate prove blocks as well', async (t) => {
   const solo = new Solo({ parameters: small }).connect();
   const blocks = history(solo, 4);
-  solo.wait(300, { ahead: { height: asHeight(4), hash: blocks[3]!.hash }   t.equal(asked(), third, 'and those who lied are not asked again for a while');
-});
+  solo.wait(300, { ahead: { height: asHeight(4), hash: blocks[3]!.hash } });
   const to = Number(solo.asked.get('fetch-blocks'));
   const tail = {
     links: blocks.slice(2).map(({ headerBytes }) => headerBytes),
@@ -1174,7 +1174,13 @@ t.test('PBFT-CU-3, A16: a checkpoint, chunk by chunk, past peers that withhold o
   t.equal(sentKinds(out, 'fetch-blocks').length, 0, 'nobody serves what comes next');
   const asked = Number(solo.asked.get('fetch-checkpoint'));
   t.strictSame(
-    codes(solo.hear(asked, { kind: 'checkpoint-proof', checkpoint, headerBytes: altered(solo.chain[7]!.block, { proposer: asReplicaId(1) }).headerBytes })),
+    codes(
+      solo.hear(asked, {
+        kind: 'checkpoint-proof',
+        checkpoint,
+        headerBytes: altered(solo.chain[7]!.block, { proposer: asReplicaId(1) }).headerBytes,
+      }),
+    ),
     ['checkpoint-header-mismatch'],
     'the header is the one that is signed',
   );

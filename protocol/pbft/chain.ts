@@ -8,7 +8,7 @@ import { encodeBody, encodeCertificate } from '../codec.ts';
 import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
 import type { State } from './state.ts';
-import { hexOf } from './state.ts';
+import { hexOf, timeoutOf } from './state.ts';
 
 /** [PBFT-P-1] The block joins the chain; its prepare leaves when the block is durable. */
 export function accept(s: State, extension: Extension, { broadcast }: { broadcast: boolean }): void {
@@ -58,10 +58,17 @@ export function decide(s: State, extension: Extension, certificate: Certificate 
   s.out.deliver.push({ block, certificate });
   s.out.admissions.push(...s.pool.settle(block.bundles, { now: s.now, hadRoom: hadRoom(s, block) }));
   s.decidedAt = s.now;
-  s.backoff = Math.max(0, s.backoff - 1); // PBFT-VC-4
+  relax(s);
   s.mayPropose = true;
   forgetUndecided(s, height);
   if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
+}
+
+/** [PBFT-VC-4] One step for each timeout in which blocks are decided: a burst right after a view change says little about the primary. */
+function relax(s: State): void {
+  if (s.backoff === 0 || s.now - Math.max(s.relaxedAt, s.viewSince) < timeoutOf(s)) return;
+  s.backoff -= 1;
+  s.relaxedAt = s.now;
 }
 
 /** Whether any bundle that the chain allows would have fitted in as well. */

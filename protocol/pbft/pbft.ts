@@ -293,6 +293,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     newViewPledged: false,
     quorumAskedAt: null,
     backoff: 0,
+    relaxedAt: now,
     viewChangeCount: 0,
     early: new Map(),
     pool: new Pool(),

@@ -97,6 +97,8 @@ export interface State {
   quorumAskedAt: Millis | null;
   /** Views failed in a row; the timeout is T doubled as often. */
   backoff: number;
+  /** When the back-off last shrank. */
+  relaxedAt: Millis;
   viewChangeCount: number;
   /** Messages of views this replica has not entered yet, by sender. */
   readonly early: Map<ReplicaId, Verified<PbftMessage>[]>;

@@ -3,6 +3,7 @@
 import type { SignedBundle } from '../bundle.ts';
 import type { Millis, ReplicaId } from '../types.ts';
 import { next, plus } from '../types.ts';
+import { baseOf } from './new-view.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, seesQuorum, timeoutOf } from './state.ts';
 import { followTheLonely, startViewChange } from './view-change.ts';
@@ -108,8 +109,10 @@ export function sayAgainTo(s: State, to: ReplicaId | 'all'): void {
   } else {
     if (s.newView !== null && (to !== 'all' || isPrimary(s))) s.out.resend.push({ to, signed: s.newView });
     if (s.leading) {
+      // What lies up to the base was proposed in an older view, perhaps by this very replica: the new-view shows it.
+      const base = s.newView === null ? 0 : (baseOf(s.newView.message)?.certificate.height ?? 0);
       for (const { block } of s.chain)
-        if (block.header.proposer === s.self)
+        if (block.header.height > base)
           s.out.send.push({ to, message: { kind: 'pre-prepare', epoch: s.epoch, view: s.view, block } });
     }
     for (const votes of s.pledged.values()) for (const signed of votes) s.out.resend.push({ to, signed });

@@ -121,7 +121,10 @@ export function followTheLonely(s: State): void {
       lonely.since = null;
     } else if (lonely.since === null || lonely.since < s.viewSince) {
       lonely.since = s.now;
-    } else if (s.now - lonely.since > LONELY_TIMEOUTS * s.parameters.viewTimeoutMs * 2 ** Math.min(lonely.followed, 16)) {
+    } else if (
+      s.now - lonely.since >
+      LONELY_TIMEOUTS * s.parameters.viewTimeoutMs * 2 ** Math.min(lonely.followed, 16)
+    ) {
       lonely.since = null;
       lonely.followed += 1;
       s.lonely.set(replica, lonely);
