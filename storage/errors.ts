@@ -7,6 +7,7 @@
  * - `storage-format-newer`: written by a later version; fields `supported`, `found`.
  * - `storage-locked`: another process has the directory open.
  * - `storage-not-writable`: the directory cannot be created or written.
+ * - `storage-backend-unavailable`: this Node cannot load the engine that wrote the directory; fields `backend`, `reason`, `advice`.
  * - `storage-open-failed`: the engine does not open, for another reason.
  * - `storage-write-failed`: a write or its sync failed (disk full included); fatal, since nobody knows what is durable now.
  * - `storage-read-failed`: the engine reports an error on reading that is not damage.
@@ -19,6 +20,7 @@ export type StorageErrorCode =
   | 'storage-format-newer'
   | 'storage-locked'
   | 'storage-not-writable'
+  | 'storage-backend-unavailable'
   | 'storage-open-failed'
   | 'storage-write-failed'
   | 'storage-read-failed'

@@ -1,5 +1,6 @@
-// The port below the log: an ordered key-value store whose one write is a synced atomic batch. Implementations: rocks.ts (a
-// directory on disk) and memory.ts (the simulator's, which can break). Nothing above this line knows which one it has.
+// The port below the log: an ordered key-value store whose one write is a synced atomic batch. Implementations: rocks.ts and
+// classic.ts (a directory on disk; open.ts chooses) and memory.ts (the simulator's, which can break). Nothing above this line
+// knows which one it has.
 
 import type { Bytes } from '../crypto/bytes.ts';
 

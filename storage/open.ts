@@ -4,7 +4,7 @@
 import { open, readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openClassic } from './classic.ts';
-import { reasonOf, StorageError, type StorageErrorCode } from './errors.ts';
+import { reasonOf, StorageError } from './errors.ts';
 import { makeDirectory, syncDirectory } from './files.ts';
 import type { KeyValueStore } from './kv.ts';
 import { openRocks } from './rocks.ts';
@@ -104,7 +104,10 @@ export function bearsRocks(nodeVersion: string): boolean {
 
 /** Not the advice to begin with an empty directory: the floor in the sign-state refuses a log below what was signed for. */
 function unavailable(directory: string, reason: string): StorageError {
-  // Cast: errors.ts does not list it yet.
-  const code = 'storage-backend-unavailable' as string as StorageErrorCode;
-  return new StorageError(code, { backend: 'rocksdb', directory, reason, advice: 'use Node 20' });
+  return new StorageError('storage-backend-unavailable', {
+    backend: 'rocksdb',
+    directory,
+    reason,
+    advice: 'use Node 20',
+  });
 }

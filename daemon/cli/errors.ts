@@ -112,6 +112,7 @@ const storageSentences: Record<StorageErrorCode, string> = {
   'storage-format-newer': 'the log was written by a later version',
   'storage-locked': 'another process has the log open',
   'storage-not-writable': 'the data directory cannot be written',
+  'storage-backend-unavailable': 'the data directory was written by a database that this Node cannot load',
   'storage-open-failed': 'the log could not be opened',
   'storage-write-failed': 'a write to the log failed, and nobody knows what is durable now',
   'storage-read-failed': 'the log could not be read',
@@ -123,6 +124,8 @@ const storageAdvice: Partial<Record<StorageErrorCode, string>> = {
   'storage-wrong-chain': 'Is dataDir right, and genesis.json that of this network?',
   'storage-format-newer': 'Install that version or a later one.',
   'storage-locked': 'Is the replica running already?',
+  'storage-backend-unavailable':
+    'Use Node 20. An empty data directory is no way out: the sign-state refuses a log older than what was signed.',
   'storage-not-writable': 'Check owner, mode and free space of dataDir.',
   'storage-write-failed': 'Check the disk and its free space, then start again.',
 };
