@@ -1,6 +1,6 @@
 // What the loop needs to know of a message by its kind alone.
 
-import type { PbftMessage } from '../protocol/messages.ts';
+import type { PbftMessage, Vote } from '../protocol/messages.ts';
 import type { Lane } from './ports.ts';
 import type { Request } from './serve.ts';
 
@@ -25,4 +25,8 @@ export function canBeCarried(kind: PbftMessage['kind']): boolean {
 export function isRequest(message: PbftMessage): message is Request {
   const { kind } = message;
   return kind === 'fetch-block' || kind === 'fetch-blocks' || kind === 'fetch-checkpoint' || kind === 'fetch-state';
+}
+
+export function isVote(message: PbftMessage): message is Vote {
+  return message.kind === 'prepare' || message.kind === 'commit';
 }

@@ -6,6 +6,7 @@
 //        └────── own votes, once they are durable and signed ──────────────┘
 
 import type { Bytes } from '../crypto/bytes.ts';
+import { toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Guard } from '../keys/guard.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
@@ -13,14 +14,14 @@ import type { Certificate } from '../protocol/certificate.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type { Admission, Core, Decided, Explanation, Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import type { PbftMessage, PbftPledge, Vote } from '../protocol/messages.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asHeight } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, verifyMessage } from '../protocol/verify.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
-import { canBeCarried, isRequest } from './kinds.ts';
+import { canBeCarried, isRequest, isVote } from './kinds.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
 import type { Request } from './serve.ts';
@@ -74,6 +75,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   #frames: { readonly from: ReplicaId; readonly bytes: Bytes }[] = [];
   #frameBytes = 0;
   readonly #framesOf = new Map<ReplicaId, number>();
+  readonly #votes = new Map<string, Set<ReplicaId>>();
   #inputs: Input<PbftMessage, PbftPledge>[] = [];
   #bundles = 0;
   #bundleBytes = 0;
@@ -180,6 +182,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       this.#bundleBytes = 0;
       const began = performance.now();
       let taken = 0;
+      this.#votes.clear();
       for (const { from, bytes } of this.#frames) {
         taken += 1;
         this.#frameBytes -= bytes.length;
@@ -213,19 +216,32 @@ export class Replica implements ReplicaPort, PeerEvents {
     const signed = openFrame(frame, verify);
     if (isRefusal(signed)) return this.#refuseFrame(from, signed.refused, frame.kind);
     const { message, sender } = signed;
-    if (!core.wants(message, sender)) return null;
+    const votes = isVote(message) ? this.#votesLike(message) : undefined;
+    if (!core.wants(message, sender, votes)) return null;
     // A statement of the moment is said by the one who says it; only pledges may be carried by others (PBFT-NV-5).
     if (sender !== from && !canBeCarried(message.kind)) return this.#refuseFrame(from, 'not-the-sender', message.kind);
     const started = performance.now();
     const checked = verifyMessage(signed, verify);
     meter.observe('synod_verify_ms', performance.now() - started, { kind: message.kind });
     if (isRefusal(checked)) return this.#refuseFrame(from, checked.refused, message.kind);
+    votes?.add(sender);
     if (isRequest(message)) {
       this.#serve(from, message);
       return null;
     }
     if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
     return { type: 'message', signed: checked };
+  }
+
+  /** Who has cast this vote in this turn: beyond a quorum nobody's need be checked. */
+  #votesLike({ kind, view, height, hash }: Vote): Set<ReplicaId> {
+    const place = `${kind} ${view} ${height} ${toHex(hash)}`;
+    let votes = this.#votes.get(place);
+    if (votes === undefined) {
+      votes = new Set();
+      this.#votes.set(place, votes);
+    }
+    return votes;
   }
 
   #refuseFrame(from: ReplicaId, code: string, kind: string): null {

@@ -27,8 +27,11 @@ export interface Core<Message, Pledge> {
    * Throws InvariantViolation on a bug; refuses, with a code in the Ready, whatever a bad peer sent.
    */
   step(inputs: readonly Input<Message, Pledge>[], now: Millis): Ready<Message, Pledge>;
-  /** Whether a message is worth the price of checking its signatures; the answer of an overloaded or late peer often is not. */
-  wants(message: Message, sender: ReplicaId): boolean;
+  /**
+   * Whether a message is worth the price of checking its signatures; that of a late peer often is not. `others` are the senders of equal
+   * ones that were checked and will be given to the next step.
+   */
+  wants(message: Message, sender: ReplicaId, others?: ReadonlySet<ReplicaId>): boolean;
   /** A bundle that was admitted here and waits: it need not be decoded or checked again. */
   pooled(digest: Hash): SignedBundle | undefined;
   /** The one answer that `synod why`, /readyz, the dashboard and the metrics read. */

@@ -42,6 +42,8 @@ export interface QueryHead {
 /** Asks whether a bundle is decided; answered by `receipts`, empty where it is not known. */
 export interface QueryBundle {
   readonly kind: 'query-bundle';
+  /** Drawn at random by the client, 1 or more: an answer that names it was made after the question. */
+  readonly question: number;
   readonly digest: Hash;
 }
 
@@ -69,8 +71,19 @@ export interface BundleReceipt {
   readonly proof: readonly Bytes[];
 }
 
+/** What a query was, and which of its blocks the replica looked into: an answer without a receipt says that the bundle is in none of them. */
+export interface QueryAnswer {
+  readonly question: number;
+  readonly digest: Hash;
+  /** The lowest and the highest block; an honest replica's `height` is decided, and `lowest` above it means that it has none. */
+  readonly lowest: Height;
+  readonly height: Height;
+}
+
 export interface Receipts {
   readonly kind: 'receipts';
+  /** The query that this answers, with one receipt or none; null: what was submitted is decided, with one receipt or more. */
+  readonly answer: QueryAnswer | null;
   readonly receipts: readonly BundleReceipt[];
 }
 

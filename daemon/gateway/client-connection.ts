@@ -13,8 +13,7 @@ import {
   isRefusal,
   type WireContext,
 } from '../../protocol/codec.ts';
-import type { AdmissionCode } from '../../protocol/core.ts';
-import type { BundleAdmission, Follow, FollowEnd } from '../../protocol/door.ts';
+import type { BundleAdmission, Follow, FollowEnd, QueryBundle } from '../../protocol/door.ts';
 import { asHash, type Hash, type Height } from '../../protocol/types.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import type { ClientEvents, ClientSocket } from '../transport/client.ts';
@@ -24,7 +23,7 @@ import type { FollowSource } from './follow-source.ts';
 import { FollowStream } from './follow-stream.ts';
 import type { GatewayLimits } from './limits.ts';
 import { Outbox } from './outbox.ts';
-import type { ReceiptDesk, Waiting } from './receipt-desk.ts';
+import type { DeskCode, ReceiptDesk, Waiting } from './receipt-desk.ts';
 import type { FrameSealer } from './seal-frames.ts';
 import type { TokenBuckets } from './token-bucket.ts';
 
@@ -141,7 +140,7 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
         this.send(this.#door.headFrame());
         return;
       case 'query-bundle':
-        return this.#query(message.digest);
+        return this.#query(message);
       default:
         // isClientKind leaves only the four above; the types of the wire cannot say it.
         return this.#end('kind-not-for-replicas');
@@ -156,23 +155,19 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
     const bundle = decodeBundle(frame, wire);
     if (isRefusal(bundle)) {
       this.#refused(bundle.refused);
+      // True of these bytes, whoever brings them.
       return this.#answer(digestOf(), 'bundle-invalid');
     }
-    if (!equalBytes(frame.sender, bundle.client)) {
-      this.#refused('bundle-sender');
-      return this.#answer(bundle.digest, 'bundle-invalid');
-    }
+    // What is wrong from here on is this frame, not the bundle: a signed word against its digest could be shown to its client.
+    if (!equalBytes(frame.sender, bundle.client)) return this.#end('bundle-sender');
     if (this.#door.draining()) return this.#answer(bundle.digest, 'busy');
     const key = keyOf(bundle.digest);
     const known = this.#waiting.has(key);
     if (!known && this.#waiting.size >= Math.min(limits.connectionBundlesMax, this.#door.evenShare()))
       return this.#answer(bundle.digest, 'busy');
     const signed = bundleSigningBytes(replica.genesis.chainId, bundle.digest);
-    if (!replica.crypto.verify(bundle.client, signed, bundle.signature)) {
-      this.#answer(bundle.digest, 'bundle-invalid');
-      // Checking it cost us as much as making it would have cost them; an honest client or relay never sends one.
-      return this.#end('bundle-signature');
-    }
+    // Checking it cost us as much as making it would have cost them; an honest client or relay never sends one.
+    if (!replica.crypto.verify(bundle.client, signed, bundle.signature)) return this.#end('bundle-signature');
     this.#hand(bundle, key);
   }
 
@@ -191,17 +186,20 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
     this.#answer(bundle.digest, 'busy');
   }
 
-  #query(digest: Hash): void {
+  #query({ question, digest }: QueryBundle): void {
     const { limits, buckets, desk } = this.#door;
     if (this.#queriesOpen >= limits.queriesMax) return this.#end('queries-too-many');
     // A question without an answer would hang its asker, and a bucket that is empty says nothing about the bundle.
     if (!buckets.take(this.#socket.clientKey, limits.queryTokens)) return this.#end('rate');
     this.#queriesOpen += 1;
     this.#queries = this.#queries.then(async () => {
-      const found = this.#open ? await desk.find(digest).catch(() => null) : null;
+      const looked = this.#open ? await desk.look(digest).catch(() => null) : null;
       this.#queriesOpen -= 1;
       if (!this.#open) return;
-      this.#outbox.answer(found?.receipt ?? null);
+      // Nobody has looked, and an empty answer would say that somebody has.
+      if (looked === null) return this.#end('log-read-failed');
+      const { found, lowest, height } = looked;
+      this.#outbox.answer({ question, digest, lowest, height }, found?.receipt ?? null);
       if (found !== null) this.#door.meter.count('synod_receipts_sent_total', { source: 'query' });
     });
   }
@@ -260,7 +258,7 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
     this.#outbox.receipts(bundles.map(({ receipt }) => receipt));
   }
 
-  admission(digest: Hash, code: AdmissionCode, final: boolean): void {
+  admission(digest: Hash, code: DeskCode, final: boolean): void {
     if (final) this.#waiting.delete(keyOf(digest));
     this.#answer(digest, code);
   }
@@ -284,7 +282,10 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
   }
 
   #answer(digest: Hash, code: BundleAdmission['code']): void {
-    this.#outbox.admission({ kind: 'admission', digest, code, height: this.#door.replica.head().height });
+    const { replica } = this.#door;
+    // Not the head that was delivered: a state taken from peers is above it, and may be what passed the bundle.
+    const { height } = code === 'expired' || code === 'sequence-passed' ? replica.explain() : replica.head();
+    this.#outbox.admission({ kind: 'admission', digest, code, height });
   }
 
   #refused(code: string): void {
@@ -294,7 +295,7 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
   #end(code: string): void {
     if (!this.#open) return;
     this.#refused(code);
-    // What was said before it still counts: the client should learn which of its bundles was wrong.
+    // What was said before it still counts.
     if (code !== 'reader-stalled') this.#outbox.flush();
     this.#socket.close(code);
     this.closed();

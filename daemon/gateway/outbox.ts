@@ -4,7 +4,7 @@
 import type { Bytes } from '../../crypto/bytes.ts';
 import { HEADER_BYTES } from '../../protocol/block.ts';
 import { certificateBytesMax, RECEIPTS_MAX } from '../../protocol/codec.ts';
-import type { BundleAdmission, BundleReceipt } from '../../protocol/door.ts';
+import type { BundleAdmission, BundleReceipt, QueryAnswer } from '../../protocol/door.ts';
 import type { FrameSealer } from './seal-frames.ts';
 
 /** Half a frame: the sizes below are upper bounds, and no reader should wait for a megabyte to see its first receipt. */
@@ -32,10 +32,10 @@ export class Outbox {
     this.#schedule();
   }
 
-  /** The answer to a question, at once: it may be empty, and only the order of the answers says which question it is for. */
-  answer(receipt: BundleReceipt | null): void {
+  /** The answer to a question, at once, and behind what was to be said before it. */
+  answer(answer: QueryAnswer, receipt: BundleReceipt | null): void {
     this.flush();
-    this.#send(this.#sealer.seal({ kind: 'receipts', receipts: receipt === null ? [] : [receipt] }));
+    this.#send(this.#sealer.seal({ kind: 'receipts', answer, receipts: receipt === null ? [] : [receipt] }));
   }
 
   flush(): void {
@@ -52,7 +52,7 @@ export class Outbox {
         bytes += receiptBytesMax(receipts[end]!);
         if (bytes > receiptsBytesMax && end > start) break;
       }
-      this.#send(this.#sealer.seal({ kind: 'receipts', receipts: receipts.slice(start, end) }));
+      this.#send(this.#sealer.seal({ kind: 'receipts', answer: null, receipts: receipts.slice(start, end) }));
       start = end;
     }
   }

@@ -3,7 +3,7 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { AdmissionCode, Decided } from '../../protocol/core.ts';
-import type { Hash, Height } from '../../protocol/types.ts';
+import { asHeight, type Hash, type Height } from '../../protocol/types.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import { type CertifiedChain, type Delivered, ReceiptMaker } from './block-source.ts';
 import type { LogReader } from './log-reader.ts';
@@ -13,7 +13,17 @@ export interface Waiting {
   /** Decided; nothing more follows for these digests. */
   delivered(bundles: readonly Delivered[], source: 'live' | 'stored'): void;
   /** `final`: nothing more follows for this digest. */
-  admission(digest: Hash, code: AdmissionCode, final: boolean): void;
+  admission(digest: Hash, code: DeskCode, final: boolean): void;
+}
+
+/** `busy`: the replica refuses it, and whether it was decided before could not be looked up. */
+export type DeskCode = AdmissionCode | 'busy';
+
+/** What was found of a bundle, and where: it is in no certified block from `lowest` to `height` but the one that was found. */
+export interface Looked {
+  readonly found: Delivered | null;
+  readonly lowest: Height;
+  readonly height: Height;
 }
 
 /** Decided blocks that wait for a later block's certificate: more than a window of them never come without one. */
@@ -24,7 +34,7 @@ const freshBlocksMax = 512;
 const storedBlocksMax = 4;
 /** Look-ups in the log at once; the others wait for their turn. */
 const lookupsMax = 8;
-/** Look-ups that wait; beyond it a look-up answers at once that nothing is known. */
+/** Look-ups that wait; beyond it a refused bundle is not looked up. Questions always are: each asker has one at a time. */
 const lookupsWaitingMax = 4096;
 
 interface Entry {
@@ -96,35 +106,46 @@ export class ReceiptDesk {
 
   /** The receipt of a decided bundle; null where the log does not hold it, or nothing certifies it yet. */
   async find(digest: Hash): Promise<Delivered | null> {
-    const head = this.#reader.head();
+    return (await this.look(digest)).found;
+  }
+
+  /** As find, and which blocks were looked into. Rejects where the log cannot be read. */
+  async look(digest: Hash): Promise<Looked> {
+    const height = this.#reader.head();
     for (const maker of this.#fresh) {
-      const found = maker.chain.block.header.height > head ? maker.find(digest) : null;
-      if (found !== null) return found;
+      const found = maker.chain.block.header.height > height ? maker.find(digest) : null;
+      if (found !== null) return { found, lowest: this.#reader.lowest(), height };
     }
     if (this.#lookups >= lookupsMax) {
-      if (this.#lookupQueue.length >= lookupsWaitingMax) return null;
       // The place of the one that ends is handed over, so the count stays.
       await new Promise<void>((resolve) => this.#lookupQueue.push(resolve));
     } else this.#lookups += 1;
     try {
-      const height = await this.#reader.heightOf(digest);
-      if (height === undefined) return null;
-      const kept = this.#stored.get(height);
-      if (kept !== undefined) return kept.find(digest);
-      const chain = await this.#reader.certifiedChain(height);
-      if (chain === undefined) return null;
-      const maker = new ReceiptMaker(this.#replica.crypto.sha256, chain);
-      this.#stored.set(height, maker);
-      for (const oldest of this.#stored.keys()) {
-        if (this.#stored.size <= storedBlocksMax) break;
-        this.#stored.delete(oldest);
-      }
-      return maker.find(digest);
+      const at = await this.#reader.heightOf(digest);
+      const found = at === undefined ? null : ((await this.#makerAt(at))?.find(digest) ?? null);
+      // `lowest` as it is afterwards: what was forgotten meanwhile was not looked into. A block that cannot be shown yet was not, either.
+      const top = at === undefined || found !== null ? height : asHeight(Math.min(height, at - 1));
+      return { found, lowest: this.#reader.lowest(), height: top };
     } finally {
       const next = this.#lookupQueue.shift();
       if (next === undefined) this.#lookups -= 1;
       else next();
     }
+  }
+
+  /** Of a block in the log; undefined where it is there no more, or nothing certifies it yet. */
+  async #makerAt(height: Height): Promise<ReceiptMaker | undefined> {
+    const kept = this.#stored.get(height);
+    if (kept !== undefined) return kept;
+    const chain = await this.#reader.certifiedChain(height);
+    if (chain === undefined) return undefined;
+    const maker = new ReceiptMaker(this.#replica.crypto.sha256, chain);
+    this.#stored.set(height, maker);
+    for (const oldest of this.#stored.keys()) {
+      if (this.#stored.size <= storedBlocksMax) break;
+      this.#stored.delete(oldest);
+    }
+    return maker;
   }
 
   close(): void {
@@ -169,7 +190,7 @@ export class ReceiptDesk {
     const entry = this.#entries.get(keyOf(digest));
     if (entry === undefined) return;
     if (code === 'pooled') tell(entry, code, false);
-    else if (code === 'known' || code === 'sequence-passed') void this.#settle(entry, code);
+    else if (code === 'known' || code === 'sequence-passed' || code === 'expired') void this.#settle(entry, code);
     else this.#refuse(entry, code);
   }
 
@@ -185,27 +206,28 @@ export class ReceiptDesk {
     }
     // Decided while the log was read, or nobody waits any more.
     if (this.#entries.get(key) !== entry) return;
-    if (stored !== null) {
+    if (stored) {
       this.#entries.delete(key);
       if (code !== 'known') tell(entry, 'known', false);
       for (const waiting of entry.waiting) waiting.delivered([stored], 'stored');
       return;
     }
-    if (code !== 'known') this.#refuse(entry, code);
+    if (code !== 'known') this.#refuse(entry, stored === null ? code : 'busy');
   }
 
-  /** A log that cannot be read is the store's to report and the replica's to end for. */
-  #findQuietly(digest: Hash): Promise<Delivered | null> {
-    return this.find(digest).catch(() => null);
+  /** Undefined: not looked up. A log that cannot be read is the store's to report and the replica's to end for. */
+  async #findQuietly(digest: Hash): Promise<Delivered | null | undefined> {
+    if (this.#lookupQueue.length >= lookupsWaitingMax) return undefined;
+    return await this.find(digest).catch(() => undefined);
   }
 
-  #refuse(entry: Entry, code: AdmissionCode): void {
+  #refuse(entry: Entry, code: DeskCode): void {
     this.#entries.delete(keyOf(entry.digest));
     tell(entry, code, true);
   }
 }
 
-function tell(entry: Entry, code: AdmissionCode, final: boolean): void {
+function tell(entry: Entry, code: DeskCode, final: boolean): void {
   for (const waiting of entry.waiting) waiting.admission(entry.digest, code, final);
 }
 

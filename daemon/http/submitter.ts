@@ -9,10 +9,9 @@ import { type Bytes, toHex } from '../../crypto/bytes.ts';
 import type { ClientSigner } from '../../keys/client-key.ts';
 import { assert } from '../../protocol/assert.ts';
 import { decodeBundle, encodeBundlePayload, isRefusal } from '../../protocol/codec.ts';
-import type { AdmissionCode } from '../../protocol/core.ts';
 import { asHash, asHeight, type Hash } from '../../protocol/types.ts';
 import type { Delivered } from '../gateway/block-source.ts';
-import type { ReceiptDesk, Waiting } from '../gateway/receipt-desk.ts';
+import type { DeskCode, ReceiptDesk, Waiting } from '../gateway/receipt-desk.ts';
 import type { ReplicaPort } from '../ports.ts';
 import type { Submission } from './submission.ts';
 
@@ -133,7 +132,7 @@ export class Submitter implements Waiting {
     this.#schedule();
   }
 
-  admission(digest: Hash, code: AdmissionCode, final: boolean): void {
+  admission(digest: Hash, code: DeskCode, final: boolean): void {
     const flight = this.#byDigest.get(toHex(digest))?.flight;
     if (flight === undefined || flight === null) return;
     if (!final) {
@@ -155,6 +154,7 @@ export class Submitter implements Waiting {
         return this.#refuseAll(landed.jobs, 'sessions-full');
       case 'pool-full':
       case 'client-quota':
+      case 'busy':
         return this.#refuseAll(landed.jobs, code);
       default:
         return this.#refuseAll(landed.jobs, 'not-ordered');

@@ -7,7 +7,7 @@ import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
 import type { Core, Explanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
-import type { PbftMessage, PbftPledge, PrePrepare, Verified } from '../messages.ts';
+import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
@@ -189,16 +189,12 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     for (const signed of kept) this.#onMessage(signed);
   }
 
-  wants(message: PbftMessage, sender: ReplicaId): boolean {
+  wants(message: PbftMessage, sender: ReplicaId, others?: ReadonlySet<ReplicaId>): boolean {
     const s = this.#s;
     switch (message.kind) {
       case 'prepare':
-        return (
-          message.view > s.view ||
-          (message.view === s.view && message.height > s.ledger.height && !s.committed.has(message.height))
-        );
       case 'commit':
-        return message.view >= s.view && message.height > s.ledger.height;
+        return wantsVote(s, message, others);
       case 'pre-prepare':
         return wantsProposal(s, message, sender);
       case 'checkpoint':
@@ -237,6 +233,13 @@ function advance(s: State): void {
     noticeCommitQuorums(s);
   }
   decideCovered(s);
+}
+
+/** Up to a quorum, and no vote of what is over. */
+function wantsVote(s: State, { kind, view, height, hash }: Vote, others?: ReadonlySet<ReplicaId>): boolean {
+  if (view !== s.view) return view > s.view;
+  if (height <= s.ledger.height || (kind === 'prepare' && s.committed.has(height))) return false;
+  return new Set([...s.votes.voters(kind, height, hash), ...(others ?? [])]).size < s.quorums.quorum;
 }
 
 /** A proposal is dear to check: only its view's primary's, near enough, and not one that is here already. */

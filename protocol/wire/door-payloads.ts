@@ -10,6 +10,9 @@ import type {
   Follow,
   FollowedBlock,
   Head,
+  QueryAnswer,
+  QueryBundle,
+  Receipts,
   Submit,
 } from '../door.ts';
 import type { Parameters } from '../genesis.ts';
@@ -64,11 +67,11 @@ export function encodeDoorPayload(message: ClientMessage | DoorMessage): Bytes {
     case 'query-head':
       return encodeMsgpack([]);
     case 'query-bundle':
-      return encodeMsgpack([message.digest]);
+      return encodeMsgpack([message.question, message.digest]);
     case 'admission':
       return encodeMsgpack([message.digest, message.code, message.height]);
     case 'receipts':
-      return encodeMsgpack([message.receipts.map(receiptValue)]);
+      return encodeMsgpack([message.answer && answerValue(message.answer), message.receipts.map(receiptValue)]);
     case 'follow-blocks':
       return encodeFollowed(message.blocks);
     case 'follow-end':
@@ -78,6 +81,10 @@ export function encodeDoorPayload(message: ClientMessage | DoorMessage): Bytes {
       return encodeMsgpack([epoch, view, primary, height, lowest, certificate && certificateValue(certificate)]);
     }
   }
+}
+
+function answerValue({ question, digest, lowest, height }: QueryAnswer): WireValue {
+  return [question, digest, lowest, height];
 }
 
 function receiptValue(receipt: BundleReceipt): WireValue {
@@ -158,13 +165,13 @@ function read(
       fields(0);
       return { kind };
     case 'query-bundle':
-      return { kind, digest: fields(1).hash('digest') };
+      return readQuery(fields(2));
     case 'admission': {
       const f = fields(3);
       return { kind, digest: f.hash('digest'), code: f.word('code', admissionCodes), height: f.height('height') };
     }
     case 'receipts':
-      return { kind, receipts: fields(1).tuples('receipts', { max: RECEIPTS_MAX }, 7, readReceipt) };
+      return readReceipts(fields(2));
     case 'follow-blocks':
       return { kind, blocks: readFollowed(fields(1), parameters) };
     case 'follow-end': {
@@ -181,6 +188,26 @@ function readFollow(f: Fields): Follow {
   const to = f.height('to');
   if (to !== 0 && to < from) f.problem.note('field-out-of-range', 'to');
   return { kind: 'follow', from, to, headersOnly: f.flag('headersOnly'), credit: f.uint('credit', CREDIT_MAX, 1) };
+}
+
+function readQuery(f: Fields): QueryBundle {
+  return { kind: 'query-bundle', question: f.uint('question', Number.MAX_SAFE_INTEGER, 1), digest: f.hash('digest') };
+}
+
+/** Whose answer has no receipt must say of what: so an answer names its question, and what is pushed is never empty. */
+function readReceipts(f: Fields): Receipts {
+  const answer = f.optional('answer', 4, readAnswer);
+  const bounds = answer === null ? { max: RECEIPTS_MAX, min: 1 } : { max: 1 };
+  return { kind: 'receipts', answer, receipts: f.tuples('receipts', bounds, 7, readReceipt) };
+}
+
+function readAnswer(f: Fields): QueryAnswer {
+  return {
+    question: f.uint('question', Number.MAX_SAFE_INTEGER, 1),
+    digest: f.hash('digest'),
+    lowest: f.height('lowest'),
+    height: f.height('height'),
+  };
 }
 
 /** Exported for the receipts that are kept outside of frames. */
