@@ -1,42 +1,49 @@
-// When is it certain that a bundle will never be ordered? When f+1 replicas say so and, asked again later, know of no receipt for it:
-// one of them is honest. This file keeps who has said what, and asks again.
+// When is it certain that a bundle will never be ordered? When f+1 replicas have shown it: one of them is honest. What a replica
+// shows is a signed answer to a question that this client drew just for it, so that no answer of before, and none to anybody else, can
+// stand in for it; and it names the blocks that it looked into, so that it cannot be taken for more than it is.
 
-import type { ReplicaId } from '../protocol/types.ts';
+import { equalBytes } from '../crypto/bytes.ts';
+import type { QueryAnswer } from '../protocol/door.ts';
+import { asHeight, type ReplicaId } from '../protocol/types.ts';
 import type { ChainView } from './chain-view.ts';
-import type { DoubtCode, InFlight } from './in-flight.ts';
+import type { Doubt, DoubtCode, InFlight } from './in-flight.ts';
 import type { Link } from './link.ts';
-
-/** An overloaded replica may answer once that it knows of nothing, so it is asked twice, some time apart. */
-const denialsNeeded = 2;
-/** From the one that promises least to those that say that the bundle was never ordered and never will be. */
-const weakestFirst: readonly DoubtCode[] = ['outcome-unknown', 'sequence-passed', 'expired', 'bundle-invalid'];
+import { randomQuestion } from './runtime.ts';
 
 export interface DoubtsWorld {
   readonly chain: ChainView;
   readonly links: readonly Link[];
-  /** How long after a claim, or a denial, a replica is asked: by then what it has decided stands in its index of receipts. */
-  readonly settleMs: number;
+  /** Between two questions about one bundle to a replica whose answer has shown nothing yet. */
+  readonly askAgainMs: number;
+  /** A question that is open for so long is given up, and another may be asked. */
+  readonly answerMsMax: number;
   readonly reject: (bundle: InFlight, code: DoubtCode) => void;
+}
+
+interface Question {
+  readonly number: number;
+  readonly connection: number;
+  readonly bundle: InFlight;
+  readonly askedAt: number;
 }
 
 export class Doubts {
   readonly #world: DoubtsWorld;
   /** Bundles in flight that somebody doubts. */
   readonly #doubted = new Set<InFlight>();
-  /** The one open question of each connection: answers that know of nothing do not name the bundle. */
-  readonly #questions = new Map<
-    ReplicaId,
-    { readonly connection: number; readonly bundle: InFlight; readonly final: boolean }
-  >();
+  /** The one open question of each replica. */
+  readonly #questions = new Map<ReplicaId, Question>();
 
   constructor(world: DoubtsWorld) {
     this.#world = world;
   }
 
-  /** A replica says that the bundle can never be ordered. True: it is the first to say so. */
-  claim(link: Link, bundle: InFlight, code: DoubtCode): boolean {
+  /** A replica says at this height of its own that the bundle can never be ordered. True: it is the first to say so. */
+  claim(link: Link, bundle: InFlight, { code, height }: Pick<Doubt, 'code' | 'height'>): boolean {
     bundle.doubts ??= new Map();
-    if (!bundle.doubts.has(link.id)) bundle.doubts.set(link.id, { code, since: performance.now(), denials: 0 });
+    const before = bundle.doubts.get(link.id);
+    if (before === undefined) bundle.doubts.set(link.id, { code, height, askAt: 0, verdict: null });
+    else if (before.verdict === null) Object.assign(before, { code, height });
     if (this.#doubted.has(bundle)) return false;
     this.#doubted.add(bundle);
     return true;
@@ -45,8 +52,9 @@ export class Doubts {
   /** Once the certified head has reached valid-until, every replica that is there too can tell for certain. */
   expire(bundle: InFlight): void {
     for (const link of this.#world.links) {
-      const there = link.open && (link.claim?.height ?? 0) >= bundle.validUntil;
-      if (there && bundle.doubts?.has(link.id) !== true) this.claim(link, bundle, 'expired');
+      const height = link.claim?.height ?? asHeight(0);
+      if (link.open && height >= bundle.validUntil && bundle.doubts?.has(link.id) !== true)
+        this.claim(link, bundle, { code: 'expired', height });
     }
   }
 
@@ -55,45 +63,53 @@ export class Doubts {
     for (const bundle of this.#doubted) {
       for (const link of this.#world.links) {
         const doubt = bundle.doubts?.get(link.id);
-        if (doubt === undefined || doubt.denials >= denialsNeeded || now - doubt.since < this.#world.settleMs) continue;
-        this.#ask(link, bundle, true);
+        if (doubt !== undefined && doubt.verdict === null && now >= doubt.askAt) this.ask(link, bundle, now);
       }
     }
   }
 
   /** Asks for the stored receipt, unless another question is open on this connection. */
-  ask(link: Link, bundle: InFlight): void {
-    this.#ask(link, bundle, false);
+  ask(link: Link, bundle: InFlight, now: number): void {
+    const open = this.#questions.get(link.id);
+    const waits = open?.connection === link.connection && now - open.askedAt < this.#world.answerMsMax;
+    if (!link.open || waits) return;
+    const number = randomQuestion();
+    this.#questions.set(link.id, { number, connection: link.connection, bundle, askedAt: now });
+    const doubt = bundle.doubts?.get(link.id);
+    if (doubt !== undefined) doubt.askAt = now + this.#world.askAgainMs;
+    link.send({ kind: 'query-bundle', question: number, digest: bundle.digest });
   }
 
-  #ask(link: Link, bundle: InFlight, final: boolean): void {
-    if (!link.open || this.#questions.get(link.id)?.connection === link.connection) return;
-    this.#questions.set(link.id, { connection: link.connection, bundle, final });
-    link.send({ kind: 'query-bundle', digest: bundle.digest });
-  }
-
-  /** The replica answered its question with a receipt; whether it holds is for others. */
+  /** The replica sent a receipt; whether it holds is for others. */
   answered(link: Link, bundle: InFlight): void {
     if (this.#questions.get(link.id)?.bundle === bundle) this.#questions.delete(link.id);
   }
 
-  /** The replica answered that it knows of no receipt. */
-  denied(link: Link): void {
-    const question = this.#questions.get(link.id);
+  /** The replica answered, under its signature, that it knows of no receipt. */
+  denied(link: Link, answer: QueryAnswer): void {
+    const open = this.#questions.get(link.id);
+    // Somebody may have brought an answer of another day, or one to somebody else: it says nothing of this replica now.
+    if (open?.number !== answer.question || !equalBytes(open.bundle.digest, answer.digest)) return;
     this.#questions.delete(link.id);
-    if (question?.final !== true || question.connection !== link.connection) return;
-    const { bundle } = question;
+    const { bundle } = open;
     const doubt = bundle.doubts?.get(link.id);
-    if (doubt === undefined || !this.#doubted.has(bundle)) return;
-    doubt.denials += 1;
-    doubt.since = performance.now();
-    // It cannot know what became of a bundle in blocks that it has forgotten.
-    if (forgotten(link) > bundle.signedAt) doubt.code = 'outcome-unknown';
-    const certain = [...(bundle.doubts?.values() ?? [])].filter(({ denials }) => denials >= denialsNeeded);
-    if (certain.length < this.#world.chain.quorums.oneHonest) return;
-    // Any of them may be the honest one, so what is said is the least that any of them says.
-    const code = weakestFirst.find((each) => certain.some((other) => other.code === each));
-    this.#world.reject(bundle, code ?? 'outcome-unknown');
+    if (doubt === undefined || doubt.verdict !== null || !this.#doubted.has(bundle)) return;
+    doubt.verdict = verdictOf(bundle, doubt, answer);
+    const code = this.#shown(bundle);
+    if (code !== null) this.#world.reject(bundle, code);
+  }
+
+  /** What f+1 replicas have shown: then one honest one has. */
+  #shown({ doubts }: InFlight): DoubtCode | null {
+    const verdicts = [...(doubts?.values() ?? [])].map(({ verdict }) => verdict);
+    const enough = (...codes: readonly DoubtCode[]) =>
+      verdicts.filter((verdict) => verdict !== null && codes.includes(verdict)).length >=
+      this.#world.chain.quorums.oneHonest;
+    if (enough('bundle-invalid')) return 'bundle-invalid';
+    if (enough('sequence-passed')) return 'sequence-passed';
+    // Both say that it was never ordered and never will be. That the session goes on is not sure then, so it does not.
+    if (enough('sequence-passed', 'expired')) return 'expired';
+    return enough('outcome-unknown') ? 'outcome-unknown' : null;
   }
 
   /** The fate of the bundle is known. */
@@ -102,7 +118,17 @@ export class Doubts {
   }
 }
 
-/** The highest height of which the replica, by its own word, has no block any more. */
-function forgotten({ claim }: Link): number {
-  return claim === null ? Number.POSITIVE_INFINITY : claim.lowest - 1;
+/**
+ * What an honest replica has shown by its answer; null: nothing yet. It has decided every block up to `height`, and those from
+ * `lowest` on do not hold the bundle. Nor do those that were decided before it was signed.
+ */
+function verdictOf(bundle: InFlight, doubt: Doubt, { lowest, height }: QueryAnswer): DoubtCode | null {
+  // No honest replica says it of a bundle that was made here, so this needs no blocks.
+  if (doubt.code === 'bundle-invalid') return 'bundle-invalid';
+  // Where its session was beyond the sequence, the block that brought it there is among those up to that height.
+  const passed = doubt.code === 'sequence-passed' && height >= doubt.height;
+  if (!passed && height < bundle.validUntil) return null;
+  // It cannot know what stood in blocks that it has forgotten, or never had.
+  if (lowest > bundle.signedAt + 1) return 'outcome-unknown';
+  return passed ? 'sequence-passed' : 'expired';
 }

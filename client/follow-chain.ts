@@ -1,13 +1,14 @@
 // The blocks of a stream, believed only once a commit certificate covers them. The links and the bodies are protocol/verify.ts's
-// business; this adds where the stream begins and ends. A stream that begins in the middle of the chain is anchored by its first
-// certificate.
+// business; this adds where the stream begins and ends. A stream from height 1 on is anchored by the genesis block, one that begins
+// higher up by its first certificate.
 
 import type { Crypto } from '../crypto/provider.ts';
-import { decodeHeader } from '../protocol/block.ts';
+import { decodeHeader, memberSetHash } from '../protocol/block.ts';
 import { LINKS_MAX } from '../protocol/codec.ts';
 import type * as door from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import { asHeight, type Height } from '../protocol/types.ts';
+import { genesisBlock } from '../protocol/ledger.ts';
+import { asEpoch, asHeight, type Height } from '../protocol/types.ts';
 import {
   ChainVerifier,
   genesisSigners,
@@ -36,14 +37,21 @@ export interface FollowChainOptions {
 
 export class FollowChain {
   readonly #options: FollowChainOptions;
-  /** The last proven block, or what must come right before the first. */
+  /** The last proven block, or what must come right before the first; no hash: the first certificate is the anchor. */
   #head: { readonly height: Height; readonly hash: TrustedHead['hash'] | null };
+  #began = false;
   /** Null until the first block has come from the present replica. */
   #verifier: ChainVerifier | null = null;
 
   constructor(options: FollowChainOptions) {
     this.#options = options;
-    this.#head = { height: asHeight(options.from - 1), hash: null };
+    const { genesis, crypto, from } = options;
+    const { sha256 } = crypto;
+    const members = memberSetHash(sha256, asEpoch(0), genesis.members);
+    this.#head =
+      from === 1
+        ? { height: asHeight(0), hash: genesisBlock({ sha256, genesis, memberSetHash: members }).hash }
+        : { height: asHeight(from - 1), hash: null };
   }
 
   /** The next height to be proved. */
@@ -52,7 +60,7 @@ export class FollowChain {
   }
   /** Something was proved. */
   get began(): boolean {
-    return this.#head.hash !== null;
+    return this.#began;
   }
   /** Blocks that wait for a certificate, those above `to` not counted. */
   get unproved(): number {
@@ -84,6 +92,7 @@ export class FollowChain {
     const last = proven.at(-1);
     if (last === undefined) return [];
     if (verifier.head !== null) this.#head = verifier.head;
+    this.#began = true;
     return last.header.height <= to ? proven : proven.filter(({ header }) => header.height <= to);
   }
 

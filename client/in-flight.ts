@@ -14,16 +14,18 @@ import {
 import { asHash, type Hash, type Height, type ReplicaId } from '../protocol/types.ts';
 import type { Batch } from './queue.ts';
 
-/** What a replica gives as the reason why a bundle can never be ordered. */
+/** Why a bundle can never be ordered; `outcome-unknown`: nobody can tell any more whether it was. */
 export type DoubtCode = 'expired' | 'sequence-passed' | 'bundle-invalid' | 'outcome-unknown';
 
-/** One replica's claim that a bundle can never be ordered, and whether it holds no receipt for it either. */
+/** One replica's claim that a bundle can never be ordered, and what it has shown since. */
 export interface Doubt {
-  code: DoubtCode;
-  /** When it was made, or last denied. */
-  since: number;
-  /** How often it was asked, some time later, and knew of no receipt. */
-  denials: number;
+  code: Exclude<DoubtCode, 'outcome-unknown'>;
+  /** Where it was, by its own word, when it made the claim. */
+  height: Height;
+  /** From when on it may be asked, on the client's clock. */
+  askAt: number;
+  /** By its answer to a question; null: nothing yet. */
+  verdict: DoubtCode | null;
 }
 
 export interface InFlight {

@@ -1,7 +1,7 @@
 // The submitting side of a client: signs bundles in order, keeps several in flight, and stays with each until its fate is certain.
 //
-// Certain means: a receipt that verifies, or f+1 replicas that each say that the bundle can never be ordered and, asked again
-// later, hold no receipt for it. One honest replica is among any f+1. Everything else is a reason to ask again.
+// Certain means: a receipt that verifies, or f+1 replicas that each show, in answer to a question of this client, that the bundle
+// can never be ordered (doubts.ts). One honest replica is among any f+1. Everything else is a reason to ask again.
 
 import type { Crypto } from '../crypto/provider.ts';
 import type { ClientSigner } from '../keys/client-key.ts';
@@ -13,7 +13,7 @@ import type { ChainView } from './chain-view.ts';
 import type { BlockTrust } from './committed.ts';
 import { Doubts } from './doubts.ts';
 import { ClientError } from './errors.ts';
-import { type DoubtCode, type InFlight, keyOf, signBundle, signedTransactions } from './in-flight.ts';
+import { type Doubt, type DoubtCode, type InFlight, keyOf, signBundle, signedTransactions } from './in-flight.ts';
 import type { Link } from './link.ts';
 import type { Settings } from './options.ts';
 import { SubmitQueue } from './queue.ts';
@@ -68,7 +68,8 @@ export class Pipeline {
     this.#doubts = new Doubts({
       chain,
       links,
-      settleMs: genesis.parameters.viewTimeoutMs,
+      askAgainMs: genesis.parameters.viewTimeoutMs,
+      answerMsMax: settings.silenceMsMax,
       reject: (bundle, code) => this.#reject(bundle, code),
     });
     const { id, firstSequence } = settings.session ?? { id: randomSession(), firstSequence: 1 };
@@ -201,7 +202,7 @@ export class Pipeline {
     const told = [...primary, ...(this.#retries === 1 ? others.slice(0, chain.quorums.oneHonest) : others)];
     let count = 0;
     for (const bundle of this.#flight.values()) {
-      if (count === 0) for (const link of told) this.#doubts.ask(link, bundle);
+      if (count === 0) for (const link of told) this.#doubts.ask(link, bundle, now);
       count += 1;
       if (count > retryBundlesMax) return;
       for (const link of told) this.#send(link, bundle);
@@ -242,11 +243,11 @@ export class Pipeline {
         return;
       case 'expired':
         // Whoever is not there yet cannot know.
-        if (height >= bundle.validUntil) this.#doubt(link, bundle, code);
+        if (height >= bundle.validUntil) this.#doubt(link, bundle, { code, height });
         return;
       case 'sequence-passed':
       case 'bundle-invalid':
-        this.#doubt(link, bundle, code);
+        this.#doubt(link, bundle, { code, height });
         return;
     }
   }
@@ -266,9 +267,9 @@ export class Pipeline {
     if (crowded) this.#window = Math.max(1, this.#window / 2);
   }
 
-  receipts(link: Link, { receipts }: Receipts): void {
-    if (receipts.length === 0) {
-      this.#doubts.denied(link);
+  receipts(link: Link, { answer, receipts }: Receipts): void {
+    if (answer !== null && receipts.length === 0) {
+      this.#doubts.denied(link, answer);
       return;
     }
     for (const receipt of receipts) {
@@ -301,8 +302,8 @@ export class Pipeline {
 
   // ---- the end of hope -----------------------------------------------------------------------------------------------
 
-  #doubt(link: Link, bundle: InFlight, code: DoubtCode): void {
-    if (!this.#doubts.claim(link, bundle, code)) return;
+  #doubt(link: Link, bundle: InFlight, claim: Pick<Doubt, 'code' | 'height'>): void {
+    if (!this.#doubts.claim(link, bundle, claim)) return;
     // One voice is none: the others take the bundle, or say the same.
     for (const other of this.#others()) if (!bundle.sentOn.includes(other.connection)) this.#send(other, bundle);
   }

@@ -15,6 +15,11 @@ export function randomSession(): number {
   return id;
 }
 
+/** The number of a question that nobody has answered before: 53 random bits, and not 0. */
+export function randomQuestion(): number {
+  return Math.max(1, randomSession());
+}
+
 /** Runs it once everything that has already arrived was handled. */
 export const soon: (task: () => void) => void =
   // Not in browsers, where a task of the timer's queue does.

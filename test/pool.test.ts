@@ -22,14 +22,19 @@ function world(parameters: Parameters<typeof testGenesis>[1] = {}) {
   const { genesis } = testGenesis(4, { validUntilHorizon: 64, ...parameters });
   const ledger = new Ledger({ sha256: native.sha256, genesis, epoch: asEpoch(0) });
   const pool = new Pool();
-  const state = { now: asMillis(1_700_000_000_000), ledger, parameters: genesis.parameters };
+  const state = { now: asMillis(1_700_000_000_000), ledger, chain: [], parameters: genesis.parameters };
   const admit = (bundle: SignedBundle) => pool.admit(bundle, state);
   const pick = (chain: readonly Extension[] = []) => pool.pick(chain, ledger, genesis.parameters);
-  const decide = (bundles: readonly SignedBundle[]) => {
-    ledger.apply(ledger.build([], { bundles, time: state.now, proposer: asReplicaId(0) }));
-    return pool.settle(bundles, state.now);
+  const build = (bundles: readonly SignedBundle[]): Extension => {
+    const extension = ledger.build([], { bundles, time: state.now, proposer: asReplicaId(0) });
+    if (extension === null || extension.block.bundles.length < bundles.length) throw new Error('not as a block');
+    return extension;
   };
-  return { genesis, ledger, pool, state, admit, pick, decide };
+  const decide = (bundles: readonly SignedBundle[], hadRoom = true) => {
+    ledger.apply(build(bundles));
+    return pool.settle(bundles, { now: state.now, hadRoom });
+  };
+  return { genesis, ledger, pool, state, admit, pick, build, decide };
 }
 
 /** Nobody checks the signature behind the door, so none is made. */
@@ -62,8 +67,9 @@ t.test('REQ-3: what is not taken in is refused with its reason', async (t) => {
   t.equal(admit(bundle(2, { validUntil: 1 })), 'pooled', 'at its last height');
   t.equal(admit(bundle(3, { validUntil: 64 })), 'pooled', 'the horizon');
   t.equal(admit(bundle(4, { validUntil: 65 })), 'valid-until-too-far');
-  t.equal(admit(bundle(5, { sequence: POOL_LIMITS.sessionWindowMax })), 'pooled');
-  t.equal(admit(bundle(5, { sequence: POOL_LIMITS.sessionWindowMax + 1 })), 'sequence-gap');
+  t.equal(admit(bundle(5, { sequence: 2 })), 'sequence-gap', 'what nothing leads to cannot be ordered');
+  t.equal(admit(bundle(5)), 'pooled');
+  t.equal(admit(bundle(5, { sequence: 2 })), 'pooled');
   t.strictSame(decide([bundle(1)]), []);
   t.equal(admit(bundle(1)), 'sequence-passed');
   t.strictSame(
@@ -71,7 +77,7 @@ t.test('REQ-3: what is not taken in is refused with its reason', async (t) => {
     [[toHex(bundle(2, { validUntil: 1 }).digest), 'expired']],
     'and what can never be ordered any more is given back',
   );
-  t.equal(pool.bundles, 2);
+  t.equal(pool.bundles, 3);
 });
 
 t.test('REQ-3: a bundle whose place another one took is given back', async (t) => {
@@ -112,7 +118,21 @@ t.test('REQ-4: bounded in all and per client, in bundles and in bytes', async (t
   t.ok(large.pool.bytes <= limits.clientBytesMax && large.pool.bytes > limits.clientBytesMax - bytes - 200);
   t.equal(flood(2), 'client-quota');
   t.equal(flood(3), 'pool-full');
+  const free = () => {
+    while (large.ledger.height < 61) {
+      const sequence = large.ledger.nextSequence([], bundle(9), asHeight(large.ledger.height + 1));
+      large.decide([bundle(9, { sequence, validUntil: large.ledger.height + 1 })]);
+    }
+    large.pool.sweep(large.ledger);
+    return large.pool.bytes;
+  };
   t.ok(large.pool.bytes <= limits.poolBytesMax && large.pool.bytes > limits.poolBytesMax - bytes - 200);
+  t.equal(free(), 0);
+  t.equal(
+    large.admit(bundle(1, { session: 2, validUntil: 100, bytes })),
+    'pooled',
+    'and room again when they have gone',
+  );
 });
 
 t.test('REQ-4: a block takes from every client in turn', async (t) => {
@@ -138,19 +158,39 @@ t.test('REQ-4: a block takes from every client in turn', async (t) => {
 });
 
 t.test('REQ-4, SES-1, SES-2: what is picked may stand in the block it is picked for', async (t) => {
-  const { admit, pick, ledger, state } = world();
-  for (const sequence of [1, 2, 4]) admit(bundle(1, { sequence }));
+  const { admit, pick, build } = world();
+  for (const sequence of [1, 2]) admit(bundle(1, { sequence }));
   admit(bundle(2, { validUntil: 1 }));
   const first = pick();
-  t.strictSame(first.map(name).sort(), ['1.1.1', '1.1.2', '2.1.1'], 'no gap is jumped');
-  const extension = ledger.build([], { bundles: first, time: state.now, proposer: asReplicaId(0) });
+  t.strictSame(first.map(name).sort(), ['1.1.1', '1.1.2', '2.1.1']);
+  const extension = build(first);
   t.strictSame(pick([extension]), [], 'nothing twice above an undecided block');
-  admit(bundle(1, { sequence: 3 }));
+  for (const sequence of [3, 4]) admit(bundle(1, { sequence }));
   t.strictSame(pick([extension]).map(name), ['1.1.3', '1.1.4']);
   const late = world();
   late.admit(bundle(2, { validUntil: 1 }));
-  const ahead = late.ledger.build([], { bundles: [bundle(1)], time: late.state.now, proposer: asReplicaId(0) });
-  t.strictSame(late.pick([ahead]), [], 'nor past its last height');
+  t.strictSame(late.pick([late.build([bundle(1)])]), [], 'nor past its last height');
+
+  const gap = world();
+  for (const [sequence, validUntil] of [
+    [1, 60],
+    [2, 1],
+    [3, 60],
+  ] as const)
+    gap.admit(bundle(1, { sequence, validUntil }));
+  t.equal(gap.pick().length, 3);
+  gap.decide([bundle(9)]);
+  t.strictSame(gap.pick().map(name), ['1.1.1'], 'no gap is jumped');
+  t.strictSame(
+    gap.pool.sweep(gap.ledger).map(({ code }) => code),
+    ['expired', 'sequence-gap'],
+    'REQ-3: and what follows one is given back',
+  );
+
+  const turns = world({ blockBundlesMax: 3 });
+  for (const sequence of [1, 2, 3, 4]) turns.admit(bundle(1, { sequence }));
+  for (const session of [2, 3]) turns.admit(bundle(1, { session }));
+  t.strictSame(turns.pick().map(name), ['1.1.1', '1.2.1', '1.3.1'], "a client's sessions in turn");
 
   const tight = world({ blockBytesMax: 1024, bundleBytesMax: 1024, transactionBytesMax: 512 });
   for (const client of [1, 2, 3]) tight.admit(bundle(client, { bytes: 400 }));
@@ -169,7 +209,7 @@ t.test('REQ-1: each bundle is handed on once, again after a while, and once to a
   admit(b);
   t.strictSame(pool.toForward(at(300), at(50), 1), [a], 'not since long');
   t.strictSame(pool.toForward(at(301), at(50), 9), [b]);
-  pool.forgetForwarding();
+  pool.beginView();
   t.strictSame(pool.toForward(at(302), at(0), 9), [a, b], 'a new primary gets everything');
   t.strictSame(pool.toSpread(at(300), at(-1), 9), []);
   t.strictSame(pool.toSpread(at(300), at(0), 9), [a, b]);
@@ -181,7 +221,7 @@ t.test('REQ-2: overdue is what could have been ordered', async (t) => {
   const first = bundle(1);
   const second = bundle(1, { sequence: 2 });
   const late = bundle(2, { validUntil: 1 });
-  for (const one of [second, first, late]) admit(one);
+  for (const one of [first, second, late]) admit(one);
   const overdue = (ms: number) =>
     pool
       .overdue(ledger, asMillis(state.now + ms) as Millis, 9)
@@ -195,6 +235,29 @@ t.test('REQ-2: overdue is what could have been ordered', async (t) => {
   decide([first]);
   t.strictSame(overdue(-1), [], 'the second one counts from its turn, the late one not at all');
   t.strictSame(overdue(0), [['1.1.2', 0]]);
+});
+
+t.test('REQ-5, REQ-2: who was passed over, by blocks with room and by full ones, in this view', async (t) => {
+  const { admit, pool, state, ledger, decide } = world();
+  for (const client of [1, 2]) admit(bundle(client));
+  const other = (sequence: number) => bundle(9, { sequence });
+  const passed = () => pool.overdue(ledger, state.now, 9).map(({ passedOver }) => [passedOver.all, passedOver.roomy]);
+  decide([other(1)], true);
+  decide([other(2)], false);
+  t.strictSame(passed(), [
+    [2, 1],
+    [2, 1],
+  ]);
+  admit(bundle(3));
+  decide([other(3)], true);
+  t.strictSame(passed().at(-1), [1, 1], 'only blocks since it came');
+  pool.beginView();
+  t.strictSame(passed().at(0), [0, 0], "what the last primary did is not this one's fault");
+  admit(bundle(1, { sequence: 2 }));
+  decide([other(4)], true);
+  decide([bundle(1)], true);
+  const [, , second] = [...pool.overdue(ledger, state.now, 9)];
+  t.strictSame([second?.bundle.sequence, second?.passedOver.all], [2, 0], 'and only blocks since its turn');
 });
 
 // ---- the model ---------------------------------------------------------------------------------------------------------

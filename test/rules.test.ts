@@ -166,6 +166,7 @@ class Solo {
       time: asMillis(time),
       proposer: asReplicaId(proposer),
     });
+    if (extension === null) throw new Error('none of these bundles may stand there');
     this.chain.push(extension);
     return extension.block;
   }
@@ -661,6 +662,28 @@ t.test('PBFT-VC-2: a restarted backup votes again for what it had accepted, and 
   t.strictSame(again.prepares(), ['0/1', '0/2']);
 });
 
+t.test(
+  'PBFT-PP-8: after a restart the whole chain of the view is there again, through its base and above',
+  async (t) => {
+    const solo = new Solo().connect();
+    const [one, two] = [solo.block(), solo.block()];
+    solo.all(heard(0, proposal(one)), heard(0, proposal(two)));
+    const prepared = solo.certificate('prepare', two);
+    solo.hear(1, solo.newView(1, [{ prepared }]));
+    const three = solo.block({ proposer: 1 });
+    solo.hear(1, proposal(three, 1));
+    t.strictSame(solo.prepares(), ['0/1', '0/2', '1/2', '1/3']);
+    const guard = { view: asView(1), led: null, lock: prepared };
+    const again = new Solo({ recovery: { log: solo.disk.recover(), guard } }).connect();
+    t.strictSame([again.view, again.prepares()], ['1', ['1/2', '1/3']]);
+    again.all(...[1, 2].map((id) => heard(id, vote('prepare', three, 1))));
+    t.ok(again.commits().includes('1/3'), 'and its votes count on');
+    const rival = altered(three, { time: asMillis(three.header.time + 1) });
+    again.hear(1, proposal(rival, 1));
+    t.ok(again.pledgesOf('prepare').every(({ hash }) => !equalBytes(hash, rival.hash)));
+  },
+);
+
 t.test('PBFT-VC-3: f + 1 view-changes above the own view pull a replica into the smallest', async (t) => {
   for (const n of [4, 7]) {
     const { oneHonest } = byzantineQuorums(n);
@@ -691,12 +714,54 @@ t.test('PBFT-VC-4: the timeout doubles with each failing view, and shrinks with 
   solo.wait(100, { alive: [] });
   t.strictSame([solo.view, timeout()], ['2?', 4 * T], 'its primary did not open it in time');
   solo.hear(2, solo.newView(2));
-  solo.decide(solo.block({ proposer: 2 }), 2);
-  t.equal(timeout(), 2 * T);
-  solo.decide(solo.block({ proposer: 2 }), 2);
-  t.equal(timeout(), T);
-  solo.decide(solo.block({ proposer: 2 }), 2);
-  t.equal(timeout(), T, 'never below T');
+  const decides = () => {
+    solo.decide(solo.block({ proposer: 2 }), 2);
+    return timeout();
+  };
+  t.equal(decides(), 4 * T, 'a burst right after the view change says little');
+  solo.wait(4 * T);
+  t.equal(decides(), 2 * T);
+  t.equal(decides(), 2 * T, 'one step for each timeout');
+  solo.wait(2 * T);
+  t.equal(decides(), T);
+  solo.wait(2 * T);
+  t.equal(decides(), T, 'never below T');
+});
+
+t.test('PBFT-VC-5: whose guard refuses a vote has forgotten one, and leaves the view', async (t) => {
+  const solo = new Solo().connect();
+  const block = solo.block();
+  solo.hear(0, proposal(block));
+  solo.all({ type: 'refused', pledge: viewChange(0) }, { type: 'refused', pledge: vote('prepare', block, 7) });
+  t.equal(solo.view, '0', 'another pledge, or another view, is no vote of this one');
+  solo.all({ type: 'refused', pledge: vote('prepare', block) });
+  t.equal(solo.view, '1?');
+  const before = solo.prepares().length;
+  solo.hear(0, proposal(solo.block()));
+  t.equal(solo.prepares().length, before);
+});
+
+t.test('PBFT-VC-6: who asks alone for 8 T is followed, later each time, and not by leaps', async (t) => {
+  const solo = new Solo().connect();
+  const asks = (view: number) => solo.hear(2, viewChange(view));
+  asks(1_000_000);
+  solo.wait(8 * T);
+  t.equal(solo.view, '0');
+  solo.wait(200);
+  t.equal(solo.view, '4?', 'one turn of primaries at most');
+  solo.hear(0, solo.newView(4));
+  t.equal(solo.view, '4');
+  solo.wait(15 * T);
+  t.equal(solo.view, '4', 'it may be lying: the next time takes twice as long');
+  solo.wait(T + 300);
+  t.equal(solo.view, '8?');
+
+  const back = new Solo().connect();
+  back.hear(2, viewChange(1));
+  back.wait(7 * T);
+  back.hear(1, back.newView(1));
+  back.wait(7 * T);
+  t.equal(back.view, '1', 'one that has what it asked for is not alone');
 });
 
 t.test('PBFT-NV-1, PBFT-PP-6: the new primary shows a quorum of view-changes as they were signed', async (t) => {
@@ -837,10 +902,10 @@ t.test('PBFT-NV-3: no proposal is accepted beside the base', async (t) => {
 
   const blind = new Solo().connect();
   const unseen = blind.block();
-  const tempting = altered(unseen, { proposer: asReplicaId(1), time: asMillis(unseen.header.time + 1) });
+  const tempting = new Solo().block({ proposer: 1 });
   blind.hear(1, blind.newView(1, [{ prepared: blind.certificate('prepare', unseen) }]));
   blind.hear(1, proposal(tempting, 1));
-  t.strictSame(blind.prepares(), [], 'nor while the base is still being fetched');
+  t.strictSame([blind.prepares(), blind.view], [[], '1'], 'nor while the base is still being fetched');
 });
 
 t.test('PBFT-NV-4: a missing base, and then its parent, are fetched by hash from those who signed', async (t) => {
@@ -885,8 +950,11 @@ t.test('PBFT-NV-5: whoever is behind the view is shown its new-view', async (t) 
   t.strictSame(shown(solo.hear(0, solo.status({ view: asView(0) }))), [0], 'a status of an older view');
   t.strictSame(shown(solo.hear(2, solo.status({ active: false }))), [2], 'one that waits for this view');
   t.strictSame(shown(solo.hear(2, solo.status())), [], 'not one that is in it');
-  t.strictSame(shown(solo.hear(0, viewChange(1))), [0], 'one that asks for it');
-  const { signature } = resentKinds(solo.hear(0, viewChange(1)), 'new-view')[0]!.signed;
+  t.strictSame(shown(solo.hear(0, viewChange(1))), [], 'and not at once again');
+  solo.wait(200);
+  const asked = solo.hear(0, viewChange(1));
+  t.strictSame(shown(asked), [0], 'one that asks for it');
+  const { signature } = resentKinds(asked, 'new-view')[0]!.signed;
   t.ok(equalBytes(signature, signatureOf(1)), 'as its primary signed it');
 
   // [A24] And being shown one is enough for a replica that is locked in an older view.
@@ -901,7 +969,8 @@ t.test('PBFT-NV-6: bundles of a block that was given up go to the new primary', 
   const solo = new Solo().connect();
   const block = solo.block();
   const pooled = solo.client.bundle([text('y')]);
-  solo.all(heard(0, proposal(block)), { type: 'bundle', bundle: pooled });
+  solo.hear(0, proposal(block));
+  solo.all({ type: 'bundle', bundle: pooled });
   const out = join(solo.hear(1, solo.newView(1)), solo.wait(100));
   const handed = sentKinds(out, 'forward').flatMap(({ to, message }) =>
     message.kind === 'forward' && to === 1 ? message.bundles.map(({ digest }) => toHex(digest)) : [],
@@ -1030,10 +1099,10 @@ t.test(
 
 t.test('PBFT-CP-3: what lies below a stable checkpoint is not asked for and not kept', async (t) => {
   const { solo, own } = atCheckpoint();
-  t.ok(solo.core.wants(own));
+  t.ok(solo.core.wants(own, asReplicaId(0)));
   t.equal(resentKinds(solo.all({ type: 'connected', peer: asReplicaId(1) }), 'checkpoint').length, 1);
   solo.all(heard(0, own), heard(1, own));
-  t.notOk(solo.core.wants(own));
+  t.notOk(solo.core.wants(own, asReplicaId(0)));
   t.equal(resentKinds(solo.all({ type: 'connected', peer: asReplicaId(1) }), 'checkpoint').length, 0);
   solo.disk.retain = 1;
   solo.decide(solo.block());
@@ -1086,7 +1155,7 @@ t.test(
     const blocks = history(solo, 3);
     const ahead = { height: asHeight(3), hash: blocks[2]!.hash };
     const asked = () => {
-      solo.wait(200, { ahead });
+      solo.wait(250, { ahead });
       return Number(solo.asked.get('fetch-blocks'));
     };
     const first = asked();
@@ -1272,17 +1341,20 @@ t.test('REQ-1: a bundle goes to the primary at once, and to all when it stays un
 });
 
 t.test('REQ-2: only what could stand in the next block is timed', async (t) => {
+  const turn = new Solo().connect();
+  const [first, second] = [turn.client.bundle([text('1')]), turn.client.bundle([text('2')])];
+  turn.all({ type: 'bundle', bundle: first }, { type: 'bundle', bundle: second });
+  turn.wait(T - 50);
+  turn.decide(turn.block({ bundles: [first] }));
+  turn.wait(T);
+  t.equal(turn.view, '0', 'the time of the second one begins with its turn');
+  turn.wait(200);
+  t.equal(turn.view, '1?');
+
   const gap = new Solo().connect();
   gap.all({ type: 'bundle', bundle: gap.client.bundle([text('x')], { sequence: 2 }) });
   gap.wait(5 * T);
   t.equal(gap.view, '0', "a gap in the session is the client's");
-
-  // Its turn comes when the one before it is decided, and its time begins then.
-  gap.decide(gap.block());
-  gap.wait(T);
-  t.equal(gap.view, '0');
-  gap.wait(200);
-  t.equal(gap.view, '1?');
 
   const late = new Solo().connect();
   late.all({ type: 'bundle', bundle: late.client.bundle([text('x')], { validUntil: 1 }) });
@@ -1291,17 +1363,22 @@ t.test('REQ-2: only what could stand in the next block is timed', async (t) => {
   t.equal(late.view, '0', "what is out of date is nobody's to order");
 });
 
-t.test('REQ-2, A4: a primary that orders others and passes one over is given up', async (t) => {
-  const solo = new Solo({ parameters: { blockBundlesMax: 1 } }).connect();
-  const victim = new TestClient(solo.genesis, 'victim').bundle([text('v')]);
-  solo.all({ type: 'bundle', bundle: victim });
-  for (let i = 0; i < 12 && solo.view === '0'; i++) {
-    solo.decide(solo.block());
-    solo.wait(100);
-  }
-  t.equal(solo.view, '1?');
-  t.ok(solo.core.explain().height >= 4, 'but not for the first ones that come before it');
-});
+t.test(
+  'REQ-5, REQ-2, A4: a primary that passes a bundle over is given up, one whose blocks are full is not',
+  async (t) => {
+    for (const full of [false, true]) {
+      const solo = new Solo({ parameters: full ? { blockBundlesMax: 1 } : {} }).connect();
+      const victim = new TestClient(solo.genesis, 'victim').bundle([text('v')]);
+      solo.all({ type: 'bundle', bundle: victim });
+      for (let i = 0; i < 30 && solo.view === '0'; i++) {
+        solo.decide(solo.block());
+        solo.wait(100);
+      }
+      t.equal(solo.view, full ? '0' : '1?', `full: ${full}`);
+      t.ok(solo.core.explain().height > 8, 'and not for the first ones that come before it');
+    }
+  },
+);
 
 t.test('REQ-3, SES-6: every bundle gets a verdict, and a last one if it can never be ordered', async (t) => {
   const solo = new Solo().connect();
