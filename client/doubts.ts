@@ -119,7 +119,7 @@ export class Doubts {
 }
 
 /**
- * What an honest replica has shown by its answer; null: nothing yet. It has decided every block up to `height`, and those from
+ * [WIRE-28] What an honest replica has shown by its answer; null: nothing yet. It has decided every block up to `height`, and those from
  * `lowest` on do not hold the bundle. Nor do those that were decided before it was signed.
  */
 function verdictOf(bundle: InFlight, doubt: Doubt, { lowest, height }: QueryAnswer): DoubtCode | null {

@@ -17,13 +17,14 @@ import {
 } from '../client/index.ts';
 import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
-import type { Block } from '../protocol/block.ts';
+import { type Block, memberSetHash } from '../protocol/block.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeFrame, decodeMessage, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type * as door from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Handshake, type HandshakeMessage } from '../protocol/handshake.ts';
+import { genesisBlock } from '../protocol/ledger.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView, type ReplicaId } from '../protocol/types.ts';
 import { signingBytes } from '../protocol/verify.ts';
 import {
@@ -55,6 +56,11 @@ const genesis: Genesis = {
   parameters: { ...parameters, viewTimeoutMs: 50, heartbeatMs: 10 },
 };
 const seed = filled(0x65);
+const genesisHash = genesisBlock({
+  sha256,
+  genesis,
+  memberSetHash: memberSetHash(sha256, asEpoch(0), members),
+}).hash;
 
 // ---- replicas made up -------------------------------------------------------------------------------------------------
 
@@ -92,7 +98,7 @@ class Log {
   order(bundles: readonly SignedBundle[] = this.pool.splice(0)): void {
     if (bundles.length === 0) return;
     for (const { client, session, sequence } of bundles) this.#sessions.set(`${toHex(client)}.${session}`, sequence);
-    const parent = this.blocks.at(-1)?.hash ?? asHash(filled(9));
+    const parent = this.blocks.at(-1)?.hash ?? genesisHash;
     const made = block(bundles, { height: this.height + 1, parent });
     for (const [index, { digest }] of bundles.entries()) this.places.set(toHex(digest), { block: made, index });
     this.blocks.push(made);
@@ -224,9 +230,11 @@ class Replica {
   answers = true;
   onSubmit: (door: Door, bundle: SignedBundle) => void = (door, bundle) => this.admit(door, bundle);
   onHead: (door: Door) => void = (door) => door.send(this.head());
-  onQuery: (door: Door, digest: Bytes) => void = (door, digest) => {
-    const found = this.log.receiptOf(digest);
-    door.send({ kind: 'receipts', receipts: found === undefined ? [] : [this.changesReceipt(found, undefined)] });
+  onQuery: (door: Door, query: door.QueryBundle) => void = (door, query) => {
+    const found = this.log.receiptOf(query.digest);
+    if (found === undefined) return this.deny(door, query);
+    const receipts = [this.changesReceipt(found, undefined)];
+    door.send({ kind: 'receipts', answer: this.answerTo(query), receipts });
   };
 
   constructor(id: number, log: Log, key: TestKey = replicaKeys[id]!) {
@@ -278,6 +286,14 @@ class Replica {
     };
   }
 
+  answerTo({ question, digest }: door.QueryBundle): door.QueryAnswer {
+    return { question, digest, lowest: asHeight(this.lowest), height: asHeight(this.log.height) };
+  }
+
+  deny(door: Door, query: door.QueryBundle, changes: Partial<door.QueryAnswer> = {}): void {
+    door.send({ kind: 'receipts', answer: { ...this.answerTo(query), ...changes }, receipts: [] });
+  }
+
   hear(door: Door, message: door.ClientMessage): void {
     this.heard.push(message);
     switch (message.kind) {
@@ -287,7 +303,7 @@ class Replica {
       case 'query-head':
         return this.onHead(door);
       case 'query-bundle':
-        return this.onQuery(door, message.digest);
+        return this.onQuery(door, message);
       case 'follow': {
         const { from, to, headersOnly, credit } = message;
         if (from < this.lowest) return door.send({ kind: 'follow-end', code: 'pruned', lowest: asHeight(this.lowest) });
@@ -318,7 +334,7 @@ class Replica {
       const bundle = place.block.bundles[place.index]!;
       ready.push(this.changesReceipt(receipt(place.block, place.index), bundle));
     }
-    if (ready.length > 0) door.send({ kind: 'receipts', receipts: ready });
+    if (ready.length > 0) door.send({ kind: 'receipts', answer: null, receipts: ready });
   }
 
   decided(): void {
@@ -760,7 +776,7 @@ t.test('what one replica alone says is no end: expired, passed, invalid', async 
     const client = await connect();
     replicas[0]!.onSubmit = (door, bundle) =>
       door.send({ kind: 'admission', digest: bundle.digest, code, height: asHeight(1_000_000) });
-    replicas[0]!.onQuery = (door) => door.send({ kind: 'receipts', receipts: [] });
+    replicas[0]!.onQuery = (door, query) => replicas[0]!.deny(door, query, { height: asHeight(1_000_000) });
     t.ok((await client.submit(text('a'))).verify(), code);
     t.same(mine(log), ['a']);
     await client.close();
@@ -802,11 +818,65 @@ t.test('a bundle whose time has passed is rejected when that is certain', async 
   t.same(mine(log), ['c']);
 });
 
+/** What someone on the path could send in place of the replicas' own answers, none of them forged. */
+const replays: Readonly<Record<string, (query: door.QueryBundle, now: door.QueryAnswer) => Partial<door.QueryAnswer>>> =
+  {
+    'to the question of another day': ({ question }) => ({ question: Math.max(1, question - 1) }),
+    'about another bundle': () => ({ digest: asHash(filled(1)) }),
+    'of a replica that was not there yet': (_, { height }) => ({ height: asHeight(height - 1) }),
+  };
+
+t.test('WIRE-28: old, foreign and early denials refuse nothing, and the receipt may still come', async (t) => {
+  for (const [what, changes] of Object.entries(replays)) {
+    const { log, replicas, connect } = await cluster(t);
+    const client = await connect({ validBlocks: 3 });
+    const asked = new Set<Replica>();
+    for (const replica of replicas) {
+      replica.answers = false;
+      replica.onSubmit = (door, bundle) => {
+        log.admit(bundle);
+        for (const code of ['expired', 'sequence-passed'] as const)
+          door.send({ kind: 'admission', digest: bundle.digest, code, height: asHeight(3) });
+      };
+      replica.onQuery = (door, query) => {
+        asked.add(replica);
+        const now = { ...replica.answerTo(query), height: asHeight(3) };
+        for (let i = 0; i < 2; i++) replica.deny(door, query, { ...now, ...changes(query, now) });
+      };
+    }
+    const submitted = client.submit(text('a'));
+    await until(() => asked.size === 4);
+    log.grow(2);
+    await until(() => client.head().height === 3);
+    t.equal(client.pending.bundles, 1, `${what}: still open`);
+    replicas[2]!.answers = true;
+    for (const door of replicas[2]!.doors) {
+      door.waiting.add(toHex(replicas[0]!.submitted[0]!.digest));
+      replicas[2]!.tell(door);
+    }
+    t.ok((await submitted).verify(), what);
+    await client.close();
+  }
+});
+
+t.test('whoever has forgotten the blocks does not say that it was never ordered', async (t) => {
+  const { log, replicas, connect } = await cluster(t);
+  const client = await connect({ validBlocks: 3 });
+  for (const replica of replicas) {
+    replica.onSubmit = () => undefined;
+    replica.onQuery = (door, query) => replica.deny(door, query, { lowest: asHeight(replica.id === 0 ? 1 : 3) });
+  }
+  const code = codeOf(client.submit(text('a')));
+  await until(() => replicas[0]!.submitted.length === 1);
+  log.grow(3);
+  t.equal(await code, 'outcome-unknown', 'though one replica, which may lie, has shown more');
+});
+
 t.test('a receipt that was kept back is found at the others', async (t) => {
   const { log, replicas, connect } = await cluster(t);
   const client = await connect({ retryMs: 60 });
   replicas[0]!.answers = false;
-  replicas[0]!.onQuery = (door) => door.send({ kind: 'receipts', receipts: [] });
+  replicas[0]!.onQuery = (door, query) => replicas[0]!.deny(door, query);
   const receipt = await client.submit(text('once'));
   t.ok(receipt.verify());
   t.same(mine(log), ['once']);
@@ -965,6 +1035,10 @@ const streamLies: Readonly<Record<string, (honest: door.FollowedBlock, made: Blo
     const { payload, signature } = forked.bundles[0]!;
     return { headerBytes: forked.headerBytes, bundles: [{ payload, signature }], certificate: certificate(forked) };
   },
+  'a first block that is not on the genesis block': (honest, made) => {
+    const foreign = block(made.bundles, { height: 1, parent: asHash(filled(3)) });
+    return { ...honest, headerBytes: foreign.headerBytes, certificate: certificate(foreign) };
+  },
   'a gap': (honest, made) => {
     const later = block(made.bundles, { height: made.header.height + 1, parent: made.hash });
     return { ...honest, headerBytes: later.headerBytes, certificate: certificate(later) };
@@ -975,9 +1049,10 @@ t.test('a replica that lies in a stream is left, and nothing of it is delivered'
   for (const [lie, told] of Object.entries(streamLies)) {
     const { log, replicas, events, connect } = await cluster(t);
     log.grow(9);
+    const at = lie.startsWith('a first block') ? 1 : 5;
     const client = await connect();
     for (const replica of replicas.slice(0, 3))
-      replica.changesBlock = (honest, made) => (made.header.height === 5 ? told(honest, made) : honest);
+      replica.changesBlock = (honest, made) => (made.header.height === at ? told(honest, made) : honest);
     // A fork here is signed by a quorum, so only the links can tell: three of four are liars, and the fourth is found.
     const blocks = await take(client.follow({ from: 1, to: 9 }));
     t.same(

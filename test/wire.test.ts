@@ -314,7 +314,7 @@ function same(a: unknown, b: unknown): boolean {
 
 // ---- frames -----------------------------------------------------------------------------------------------------------
 
-const frame = fx.frameOf({ kind: 'query-bundle', digest: fx.hashOf(3) });
+const frame = fx.frameOf({ kind: 'query-bundle', question: 7, digest: fx.hashOf(3) });
 
 t.test('WIRE-7: frames', async (t) => {
   const bytes = encodeFrame(frame);
@@ -483,6 +483,7 @@ const [first, second, third] = blocks as [
 const three = [0, 1, 2].map((i) => fx.viewChange(5, i, i === 2 ? null : first));
 
 /** One of each kind, at least; big numbers where they fit. */
+const answer = { question: 9, digest: fx.hashOf(8), lowest: asHeight(3), height: asHeight(12) };
 const samples: readonly Message[] = [
   {
     kind: 'status',
@@ -536,10 +537,11 @@ const samples: readonly Message[] = [
   { kind: 'follow', from: asHeight(0), to: asHeight(0), headersOnly: false, credit: 4096 },
   { kind: 'credit', blocks: 1 },
   { kind: 'query-head' },
-  { kind: 'query-bundle', digest: fx.hashOf(8) },
+  { kind: 'query-bundle', question: Number.MAX_SAFE_INTEGER, digest: fx.hashOf(8) },
   ...admissionCodes.map((code): Message => ({ kind: 'admission', digest: fx.hashOf(8), code, height: asHeight(12) })),
-  { kind: 'receipts', receipts: [] },
-  { kind: 'receipts', receipts: [fx.receipt(first, 0, [second]), fx.receipt(third, 0)] },
+  { kind: 'receipts', answer, receipts: [] },
+  { kind: 'receipts', answer: null, receipts: [fx.receipt(first, 0, [second]), fx.receipt(third, 0)] },
+  { kind: 'receipts', answer: { ...answer, question: 1 }, receipts: [fx.receipt(first, 0)] },
   {
     kind: 'follow-blocks',
     blocks: [
@@ -637,6 +639,21 @@ const certificateWith = (position: number, value: WireValue): WireValue => {
 };
 const signatures = (indexes: readonly WireValue[], length = 64) => indexes.map((i): WireValue => [i, bin(length)]);
 
+const answerWith = (position: number, value: WireValue): WireValue => {
+  const values: WireValue[] = [5, bin(32), 1, 2];
+  values[position] = value;
+  return values;
+};
+const answersRefused = [
+  null,
+  0,
+  [],
+  answerWith(0, 0),
+  answerWith(1, bin(31)),
+  answerWith(1, null),
+  answerWith(3, null),
+];
+
 /** Every scalar field at its limits and beyond. */
 const bounds: readonly Bound[] = [
   ['status', 0, [0, max], [null, 'x', true, bin(1)]],
@@ -680,7 +697,9 @@ const bounds: readonly Bound[] = [
   ['follow', 2, [true, false], [1]],
   ['follow', 3, [1, 4096], [0, 4097]],
   ['credit', 0, [1, 4096], [0, 4097]],
-  ['query-bundle', 0, [bin(32)], [bin(31), bin(33)]],
+  ['query-bundle', 0, [1, max], [0, null]],
+  ['query-bundle', 1, [bin(32)], [bin(31), bin(33)]],
+  ['receipts', 0, [answerWith(0, 1), answerWith(0, max), answerWith(2, 0), answerWith(3, 0)], answersRefused],
   ['admission', 0, [bin(32)], [bin(31)]],
   ['admission', 1, ['pooled', 'bundle-invalid'], ['', 'Pooled', 0, 'x'.repeat(40)]],
   ['admission', 2, [0, max], [null]],
@@ -798,14 +817,17 @@ t.test('WIRE-8: lists have limits', async (t) => {
   t.equal(decode('new-view', [0, 5, many(129, [0, bin(1), bin(64)])]), 'payload-malformed ', 'the scan stops before');
   t.equal(decode('new-view', [0, 5, [[128, bin(1), bin(64)]]]), 'field-out-of-range viewChanges.sender');
   t.equal(decode('new-view', [0, 5, [[0, bin(1), bin(64)]]]), 'payload-malformed viewChanges.');
-  t.equal(decode('receipts', [many(1025, 0)]), 'field-out-of-range receipts');
+  t.equal(decode('receipts', [null, many(1025, 0)]), 'field-out-of-range receipts');
+  t.equal(decode('receipts', [null, []]), 'field-out-of-range receipts', 'nothing, and in answer to nothing');
+  t.equal(decode('receipts', [answerWith(0, 1), many(2, 0)]), 'field-out-of-range receipts', 'two for one question');
   t.equal(decode('follow-blocks', [many(4097, 0)]), 'field-out-of-range blocks');
   t.equal(decode('blocks', [many(4097, 0), null]), 'field-out-of-range blocks');
   t.equal(decode('forward', [many(1025, 0)]), 'field-out-of-range bundles');
   t.equal(decode('block-data', [empty[0], many(1025, 0)]), 'field-out-of-range bundles');
   t.equal(decode('forward', [[[fx.bundle(1, [bin(1)]).payload, bin(63)]]]), 'field-out-of-range bundles.signature');
-  const receipt = valuesOf('receipts', 1)[0] as WireValue[][];
+  const receipt = valuesOf('receipts', 1)[1] as WireValue[][];
   const change = (position: number, value: WireValue) => [
+    null,
     [receipt[0]!.map((each, i) => (i === position ? value : each))],
   ];
   t.equal(decode('receipts', change(0, bin(31))), 'field-out-of-range receipts.digest');
