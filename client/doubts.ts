@@ -10,6 +10,8 @@ import type { Doubt, DoubtCode, InFlight } from './in-flight.ts';
 import type { Link } from './link.ts';
 import { randomQuestion } from './runtime.ts';
 
+const codes: readonly DoubtCode[] = ['bundle-invalid', 'expired', 'sequence-passed', 'outcome-unknown'];
+
 export interface DoubtsWorld {
   readonly chain: ChainView;
   readonly links: readonly Link[];
@@ -43,7 +45,7 @@ export class Doubts {
     bundle.doubts ??= new Map();
     const before = bundle.doubts.get(link.id);
     if (before === undefined) bundle.doubts.set(link.id, { code, height, askAt: 0, verdict: null });
-    else if (before.verdict === null) Object.assign(before, { code, height });
+    else if (isOpen(before)) Object.assign(before, { code, height });
     if (this.#doubted.has(bundle)) return false;
     this.#doubted.add(bundle);
     return true;
@@ -63,7 +65,7 @@ export class Doubts {
     for (const bundle of this.#doubted) {
       for (const link of this.#world.links) {
         const doubt = bundle.doubts?.get(link.id);
-        if (doubt !== undefined && doubt.verdict === null && now >= doubt.askAt) this.ask(link, bundle, now);
+        if (doubt !== undefined && isOpen(doubt) && now >= doubt.askAt) this.ask(link, bundle, now);
       }
     }
   }
@@ -93,8 +95,8 @@ export class Doubts {
     this.#questions.delete(link.id);
     const { bundle } = open;
     const doubt = bundle.doubts?.get(link.id);
-    if (doubt === undefined || doubt.verdict !== null || !this.#doubted.has(bundle)) return;
-    doubt.verdict = verdictOf(bundle, doubt, answer);
+    if (doubt === undefined || !isOpen(doubt) || !this.#doubted.has(bundle)) return;
+    doubt.verdict = verdictOf(bundle, doubt, answer) ?? doubt.verdict;
     const code = this.#shown(bundle);
     if (code !== null) this.#world.reject(bundle, code);
   }
@@ -102,14 +104,9 @@ export class Doubts {
   /** What f+1 replicas have shown: then one honest one has. */
   #shown({ doubts }: InFlight): DoubtCode | null {
     const verdicts = [...(doubts?.values() ?? [])].map(({ verdict }) => verdict);
-    const enough = (...codes: readonly DoubtCode[]) =>
-      verdicts.filter((verdict) => verdict !== null && codes.includes(verdict)).length >=
-      this.#world.chain.quorums.oneHonest;
-    if (enough('bundle-invalid')) return 'bundle-invalid';
-    if (enough('sequence-passed')) return 'sequence-passed';
-    // Both say that it was never ordered and never will be. That the session goes on is not sure then, so it does not.
-    if (enough('sequence-passed', 'expired')) return 'expired';
-    return enough('outcome-unknown') ? 'outcome-unknown' : null;
+    const { oneHonest } = this.#world.chain.quorums;
+    const enough = (code: DoubtCode) => verdicts.filter((verdict) => verdict === code).length >= oneHonest;
+    return codes.find(enough) ?? null;
   }
 
   /** The fate of the bundle is known. */
@@ -125,10 +122,17 @@ export class Doubts {
 function verdictOf(bundle: InFlight, doubt: Doubt, { lowest, height }: QueryAnswer): DoubtCode | null {
   // No honest replica says it of a bundle that was made here, so this needs no blocks.
   if (doubt.code === 'bundle-invalid') return 'bundle-invalid';
-  // Where its session was beyond the sequence, the block that brought it there is among those up to that height.
-  const passed = doubt.code === 'sequence-passed' && height >= doubt.height;
-  if (!passed && height < bundle.validUntil) return null;
+  const over = height >= bundle.validUntil;
+  // Where its session was beyond the sequence, the block that brought it there is among those up to that height. The word of a
+  // replica behind may be about an earlier session of this number, which was forgotten since.
+  const passed = doubt.code === 'sequence-passed' && doubt.height >= bundle.signedAt && height >= doubt.height;
+  if (!passed && !over) return null;
   // It cannot know what stood in blocks that it has forgotten, or never had.
   if (lowest > bundle.signedAt + 1) return 'outcome-unknown';
-  return passed ? 'sequence-passed' : 'expired';
+  return over ? 'expired' : 'sequence-passed';
+}
+
+/** May more be learnt by asking? A session that is beyond the sequence may yet be forgotten; a height that was passed stays so. */
+function isOpen({ verdict }: Doubt): boolean {
+  return verdict === null || verdict === 'sequence-passed';
 }

@@ -19,6 +19,7 @@ export type ClientErrorCode =
   | 'expired'
   | 'session-ended'
   | 'bundle-invalid'
+  // submit: it is not in the log, and cannot be before the replicas have forgotten its session
   | 'sequence-passed'
   // submit: it may stand in the log; nobody has a receipt to show
   | 'outcome-unknown'
@@ -41,7 +42,7 @@ const sentences: Record<ClientErrorCode, string> = {
   'bundle-too-large': 'the bundle is larger than bundleBytesMax or bundleTransactionsMax',
   expired: 'the chain passed the height until which the bundle was valid without ordering it; it can never be ordered',
   'session-ended': 'an earlier bundle of the same session was refused for good, so this one can never be ordered',
-  'sequence-passed': 'another bundle holds this place of the session, so this one can never be ordered',
+  'sequence-passed': 'another bundle holds this place of the session',
   'outcome-unknown': 'the replicas no longer keep the blocks in which it could stand',
   'bundle-invalid': 'the replicas refuse the bundle as malformed or wrongly signed',
   pruned: 'no reachable replica has the block any more',

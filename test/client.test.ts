@@ -859,6 +859,27 @@ t.test('WIRE-28: old, foreign and early denials refuse nothing, and the receipt 
   }
 });
 
+t.test('the word of a replica behind, about an earlier session of this number, ends nothing', async (t) => {
+  const { log, replicas, connect } = await cluster(t);
+  log.grow(5);
+  const client = await connect({ validBlocks: 3 });
+  await until(() => client.head().height === 5);
+  const asked: string[] = [];
+  for (const replica of replicas) {
+    replica.onSubmit = (door, { digest }) =>
+      door.send({ kind: 'admission', digest, code: 'sequence-passed', height: asHeight(4) });
+    replica.onQuery = (door, query) => {
+      asked.push(replica.name);
+      replica.deny(door, query);
+    };
+  }
+  const code = codeOf(client.submit(text('a')));
+  await until(() => replicas.every(({ name }) => asked.filter((each) => each === name).length > 1));
+  t.equal(client.pending.bundles, 1);
+  log.grow(3);
+  t.equal(await code, 'expired');
+});
+
 t.test('whoever has forgotten the blocks does not say that it was never ordered', async (t) => {
   const { log, replicas, connect } = await cluster(t);
   const client = await connect({ validBlocks: 3 });

@@ -69,6 +69,7 @@ export function followViewChanges(s: State): void {
     const higher = s.viewChanges.entries().filter(([, vote]) => vote.message.view > s.view);
     if (higher.length < s.quorums.oneHonest) break;
     const smallest = asView(Math.min(...higher.map(([, vote]) => vote.message.view)));
+    noteFollowed(s, smallest);
     startViewChange(s, smallest, `${higher.length} replicas asked for it`);
   }
   if (s.mode !== 'changing') return;
@@ -121,10 +122,7 @@ export function followTheLonely(s: State): void {
       lonely.since = null;
     } else if (lonely.since === null || lonely.since < s.viewSince) {
       lonely.since = s.now;
-    } else if (
-      s.now - lonely.since >
-      LONELY_TIMEOUTS * s.parameters.viewTimeoutMs * 2 ** Math.min(lonely.followed, 16)
-    ) {
+    } else if (s.now - lonely.since > patienceFor(s, lonely.followed)) {
       lonely.since = null;
       lonely.followed += 1;
       s.lonely.set(replica, lonely);
@@ -133,6 +131,20 @@ export function followTheLonely(s: State): void {
       return startViewChange(s, view, 'a replica has asked for it alone for long');
     }
     s.lonely.set(replica, lonely);
+  }
+}
+
+const patienceFor = (s: State, followed: number): number =>
+  LONELY_TIMEOUTS * s.parameters.viewTimeoutMs * 2 ** Math.min(followed, 16);
+
+/** Where the others were a little sooner to follow the lonely one, it has gained this view change here too. */
+function noteFollowed(s: State, view: View): void {
+  for (const [replica, { message }] of s.viewChanges.entries()) {
+    const lonely = s.lonely.get(replica);
+    if (lonely === undefined || lonely.since === null || message.view < view) continue;
+    if (s.now - lonely.since <= patienceFor(s, lonely.followed) / 2) continue;
+    lonely.since = null;
+    lonely.followed += 1;
   }
 }
 
