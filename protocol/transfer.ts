@@ -137,10 +137,6 @@ export class CatchUp {
     return this.#wants.has(toHex(hash) as Hex); // as above
   }
 
-  get wanted(): readonly { readonly height: Height; readonly hash: Hash }[] {
-    return [...this.#wants.values()];
-  }
-
   onBlockData(host: CatchUpHost, signed: Verified<BlockData>): void {
     const { block } = signed.message;
     const key = toHex(block.hash) as Hex; // as above
@@ -347,11 +343,6 @@ export class CatchUp {
       const peer = want.holders[want.turn++ % want.holders.length]!;
       host.out.send.push({ to: peer, message: { kind: 'fetch-block', height: want.height, hash: want.hash } });
     }
-  }
-
-  /** The view that needed them is over. */
-  forgetWants(): void {
-    this.#wants.clear();
   }
 
   #passOver(host: CatchUpHost, peer: ReplicaId): void {

@@ -483,6 +483,8 @@ t.test('SES-4: the digest does not remember in which order sessions came', async
   const ledger = newLedger();
   for (const bundle of [high!, low!]) apply(ledger, [bundle]);
   const { changed } = ledger.checkpoint();
+  const written = changed.find(({ chunk }) => chunk === 1)!.bytes;
+  t.ok(equalBytes(written.subarray(0, 32), low!.client), 'by key, whoever came first');
   const restored = newLedger();
   restored.restore(ledger.head.header, ledger.head.hash, new Map(changed.map(({ chunk, bytes }) => [chunk, bytes])));
   t.equal(restored.sessionCount, 2);

@@ -116,6 +116,10 @@ t.test('REQ-4: bounded in all and per client, in bundles and in bytes', async (t
   };
   t.equal(flood(1), 'client-quota');
   t.ok(large.pool.bytes <= limits.clientBytesMax && large.pool.bytes > limits.clientBytesMax - bytes - 200);
+  const held = large.pool.bundles;
+  large.decide([bundle(1, { bytes })]);
+  t.equal(large.admit(bundle(1, { sequence: held + 1, bytes })), 'pooled', 'one decided makes room for one');
+  t.equal(large.admit(bundle(1, { sequence: held + 2, bytes })), 'client-quota');
   t.equal(flood(2), 'client-quota');
   t.equal(flood(3), 'pool-full');
   const free = () => {

@@ -864,6 +864,18 @@ t.test('PBFT-NV-2: the base is the latest certificate by view, then height', asy
   t.equal(wrong.view, '5', 'views never run back');
 });
 
+t.test('PBFT-NV-2: a base that a later view has decided against is passed over', async (t) => {
+  const solo = new Solo().connect();
+  solo.hear(2, solo.newView(2));
+  solo.decide(solo.block({ proposer: 2 }), 2);
+  const right = solo.block({ proposer: 1 });
+  const stray = altered(right, { parent: other(7) });
+  solo.hear(1, solo.newView(5, [{ prepared: solo.certificate('prepare', stray, 1) }]));
+  solo.hear(0, { kind: 'block-data', block: stray });
+  solo.hear(1, proposal(right, 5));
+  t.strictSame([solo.view, solo.prepares()], ['5', ['2/1', '5/2']]);
+});
+
 t.test('PBFT-NV-3: a prepared base is voted for again, and these votes decide its ancestors', async (t) => {
   const solo = new Solo().connect();
   const [one, two] = [solo.block(), solo.block()];

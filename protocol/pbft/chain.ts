@@ -10,12 +10,13 @@ import type { Height } from '../types.ts';
 import type { State } from './state.ts';
 import { hexOf, timeoutOf } from './state.ts';
 
-/** [PBFT-P-1] The block joins the chain; its prepare leaves when the block is durable. */
+/** [PBFT-P-1] The block joins the chain; its prepare leaves when the block is durable. [PBFT-CU-4] None for what is known to be decided. */
 export function accept(s: State, extension: Extension, { broadcast }: { broadcast: boolean }): void {
   if (s.chain.length === 0) s.waitingSince = s.now;
   s.chain.push(extension);
   remember(s, extension);
   const { height } = extension.block.header;
+  if (s.headCertificate !== null && height <= s.headCertificate.height) return;
   s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: extension.block.hash }, { broadcast });
 }
 
@@ -35,7 +36,13 @@ function store(s: State, block: Block): void {
   s.out.records.push({ type: 'block', height: block.header.height, hash: block.hash, bytes });
 }
 
+/** [PBFT-C-3] Heights below the head cannot be compared, for their hashes are not kept; whoever shows a rival there shows one above as well. */
 export function noteCommitCertificate(s: State, certificate: Certificate): void {
+  for (const decided of [s.headCertificate, { height: s.ledger.height, hash: s.ledger.head.hash }])
+    assert(
+      decided?.height !== certificate.height || equalBytes(decided.hash, certificate.hash),
+      'a decided block never changes: more than f replicas are faulty',
+    );
   if (s.headCertificate === null || certificate.height > s.headCertificate.height) s.headCertificate = certificate;
 }
 

@@ -9,7 +9,7 @@ import { isLater } from '../certificate.ts';
 import type { NewView, Verified } from '../messages.ts';
 import type { Hex } from '../types.ts';
 import { asHeight } from '../types.ts';
-import { accept, giveUpChain, noteCommitCertificate, remember } from './chain.ts';
+import { accept, decideFetched, giveUpChain, noteCommitCertificate, remember } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
 import type { Base, State } from './state.ts';
 import { hexOf, primaryOf } from './state.ts';
@@ -87,6 +87,19 @@ export function reachBase(s: State): void {
 
 /** The blocks from the decided head to the certified one; undefined while one is missing and asked for, or where the base is passed over. */
 function pathTo(s: State, certificate: Certificate): Block[] | undefined {
+  const path = walkBack(s, certificate);
+  if (path !== 'apart') return path;
+  // A faulty primary can show one of us sound view-changes that know less than those it shows to others: then a later view has decided
+  // against this base. What was decided in its own view or before, it cannot contradict (ADR 1).
+  const head = s.headCertificate;
+  const wasDecidedBefore = head !== null && head.height >= s.ledger.height && head.view <= certificate.view;
+  assert(!wasDecidedBefore, 'a prepared block extends what was decided before it: more than f replicas are faulty');
+  s.base = null;
+  return undefined;
+}
+
+/** From the certified block down to the decided head; undefined while a block is missing, 'apart' where it does not extend the head. */
+function walkBack(s: State, certificate: Certificate): Block[] | 'apart' | undefined {
   const holders = certificate.signatures.map((by) => by.replica);
   const path: Block[] = [];
   let wanted = certificate.hash;
@@ -100,14 +113,21 @@ function pathTo(s: State, certificate: Certificate): Block[] | undefined {
     path.unshift(known.block);
     wanted = known.block.header.parent;
   }
-  if (equalBytes(wanted, s.ledger.head.hash)) return path;
-  // A faulty primary can show one of us sound view-changes that know less than those it shows to others: then a later view has decided
-  // against this base. What was decided in its own view or before, it cannot contradict (ADR 1).
-  const head = s.headCertificate;
-  const wasDecidedBefore = head !== null && head.height >= s.ledger.height && head.view <= certificate.view;
-  assert(!wasDecidedBefore, 'a prepared block extends what was decided before it: more than f replicas are faulty');
-  s.base = null;
-  return undefined;
+  return equalBytes(wanted, s.ledger.head.hash) ? path : 'apart';
+}
+
+/**
+ * [PBFT-CU-4] A commit certificate whose blocks are not here: this replica votes for nothing at or below it, so it fetches them by hash,
+ * also from signers who have not decided yet. Far behind, catch-up by ranges is the better way.
+ */
+export function reachDecided(s: State): void {
+  const certificate = s.headCertificate;
+  const distance = certificate === null ? 0 : certificate.height - s.ledger.height;
+  if (certificate === null || distance <= 0 || distance > 2 * s.parameters.window) return;
+  const path = walkBack(s, certificate);
+  if (path === undefined) return;
+  assert(path !== 'apart', 'a decided block extends the decided head: more than f replicas are faulty');
+  for (const block of path) decideFetched(s, block, block.header.height === certificate.height ? certificate : null);
 }
 
 /** Blocks that no certificate leads to any more would pile up over failing views. */

@@ -121,7 +121,7 @@ function certifiedButUnproposed(s: State, height: Height): Block | undefined {
 export function prepareAccepted(s: State): void {
   for (const { block } of s.chain) {
     const { height } = block.header;
-    if (s.committed.has(height)) continue;
+    if (s.committed.has(height) || height <= (s.headCertificate?.height ?? 0)) continue; // PBFT-CU-4
     const certificate = s.votes.certificate('prepare', s.view, height, block.hash);
     if (certificate === undefined) continue;
     s.committed.add(height);

@@ -19,7 +19,7 @@ import { Tally, VoteBox } from '../votes.ts';
 import { decideFetched, noteCommitCertificate } from './chain.ts';
 import { explain } from './explain.ts';
 import { installState } from './install.ts';
-import { enterView, onNewView, reachBase } from './new-view.ts';
+import { enterView, onNewView, reachBase, reachDecided } from './new-view.ts';
 import {
   acceptProposals,
   decideCovered,
@@ -233,6 +233,7 @@ function advance(s: State): void {
     noticeCommitQuorums(s);
   }
   decideCovered(s);
+  reachDecided(s);
 }
 
 /** Up to a quorum, and no vote of what is over. */
