@@ -106,7 +106,7 @@ export function blockHash(sha256: Sha256, headerBytes: Bytes): Hash {
 }
 
 /** [BLK-5] What a header says of its body: each bundle's digest and signature, in order. */
-export function bodyHash(sha256: Sha256, bundles: readonly SignedBundle[]): Hash {
+export function bodyHash(sha256: Sha256, bundles: readonly Pick<SignedBundle, 'digest' | 'signature'>[]): Hash {
   const layout = new LayoutWriter(16 + bundles.length * 96).bytes(bodyTag, 16);
   for (const bundle of bundles) layout.bytes(bundle.digest, 32).bytes(bundle.signature, 64);
   return asHash(sha256(layout.done()));

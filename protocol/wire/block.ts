@@ -126,9 +126,7 @@ export function blockOf(
 
   // The body hash first: whoever makes up a body pays for no leaf hashes of ours.
   const digests = items.map((item) => ({ digest: asHash(sha256(item.payload)), signature: item.signature }));
-  // The cast: bodyHash reads these two fields alone, and the rest is not known before it has agreed.
-  if (!equalBytes(bodyHash(sha256, digests as unknown as readonly SignedBundle[]), header.bodyHash))
-    return refuse('block-body-mismatch', kind, 'bodyHash');
+  if (!equalBytes(bodyHash(sha256, digests), header.bodyHash)) return refuse('block-body-mismatch', kind, 'bodyHash');
 
   const bundles: SignedBundle[] = [];
   const leaves: Bytes[] = [];
