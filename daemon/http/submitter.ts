@@ -142,10 +142,13 @@ export class Submitter implements Waiting {
     const landed = this.#land(digest);
     if (landed === null) return;
     switch (code) {
-      case 'sequence-gap':
       case 'sequence-passed':
+        // This key signs here alone, so it is this very bundle that was ordered, in blocks that this replica took over with a state. Never
+        // again: the request ends with where to ask for its receipt.
+        return renew(landed.session);
+      case 'sequence-gap':
       case 'sequence-taken':
-        // The session was forgotten, or another process signs with this key: what was refused goes into a fresh session.
+        // The session was forgotten: what was refused goes into a fresh one.
         renew(landed.session);
         return this.#again(landed.jobs);
       case 'sessions-full':
