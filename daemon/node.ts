@@ -44,7 +44,9 @@ export interface RunningNode {
 }
 
 /** Signatures remembered as valid: a few windows of votes of a large cluster. */
-const SEEN_SIGNATURES_MAX = 16_384;
+const SEEN_SIGNATURES_MAX = 8_192;
+/** Decided blocks that the log keeps in memory for whoever is a little behind. */
+const RECENT_BYTES_MAX = 16 << 20;
 
 /** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
 export async function startNode(config: NodeConfig, logger: Logger): Promise<RunningNode> {
@@ -82,6 +84,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       chainId: genesis.chainId,
       floor: floor.sequence === 0 ? null : floor,
       retainBlocks: config.retainBlocks,
+      recentBytesMax: RECENT_BYTES_MAX,
     });
     opened.pop(); // the log closes its store
     opened.push(() => log.close());

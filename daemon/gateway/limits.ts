@@ -46,7 +46,7 @@ export const defaultGatewayLimits: GatewayLimits = {
   followBytesMax: 768 << 10,
   followBlocksMax: 256,
   recentBlocksMax: 256,
-  recentBytesMax: 16 << 20,
+  recentBytesMax: 6 << 20,
   queriesMax: 64,
   rate: { perSecond: 20_000, burst: 20_000 },
   queryTokens: 20,
