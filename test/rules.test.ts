@@ -578,7 +578,7 @@ t.test('PBFT-VC-1: statuses of another view, or of one between views, are no hea
 t.test('PBFT-VC-1: an accepted block that is not decided, a bundle that is not ordered', async (t) => {
   const block = new Solo().connect();
   block.hear(0, proposal(block.block()));
-  block.wait(T);
+  block.wait(2 * T);
   t.equal(block.view, '0');
   block.wait(50);
   t.equal(block.view, '1?', 'the block');
