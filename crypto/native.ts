@@ -1,5 +1,6 @@
-// The fast implementation, on node:crypto (OpenSSL). Same verdicts as portable.ts for every byte string: OpenSSL does
-// (c) and (e) of rule.ts, its cofactorless equation included; (a), (b) and (d) are the shared code in front and behind.
+// The fast implementations: hashes on node:crypto, signatures checked by libsodium where it loads and else by node:crypto (OpenSSL). Same
+// verdicts as portable.ts for every byte string: both libraries do (c) and (e) of rule.ts, the cofactorless equation included;
+// (a), (b) and (d) are the shared code in front and behind.
 
 import * as node from 'node:crypto';
 import { admitKey } from './admission.ts';
@@ -7,20 +8,30 @@ import type { Bytes } from './bytes.ts';
 import { BoundedCache } from './cache.ts';
 import type { Crypto } from './provider.ts';
 import { isSmallOrder, lengthsHold } from './rule.ts';
+import { sodium } from './sodium.ts';
 
 /** Keys that passed admission. A KeyObject holds memory outside the JavaScript heap, a few kilobytes. */
 const keyObjectsMax = 8192;
 const keyObjects = new BoundedCache<node.KeyObject>(keyObjectsMax);
 
-export const native: Crypto = {
-  name: 'native',
-  sha256: hasher('sha256', 32),
-  sha512: hasher('sha512', 64),
-  admitKey,
-  verify,
-};
+const hashes = { sha256: hasher('sha256', 32), sha512: hasher('sha512', 64) };
 
-function verify(publicKey: Bytes, message: Bytes, signature: Bytes): boolean {
+/** On node:crypto alone. */
+export const openssl: Crypto = { name: 'openssl', ...hashes, admitKey, verify: verifyByOpenssl };
+
+/** The fastest there is here. */
+export const native: Crypto =
+  sodium === undefined ? openssl : { name: 'sodium', ...hashes, admitKey, verify: verifyBySodium };
+
+function verifyBySodium(publicKey: Bytes, message: Bytes, signature: Bytes): boolean {
+  if (!lengthsHold(publicKey, signature)) return false; // (a)
+  if (isSmallOrder(signature)) return false; // (d)
+  if (sodium?.crypto_sign_verify_detached(signature, message, publicKey) !== true) return false; // (c), (e)
+  // Admission comes last: who cannot sign cannot make us pay for it, nor crowd the caches.
+  return admitKey(publicKey) === 'ok'; // (b)
+}
+
+function verifyByOpenssl(publicKey: Bytes, message: Bytes, signature: Bytes): boolean {
   if (!lengthsHold(publicKey, signature)) return false; // (a)
   if (isSmallOrder(signature)) return false; // (d)
   const raw = Buffer.from(publicKey.buffer, publicKey.byteOffset, publicKey.length);
@@ -29,7 +40,7 @@ function verify(publicKey: Bytes, message: Bytes, signature: Bytes): boolean {
   if (known !== undefined) return node.verify(null, message, known, signature); // (c), (e)
   const key = importKey(raw);
   if (key === undefined) return false; // (b)
-  // Admission comes last: who cannot sign cannot make us pay for it, nor crowd the caches.
+  // Last, as above.
   if (!node.verify(null, message, key, signature)) return false; // (c), (e)
   if (admitKey(publicKey) !== 'ok') return false; // (b)
   keyObjects.set(id, key);
