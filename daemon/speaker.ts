@@ -6,7 +6,7 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import { GuardRefusal } from '../keys/errors.ts';
-import type { Guard, PledgePayload } from '../keys/guard.ts';
+import type { Guard, PledgePayload, PromiseBatch } from '../keys/guard.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec.ts';
 import type { Input, Pledged, Ready } from '../protocol/core.ts';
@@ -52,6 +52,8 @@ export class Speaker {
   #waitingBytes = 0;
   #writing: Promise<void> | null = null;
   #lazy: NodeJS.Timeout | null = null;
+  /** A write begins before the loop goes on. */
+  #persisting = false;
   #stopped = false;
 
   constructor(parts: SpeakerParts) {
@@ -115,7 +117,12 @@ export class Speaker {
   #persistSoon(): void {
     const { records, pledges, lead, lock } = this.#pending;
     if (this.#writing !== null || this.#stopped) return;
-    if (pledges.length > 0 || lead !== null || lock !== null) return this.#persist();
+    if (pledges.length > 0 || lead !== null || lock !== null) {
+      // After the sockets have been flushed (transport/flusher.ts): the others check a proposal while its primary writes it down.
+      if (!this.#persisting) process.nextTick(() => this.#persist());
+      this.#persisting = true;
+      return;
+    }
     // Nothing waits for these: decided blocks are safe with the quorum that prepared them. They share the next write, or go soon.
     if (records.length > 0) this.#lazy ??= setTimeout(() => this.#persist(), LAZY_WRITE_MS_MAX);
   }
@@ -123,6 +130,7 @@ export class Speaker {
   #persist(): void {
     if (this.#lazy !== null) clearTimeout(this.#lazy);
     this.#lazy = null;
+    this.#persisting = false;
     if (this.#writing !== null || this.#stopped) return;
     const batch = this.#pending;
     this.#pending = nothing();
@@ -137,20 +145,20 @@ export class Speaker {
 
   async #write({ records, pledges, lock, lead }: Pending): Promise<void> {
     const { log, guard, meter } = this.#parts;
-    const floor = log.position;
+    const durable = { log: log.position, decided: log.head };
     const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
     const writes: Promise<unknown>[] = [];
     if (records.length > 0) {
       meter.observe('synod_log_write_bytes', sizeOf(records));
       writes.push(this.#timed('synod_log_write_ms', log.write(records)));
     }
-    const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), floor);
+    const promised = this.#promise(payloads, lock === null ? null : encodeCertificate(lock), durable);
     writes.push(this.#timed('synod_guard_write_ms', promised));
     const led = lead === null ? Promise.resolve(null) : this.#lead(lead);
     writes.push(led);
     await Promise.all(writes);
     if (this.#stopped) return;
-    log.moveFloor(guard.state.floor);
+    log.moveFloor(guard.floor);
     // Durable: now, and only now, these votes exist.
     const back: Input<PbftMessage, PbftPledge>[] = [];
     const view = await led;
@@ -173,12 +181,12 @@ export class Speaker {
   async #promise<P extends PledgePayload>(
     pledges: readonly P[],
     lock: Bytes | null,
-    floor: LogStore['position'],
+    durable: Pick<PromiseBatch, 'log' | 'decided'>,
   ): Promise<readonly P[]> {
     const { guard } = this.#parts;
     if (pledges.length === 0 && lock === null) return [];
     try {
-      await guard.promise({ pledges, lock, log: floor });
+      await guard.promise({ pledges, lock, ...durable });
       return pledges;
     } catch (error) {
       // A certificate that cannot be kept is nothing to go on without.
@@ -189,7 +197,7 @@ export class Speaker {
       }
     }
     const kept: P[] = [];
-    for (const pledge of pledges) kept.push(...(await this.#promise([pledge], lock, floor)));
+    for (const pledge of pledges) kept.push(...(await this.#promise([pledge], lock, durable)));
     return kept;
   }
 

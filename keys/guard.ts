@@ -60,6 +60,8 @@ export interface PromiseBatch {
   readonly lock: Bytes | null;
   /** The log's last position confirmed durable before this batch. Never runs back. */
   readonly log: LogPosition;
+  /** The highest height that the log holds as decided at `log`: votes up to it are given up (GRD-5). Default: none is. */
+  readonly decided?: Height;
 }
 
 /** A proposal: its signature is the primary's prepare vote. */
@@ -85,7 +87,10 @@ export interface GuardState {
 export interface Guard {
   /** 32 bytes. */
   readonly publicKey: Bytes;
+  /** Made anew with each call, for recovery and tests. */
   readonly state: GuardState;
+  /** Where the log must be at the next start. */
+  readonly floor: LogPosition;
   /**
    * All or nothing: checks every pledge, then makes the marks durable with one write and one data sync. May be called again
    * before it has resolved; what is waiting then shares the next write.
@@ -213,6 +218,10 @@ class FileGuard implements Guard {
     };
   }
 
+  get floor(): LogPosition {
+    return this.#state.floor;
+  }
+
   /** Resolves when every change until now is durable. At the start, too: what was read may be a write whose sync failed. */
   settle(): Promise<void> {
     if (this.#durable === this.#changes) return Promise.resolve();
@@ -221,12 +230,13 @@ class FileGuard implements Guard {
   }
 
   /** [GRD-1] All or nothing, and durable before it can be signed. */
-  async promise({ pledges, lock, log }: PromiseBatch): Promise<void> {
+  async promise({ pledges, lock, log, decided }: PromiseBatch): Promise<void> {
     this.#assertAlive();
     const floor = this.#risenFloor(log);
     if (lock !== null && lock.length > lockBytesMax)
       throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
+    if (decided !== undefined) draft.forget(decided);
     const promised: [string, Omit<Promised, 'change'>][] = [];
     for (const { pledge, payload } of pledges) {
       const { place, signingBytes } = this.#read(pledge, payload);

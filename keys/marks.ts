@@ -148,20 +148,32 @@ export class MarksDraft {
 
   #vote(phase: VotePhase, view: View, height: Height, digest: Bytes): void {
     assertVotable(this.#marks, this.#incarnation, view);
-    if (phase === 'prepare') this.#incarnation.proposals.assertAgrees(view, height, digest);
+    // The marks first: a prepare that contradicts one must be known as that, and burn the view (GRD-17).
     if (assertVoteFree(this.#marks, phase, view, height, digest) === 'held') return;
+    if (phase === 'prepare') this.#incarnation.proposals.assertAgrees(view, height, digest);
     this.#raiseView(view);
-    if (!this.#votesCopied) {
-      this.#votes = new Map(this.#marks.votes);
-      this.#votesCopied = true;
-      this.#marks = { ...this.#marks, votes: this.#votes };
-    }
+    this.#copyVotes();
     const held = this.#votes.get(height) ?? { prepare: null, commit: null };
     const other = phase === 'prepare' ? held.commit : held.prepare;
     // One array where both phases name one hash: sign-state.ts then writes it once.
     const kept = other !== null && equalBytes(other, digest) ? other : Uint8Array.from(digest);
     this.#votes.set(height, phase === 'prepare' ? { ...held, prepare: kept } : { ...held, commit: kept });
     this.#dropLowestHeights();
+  }
+
+  /** [GRD-5] What the log holds as decided is voted for no more: its marks are given up, so that a write carries the window alone. */
+  forget(decided: Height): void {
+    if (decided <= this.#marks.heightFloor) return;
+    this.#copyVotes();
+    for (const height of this.#votes.keys()) if (height <= decided) this.#votes.delete(height);
+    this.#marks = { ...this.#marks, heightFloor: decided };
+  }
+
+  #copyVotes(): void {
+    if (this.#votesCopied) return;
+    this.#votes = new Map(this.#marks.votes);
+    this.#votesCopied = true;
+    this.#marks = { ...this.#marks, votes: this.#votes };
   }
 
   /** [GRD-5] Bounded: what is forgotten is refused. */

@@ -413,6 +413,31 @@ t.test('GRD-5: marks are bounded, and what is forgotten is refused', async (t) =
   await guard.close();
 });
 
+t.test('GRD-5: what the log holds as decided is forgotten, and refused, across a restart too', async (t) => {
+  const path = newPath();
+  let guard = await freshGuard(path);
+  for (let height = 1; height <= 9; height++) await promise(guard, prepare(1, height, A), commit(1, height, A));
+  const decided = asHeight(7);
+  await guard.promise({ pledges: [prepare(1, 10, A)], lock: null, log: start, decided });
+  for (let round = 0; round < 2; round++) {
+    t.strictSame(
+      guard.state.marks.map(({ height }) => Number(height)),
+      [8, 8, 9, 9, 10],
+    );
+    await t.rejects(promise(guard, prepare(1, 7, A)), { code: 'guard-height-passed' });
+    await t.rejects(promise(guard, commit(1, 2, B)), { code: 'guard-height-passed' });
+    await t.rejects(promise(guard, prepare(1, 8, B)), { code: 'guard-conflict' }, 'what is not decided is remembered');
+    guard = await reopened(guard, path);
+    await guard.promise({ pledges: [prepare(1, 9, A)], lock: null, log: start, decided: asHeight(3) });
+  }
+  await t.rejects(
+    guard.promise({ pledges: [prepare(1, 10, A), prepare(1, 9, B)], lock: null, log: start, decided: asHeight(9) }),
+    { code: 'guard-height-passed' },
+  );
+  t.equal(guard.state.marks.length, 5, 'a batch is all or nothing, what it forgets too');
+  await guard.close();
+});
+
 t.test('GRD-6: a proposal is signed at once in a view whose lead is durable, at rising heights', async (t) => {
   const guard = await freshGuard();
   t.throws(() => guard.signProposal(proposal(0, 1, A)), { code: 'guard-not-leading' });
@@ -879,6 +904,13 @@ t.test('GRD-17: a prepare that contradicts a proposal burns the view; other refu
   await t.rejects(promise(guard, prepare(3, 4, A)), { code: 'guard-view-burned' }, 'the base neither');
   await t.rejects(promise(guard, commit(3, 5, A)), { code: 'guard-view-burned' });
   await promiseAndSign(guard, viewChange(4, A));
+
+  await guard.lead(asView(5));
+  await promise(guard, prepare(5, 2, A)); // of the view's base
+  guard.signProposal(proposal(5, 1, A));
+  guard.signProposal(proposal(5, 3, A));
+  await t.rejects(promise(guard, prepare(5, 2, B)), { code: 'guard-conflict' }, 'a mark between two proposals');
+  t.equal(guard.state.burned, 5);
   await guard.close();
 });
 
@@ -1128,9 +1160,10 @@ class VoteModel {
   #vote({ kind, view, height, hash }: Vote): VoteCode {
     const votable = this.#votable(view);
     if (votable !== 'none') return votable;
-    const code = kind === 'prepare' && view === this.#leads ? this.#agrees(height, hash) : 'none';
-    if (code !== 'none') return code;
     if (this.#contradicts(kind, view, height, hash)) return 'guard-conflict';
+    const isHeld = view === this.#view && this.#votes.has(`${kind} ${height}`);
+    const code = kind === 'prepare' && view === this.#leads && !isHeld ? this.#agrees(height, hash) : 'none';
+    if (code !== 'none') return code;
     this.#raise(view);
     this.#votes.set(`${kind} ${height}`, hash);
     const isBase = kind === 'prepare' && view === this.#leads && height < Math.min(...this.#proposed.keys());
