@@ -94,7 +94,8 @@ function phasesOf({ transactionBytes, bundle, seconds, withLatency }: Scenario):
   if (!withLatency) return [saturated];
   const unloaded: Phase = { ...common, name: unloadedName, pace: { kind: 'closed', outstanding: 1 }, ms: ms / 2 };
   const steady: Phase = { ...common, name: steadyName, pace: { kind: 'open-share', share: 0.5 } };
-  return [unloaded, saturated, steady];
+  // Last, when the code of every process has been compiled: a replica runs for years, and its first seconds say little about it.
+  return [saturated, steady, unloaded];
 }
 
 type Snapshot = ReadonlyMap<string, Usage>;

@@ -189,7 +189,9 @@ export class Metrics implements Meter {
   observe(name: string, value: number, labels: Labels = {}): void {
     const series = this.#find(name, 'histogram');
     // As above.
-    (series.metric as Histogram).observe(this.#fold(series, labels), value * series.scale);
+    const histogram = series.metric as Histogram;
+    if (series.shape.labels === undefined) histogram.observe(value * series.scale);
+    else histogram.observe(this.#fold(series, labels), value * series.scale);
   }
 
   /** From now on every scrape asks this replica where it stands. */

@@ -15,8 +15,8 @@ import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type { Admission, Core, Decided, Explanation, Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Vote } from '../protocol/messages.ts';
-import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asHeight } from '../protocol/types.ts';
+import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
+import { asHeight, asMillis } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, verifyMessage } from '../protocol/verify.ts';
 import type { LogStore } from '../storage/log-store.ts';
@@ -80,7 +80,10 @@ export class Replica implements ReplicaPort, PeerEvents {
   #bundles = 0;
   #bundleBytes = 0;
   #turn: NodeJS.Immediate | null = null;
+  /** When the core wants to be called, whatever comes. */
+  #wakeAt: Millis = asMillis(0);
   #alarm: NodeJS.Timeout | null = null;
+  #alarmAt: Millis = asMillis(0);
   #stopped = false;
   #draining = false;
   #fatal: Error | null = null;
@@ -196,16 +199,22 @@ export class Replica implements ReplicaPort, PeerEvents {
         this.#lowest = this.#parts.log.lowest;
         inputs.push({ type: 'retained', lowest: this.#lowest });
       }
-      const { core, clock, meter } = this.#parts;
-      const started = performance.now();
-      const ready = core.step(inputs, clock.now());
-      meter.observe('synod_step_ms', performance.now() - started);
-      meter.observe('synod_step_inputs', inputs.length);
-      this.#act(ready);
+      // Frames that nobody wanted, and no time has come: nothing for the core.
+      const now = this.#parts.clock.now();
+      if (inputs.length > 0 || now >= this.#wakeAt) this.#step(inputs, now);
       if (this.#frames.length > 0) this.#wake();
     } catch (error) {
       this.#die(error);
     }
+  }
+
+  #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
+    const { core, meter } = this.#parts;
+    const started = performance.now();
+    const ready = core.step(inputs, now);
+    meter.observe('synod_step_ms', performance.now() - started);
+    meter.observe('synod_step_inputs', inputs.length);
+    this.#act(ready);
   }
 
   /** Bytes of a peer to an input: decoded, wanted, verified. What cannot be is refused with a code; the peer may lose its connection. */
@@ -273,12 +282,25 @@ export class Replica implements ReplicaPort, PeerEvents {
       else this.#parts.logger.info({ ...event }, event.type);
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
     }
-    this.#setAlarm(ready.wakeAt);
+    this.#wakeAt = ready.wakeAt;
+    this.#setAlarm();
   }
 
-  #setAlarm(at: number): void {
-    if (this.#alarm !== null) clearTimeout(this.#alarm);
-    this.#alarm = setTimeout(() => this.#wake(), Math.max(1, at - this.#parts.clock.now()));
+  /** Every step names a new time, nearly always a later one: an alarm that is set for an earlier one is let ring, and then set again. */
+  #setAlarm(): void {
+    if (this.#alarm !== null) {
+      if (this.#alarmAt <= this.#wakeAt) return;
+      clearTimeout(this.#alarm);
+    }
+    this.#alarmAt = this.#wakeAt;
+    this.#alarm = setTimeout(
+      () => {
+        this.#alarm = null;
+        if (this.#parts.clock.now() >= this.#wakeAt) this.#wake();
+        else this.#setAlarm();
+      },
+      Math.max(1, this.#wakeAt - this.#parts.clock.now()),
+    );
   }
 
   // ---- requests of peers that are behind ---------------------------------------------------------------------------
