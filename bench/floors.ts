@@ -17,7 +17,10 @@ export interface SyncFloor {
 export interface Floors {
   readonly processes: number;
   readonly syncs: readonly SyncFloor[];
+  /** Of one process alone. */
   readonly compute: ComputeFloors;
+  /** Of the slowest of n processes at once: replicas check the same proposal and the same votes at the same moment. */
+  readonly computeTogether: ComputeFloors;
   /** A frame of 200 bytes to another process and back, in milliseconds. */
   readonly roundTrip: Quantiles;
 }
@@ -52,8 +55,23 @@ export async function measureFloors(options: {
     const together = all.reduce((slowest, each) => (each.p50 > slowest.p50 ? each : slowest));
     syncs.push({ ...kind, alone: alone ?? together, together });
   }
-  const compute = await runWorker<ComputeFloors>({ task: { kind: 'compute', ms }, msMax: workerMsMax });
-  return { processes, syncs, compute, roundTrip: await measureRoundTrip(ms) };
+  const computers = (count: number) =>
+    Promise.all(
+      Array.from({ length: count }, () =>
+        runWorker<ComputeFloors>({ task: { kind: 'compute', ms }, msMax: workerMsMax }),
+      ),
+    );
+  const [compute] = await computers(1);
+  const computeTogether = (await computers(processes)).reduce((slowest, each) =>
+    each.verify < slowest.verify ? each : slowest,
+  );
+  return {
+    processes,
+    syncs,
+    compute: compute ?? computeTogether,
+    computeTogether,
+    roundTrip: await measureRoundTrip(ms),
+  };
 }
 
 async function measureRoundTrip(ms: number): Promise<Quantiles> {
@@ -85,17 +103,26 @@ export interface LatencyFloor {
 
 /**
  * The least that one commit can take: client, primary, prepare, commit, receipt, client again are 5 hops; the prepare and the commit
- * each wait for a synced write; and the signatures that somebody waits for, one after the other, of the fastest quorum.
+ * each wait for a synced write; and the signatures that somebody waits for, one after the other, of the fastest quorum. What the
+ * replicas do at the same moment, writes and signatures, takes what it takes when n processes of this machine do it at once.
  */
-export function latencyFloor(floors: Floors, n: number, disk: 'alone' | 'together'): LatencyFloor {
+export function latencyFloor(floors: Floors, n: number, replicas: 'alone' | 'together'): LatencyFloor {
   const { quorum } = byzantineQuorums(n);
-  // Client's bundle, proposal, prepare, commit.
-  const signs = 4;
-  // Bundle at the primary; bundle and proposal at a backup; prepares and commits but one's own (and the proposal); the certificate.
-  const verifies = 1 + 2 + (quorum - 2) + (quorum - 1) + quorum;
+  const { compute } = floors;
+  const shared = replicas === 'alone' ? compute : floors.computeTogether;
+  // The client's bundle, the proposal; prepare and commit.
+  const signs = { alone: 2, shared: 2 };
+  // The bundle at the primary, the certificate at the client; bundle and proposal at a backup, prepares and commits but one's own
+  // (and the proposal).
+  const verifies = { alone: 1 + quorum, shared: 2 + (quorum - 2) + (quorum - 1) };
   const hopsMs = (5 * floors.roundTrip.p50) / 2;
   const appended = floors.syncs.find((sync) => !sync.preallocated) ?? floors.syncs[0]!; // three are measured
-  const syncsMs = 2 * appended[disk].p50;
-  const signaturesMs = (1000 * signs) / floors.compute.sign + (1000 * verifies) / floors.compute.verify;
+  const syncsMs = 2 * appended[replicas].p50;
+  const signaturesMs =
+    1000 *
+    (signs.alone / compute.sign +
+      signs.shared / shared.sign +
+      verifies.alone / compute.verify +
+      verifies.shared / shared.verify);
   return { totalMs: hopsMs + syncsMs + signaturesMs, hopsMs, syncsMs, signaturesMs };
 }
