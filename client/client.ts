@@ -320,8 +320,8 @@ export class Client {
 
   #message(link: Link, message: DoorMessage): void {
     switch (message.kind) {
-      case 'admission':
-        this.#pipeline.admission(link, message);
+      case 'admissions':
+        for (const admission of message.admissions) this.#pipeline.admission(link, admission);
         return;
       case 'receipts':
         this.#pipeline.receipts(link, message);

@@ -306,12 +306,13 @@ export class Link {
 /** Believed for what it holds, whoever sent it; or a mere hint whose loss or invention costs nothing but time. */
 function isSelfCertifying(message: DoorMessage): boolean {
   if (message.kind === 'receipts') return message.receipts.length > 0;
-  return message.kind === 'follow-blocks' || (message.kind === 'admission' && message.code === 'pooled');
+  if (message.kind === 'admissions') return message.admissions.every(({ code }) => code === 'pooled');
+  return message.kind === 'follow-blocks';
 }
 
 function isDoorMessage(message: { readonly kind: string }): message is DoorMessage {
   return (
-    message.kind === 'admission' ||
+    message.kind === 'admissions' ||
     message.kind === 'receipts' ||
     message.kind === 'follow-blocks' ||
     message.kind === 'follow-end' ||

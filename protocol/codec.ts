@@ -26,6 +26,7 @@ export {
   encodeCheckpointPlace,
 } from './wire/certificate.ts';
 export {
+  ADMISSIONS_MAX,
   admissionCodes,
   CREDIT_MAX,
   followedBlockBytes,

@@ -49,8 +49,13 @@ export interface QueryBundle {
 
 export type ClientMessage = Submit | Follow | Credit | QueryHead | QueryBundle;
 
+/** What a turn of the replica's loop had to say about bundles, under one signature. 1 to 1024 of them. */
+export interface Admissions {
+  readonly kind: 'admissions';
+  readonly admissions: readonly BundleAdmission[];
+}
+
 export interface BundleAdmission {
-  readonly kind: 'admission';
   readonly digest: Hash;
   readonly code: AdmissionCode | 'busy' | 'bundle-invalid';
   /** The replica's height when it answered. */
@@ -120,4 +125,4 @@ export interface Head {
   readonly certificate: Certificate | null;
 }
 
-export type DoorMessage = BundleAdmission | Receipts | FollowBlocks | FollowEnd | Head;
+export type DoorMessage = Admissions | Receipts | FollowBlocks | FollowEnd | Head;

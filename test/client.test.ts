@@ -178,8 +178,12 @@ class Door {
     this.socket.send(encodeFrame({ kind: message.kind, payload, sender: key.publicKey, signature }));
   }
 
+  admissions(...admissions: readonly door.BundleAdmission[]): void {
+    this.send({ kind: 'admissions', admissions });
+  }
+
   admission(bundle: SignedBundle, code: door.BundleAdmission['code']): void {
-    this.send({ kind: 'admission', digest: bundle.digest, code, height: asHeight(this.replica.log.height) });
+    this.admissions({ digest: bundle.digest, code, height: asHeight(this.replica.log.height) });
   }
 
   pump(): void {
@@ -775,7 +779,7 @@ t.test('what one replica alone says is no end: expired, passed, invalid', async 
     const { log, replicas, connect } = await cluster(t);
     const client = await connect();
     replicas[0]!.onSubmit = (door, bundle) =>
-      door.send({ kind: 'admission', digest: bundle.digest, code, height: asHeight(1_000_000) });
+      door.admissions({ digest: bundle.digest, code, height: asHeight(1_000_000) });
     replicas[0]!.onQuery = (door, query) => replicas[0]!.deny(door, query, { height: asHeight(1_000_000) });
     t.ok((await client.submit(text('a'))).verify(), code);
     t.same(mine(log), ['a']);
@@ -836,7 +840,7 @@ t.test('WIRE-28: old, foreign and early denials refuse nothing, and the receipt 
       replica.onSubmit = (door, bundle) => {
         log.admit(bundle);
         for (const code of ['expired', 'sequence-passed'] as const)
-          door.send({ kind: 'admission', digest: bundle.digest, code, height: asHeight(3) });
+          door.admissions({ digest: bundle.digest, code, height: asHeight(3) });
       };
       replica.onQuery = (door, query) => {
         asked.add(replica);
@@ -866,8 +870,7 @@ t.test('the word of a replica behind, about an earlier session of this number, e
   await until(() => client.head().height === 5);
   const asked: string[] = [];
   for (const replica of replicas) {
-    replica.onSubmit = (door, { digest }) =>
-      door.send({ kind: 'admission', digest, code: 'sequence-passed', height: asHeight(4) });
+    replica.onSubmit = (door, { digest }) => door.admissions({ digest, code: 'sequence-passed', height: asHeight(4) });
     replica.onQuery = (door, query) => {
       asked.push(replica.name);
       replica.deny(door, query);

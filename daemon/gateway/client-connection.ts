@@ -285,7 +285,7 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
     const { replica } = this.#door;
     // Not the head that was delivered: a state taken from peers is above it, and may be what passed the bundle.
     const { height } = code === 'expired' || code === 'sequence-passed' ? replica.explain() : replica.head();
-    this.#outbox.admission({ kind: 'admission', digest, code, height });
+    this.#outbox.admission({ digest, code, height });
   }
 
   #refused(code: string): void {

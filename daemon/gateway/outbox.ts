@@ -3,7 +3,7 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { HEADER_BYTES } from '../../protocol/block.ts';
-import { certificateBytesMax, RECEIPTS_MAX } from '../../protocol/codec.ts';
+import { ADMISSIONS_MAX, certificateBytesMax, RECEIPTS_MAX } from '../../protocol/codec.ts';
 import type { BundleAdmission, BundleReceipt, QueryAnswer } from '../../protocol/door.ts';
 import type { FrameSealer } from './seal-frames.ts';
 
@@ -45,7 +45,10 @@ export class Outbox {
     const receipts = this.#receipts;
     this.#admissions = [];
     this.#receipts = [];
-    for (const admission of admissions) this.#send(this.#sealer.seal(admission));
+    for (let start = 0; start < admissions.length; start += ADMISSIONS_MAX) {
+      const some = admissions.slice(start, start + ADMISSIONS_MAX);
+      this.#send(this.#sealer.seal({ kind: 'admissions', admissions: some }));
+    }
     for (let start = 0; start < receipts.length; ) {
       let end = start;
       for (let bytes = 0; end < receipts.length && end - start < RECEIPTS_MAX; end++) {

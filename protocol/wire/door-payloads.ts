@@ -35,6 +35,7 @@ import { BLOCKS_MAX, LINKS_MAX } from './replica-payloads.ts';
 
 export const CREDIT_MAX = 4096;
 export const RECEIPTS_MAX = 1024;
+export const ADMISSIONS_MAX = 1024;
 /** Hashes of a range proof: two for each level. */
 export const RANGE_PROOF_HASHES_MAX = 106;
 
@@ -68,8 +69,8 @@ export function encodeDoorPayload(message: ClientMessage | DoorMessage): Bytes {
       return encodeMsgpack([]);
     case 'query-bundle':
       return encodeMsgpack([message.question, message.digest]);
-    case 'admission':
-      return encodeMsgpack([message.digest, message.code, message.height]);
+    case 'admissions':
+      return encodeMsgpack([message.admissions.map(({ digest, code, height }) => [digest, code, height])]);
     case 'receipts':
       return encodeMsgpack([message.answer && answerValue(message.answer), message.receipts.map(receiptValue)]);
     case 'follow-blocks':
@@ -118,9 +119,10 @@ function limitsOf(kind: Exclude<DoorKind, 'submit'>): ScanLimits {
     case 'credit':
     case 'query-head':
     case 'query-bundle':
-    case 'admission':
     case 'follow-end':
       return { bytesMax: 128, depthMax: 1, valuesMax: 5 };
+    case 'admissions':
+      return { bytesMax: 8 + ADMISSIONS_MAX * 72, depthMax: 3, valuesMax: 2 + ADMISSIONS_MAX * 4 };
     case 'head':
       return { bytesMax: 16_384, depthMax: 4, valuesMax: 6 + CERTIFICATE_VALUES_MAX };
     case 'receipts':
@@ -166,10 +168,8 @@ function read(
       return { kind };
     case 'query-bundle':
       return readQuery(fields(2));
-    case 'admission': {
-      const f = fields(3);
-      return { kind, digest: f.hash('digest'), code: f.word('code', admissionCodes), height: f.height('height') };
-    }
+    case 'admissions':
+      return { kind, admissions: fields(1).tuples('admissions', { max: ADMISSIONS_MAX, min: 1 }, 3, readAdmission) };
     case 'receipts':
       return readReceipts(fields(2));
     case 'follow-blocks':
@@ -192,6 +192,10 @@ function readFollow(f: Fields): Follow {
 
 function readQuery(f: Fields): QueryBundle {
   return { kind: 'query-bundle', question: f.uint('question', Number.MAX_SAFE_INTEGER, 1), digest: f.hash('digest') };
+}
+
+function readAdmission(f: Fields): BundleAdmission {
+  return { digest: f.hash('digest'), code: f.word('code', admissionCodes), height: f.height('height') };
 }
 
 /** Whose answer has no receipt must say of what: so an answer names its question, and what is pushed is never empty. */

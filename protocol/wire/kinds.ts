@@ -26,7 +26,7 @@ export const kindNumbers = {
   credit: 66,
   'query-head': 67,
   'query-bundle': 68,
-  admission: 96,
+  admissions: 96,
   receipts: 97,
   'follow-blocks': 98,
   'follow-end': 99,

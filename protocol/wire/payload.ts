@@ -26,7 +26,7 @@ export function encodePayload(message: Message): Bytes {
     case 'credit':
     case 'query-head':
     case 'query-bundle':
-    case 'admission':
+    case 'admissions':
     case 'receipts':
     case 'follow-blocks':
     case 'follow-end':
