@@ -6,9 +6,10 @@ import t from 'tap';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { problemCodes } from '../daemon/http/problem.ts';
 import openapi from '../daemon/openapi.json' with { type: 'json' };
+import type { SignedBundle } from '../protocol/bundle.ts';
 import { asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { verifyTransactionReceipt } from '../protocol/verify.ts';
-import { bundleOf, context, deadlineMs, genesisDocument, turn, world } from './door-world.ts';
+import { bundleOf, context, deadlineMs, Gate, genesisDocument, turn, world } from './door-world.ts';
 import { chainId, text } from './wire-fixtures.ts';
 
 // A busy machine is slow, not wrong.
@@ -132,12 +133,12 @@ t.test('HTTP: requests of one moment share bundles; accepted, pending, refused, 
   const pending = await post(`${url}/v1/transactions?timeout=20`, hex('p'));
   t.strictSame([pending.status, (pending.body as { status?: string }).status], [202, 'pending']);
 
-  for (const code of ['pool-full', 'client-quota', 'sessions-full', 'expired'] as const) {
+  for (const code of ['pool-full', 'client-quota', 'sessions-full', 'valid-until-too-far'] as const) {
     replica.verdict = () => code;
     const refused = await post(`${url}/v1/transactions`, hex(code));
     t.strictSame(
       [refused.status, codeOf(refused)],
-      [code === 'client-quota' ? 429 : 503, code === 'expired' ? 'not-ordered' : code],
+      [code === 'client-quota' ? 429 : 503, code === 'valid-until-too-far' ? 'not-ordered' : code],
     );
     t.equal(refused.headers.get('retry-after'), '1');
   }
@@ -169,6 +170,118 @@ t.test('HTTP: an Idempotency-Key joins the first request', async (t) => {
   await replica.decide([replica.submitted]);
   t.equal((await second).body.bundle, first.body.bundle);
   t.equal(replica.submitted.length, 1);
+});
+
+// ---- refused is not ordered, so that whoever sends it again has it ordered once ---------------------------------------------------
+
+const textsOf = (bundles: readonly SignedBundle[]) =>
+  bundles.flatMap(({ transactions }) => transactions.map((each) => Buffer.from(each).toString()));
+const sessionOf = ({ session, sequence }: SignedBundle) => `${session}/${sequence}`;
+const outcomeOf = ({ status, body }: Answer) => [status, (body as { status?: string }).status];
+
+t.test('HTTP: what was ordered in blocks that are not here is never sent again (SES-6)', async (t) => {
+  const { replica, url, metrics } = await world(t);
+  // One more than there are sessions, and one that joins it: they wait for a place.
+  replica.verdict = () => undefined;
+  const names = Array.from({ length: 10 }, (_, i) => `o${i}`);
+  const posts: Promise<Answer>[] = [];
+  for (const [i, name] of names.entries()) {
+    posts.push(post(`${url}/v1/transactions?timeout=60000&wait=${i === 1 ? 'accepted' : 'committed'}`, hex(name)));
+    if (i < 8) await replica.waits.until(`bundle ${i}`, () => (replica.submitted.length === i + 1 ? true : undefined));
+  }
+  const connections = async () => /synod_http_connections (\d+)/.exec(await metrics.scrape())?.[1];
+  while ((await connections()) !== '10') await turn();
+  await ask(`${url}/healthz`);
+  const first = replica.submitted.slice();
+  t.equal(first.length, 8, 'two wait');
+  for (const { digest } of first) replica.admit(digest, 'sequence-passed');
+  for (const [i, answer] of (await Promise.all(posts.slice(0, 8))).entries()) {
+    t.strictSame(outcomeOf(answer), [202, i === 1 ? 'accepted' : 'pending'], 'at once, and not refused');
+    t.equal((answer.body as { bundle?: string }).bundle, toHex(first[i]!.digest), 'with where to ask for it');
+  }
+  // The sessions are free again, and those that waited go.
+  await replica.waits.until('the others', () => (textsOf(replica.submitted).length >= 10 ? true : undefined));
+  const more = replica.submitted.slice(8);
+  t.notOk(
+    more.some(({ session }) => first.some((before) => before.session === session)),
+    'in other sessions',
+  );
+  await replica.decide([more]);
+  for (const answer of await Promise.all(posts.slice(8))) t.strictSame(outcomeOf(answer), [200, 'committed']);
+  t.strictSame(textsOf(replica.submitted).sort(), names, 'each was sent once');
+});
+
+t.test(
+  'HTTP: where nobody could look whether it was ordered, it is not refused, and its sequence is not used again',
+  async (t) => {
+    const { replica, url } = await world(t);
+    const { log } = replica;
+    const find = log.findBundle.bind(log);
+    for (const code of ['sequence-passed', 'expired'] as const) {
+      log.findBundle = () => Promise.reject(new Error('no look-ups'));
+      replica.verdict = () => code;
+      const headers = { ...jsonType, 'idempotency-key': code };
+      t.strictSame(outcomeOf(await post(`${url}/v1/transactions?timeout=60000`, hex(code), headers)), [202, 'pending']);
+      t.strictSame(outcomeOf(await post(`${url}/v1/transactions`, hex(code), headers)), [202, 'pending'], 'by its key');
+      log.findBundle = find;
+      replica.verdict = () => 'pooled';
+      const next = post(`${url}/v1/transactions`, hex(`after ${code}`));
+      await replica.waits.until('the next one', () =>
+        textsOf(replica.submitted).includes(`after ${code}`) ? true : undefined,
+      );
+      await replica.decide([replica.submitted.slice(-1)]);
+      t.strictSame(outcomeOf(await next), [200, 'committed']);
+    }
+    t.equal(new Set(replica.submitted.map(sessionOf)).size, replica.submitted.length, 'every place was used once');
+    t.strictSame(textsOf(replica.submitted), ['sequence-passed', 'after sequence-passed', 'expired', 'after expired']);
+  },
+);
+
+t.test('HTTP: out of date is refused only where every block was looked into in which it could stand', async (t) => {
+  const horizon = 64;
+  const { replica, url } = await world(t, { parameters: { validUntilHorizon: horizon } });
+  replica.verdict = () => undefined;
+  const submitted = async (name: string) => {
+    const answer = post(`${url}/v1/transactions?timeout=60000`, hex(name));
+    const bundle = await replica.waits.until(name, () =>
+      replica.submitted.find((each) => textsOf([each]).includes(name)),
+    );
+    return { answer, bundle };
+  };
+  const others = (count: number) => Array.from({ length: count }, () => [bundleOf('o', { count: 1 })]);
+
+  const never = await submitted('never');
+  const { log } = replica;
+  const [write, disk] = [log.write.bind(log), new Gate()];
+  log.write = async (records) => {
+    await disk.opened;
+    return write(records);
+  };
+  const durable = replica.decide(others(horizon));
+  replica.admit(never.bundle.digest, 'expired');
+  t.equal(codeOf(await never.answer), 'not-ordered', 'though the last blocks are still on their way to the disk');
+  disk.open();
+  await durable;
+
+  const late = await submitted('late');
+  await replica.decide([...others(horizon - 1), [late.bundle]]);
+  t.strictSame(outcomeOf(await late.answer), [200, 'committed'], 'at its last height');
+
+  const ahead = await submitted('ahead');
+  await replica.decide(others(horizon - 1));
+  replica.admit(ahead.bundle.digest, 'expired');
+  t.strictSame(outcomeOf(await ahead.answer), [202, 'pending'], 'the verdict is ahead of the blocks: one is missing');
+
+  const away = await submitted('away');
+  await replica.resetTo(4 * horizon);
+  await replica.decide(others(1));
+  replica.admit(away.bundle.digest, 'expired');
+  t.strictSame(
+    outcomeOf(await away.answer),
+    [202, 'pending'],
+    'it may stand in blocks that were taken over with a state',
+  );
+  t.strictSame(textsOf(replica.submitted), ['never', 'late', 'ahead', 'away'], 'each was sent once');
 });
 
 t.test('HTTP: reads', async (t) => {
