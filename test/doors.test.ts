@@ -6,6 +6,7 @@ import t from 'tap';
 import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import { inclusionProof, leafHash, merkleRoot, rangeProof } from '../crypto/merkle.ts';
 import { BlockTree } from '../daemon/gateway/block-tree.ts';
+import { defaultGatewayLimits } from '../daemon/gateway/limits.ts';
 import { certify } from '../daemon/gateway/receipt-desk.ts';
 import { TokenBuckets } from '../daemon/gateway/token-bucket.ts';
 import { Metrics, seriesTable } from '../daemon/metrics.ts';
@@ -14,7 +15,7 @@ import { encodeBundlePayload, encodeFrame, type Message } from '../protocol/code
 import type { BundleAdmission } from '../protocol/door.ts';
 import { asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { verifyReceipt } from '../protocol/verify.ts';
-import { bundleOf, checkStream, context, type DoorClient, doorKey, same, turn, world } from './door-world.ts';
+import { bundleOf, checkStream, context, type DoorClient, doorKey, Gate, same, turn, world } from './door-world.ts';
 import * as fixture from './wire-fixtures.ts';
 
 const { parameters, sha256, text, keyOf, filled } = fixture;
@@ -258,6 +259,86 @@ t.test('limits: bundles in flight, even shares, and the rate of a key (A14)', as
   const again = await client();
   again.send({ kind: 'query-bundle', question: 1, digest: fixture.hashOf(3) });
   t.equal(await again.closed(), 'rate', "the bucket is the key's, not the connection's");
+});
+
+t.test('questions under overload: each has its answer, or the connection its end (A14)', async (t) => {
+  const { queriesMax, queryTokens, rate } = defaultGatewayLimits;
+  t.strictSame(
+    [queriesMax, rate.perSecond / queryTokens, rate.burst / queryTokens, 1 / queryTokens],
+    [64, 1000, 1000, 1 / 20],
+    'as docs/wire.md says',
+  );
+  const { replica, client } = await world(t);
+  const bundle = bundleOf('asked');
+  await replica.decide([[bundle]]);
+  const { log } = replica;
+  const find = log.findBundle.bind(log);
+  const lookups = { now: 0, most: 0, held: new Gate() };
+  log.findBundle = async (digest) => {
+    lookups.now += 1;
+    lookups.most = Math.max(lookups.most, lookups.now);
+    await lookups.held.opened;
+    lookups.now -= 1;
+    return find(digest);
+  };
+  const ask = (from: DoorClient, question: number) =>
+    from.send({ kind: 'query-bundle', question, digest: question % 2 === 0 ? bundle.digest : fixture.hashOf(3) });
+  const answers = ({ messages }: DoorClient) => messages.filter(({ kind }) => kind === 'receipts').length;
+
+  const asker = await client();
+  const others = await Promise.all(Array.from({ length: 12 }, (_, i) => client(keyOf(filled(0x80 + i)))));
+  for (let question = 1; question <= queriesMax; question++) ask(asker, question);
+  await asker.settled();
+  t.strictSame([lookups.now, answers(asker)], [1, 0], 'a connection has one look-up at a time; the rest waits');
+  for (const other of others) ask(other, 2);
+  for (const other of others) await other.settled();
+  t.equal(lookups.now, 8, 'so many are in the log at once, of all connections');
+  lookups.held.open();
+  for (let question = 1; question <= queriesMax; question++) {
+    const { answer, receipts } = await asker.next('receipts');
+    if (answer?.question !== question || receipts.length !== (question % 2 === 0 ? 1 : 0))
+      t.fail(`the answer to question ${question}`, { found: answer });
+  }
+  for (const other of others) t.equal((await other.next('receipts')).receipts.length, 1, 'nobody is left out');
+  t.equal(lookups.most, 8);
+
+  // Answered, so as many may be asked again; one more than that may not.
+  lookups.held = new Gate();
+  for (let question = 1; question <= queriesMax; question++) ask(asker, question);
+  await asker.settled();
+  ask(others[0]!, 2);
+  ask(asker, queriesMax + 1);
+  t.equal(await asker.closed(), 'queries-too-many');
+  lookups.held.open();
+  t.equal((await others[0]!.next('receipts')).receipts.length, 1, 'the others do not feel it');
+
+  log.findBundle = () => Promise.reject(new Error('damaged'));
+  const before = answers(others[1]!);
+  ask(others[1]!, 2);
+  t.equal(await others[1]!.closed(), 'log-read-failed');
+  t.equal(answers(others[1]!), before, 'an empty answer would say that it was looked for');
+});
+
+t.test('questions cost a key twenty submits each, on all of its connections together (A14)', async (t) => {
+  const rate = { perSecond: 0.001, burst: 100 };
+  for (const submits of [0, 20, 21]) {
+    const { client } = await world(t, { gateway: { rate } });
+    const mine = await client();
+    for (let i = 0; i < submits; i++) mine.submit(bundleOf('s'));
+    for (let i = 0; i < submits; i++) t.equal((await mine.admission()).code, 'pooled');
+    const paid = Math.floor((rate.burst - submits) / 20);
+    const second = await client();
+    for (let question = 1; question <= paid; question++) {
+      const asking = question % 2 === 0 ? mine : second;
+      asking.send({ kind: 'query-bundle', question, digest: fixture.hashOf(3) });
+      t.equal((await asking.next('receipts')).answer?.question, question);
+    }
+    second.send({ kind: 'query-bundle', question: 9, digest: fixture.hashOf(3) });
+    t.equal(await second.closed(), 'rate', `after ${submits} submits and ${paid} questions`);
+    const other = await client(keyOf(filled(0x43)));
+    other.send({ kind: 'query-bundle', question: 1, digest: fixture.hashOf(3) });
+    t.equal((await other.next('receipts')).answer?.question, 1, 'another key has its own');
+  }
 });
 
 t.test('what an honest client never sends (A12, A26): a code, never a crash', async (t) => {
