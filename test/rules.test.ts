@@ -64,6 +64,60 @@ t.test('PBFT-PP-1: only the primary of the active view proposes', async (t) => {
   t.strictSame(early.commits(), ['1/1']);
 });
 
+t.test('PBFT-PP-1: of views to come each sender has its newest 64 messages kept, 8 of them proposals', async (t) => {
+  const begin = () => {
+    const solo = new Solo().connect();
+    return { solo, block: solo.block({ proposer: 1 }) };
+  };
+  const flood = (solo: Solo, sender: number, count: number) => {
+    for (let i = 0; i < count; i++) {
+      solo.hear(sender, { kind: 'commit', epoch, view: asView(1), height: asHeight(2 + i), hash: other(i) });
+    }
+  };
+  for (const [after, kept] of [
+    [63, true],
+    [64, false],
+  ] as const) {
+    const { solo, block } = begin();
+    solo.hear(2, vote('prepare', block, 1));
+    flood(solo, 2, after);
+    // Whatever another one sends takes nobody's place.
+    flood(solo, 0, 200);
+    solo.hear(1, proposal(block, 1));
+    solo.hear(1, solo.newView(1));
+    t.strictSame(solo.prepares(), ['1/1']);
+    t.strictSame(solo.commits(), kept ? ['1/1'] : [], `a vote and ${after} messages after it`);
+    solo.hear(2, vote('prepare', block, 1));
+    t.strictSame(solo.commits(), ['1/1'], 'said again, it counts');
+  }
+
+  for (const [count, votes] of [
+    [8, 8],
+    [9, 0],
+  ] as const) {
+    const solo = new Solo().connect();
+    const blocks = Array.from({ length: count }, () => solo.block({ proposer: 1 }));
+    for (const block of blocks) solo.hear(1, proposal(block, 1));
+    solo.hear(1, solo.newView(1));
+    t.equal(solo.prepares().length, votes, `of ${count} proposals`);
+    if (votes > 0) continue;
+    solo.hear(1, proposal(blocks[0]!, 1));
+    t.equal(solo.prepares().length, count, 'the oldest was dropped, the others were here');
+  }
+
+  // One turn of primaries: 4 replicas.
+  for (const [view, kept] of [
+    [4, true],
+    [5, false],
+  ] as const) {
+    const solo = new Solo().connect();
+    const primary = view % 4;
+    solo.hear(primary, proposal(solo.block({ proposer: primary }), view));
+    solo.hear(primary, solo.newView(view));
+    t.strictSame(solo.prepares(), kept ? [`${view}/1`] : [], `a proposal of view ${view} that came in view 0`);
+  }
+});
+
 t.test('PBFT-PP-2: proposals in order, each on top of the last accepted one', async (t) => {
   const solo = new Solo().connect();
   const [one, two, three] = [solo.block(), solo.block(), solo.block()];
