@@ -243,7 +243,7 @@ class FileGuard implements Guard {
       try {
         draft.mark(place);
       } catch (error) {
-        this.#burnOnConflict(place, error);
+        if (place.kind === 'prepare' || place.kind === 'commit') this.#burnOnConflict(place.view, error);
         throw error;
       }
       promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
@@ -266,10 +266,8 @@ class FileGuard implements Guard {
    * [GRD-17] Whoever asks for a vote that contradicts a mark has forgotten what it accepted in this view. A vote stands for the blocks below
    * it, so the next one, at a free height, could contradict the forgotten ones as well: no vote of the view is signed any more.
    */
-  #burnOnConflict(place: Place, error: unknown): void {
-    const isVote = place.kind === 'prepare' || place.kind === 'commit';
-    if (isVote && error instanceof GuardRefusal && error.code === 'guard-conflict')
-      this.#burned = Math.max(this.#burned, place.view);
+  #burnOnConflict(view: View, error: unknown): void {
+    if (error instanceof GuardRefusal && error.code === 'guard-conflict') this.#burned = Math.max(this.#burned, view);
   }
 
   sign(pledge: PbftPledge, payload: Bytes): Bytes {
@@ -306,8 +304,14 @@ class FileGuard implements Guard {
     if (this.#proposals.view !== view || this.#leadChange > this.#durable) {
       throw new GuardRefusal('guard-not-leading', { view });
     }
-    assertVoteFree(marks, 'prepare', view, height, hash);
-    this.#proposals.assertAgrees(view, height, hash);
+    try {
+      assertVoteFree(marks, 'prepare', view, height, hash);
+      this.#proposals.assertAgrees(view, height, hash);
+    } catch (error) {
+      // A proposal is its primary's prepare (PBFT-PP-5): the next one, on top of it, would stand for what was contradicted here.
+      this.#burnOnConflict(view, error);
+      throw error;
+    }
     this.#proposals.assertRises(view, height);
     this.#proposals.add(height, hash);
     const place = { phase: 'prepare', epoch, view, height, hash } as const;

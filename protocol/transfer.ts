@@ -322,6 +322,8 @@ export class CatchUp {
     if (!verifyInclusion({ sha256: host.sha256, leaf, index: chunk, size: STATE_CHUNKS, proof, root })) {
       host.out.refuse(signed.sender, 'state-chunk', 'state-chunk-proof');
       this.#passOver(host, signed.sender);
+      // What else it was asked for is asked of others: a liar costs one chunk. Who is only late may still deliver.
+      for (const [other, { peer }] of transfer.asked) if (peer === signed.sender) transfer.asked.delete(other);
     } else {
       transfer.chunks.set(chunk, Uint8Array.from(bytes));
     }
