@@ -722,6 +722,8 @@ interface Outcome {
   readonly height: number;
   readonly views: readonly number[];
   readonly divided: number;
+  /** Pieces of evidence against liars; against honest ones there must be none. */
+  readonly evidence: number;
 }
 
 /** Crashes, splits and loss with liars at work; then all honest ones are up, and must order everything in spite of them. */
@@ -751,26 +753,37 @@ function outlives(seed: number): Outcome {
   const isDone = cluster.until(() => sent.every((b) => honest.every((id) => isCovered(id, b))), 120_000);
   conspiracy.end();
   const isOne = cluster.until(() => new Set(honest.map((id) => cluster.height(id))).size === 1, 10_000);
+  const isFramed = cluster.evidence.some(({ culprit }) => !members.includes(culprit));
   return {
-    problem: !isDone ? 'a transaction was never ordered' : !isOne ? 'the heights stay apart' : '',
+    problem: isFramed
+      ? 'evidence against an honest one'
+      : !isDone
+        ? 'a transaction was never ordered'
+        : !isOne
+          ? 'the heights stay apart'
+          : '',
     height: cluster.height(honest[0]!),
     views: honest.map((id) => explain(cluster, id).view),
     divided: conspiracy.divided,
+    evidence: cluster.evidence.length,
   };
 }
 
-t.test('PBFT-C-3, PBFT-Q-1: f liars together fork nothing and stop nobody for good', async (t) => {
+t.test('PBFT-C-3, PBFT-Q-1, ACC-3: f liars together fork nothing and stop nobody for good', async (t) => {
   const only = process.env.SEED === undefined ? null : [Number(process.env.SEED)];
   const seeds = only ?? Array.from({ length: Number(process.env.SEEDS ?? 20) }, (_, i) => i + 1);
   let divided = 0;
+  let evidence = 0;
   for (const seed of seeds) {
     try {
       const { problem, ...outcome } = outlives(seed);
       divided += outcome.divided;
+      evidence += outcome.evidence;
       t.equal(problem, '', `seed ${seed} ${JSON.stringify(outcome)}`);
     } catch (error) {
       t.fail(`seed ${seed}: ${error instanceof Error ? error.stack : String(error)}`);
     }
   }
   if (seeds.length > 1) t.ok(divided > 0, `${divided} times honest ones voted for two blocks at one place`);
+  if (seeds.length > 1) t.ok(evidence > 0, `${evidence} pieces of evidence, all against liars`);
 });

@@ -100,6 +100,8 @@ export interface State {
   /** When the back-off last shrank. */
   relaxedAt: Millis;
   viewChangeCount: number;
+  /** Whom this replica has given evidence against since its start: what else they sign twice is not worth checking a large message for. */
+  readonly accused: Set<ReplicaId>;
   /** Messages of views this replica has not entered yet, by sender. */
   readonly early: Map<ReplicaId, Verified<PbftMessage>[]>;
 
