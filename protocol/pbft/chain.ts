@@ -102,7 +102,8 @@ export function decideFetched(s: State, block: Block, certificate: Certificate |
     s.chain.shift();
     return decide(s, accepted, certificate);
   }
-  // What was accepted here in an older view, and was not what the others decided, is given up.
+  // What was accepted here, and was not what the others decided, is given up.
+  if (accepted !== undefined) s.contradicted = true; // PBFT-PP-9
   giveUpChain(s);
   const extension = s.ledger.extend([], block);
   assert(!('refused' in extension), () => `a block with a commit certificate is valid: ${JSON.stringify(extension)}`);

@@ -35,7 +35,14 @@ import { recover } from './recover.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
 import { forgive, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
-import { followViewChanges, leaveGuiltyPrimary, onRefusedPledge, onViewChange, showNewView } from './view-change.ts';
+import {
+  followViewChanges,
+  leaveContradicted,
+  leaveGuiltyPrimary,
+  onRefusedPledge,
+  onViewChange,
+  showNewView,
+} from './view-change.ts';
 
 export type { PbftOptions, PbftRecovery } from './recover.ts';
 
@@ -61,6 +68,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     for (const input of inputs) this.#take(input);
     leaveGuiltyPrimary(s);
     s.catchUp.tick(s);
+    leaveContradicted(s);
     followViewChanges(s);
     advance(s);
     onTime(s);
@@ -240,6 +248,7 @@ function advance(s: State): void {
   }
   decideCovered(s);
   reachDecided(s);
+  leaveContradicted(s);
 }
 
 /** Up to a quorum, and no vote of what is over; but whatever contradicts one that was counted (ACC-1). */
@@ -297,6 +306,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     newView: null,
     base: null,
     chain: [],
+    contradicted: false,
     known: new Map(),
     proposals: new Map(),
     proposed: new Map(),

@@ -74,6 +74,8 @@ export interface State {
   // ---- undecided
   /** Accepted in this view, by rising height from the decided head + 1, each extending the one before. */
   chain: Extension[];
+  /** What was accepted in this view is not what was decided: this replica leaves the view before it votes again (PBFT-PP-9). Of an active view. */
+  contradicted: boolean;
   readonly known: Map<Hex, KnownBlock>;
   /** Proposals of this view that are not yet accepted, by height: they came early, or wait for their time. */
   readonly proposals: Map<Height, Verified<PrePrepare>>;

@@ -32,6 +32,7 @@ export function viewChangeOf(s: State): ViewChange {
 /** What belongs to one view only is forgotten; what it made durable (prepared certificate, blocks) stays. */
 export function leaveView(s: State): void {
   giveUpChain(s);
+  s.contradicted = false;
   s.votes.clear();
   s.proposals.clear();
   s.proposed.clear();
@@ -51,6 +52,15 @@ export function leaveGuiltyPrimary(s: State): void {
   const primary = primaryOf(s, s.view);
   if (s.out.evidence.some(({ culprit }) => culprit === primary))
     startViewChange(s, next.view(s.view), 'there is evidence against the primary');
+}
+
+/**
+ * [PBFT-PP-9] A vote stands for the blocks below it, so in one view a replica votes for one chain: where the others have decided another
+ * one it votes no more. That is what makes votes of one view for two chains a proof of guilt (EVD-3), however many are faulty.
+ */
+export function leaveContradicted(s: State): void {
+  if (s.contradicted && s.mode === 'active')
+    startViewChange(s, next.view(s.view), 'what was decided is not what this replica voted for in this view');
 }
 
 /** [PBFT-VC-5] The guard remembers a vote that this replica does not: it is silent for the rest of the view, and asks for the next one. */
