@@ -4,8 +4,8 @@
 import { equalBytes } from '../crypto/bytes.ts';
 import type { VotePlace } from './certificate.ts';
 import { isLater } from './certificate.ts';
-import type { PbftPledge, Signed, ViewChange } from './messages.ts';
-import type { Epoch, Height, View } from './types.ts';
+import type { PbftPledge, Signed, ViewChange, Vote } from './messages.ts';
+import type { Epoch, Hash, Height, View } from './types.ts';
 
 export type Offence =
   | 'two-prepares'
@@ -13,6 +13,7 @@ export type Offence =
   | 'two-checkpoints'
   | 'two-view-changes'
   | 'two-new-views'
+  | 'two-chains'
   | 'commit-denied';
 
 /** What is wrong with a pair, and where. */
@@ -21,7 +22,7 @@ export interface Conflict {
   readonly epoch: Epoch;
   /** Of the votes, the view-changes or the new-views; of a denied commit, the commit's. Null for checkpoints: their places have no view. */
   readonly view: View | null;
-  /** Null for view-changes and new-views. */
+  /** Of votes for two chains, the lower one's. Null for view-changes and new-views. */
   readonly height: Height | null;
 }
 
@@ -64,6 +65,41 @@ export function conflictOf(a: Said, b: Said): Conflict | null {
   if (placeName(one) !== placeName(other) || equalBytes(a.payload, b.payload)) return null;
   const { epoch, view, height } = placeOf(one);
   return { offence: offences[one.kind], epoch, view, height };
+}
+
+/** A block as far as its place in a chain goes. */
+export interface Link {
+  readonly height: Height;
+  readonly hash: Hash;
+  readonly parent: Hash;
+}
+
+/** Two votes of one view, the lower one first; null: they are no such thing. */
+export function votesOfOneView(a: Said, b: Said): readonly [Vote, Vote] | null {
+  const [one, other] = [a.message, b.message];
+  if ((one.kind !== 'prepare' && one.kind !== 'commit') || (other.kind !== 'prepare' && other.kind !== 'commit'))
+    return null;
+  if (one.epoch !== other.epoch || one.view !== other.view) return null;
+  return one.height <= other.height ? [one, other] : [other, one];
+}
+
+/**
+ * [EVD-3] [PBFT-PP-9] Votes of one view for two chains, whatever their phases. `links` are the blocks above the lower vote's height up to the
+ * higher vote's block, rising: they show that this one does not stand on the lower vote's block.
+ */
+export function splitOf(a: Said, b: Said, links: readonly Link[]): Conflict | null {
+  const votes = votesOfOneView(a, b);
+  if (votes === null) return null;
+  const [low, high] = votes;
+  if (links.length !== high.height - low.height) return null;
+  let below = high.hash;
+  for (const [index, link] of [...links].reverse().entries()) {
+    if (link.height !== high.height - index || !equalBytes(link.hash, below)) return null;
+    below = link.parent;
+  }
+  if (equalBytes(below, low.hash)) return null;
+  const { epoch, view, height } = low;
+  return { offence: 'two-chains', epoch, view, height };
 }
 
 /**

@@ -2,19 +2,21 @@
 // checks offline (docs/wire.md, "Evidence").
 
 import { type Bytes, compareBytes, equalBytes } from '../../crypto/bytes.ts';
-import type { Crypto } from '../../crypto/provider.ts';
+import type { Crypto, Sha256 } from '../../crypto/provider.ts';
 import { assert } from '../assert.ts';
-import { type Conflict, conflictOf } from '../conflict.ts';
+import { blockHash, decodeHeader, HEADER_BYTES } from '../block.ts';
+import { type Conflict, conflictOf, type Link, splitOf } from '../conflict.ts';
 import type { Genesis } from '../genesis.ts';
 import type { PbftMessage, PbftPledge, Signed } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack } from '../msgpack.ts';
 import { asEpoch, asReplicaId, type Epoch, type Hash, type Member } from '../types.ts';
 import { own } from './bytes.ts';
+import { binBytes } from './cursor.ts';
 import { Fields, Problem } from './fields.ts';
 import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import { kindNumbers, kindOf } from './kinds.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
-import { decodeReplicaPayload, encodeReplicaPayload } from './replica-payloads.ts';
+import { decodeReplicaPayload, encodeReplicaPayload, LINKS_MAX } from './replica-payloads.ts';
 import { refuseVerify, type VerifyRefusal } from './verify-certificate.ts';
 import { signingBytes } from './verify-message.ts';
 
@@ -37,6 +39,8 @@ export interface EvidencePiece {
   /** Rising by the number of the kind, then by payload: one pair has one encoding. */
   readonly first: Statement;
   readonly second: Statement;
+  /** Of votes for two chains: the headers above the lower vote's height up to the higher vote's block, rising. Else none. */
+  readonly links: readonly Bytes[];
 }
 
 /** A piece that holds: this member signed both. */
@@ -52,17 +56,17 @@ export interface EvidenceContext {
   readonly crypto: Crypto;
 }
 
-const PIECE_FIELDS = 5;
+const PIECE_FIELDS = 6;
 const STATEMENT_FIELDS = 3;
 /** Two new-views of the largest cluster are the largest piece there is. */
-export const EVIDENCE_BYTES_MAX = 2 * (PAYLOAD_BYTES_MAX + 5 + 66 + 3) + 128;
+export const EVIDENCE_BYTES_MAX = 2 * (PAYLOAD_BYTES_MAX + 5 + 66 + 3) + LINKS_MAX * binBytes(HEADER_BYTES) + 195;
 
 const isStatementKind = (kind: string | undefined): kind is StatementKind =>
   kind === 'prepare' || kind === 'commit' || kind === 'checkpoint' || kind === 'view-change' || kind === 'new-view';
 
 /** [EVD-1] The same pair gives the same bytes, whichever of the two came first. */
-export function encodeEvidence({ chainId, epoch, key, first, second }: EvidencePiece): Bytes {
-  const bytes = encodeMsgpack([chainId, epoch, key, fieldsOf(first), fieldsOf(second)]);
+export function encodeEvidence({ chainId, epoch, key, first, second, links }: EvidencePiece): Bytes {
+  const bytes = encodeMsgpack([chainId, epoch, key, fieldsOf(first), fieldsOf(second), links]);
   assert(bytes.length <= EVIDENCE_BYTES_MAX, 'two statements fit into a piece of evidence');
   return bytes;
 }
@@ -71,7 +75,7 @@ const fieldsOf = ({ kind, payload, signature }: Statement) => [kindNumbers[kind]
 
 /** [EVD-1] Well formed, nothing more: see verifyEvidence. */
 export function decodeEvidence(bytes: Bytes): EvidencePiece | WireRefusal {
-  const decoded = decodeMsgpack(bytes, { bytesMax: EVIDENCE_BYTES_MAX, depthMax: 2, valuesMax: 12 });
+  const decoded = decodeMsgpack(bytes, { bytesMax: EVIDENCE_BYTES_MAX, depthMax: 2, valuesMax: 13 + LINKS_MAX });
   if ('refused' in decoded) return refuse('payload-malformed', 'evidence', '', decoded.refused);
   const problem = new Problem();
   const fields = Fields.of(decoded.value, PIECE_FIELDS, '', problem);
@@ -81,6 +85,7 @@ export function decodeEvidence(bytes: Bytes): EvidencePiece | WireRefusal {
     key: fields.owned('key', 32),
     first: readStatement(fields, 'first'),
     second: readStatement(fields, 'second'),
+    links: fields.values('links', { max: LINKS_MAX }, (item) => item.owned('links', HEADER_BYTES)),
   };
   return problem.found === undefined ? piece : refuse(problem.found.code, 'evidence', problem.found.field);
 }
@@ -101,6 +106,7 @@ export function evidenceOf(
   { chainId, members }: Pick<Genesis, 'chainId' | 'members'>,
   a: Signed<PbftMessage>,
   b: Signed<PbftMessage>,
+  links: readonly Bytes[] = [],
 ): EvidencePiece {
   assert(a.sender === b.sender, 'evidence is against one key');
   const member = members[a.sender];
@@ -109,7 +115,7 @@ export function evidenceOf(
   assert(one !== null && other !== null, 'evidence is of pledges and proposals');
   const [first, second] = [statementOf(one), statementOf(other)].sort(compareStatements);
   assert(first !== undefined && second !== undefined, 'two statements');
-  return { chainId, epoch: one.message.epoch, key: member.publicKey, first, second };
+  return { chainId, epoch: one.message.epoch, key: member.publicKey, first, second, links };
 }
 
 /** [PBFT-PP-5] The pledge that a message is; null: it binds nobody. The signature of a proposal is its primary's prepare. */
@@ -142,6 +148,17 @@ function compareStatements(a: Statement, b: Statement): number {
   return kindNumbers[a.kind] - kindNumbers[b.kind] || compareBytes(a.payload, b.payload);
 }
 
+/** Up to the first that is no header: then they are too few. */
+function linksOf(sha256: Sha256, headers: readonly Bytes[]): Link[] {
+  const links: Link[] = [];
+  for (const bytes of headers) {
+    const header = decodeHeader(bytes);
+    if (header === undefined) break;
+    links.push({ height: header.height, hash: blockHash(sha256, bytes), parent: header.parent });
+  }
+  return links;
+}
+
 /**
  * [EVD-2] Who is proved guilty of what by these bytes, or why they prove nothing. Needs the genesis document alone; never throws on any
  * bytes. The dear checks come last.
@@ -172,7 +189,10 @@ function verifyPiece(piece: EvidencePiece, { genesis, crypto }: EvidenceContext)
   }
   const [first, second] = signed;
   assert(first !== undefined && second !== undefined, 'two statements');
-  const conflict = conflictOf(first, second);
+  // Links show one thing only; a pair that needs none has none, so that it has one encoding.
+  const conflict =
+    (piece.links.length === 0 ? conflictOf(first, second) : null) ??
+    splitOf(first, second, linksOf(crypto.sha256, piece.links));
   if (conflict === null) return refuseVerify('evidence-no-conflict', 'evidence');
   for (const [name, { message, payload, signature }] of [
     ['first', first],
