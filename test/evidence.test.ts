@@ -12,14 +12,13 @@ import type { Block } from '../protocol/block.ts';
 import { blockHash, encodeHeader } from '../protocol/block.ts';
 import { type Certificate, voteSigningBytes } from '../protocol/certificate.ts';
 import { encodeFrame, encodePayload } from '../protocol/codec.ts';
-import { conflictOf, denies, placeName } from '../protocol/conflict.ts';
+import { denies } from '../protocol/conflict.ts';
 import type { Evidence } from '../protocol/core.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type {
   CheckpointVote,
   NewView,
   PbftMessage,
-  PbftPledge,
   PrePrepare,
   Signed,
   ViewChange,
@@ -39,6 +38,7 @@ import {
   verifyEvidence,
 } from '../protocol/verify.ts';
 import { Cluster, TestClient, testGenesis } from './cluster.ts';
+import { EverythingSaid } from './said.ts';
 import { heal, load, torment } from './torment.ts';
 import * as fx from './wire-fixtures.ts';
 
@@ -82,17 +82,43 @@ const opening = (view: number, senders: readonly number[], of: Block | null = nu
   viewChanges: senders.map((sender) => fx.viewChange(view, sender, of)),
 });
 
+/** Votes for blocks of fx.chain, and of another chain that parts from it at height 1. */
+const blocks = fx.chain(4);
+const voteOn = (kind: Vote['kind'], of: Block): Vote => ({ ...vote(kind, 4, of.header.height, 0), hash: of.hash });
+const headersUp = (from: number, to: number) => blocks.slice(from - 1, to).map(({ headerBytes }) => headerBytes);
+
 interface Case {
   readonly name: string;
   readonly offence: Offence;
   readonly a: PbftMessage;
   readonly b: PbftMessage;
+  readonly links?: readonly Bytes[];
 }
 const cases: readonly Case[] = [
   { name: 'two proposals', offence: 'two-prepares', a: proposal(one), b: proposal(sibling) },
   { name: 'two prepares', offence: 'two-prepares', a: vote('prepare', 4, 1, 1), b: vote('prepare', 4, 1, 2) },
   { name: 'a proposal and a prepare', offence: 'two-prepares', a: proposal(one), b: vote('prepare', 4, 1, 2) },
   { name: 'two commits', offence: 'two-commits', a: vote('commit', 4, 1, 1), b: vote('commit', 4, 1, 2) },
+  {
+    name: 'a prepare and a commit of another block',
+    offence: 'two-chains',
+    a: vote('prepare', 4, 1, 1),
+    b: vote('commit', 4, 1, 2),
+  },
+  {
+    name: 'a commit and another one higher up on another chain',
+    offence: 'two-chains',
+    a: voteOn('commit', sibling),
+    b: voteOn('commit', blocks[2]!),
+    links: headersUp(2, 3),
+  },
+  {
+    name: 'a proposal and a prepare one below on another chain',
+    offence: 'two-chains',
+    a: proposal(blocks[1]!),
+    b: voteOn('prepare', sibling),
+    links: headersUp(2, 2),
+  },
   { name: 'two checkpoints', offence: 'two-checkpoints', a: checkpoint(1), b: checkpoint(2) },
   {
     name: 'two view-changes',
@@ -115,17 +141,17 @@ const cases: readonly Case[] = [
   },
 ];
 
-const pieceOf = (a: PbftMessage, b: PbftMessage, sender = 0) =>
-  evidenceOf(genesis, fx.signed(a, sender), fx.signed(b, sender));
+const pieceOf = (a: PbftMessage, b: PbftMessage, links: readonly Bytes[] = []) =>
+  evidenceOf(genesis, fx.signed(a), fx.signed(b), links);
 const codeOf = (bytes: Bytes) => {
   const verdict = verifyEvidence(bytes, context);
   return 'refused' in verdict ? `${verdict.refused} ${verdict.field}`.trim() : verdict.conflict.offence;
 };
 
 t.test('EVD-1, EVD-2, EVD-3: each pair that no honest replica signs proves its key guilty, offline', async (t) => {
-  for (const { name, offence, a, b } of cases) {
-    const bytes = encodeEvidence(pieceOf(a, b));
-    t.strictSame(encodeEvidence(pieceOf(b, a)), bytes, `${name}: one encoding, whichever came first`);
+  for (const { name, offence, a, b, links } of cases) {
+    const bytes = encodeEvidence(pieceOf(a, b, links));
+    t.strictSame(encodeEvidence(pieceOf(b, a, links)), bytes, `${name}: one encoding, whichever came first`);
     const proven = fx.must(verifyEvidence(bytes, context));
     t.equal(proven.conflict.offence, offence, name);
     t.equal(proven.culprit, fx.members[0]);
@@ -138,7 +164,6 @@ t.test('EVD-1, EVD-2, EVD-3: each pair that no honest replica signs proves its k
 t.test('EVD-3: what an honest replica does sign proves nothing', async (t) => {
   const prepared = fx.certificate(one, 'prepare', 4);
   const innocent: readonly (readonly [string, PbftMessage, PbftMessage])[] = [
-    ['prepare and commit', vote('prepare', 4, 1, 1), vote('commit', 4, 1, 2)],
     ['another view', vote('prepare', 4, 1, 1), vote('prepare', 5, 1, 2)],
     ['another height', vote('commit', 4, 1, 1), vote('commit', 4, 2, 2)],
     ['another checkpoint height', checkpoint(1), { ...checkpoint(2), height: asHeight(2) }],
@@ -152,6 +177,21 @@ t.test('EVD-3: what an honest replica does sign proves nothing', async (t) => {
     ['a prepare is no promise', vote('prepare', 4, 7, 1), asking(5, null)],
   ];
   for (const [name, a, b] of innocent) t.equal(codeOf(encodeEvidence(pieceOf(a, b))), 'evidence-no-conflict', name);
+  const chains: readonly (readonly [string, PbftMessage, PbftMessage, readonly Bytes[]])[] = [
+    ['votes of one chain', voteOn('commit', blocks[0]!), voteOn('commit', blocks[2]!), headersUp(2, 3)],
+    ['of one block', voteOn('prepare', blocks[0]!), voteOn('commit', blocks[0]!), []],
+    ['of two views', voteOn('commit', sibling), { ...voteOn('commit', blocks[2]!), view: asView(5) }, headersUp(2, 3)],
+    ['a header missing', voteOn('commit', sibling), voteOn('commit', blocks[2]!), headersUp(3, 3)],
+    ['none at all', voteOn('commit', sibling), voteOn('commit', blocks[2]!), []],
+    ['one too many', voteOn('commit', sibling), voteOn('commit', blocks[2]!), headersUp(1, 3)],
+    ['of other blocks', voteOn('commit', sibling), voteOn('commit', blocks[2]!), headersUp(3, 4)],
+    ['the wrong way round', voteOn('commit', sibling), voteOn('commit', blocks[2]!), headersUp(2, 3).reverse()],
+    ['no headers', voteOn('commit', sibling), voteOn('commit', blocks[2]!), [fx.filled(1, 256), fx.filled(2, 256)]],
+    ['links beside a pair that needs none', vote('commit', 4, 1, 1), vote('commit', 4, 1, 2), headersUp(1, 1)],
+    ['links beside view-changes', asking(5, null), asking(5, prepared), headersUp(1, 1)],
+  ];
+  for (const [name, a, b, links] of chains)
+    t.equal(codeOf(encodeEvidence(pieceOf(a, b, links))), 'evidence-no-conflict', name);
   const same = pieceOf(cases[1]!.a, cases[1]!.a);
   t.equal(codeOf(encodeEvidence(same)), 'evidence-order second', 'the same twice');
   // What has a place of its own is no statement of this sort at all.
@@ -182,8 +222,8 @@ t.test('EVD-3: a view-change denies exactly the commits that its sender could no
 });
 
 t.test('EVD-1, EVD-2: whatever is changed in a piece, it proves nothing any more', async (t) => {
-  for (const { name, a, b } of cases) {
-    const bytes = encodeEvidence(pieceOf(a, b));
+  for (const { name, a, b, links } of cases) {
+    const bytes = encodeEvidence(pieceOf(a, b, links));
     // Every byte of the small ones; of those with certificates inside, enough of them.
     const step = bytes.length > 2_000 ? 13 : 1;
     for (let at = 0; at < bytes.length; at += step)
@@ -211,10 +251,11 @@ t.test('EVD-1, EVD-2: whatever is changed in a piece, it proves nothing any more
       kind2: number.commit,
       payload2: second.payload,
       signature2: second.signature,
+      links: [],
       ...changes,
     } as Record<string, WireValue>;
     const statement = (i: number): WireValue => [p[`kind${i}`]!, p[`payload${i}`]!, p[`signature${i}`]!];
-    return encodeMsgpack([p.chainId!, p.epoch!, p.key!, statement(1), statement(2)]);
+    return encodeMsgpack([p.chainId!, p.epoch!, p.key!, statement(1), statement(2), p.links!]);
   };
   t.equal(codeOf(parts()), 'two-commits');
   const fields: readonly (readonly [string, Partial<Record<string, WireValue>>, string])[] = [
@@ -244,6 +285,9 @@ t.test('EVD-1, EVD-2: whatever is changed in a piece, it proves nothing any more
     ['no payload', { payload1: new Uint8Array(0) }, 'field-out-of-range first.payload'],
     ['a key too short', { key: fx.filled(1, 31) }, 'field-out-of-range key'],
     ['no chain', { chainId: null }, 'payload-malformed chainId'],
+    ['a header beside', { links: headersUp(1, 1) }, 'evidence-no-conflict'],
+    ['too many headers', { links: Array.from({ length: 65 }, () => one.headerBytes) }, 'payload-malformed'],
+    ['a header too short', { links: [fx.filled(1, 255)] }, 'field-out-of-range links'],
   ];
   for (const [name, changes, code] of fields) t.equal(codeOf(parts(changes)), code, name);
 });
@@ -475,6 +519,43 @@ t.test('ACC-1: a commit that its signer hides, and a vote inside a certificate',
   t.strictSame(offencesIn(cluster, seen), ['2: 3 two-prepares']);
 });
 
+t.test('PBFT-PP-9: a replica whose chain is not what was decided votes no more in that view', async (t) => {
+  const { cluster, seen } = watched();
+  cluster.crash(0);
+  const [x, y] = rivals(cluster, 0);
+  const propose = (block: Block): PrePrepare => ({ kind: 'pre-prepare', epoch, view: asView(0), block });
+  cluster.partition = [
+    [0, 3],
+    [0, 1, 2],
+  ];
+  says(cluster, 0, 3, propose(x));
+  cluster.inject(0, 1, propose(y));
+  cluster.inject(0, 2, propose(y));
+  cluster.run(20);
+  for (const to of [1, 2]) says(cluster, 0, to, voteFor('commit', 0, y));
+  t.ok(
+    cluster.until(() => cluster.height(1) === 1 && cluster.height(2) === 1, T),
+    'the others decide another block',
+  );
+  t.equal(cluster.nodes[3]!.core!.explain().inFlight, 1);
+  cluster.partition = null;
+  // At once the next proposal of the same view: its parent is what was decided, not what this replica voted for.
+  const bundles = [new TestClient(cluster.genesis, 'z').bundle([text('z')])];
+  const ledger = new Ledger({ sha256: native.sha256, genesis: cluster.genesis, epoch });
+  const above = ledger.extend([], y);
+  if ('refused' in above) return t.fail(above.refused);
+  const z = ledger.build([above], { bundles, time: asMillis(cluster.now), proposer: asReplicaId(0) })!.block;
+  cluster.until(() => cluster.height(3) === 1, 4 * T);
+  says(cluster, 0, 3, propose(z));
+  t.equal(cluster.nodes[3]!.guard.votes.get('prepare/0/1'), toHex(x.hash));
+  t.notOk(cluster.nodes[3]!.guard.votes.has('prepare/0/2'), 'no vote above');
+  const left = () => cluster.events.filter(({ at, type }) => at === 3 && type === 'view-change-started');
+  t.ok(cluster.until(() => left().length > 0, 4 * T));
+  t.match(left()[0]!.detail, /"view":1,"reason":"what was decided is not what this replica voted for in this view"/);
+  t.equal(cluster.height(3), 1, 'it has what they have');
+  t.strictSame(seen, []);
+});
+
 // ---- kept ---------------------------------------------------------------------------------------------------------------
 
 const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
@@ -617,51 +698,21 @@ t.test('ACC-2: what is kept is bounded, the oldest stay; damage is told and harm
 
 // ---- honest replicas never give any ---------------------------------------------------------------------------------------
 
-/** Every pledge that a replica has ever sent, whoever it went to, over all of its lives: no two of them conflict. */
-class EverythingSaid {
-  readonly #places = new Map<string, Bytes>();
-  readonly #commits = new Map<number, Vote[]>();
-  readonly #viewChanges = new Map<number, ViewChange[]>();
-  readonly conflicts: string[] = [];
-  statements = 0;
-
-  hear(from: number, message: PbftMessage): void {
-    const pledge: PbftPledge | null =
-      message.kind === 'pre-prepare'
-        ? voteFor('prepare', message.view, message.block)
-        : message.kind === 'prepare' || message.kind === 'commit' || message.kind === 'checkpoint'
-          ? message
-          : message.kind === 'view-change' || message.kind === 'new-view'
-            ? message
-            : null;
-    // A new-view is shown by others too.
-    if (pledge === null || (pledge.kind === 'new-view' && pledge.view % this.n !== from)) return;
-    const payload = encodePayload(pledge);
-    const place = `${from} ${placeName(pledge)}`;
-    const before = this.#places.get(place);
-    if (before === undefined) {
-      this.statements += 1;
-      this.#places.set(place, payload);
-      if (pledge.kind === 'commit') this.#commits.set(from, [...(this.#commits.get(from) ?? []), pledge]);
-      if (pledge.kind === 'view-change') this.#viewChanges.set(from, [...(this.#viewChanges.get(from) ?? []), pledge]);
-    } else if (conflictOf({ message: pledge, payload }, { message: pledge, payload: before }) !== null)
-      this.conflicts.push(place);
-  }
-
-  /** The later ones too: a view-change may come long after the commit. */
-  end(): void {
-    for (const [from, commits] of this.#commits)
-      for (const commit of commits)
-        for (const viewChange of this.#viewChanges.get(from) ?? [])
-          if (denies(viewChange, commit))
-            this.conflicts.push(`${from} ${placeName(commit)} / ${placeName(viewChange)}`);
-  }
-
-  readonly n: number;
-  constructor(n: number) {
-    this.n = n;
-  }
-}
+t.test('ACC-3: who signs two things is found by the ear that listens to the honest', async (t) => {
+  const heard = (...messages: PbftMessage[]) => {
+    const said = new EverythingSaid(4);
+    for (const block of [...blocks, sibling]) said.know(block);
+    for (const message of messages) said.hear(1, message);
+    return said.end().length;
+  };
+  for (const { name, a, b } of cases) if (a.kind !== 'new-view') t.ok(heard(a, b) > 0, name);
+  t.ok(heard(opening(5, [0, 1, 2]), opening(5, [0, 1, 3])) > 0, 'two new-views of its own view');
+  t.equal(heard(voteOn('prepare', blocks[0]!), voteOn('commit', blocks[0]!), voteOn('prepare', blocks[2]!)), 0);
+  t.equal(
+    heard(proposal(blocks[1]!), voteOn('commit', blocks[3]!), asking(5, fx.certificate(blocks[3]!, 'prepare', 4))),
+    0,
+  );
+});
 
 t.test('ACC-3: honest lives with crashes, restarts, splits and loss never give evidence', async (t) => {
   const only = process.env.SEED === undefined ? null : [Number(process.env.SEED)];
@@ -684,8 +735,7 @@ t.test('ACC-3: honest lives with crashes, restarts, splits and loss never give e
     heal(cluster, { stayDown: [] });
     cluster.tamper = listen;
     cluster.run(3_000);
-    said.end();
-    t.strictSame(said.conflicts, [], `seed ${seed}: nothing that was said conflicts`);
+    t.strictSame(said.end(), [], `seed ${seed}: nothing that was said conflicts`);
     t.strictSame(cluster.evidence, [], `seed ${seed}: and nobody was accused`);
     statements += said.statements;
     viewChanges += cluster.events.filter(({ type }) => type === 'view-change-started').length;

@@ -126,10 +126,7 @@ function inWords(genesis: Genesis, { files, fork }: ReadChains, { culprits, verd
   return lines.join('\n');
 }
 
-function needInWords(need: Need): string {
-  if (need.what === 'commits')
-    return `both blocks were decided in view ${need.view}, but no two certificates are for one height: give further replicas' chain files, whose certificates differ`;
-  const { from, to, given } = need;
+function needInWords({ from, to, given }: Need): string {
   const views = from === to ? `view ${to}` : `views ${from} to ${to}`;
   const why = `who signed the earlier commit had to show it when asking for a later view: give the new-views of ${views}, as every replica keeps them (\`synod evidence --out\`)`;
   if (given.length === 0) return why;

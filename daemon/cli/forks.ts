@@ -80,12 +80,14 @@ export async function readChains(
 }
 
 async function aboveFork(height: number, cursors: readonly Cursor[]): ReturnType<typeof readChains> {
-  const branches = new Map<string, { sources: string[]; hash: Bytes; certificates: Certificate[] }>();
+  const branches = new Map<string, { sources: string[]; hash: Bytes; certificates: Certificate[]; headers: Bytes[] }>();
   const others: Certificate[] = [];
   for (const cursor of cursors) {
     const start = cursor.height === height ? cursor.current : null;
     const certificates: Certificate[] = [];
+    const headers: Bytes[] = [];
     while (cursor.current !== null && cursor.height <= height + ABOVE_FORK_MAX) {
+      headers.push(cursor.current.headerBytes);
       if (cursor.current.certificate !== null) certificates.push(cursor.current.certificate);
       await cursor.advance();
     }
@@ -95,15 +97,23 @@ async function aboveFork(height: number, cursors: readonly Cursor[]): ReturnType
       others.push(...certificates);
       continue;
     }
-    const branch = branches.get(toHex(start.hash)) ?? { sources: [], hash: start.hash, certificates: [] };
+    const branch = branches.get(toHex(start.hash)) ?? {
+      sources: [],
+      hash: start.hash,
+      certificates: [],
+      headers: [],
+    };
     branch.sources.push(cursor.file);
     for (const certificate of certificates)
       if (!branch.certificates.some((known) => isSame(known, certificate))) branch.certificates.push(certificate);
+    // Files of one branch may part further up: then the headers are those of the longest.
+    if (headers.length > branch.headers.length) branch.headers = headers;
     branches.set(toHex(start.hash), branch);
   }
   const sorted = [...branches.values()].map(
-    ({ sources, hash, certificates }): Branch => ({
+    ({ sources, hash, certificates, headers }): Branch => ({
       sources,
+      headers,
       hash: asHash(hash),
       certificates: certificates.sort((a, b) => a.height - b.height || a.view - b.view),
     }),
