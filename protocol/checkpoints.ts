@@ -4,7 +4,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { assert } from './assert.ts';
 import type { Block } from './block.ts';
 import { encodeCheckpointCertificate, encodeCheckpointPlace } from './codec.ts';
-import type { CoreEvent } from './core.ts';
+import type { CoreEvent, Evidence } from './core.ts';
 import type { Ledger } from './ledger.ts';
 import type { LogRecord } from './log.ts';
 import type { CheckpointCertificate, CheckpointPlace, CheckpointVote, Verified } from './messages.ts';
@@ -20,6 +20,7 @@ export interface CheckpointHost {
   readonly out: {
     readonly records: LogRecord[];
     readonly events: CoreEvent[];
+    readonly evidence: { push(evidence: Evidence<CheckpointVote>): unknown };
     pledge(pledge: CheckpointVote): void;
     refuse(from: ReplicaId, kind: string, code: string): void;
   };
@@ -101,7 +102,9 @@ export class Checkpoints {
     }
     const before = tally.get(sender);
     if (before !== undefined) {
-      if (keyOf(before.message) !== keyOf(message)) host.out.refuse(sender, message.kind, 'equivocation');
+      if (keyOf(before.message) === keyOf(message)) return;
+      host.out.evidence.push({ culprit: sender, first: before, second: signed }); // ACC-1
+      host.out.refuse(sender, message.kind, 'equivocation');
       return;
     }
     tally.set(sender, keyOf(message), signed);

@@ -18,6 +18,10 @@ export const EXIT = {
   notProved: 3,
   /** No replica could be reached, or not in time. */
   unreachable: 4,
+  /** `audit`: members are proved guilty. */
+  guilty: 5,
+  /** `audit`: the chains fork, and too few can be named. */
+  tooFew: 6,
   /** Ctrl-C before the end. */
   interrupted: 130,
 } as const;

@@ -3,9 +3,11 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { z } from 'zod';
+import { auditCommand } from './audit.ts';
 import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
 import { EXIT, explainError } from './errors.ts';
+import { evidenceCommand } from './evidence.ts';
 import { exportCommand } from './export.ts';
 import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
@@ -50,7 +52,8 @@ Examples:
   $ echo hello | synod submit --network net --receipt hello.receipt
   $ synod verify hello.receipt --genesis net/genesis.json
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no replica in reach, 130 interrupted.`,
+Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no replica in reach,
+5 guilty (audit), 6 a fork that is not explained (audit), 130 interrupted.`,
     );
   const commands = [
     initCommand(),
@@ -63,6 +66,8 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no rep
     followCommand(),
     exportCommand(),
     verifyCommand(),
+    evidenceCommand(),
+    auditCommand(),
   ];
   for (const command of commands) all.addCommand(command);
   for (const command of everyCommand(all)) {

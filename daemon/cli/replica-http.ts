@@ -3,6 +3,9 @@
 
 import { z } from 'zod';
 
+/** More than the largest piece of evidence: two new-views of 128 members. */
+const fileBytesMax = 4 << 20;
+
 const named = z.object({ replica: z.int(), name: z.string() });
 
 const statusSchema = z.object({
@@ -38,6 +41,34 @@ export async function fetchStatus(base: string, timeoutMs: number): Promise<Repl
 export async function fetchBlockHash(base: string, height: number, timeoutMs: number): Promise<string | null> {
   const parsed = headerSchema.safeParse(await fetchJson(`${base}/v1/blocks/${height}`, timeoutMs));
   return parsed.success && parsed.data.header.height === height ? parsed.data.header.hash : null;
+}
+
+const evidenceSchema = z.object({
+  evidence: z.array(z.object({ id: z.string() })),
+  newViews: z.array(z.object({ id: z.string() })),
+});
+
+/** The witness files that the replica keeps; null: no answer, not in time, or not what a replica answers. */
+export async function fetchWitness(base: string, timeoutMs: number): Promise<readonly Uint8Array[] | null> {
+  const parsed = evidenceSchema.safeParse(await fetchJson(`${base}/v1/evidence`, timeoutMs));
+  if (!parsed.success) return null;
+  const files: Uint8Array[] = [];
+  for (const { id } of [...parsed.data.evidence, ...parsed.data.newViews]) {
+    const file = await fetchBytes(`${base}/v1/evidence/${encodeURIComponent(id)}`, timeoutMs);
+    // A new-view that was dropped since the list was made is no reason to lose the rest.
+    if (file !== null) files.push(file);
+  }
+  return files;
+}
+
+async function fetchBytes(url: string, timeoutMs: number): Promise<Uint8Array | null> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs) });
+    if (!response.ok || Number(response.headers.get('content-length') ?? 0) > fileBytesMax) return null;
+    return new Uint8Array(await response.arrayBuffer());
+  } catch {
+    return null; // away
+  }
 }
 
 async function fetchJson(url: string, timeoutMs: number): Promise<unknown> {

@@ -6,9 +6,11 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { ClientSigner } from '../../keys/client-key.ts';
+import type { EvidenceSource } from '../evidence.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import { BodyBudget } from './body.ts';
+import { noEvidence } from './evidence.ts';
 import { type Exchange, isFault, parseQuery, problemReply, type Reply, type Route } from './exchange.ts';
 import { defaultHttpLimits, type HttpLimits } from './limits.ts';
 import { LoopHealth } from './loop-health.ts';
@@ -31,6 +33,8 @@ export interface HttpDoorOptions {
   readonly node: NodeInfo;
   /** Signs what is submitted over HTTP; null: this door only reads. */
   readonly signer: ClientSigner | null;
+  /** Default: none is kept. */
+  readonly evidence?: EvidenceSource;
   readonly limits?: Partial<HttpLimits>;
   /** An answer failed for a reason that is no request's fault. */
   readonly onError?: (error: unknown, route: string) => void;
@@ -80,6 +84,7 @@ export class HttpDoor {
       health: this.#health,
       metrics,
       node,
+      evidence: options.evidence ?? noEvidence,
       genesisDocument,
       draining: () => this.#draining,
     });

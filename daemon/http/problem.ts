@@ -6,6 +6,7 @@ const statuses = {
   'block-not-found': 404,
   'block-pruned': 410,
   'bundle-not-found': 404,
+  'evidence-not-found': 404,
   'method-not-allowed': 405,
   'query-invalid': 400,
   'path-invalid': 400,

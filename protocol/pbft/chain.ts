@@ -7,6 +7,7 @@ import type { Certificate } from '../certificate.ts';
 import { encodeBody, encodeCertificate } from '../codec.ts';
 import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
+import { compareVotes } from './accuse.ts';
 import type { State } from './state.ts';
 import { hexOf, timeoutOf } from './state.ts';
 
@@ -38,6 +39,7 @@ function store(s: State, block: Block): void {
 
 /** [PBFT-C-3] Heights below the head cannot be compared, for their hashes are not kept; whoever shows a rival there shows one above as well. */
 export function noteCommitCertificate(s: State, certificate: Certificate): void {
+  compareVotes(s, certificate);
   for (const decided of [s.headCertificate, { height: s.ledger.height, hash: s.ledger.head.hash }])
     assert(
       decided?.height !== certificate.height || equalBytes(decided.hash, certificate.hash),
@@ -100,7 +102,8 @@ export function decideFetched(s: State, block: Block, certificate: Certificate |
     s.chain.shift();
     return decide(s, accepted, certificate);
   }
-  // What was accepted here in an older view, and was not what the others decided, is given up.
+  // What was accepted here, and was not what the others decided, is given up.
+  if (accepted !== undefined) s.contradicted = true; // PBFT-PP-9
   giveUpChain(s);
   const extension = s.ledger.extend([], block);
   assert(!('refused' in extension), () => `a block with a commit certificate is valid: ${JSON.stringify(extension)}`);

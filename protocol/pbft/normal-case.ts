@@ -9,6 +9,7 @@ import { isLater } from '../certificate.ts';
 import type { PbftMessage, PrePrepare, Verified, Vote } from '../messages.ts';
 import type { Height, View } from '../types.ts';
 import { next, plus } from '../types.ts';
+import { accuse, countedVote } from './accuse.ts';
 import { accept, decide, noteCommitCertificate } from './chain.ts';
 import type { State } from './state.ts';
 import { acceptedAt, hexOf, horizonOf, primaryOf, tip } from './state.ts';
@@ -62,8 +63,7 @@ export function onPrePrepare(s: State, signed: Verified<PrePrepare>): void {
   if (first !== undefined) {
     // [PBFT-PP-4] The same again is a retransmission; another one is proof.
     if (equalBytes(first.message.block.hash, hash)) return;
-    s.out.evidence.push({ culprit: sender, first, second: signed });
-    s.out.refuse(sender, message.kind, 'equivocation');
+    accuse(s, first, signed);
     return startViewChange(s, next.view(s.view), 'the primary proposed two blocks for one height');
   }
   // From now on this replica waits for something to be decided.
@@ -71,7 +71,8 @@ export function onPrePrepare(s: State, signed: Verified<PrePrepare>): void {
   s.proposed.set(header.height, signed);
   s.proposals.set(header.height, signed);
   // [PBFT-PP-5] The signature of a proposal is its primary's prepare.
-  s.votes.add('prepare', header.height, hash, sender, signature);
+  const counted = s.votes.add('prepare', header.height, hash, sender, signature);
+  if (counted === 'conflicting') accuse(s, countedVote(s, 'prepare', header.height, sender)!, signed); // one was counted
 }
 
 export function onVote(s: State, signed: Verified<Vote>): void {
@@ -80,7 +81,7 @@ export function onVote(s: State, signed: Verified<Vote>): void {
   if (message.view > s.view || s.mode !== 'active') return keepForLater(s, signed);
   if (message.height > horizonOf(s)) return; // far ahead: catch-up will bring it
   const counted = s.votes.add(message.kind, message.height, message.hash, sender, signature);
-  if (counted === 'conflicting') s.out.refuse(sender, message.kind, 'equivocation');
+  if (counted === 'conflicting') accuse(s, countedVote(s, message.kind, message.height, sender)!, signed); // one was counted
 }
 
 // ---- moving on ----------------------------------------------------------------------------------------------------

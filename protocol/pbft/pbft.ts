@@ -16,6 +16,7 @@ import { CatchUp } from '../transfer.ts';
 import type { Hash, Millis, ReplicaId } from '../types.ts';
 import { asHeight, asView } from '../types.ts';
 import { Tally, VoteBox } from '../votes.ts';
+import { isOtherNewView, isOtherViewChange } from './accuse.ts';
 import { decideFetched, noteCommitCertificate } from './chain.ts';
 import { explain } from './explain.ts';
 import { installState } from './install.ts';
@@ -34,7 +35,14 @@ import { recover } from './recover.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
 import { forgive, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
-import { followViewChanges, onRefusedPledge, onViewChange, showNewView } from './view-change.ts';
+import {
+  followViewChanges,
+  leaveContradicted,
+  leaveGuiltyPrimary,
+  onRefusedPledge,
+  onViewChange,
+  showNewView,
+} from './view-change.ts';
 
 export type { PbftOptions, PbftRecovery } from './recover.ts';
 
@@ -58,7 +66,9 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     s.now = now;
     if (late > s.parameters.heartbeatMs) forgive(s, late);
     for (const input of inputs) this.#take(input);
+    leaveGuiltyPrimary(s);
     s.catchUp.tick(s);
+    leaveContradicted(s);
     followViewChanges(s);
     advance(s);
     onTime(s);
@@ -194,15 +204,19 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     switch (message.kind) {
       case 'prepare':
       case 'commit':
-        return wantsVote(s, message, others);
+        return wantsVote(s, message, sender, others);
       case 'pre-prepare':
         return wantsProposal(s, message, sender);
       case 'checkpoint':
         return s.checkpoints.wants(message);
       case 'view-change':
-        return message.view > (s.viewChanges.get(sender)?.message.view ?? -1);
+        return (
+          message.view > (s.viewChanges.get(sender)?.message.view ?? -1) ||
+          (!s.accused.has(sender) && isOtherViewChange(s, message, sender))
+        );
       case 'new-view':
-        return message.view > s.view || (message.view === s.view && s.mode === 'changing');
+        if (message.view !== s.view) return message.view > s.view;
+        return s.mode === 'changing' || (!s.accused.has(sender) && isOtherNewView(s, message, sender));
       case 'blocks':
       case 'checkpoint-proof':
         return s.catchUp.awaits(message.kind, sender);
@@ -234,11 +248,19 @@ function advance(s: State): void {
   }
   decideCovered(s);
   reachDecided(s);
+  leaveContradicted(s);
 }
 
-/** Up to a quorum, and no vote of what is over. */
-function wantsVote(s: State, { kind, view, height, hash }: Vote, others?: ReadonlySet<ReplicaId>): boolean {
+/** Up to a quorum, and no vote of what is over; but whatever contradicts one that was counted (ACC-1). */
+function wantsVote(
+  s: State,
+  { kind, view, height, hash }: Vote,
+  sender: ReplicaId,
+  others?: ReadonlySet<ReplicaId>,
+): boolean {
   if (view !== s.view) return view > s.view;
+  const counted = s.votes.of(kind, height, sender);
+  if (counted !== undefined && !equalBytes(counted.hash, hash)) return true;
   if (height <= s.ledger.height || (kind === 'prepare' && s.committed.has(height))) return false;
   return new Set([...s.votes.voters(kind, height, hash), ...(others ?? [])]).size < s.quorums.quorum;
 }
@@ -284,6 +306,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     newView: null,
     base: null,
     chain: [],
+    contradicted: false,
     known: new Map(),
     proposals: new Map(),
     proposed: new Map(),
@@ -299,6 +322,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     backoff: 0,
     relaxedAt: now,
     viewChangeCount: 0,
+    accused: new Set(),
     early: new Map(),
     pool: new Pool(),
     peers: new Map(),

@@ -74,6 +74,8 @@ export interface State {
   // ---- undecided
   /** Accepted in this view, by rising height from the decided head + 1, each extending the one before. */
   chain: Extension[];
+  /** What was accepted in this view is not what was decided: this replica leaves the view before it votes again (PBFT-PP-9). Of an active view. */
+  contradicted: boolean;
   readonly known: Map<Hex, KnownBlock>;
   /** Proposals of this view that are not yet accepted, by height: they came early, or wait for their time. */
   readonly proposals: Map<Height, Verified<PrePrepare>>;
@@ -100,6 +102,8 @@ export interface State {
   /** When the back-off last shrank. */
   relaxedAt: Millis;
   viewChangeCount: number;
+  /** Whom this replica has given evidence against since its start: what else they sign twice is not worth checking a large message for. */
+  readonly accused: Set<ReplicaId>;
   /** Messages of views this replica has not entered yet, by sender. */
   readonly early: Map<ReplicaId, Verified<PbftMessage>[]>;
 
