@@ -294,4 +294,5 @@ const waitKinds: readonly Explanation['waits'][number]['what'][] = [
   'block',
   'checkpoint',
   'heartbeat',
+  'lead',
 ];

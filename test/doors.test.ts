@@ -42,7 +42,14 @@ import {
   type Kind,
   type Message,
 } from '../protocol/codec.ts';
-import type { AdmissionCode, CoreEvent, Decided, Explanation } from '../protocol/core.ts';
+import type {
+  AdmissionCode,
+  BundleExplanation,
+  CoreEvent,
+  Decided,
+  Explanation,
+  HeightExplanation,
+} from '../protocol/core.ts';
 import type { BundleAdmission, DoorMessage, FollowedBlock } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Handshake } from '../protocol/handshake.ts';
@@ -114,6 +121,8 @@ class FakeReplica implements ReplicaPort {
   takes = true;
   verdict: (bundle: SignedBundle) => AdmissionCode | undefined = () => 'pooled';
   explanation: Explanation;
+  unproposed: HeightExplanation = { height: asHeight(0), stage: 'unknown', view: asView(0), candidates: [] };
+  nowhere: BundleExplanation = { digest: null, transaction: null, height: null, pool: null };
   readonly #subscribers = new Set<ReplicaEvents>();
   #head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
   #writes: Promise<unknown> = Promise.resolve();
@@ -127,29 +136,7 @@ class FakeReplica implements ReplicaPort {
   private constructor(log: LogStore) {
     this.log = log;
     this.#head = { height: asHeight(0), hash: fixture.hashOf(9), certificate: null };
-    this.explanation = {
-      epoch,
-      view: asView(0),
-      primary: asReplicaId(0),
-      self: this.self,
-      phase: 'idle',
-      height: asHeight(0),
-      hash: fixture.hashOf(9),
-      stable: asHeight(0),
-      highestSeen: asHeight(0),
-      pool: { bundles: 0, bytes: 0 },
-      inFlight: 0,
-      waits: [],
-      viewChanges: 0,
-      timeoutMs: 500,
-      peers: [0, 2, 3].map((id) => ({
-        replica: asReplicaId(id),
-        connected: true,
-        height: asHeight(0),
-        view: asView(0),
-        heardAt: asMillis(1),
-      })),
-    };
+    this.explanation = fixture.calm(this.self);
   }
 
   submit(bundle: SignedBundle): boolean {
@@ -174,6 +161,10 @@ class FakeReplica implements ReplicaPort {
   explain(): Explanation {
     return { ...this.explanation, height: this.#head.height, hash: this.#head.hash };
   }
+
+  explainHeight = (height: Height) => ({ ...this.unproposed, height });
+  explainBundle = () => this.nowhere;
+  writingMs = () => 0;
 
   head() {
     return this.#head;
@@ -1241,7 +1232,7 @@ t.test('HTTP: reads', async (t) => {
   t.strictSame((await ask(`${url}/v1/openapi.json`)).body, openapi);
   const head = await fetch(`${url}/healthz`, { method: 'HEAD' });
   t.strictSame([head.status, await head.text()], [200, '']);
-  t.equal(http.routes.length, 10);
+  t.equal(http.routes.length, 12);
   await replica.resetTo(900);
   const pruned = await ask(`${url}/v1/blocks/7`);
   t.strictSame([pruned.status, codeOf(pruned)], [410, 'block-pruned']);
@@ -1252,7 +1243,7 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
   const calm = replica.explanation;
   t.match((await ask(`${url}/readyz`)).body, { ready: true, height: 0 });
   const away = calm.peers.map((peer, i) => ({ ...peer, connected: i === 0 }));
-  const since = asMillis(5);
+  const since = calm.at;
   const wait = {
     what: 'view-change',
     height: asHeight(1),
@@ -1266,21 +1257,21 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
     [
       { ...calm, peers: away },
       'no-quorum',
-      'connected to 1 of 3 other replicas, 2 are needed; away: replica-2, replica-3',
+      '2 of 4 replicas answer, 3 are needed; replica-2 was last heard 0 ms ago, replica-3 was last heard 0 ms ago',
     ],
     [
       { ...calm, phase: 'view-change', waits: [wait] },
       'view-change',
-      'no active view, waiting for view 1 for view-change messages: 1 of 3, missing replica-2',
+      'no view is active for 0 ms: 1 of 4 replicas ask for view 1, 3 are needed; replica-2 answers and has not asked',
     ],
-    [{ ...calm, phase: 'catching-up', highestSeen: asHeight(900) }, 'catching-up', 'at height 0 of 900 in view 0'],
-    [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'at height 0 of 9 in view 0'],
+    [{ ...calm, phase: 'catching-up', highestSeen: asHeight(900) }, 'catching-up', 'at height 0 of 900'],
+    [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'at height 0 of 9'],
   ] as const) {
     replica.explanation = explanation;
     const { status, body } = await ask(`${url}/readyz`);
     t.strictSame([status, body], [503, { error: { code, message: words } }]);
   }
-  replica.explanation = { ...calm, highestSeen: asHeight(8), waits: [wait] };
+  replica.explanation = { ...calm, highestSeen: asHeight(8), waits: [{ ...wait, what: 'prepare' }] };
   t.equal((await ask(`${url}/readyz`)).status, 200, 'a window ahead is the normal case');
   const { body } = await ask(`${url}/v1/status`);
   t.match(body, {

@@ -35,6 +35,7 @@ export function leaveView(s: State): void {
   s.proposals.clear();
   s.proposed.clear();
   s.committed.clear();
+  s.phases.clear();
   s.pledged.clear();
   s.leading = false;
   s.newViewPledged = false;
