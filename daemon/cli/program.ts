@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
 import { EXIT, explainError } from './errors.ts';
+import { explainCommand } from './explain.ts';
 import { exportCommand } from './export.ts';
 import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
@@ -15,6 +16,7 @@ import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
 import { submitCommand } from './submit.ts';
 import { verifyCommand } from './verify.ts';
+import { whyCommand } from './why.ts';
 
 /** Returns the exit code; nothing is thrown. */
 export async function run(args: readonly string[]): Promise<number> {
@@ -59,6 +61,8 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no rep
     devCommand(),
     demoCommand(),
     statusCommand(),
+    whyCommand(),
+    explainCommand(),
     submitCommand(),
     followCommand(),
     exportCommand(),
