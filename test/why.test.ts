@@ -371,6 +371,29 @@ t.test('a checkpoint without a quorum: who has not signed it', async (t) => {
   t.ok(network(cluster).causes.every(({ cause }) => cause.code === 'checkpoint-missing'));
 });
 
+t.test('WHY-1: to explain changes nothing: the same trace, asked at every moment or never', async (t) => {
+  const run = (asks: boolean) => {
+    const { cluster, client } = begin({ parameters: { checkpointInterval: 16 } });
+    cluster.faults = { delayMs: [1, 30], loss: 0.05, repeat: 0.05, writeMs: [1, 9] };
+    for (let i = 0; i < 20; i++) {
+      const bundle = give(cluster, client);
+      for (let ms = 0; ms < 200; ms += 5) {
+        cluster.run(5);
+        if (!asks) continue;
+        for (const { core } of cluster.nodes) {
+          core?.explain();
+          for (const height of [0, 1, i, 1e9]) core?.explainHeight(asHeight(height));
+          for (const digest of [bundle.digest, asHash(new Uint8Array(32))]) core?.explainBundle(digest);
+        }
+      }
+      if (i === 8) cluster.crash(0);
+      if (i === 12) cluster.boot(0);
+    }
+    return cluster.trace.digest('hex');
+  };
+  t.equal(run(true), run(false));
+});
+
 // ---- heights and bundles -------------------------------------------------------------------------------------------------
 
 t.test('a height, from unknown to decided, with who has voted', async (t) => {

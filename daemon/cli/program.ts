@@ -52,7 +52,7 @@ Examples:
   $ echo hello | synod submit --network net --receipt hello.receipt
   $ synod verify hello.receipt --genesis net/genesis.json
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no replica in reach, 130 interrupted.`,
+Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 not proved, 4 no replica in reach, 130 interrupted.`,
     );
   const commands = [
     initCommand(),

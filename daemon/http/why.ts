@@ -18,10 +18,10 @@ import { type Exchange, json, type Reply } from './exchange.ts';
 import { type Problem, problem } from './problem.ts';
 
 /** Explanations that read the log at once. */
-const readsMax = 4;
+const readsMax = 2;
 /** How far down a transaction is looked for: no index leads from a transaction to its block. */
 const blocksSearchedMax = 64;
-const bytesSearchedMax = 8 << 20;
+const bytesSearchedMax = 4 << 20;
 
 export interface WhyParts {
   readonly replica: ReplicaPort;

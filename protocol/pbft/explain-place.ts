@@ -10,8 +10,8 @@ import { plus } from '../types.ts';
 import type { State } from './state.ts';
 import { acceptedAt, hexOf } from './state.ts';
 
-/** Transaction bytes that are hashed in search of one transaction: some milliseconds. */
-const SEARCHED_BYTES_MAX = 4 << 20;
+/** Bundle bytes that are hashed in search of one transaction: a few milliseconds. */
+const SEARCHED_BYTES_MAX = 1 << 20;
 
 export function explainHeight(s: State, height: Height): HeightExplanation {
   const candidates = height > s.ledger.height ? candidatesAt(s, height) : [];
