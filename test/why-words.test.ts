@@ -68,6 +68,14 @@ const sentences: readonly (readonly [Cause, string])[] = [
     'no view is active: east has not opened view 2 for 5 min',
   ],
   [
+    { code: 'view-change', stage: 'opening', who: [], since: ago(30), view: asView(2), ...counts },
+    'no view is active: view 2 is being opened for 30 ms',
+  ],
+  [
+    { code: 'member-away', who: ids(1), since: ago(1_500), have: 6, need: 5, of: 7 },
+    'south was last heard 1.5 s ago; 6 of 7 answer, 5 are needed',
+  ],
+  [
     { code: 'catching-up', who: ids(1), since: ago(40), height: h(12), to: h(340), chunks: null },
     'at height 12 of 340, asks south, gained something 40 ms ago',
   ],
@@ -144,7 +152,7 @@ const sentences: readonly (readonly [Cause, string])[] = [
   ],
   [
     { code: 'member-away', who: ids(1), since: ago(1_500), have: 3, need: 3, of: 4 },
-    'south was last heard 1.5 s ago; 3 of 4 answer, 3 are needed',
+    'south was last heard 1.5 s ago; 3 of 4 answer, so no other may fail',
   ],
   [{ code: 'door-silent', who: ids(1), since: null }, 'the HTTP door of south does not answer, and the peers hear it'],
   [
@@ -197,13 +205,13 @@ t.test('each cause in words, and each has an action or none on purpose', async (
 
 t.test('each action in words', async (t) => {
   const cases: readonly (readonly [Action['code'], readonly ReplicaId[], number, string])[] = [
-    ['start', ids(2, 3), 1, 'start east or west; where one runs, mend the network between it and the others'],
-    ['start', ids(2), 1, 'start east; where one runs, mend the network between it and the others'],
+    ['start', ids(2, 3), 1, 'start east or west; where one runs already, it hangs or its network is broken'],
+    ['start', ids(2), 1, 'start east; where one runs already, it hangs or its network is broken'],
     [
       'start',
       ids(1, 2, 3),
       2,
-      'start any 2 of south, east and west; where one runs, mend the network between it and the others',
+      'start any 2 of south, east and west; where one runs already, it hangs or its network is broken',
     ],
     ['connect', ids(0), 1, 'mend the network between north and the others'],
     ['look', ids(2, 3), 1, 'look at the log of east or west'],
@@ -250,8 +258,8 @@ t.test('headlines, waits, peers, ages', async (t) => {
     missing: ids(2, 3),
     since: ago(100),
   });
-  t.equal(waitWords(wait('commit'), speech), 'commit for block 7: 1 of 3, missing east and west, for 100 ms');
-  t.equal(waitWords(wait('new-view'), speech), 'new-view for view 3: 1 of 3, missing east and west, for 100 ms');
+  t.equal(waitWords(wait('commit'), speech), 'commit for block 7: 1 of 3 needed, missing east and west, for 100 ms');
+  t.equal(waitWords(wait('new-view'), speech), 'new-view for view 3: 1 of 3 needed, missing east and west, for 100 ms');
   const peer = { ...explanation.peers[0]!, heardAt: ago(40), heard: 'prepare', height: h(3) };
   t.equal(peerWords(peer, speech), 'south: prepare 40 ms ago, at height 3 in view 0');
   t.equal(

@@ -152,6 +152,31 @@ t.test('f replicas are down: the network goes on, and it is said who is away', a
   t.equal(own(cluster, 0).ready, true, 'a load balancer may go on');
 });
 
+t.test('at no moment is anyone blamed but those that are down, whoever they are', async (t) => {
+  for (let seed = 1; seed <= 16; seed++) {
+    const n = seed % 2 === 0 ? 7 : 4;
+    const { cluster, client } = begin({ n, seed });
+    const down: number[] = [];
+    for (const id of [...cluster.nodes.keys()].sort(() => cluster.random() - 0.5))
+      if (down.length < 1 + (seed % (n - 1))) down.push(id);
+    down.sort();
+    cluster.run(cluster.between([0, 300]));
+    give(cluster, client);
+    for (const id of down) cluster.crash(id);
+    const named = new Set<number>();
+    for (let at = 0; at < 12 * T; at += 37) {
+      if (at % 5 === 0) give(cluster, client);
+      cluster.run(37);
+      const causes = [...network(cluster).causes.map(({ cause }) => cause)];
+      for (const id of cluster.live()) causes.push(...own(cluster, id).causes);
+      for (const { code, who } of causes) if (code !== 'catching-up') for (const id of who) named.add(id);
+    }
+    t.strictSame([...named].sort(), down, `seed ${seed}, n = ${n}`);
+    const code = network(cluster).state === 'stopped' ? 'no-quorum' : 'member-away';
+    t.strictSame(network(cluster).codes, [`${code} ${down}`], 'and in the end that is all');
+  }
+});
+
 t.test('the primary is cut off: it, and nobody else', async (t) => {
   const { cluster, client } = begin();
   cluster.partition = [[0], [1, 2, 3]];
@@ -174,6 +199,19 @@ t.test('a silent primary is named before its view is given up', async (t) => {
   const { causes } = own(cluster, 2);
   t.strictSame(codesOf(causes), ['primary-silent 0']);
   t.equal(own(cluster, 2).ready, true);
+  cluster.crash(0);
+  cluster.run(10);
+  t.strictSame(codesOf(own(cluster, 2).causes), ['primary-silent 0'], 'once');
+  t.strictSame(network(cluster).codes, ['member-away 0'], 'of all together it is said that it is down');
+});
+
+t.test('a replica that is heard and hears nobody', async (t) => {
+  const { cluster, client } = begin();
+  cluster.tamper = (_, to, message) => (to === 0 ? null : message);
+  give(cluster, client, [1]);
+  cluster.run(6 * T);
+  t.ok(order(cluster, client, [1, 2, 3]));
+  t.strictSame(network(cluster).codes, ['cut-off 0']);
 });
 
 t.test('a split quorum: the groups', async (t) => {
@@ -336,7 +374,8 @@ t.test('a new primary that does not open its view', async (t) => {
   cluster.tamper = (from, _, message) => (from === 1 && message.kind === 'new-view' ? null : message);
   give(cluster, client);
   t.ok(cluster.until(() => own(cluster, 2).causes.some(({ code }) => code === 'view-change'), 4 * T));
-  cluster.run(50);
+  t.strictSame(codesOf(own(cluster, 2).causes.slice(0, 1)), ['view-change '], 'nobody is named at first');
+  cluster.run(T - 100);
   const cause = own(cluster, 2).causes.find(({ code }) => code === 'view-change');
   t.match(cause, { stage: 'opening', who: [1], view: 1 });
   t.match(own(cluster, 2), { state: 'view-change', ready: false, action: { code: 'wait' } });

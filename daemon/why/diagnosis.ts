@@ -24,7 +24,7 @@ export type ReplicaCause =
   | About<'draining'>
   /** Too few answer for a quorum; who: those that do not. */
   | (About<'no-quorum'> & Counted)
-  /** No view is active. Asked: too few have asked for it; who: those that answer and have not. Opening: its primary has not opened it. */
+  /** No view is active. Asked: too few have asked for it; who: those that answer and have not. Opening: its primary has not opened it. Nobody is named at first. */
   | (About<'view-change'> & Counted & { readonly view: View; readonly stage: 'asked' | 'opening' })
   /** It is behind, and gains; who: whom it has asked. */
   | (About<'catching-up'> & Behind)
@@ -242,9 +242,9 @@ function causeOf(
   const count = { have, need, of: peers.length + 1 };
   switch (what) {
     case 'view-change':
-      return { code: 'view-change', stage: 'asked', who, since, view: wait.view, ...count };
+      return { code: 'view-change', stage: 'asked', who: late ? who : [], since, view: wait.view, ...count };
     case 'new-view':
-      return { code: 'view-change', stage: 'opening', who, since, view: wait.view, ...count };
+      return { code: 'view-change', stage: 'opening', who: late ? who : [], since, view: wait.view, ...count };
     case 'heartbeat':
       return { code: 'primary-silent', who: wait.missing, since, view };
     case 'lead':

@@ -53,7 +53,10 @@ export function causeWords(cause: Cause, speech: Speech): string {
     case 'no-quorum':
       return `${cause.have} of ${cause.of} replicas answer, ${cause.need} are needed; ${lastHeard(cause.who, speech)}`;
     case 'view-change': {
-      if (cause.stage === 'opening') return `no view is active: ${who()} has not opened view ${cause.view}${lasting}`;
+      if (cause.stage === 'opening')
+        return cause.who.length === 0
+          ? `no view is active: view ${cause.view} is being opened${lasting}`
+          : `no view is active: ${who()} has not opened view ${cause.view}${lasting}`;
       const short = `no view is active${lasting}: ${cause.have} of ${cause.of} replicas ask for view ${cause.view}, ${cause.need} are needed`;
       return cause.who.length === 0 ? short : `${short}; ${who()} ${answer(cause.who)} and ${has(cause.who)} not asked`;
     }
@@ -84,7 +87,7 @@ export function causeWords(cause: Cause, speech: Speech): string {
     case 'primary-silent':
       return `${who()}, the primary of view ${cause.view}, has not been heard${lasting}`;
     case 'member-away':
-      return `${lastHeard(cause.who, speech)}; ${cause.have} of ${cause.of} answer, ${cause.need} are needed`;
+      return `${lastHeard(cause.who, speech)}; ${cause.have} of ${cause.of} answer, ${cause.have > cause.need ? `${cause.need} are needed` : 'so no other may fail'}`;
     case 'door-silent':
       return `the HTTP door of ${who()} does not answer, and the peers hear ${cause.who.length === 1 ? 'it' : 'them'}`;
     case 'cut-off':
@@ -127,7 +130,7 @@ export function actionWords({ code, who, count }: Action, speech: Speech): strin
   const anyOf = count >= who.length ? all : count === 1 ? named(who, speech, 'or') : `any ${count} of ${all}`;
   switch (code) {
     case 'start':
-      return `start ${anyOf}; where one runs, mend the network between it and the others`;
+      return `start ${anyOf}; where one runs already, it hangs or its network is broken`;
     case 'connect':
       return `mend the network between ${anyOf} and the others`;
     case 'look':
@@ -177,7 +180,7 @@ export function waitWords(
   speech: Speech,
 ): string {
   const where = what === 'view-change' || what === 'new-view' || what === 'lead' ? `view ${view}` : `block ${height}`;
-  return `${what} for ${where}: ${have} of ${need}, missing ${named(missing, speech)}, for ${age(speech.at - since)}`;
+  return `${what} for ${where}: ${have} of ${need} needed, missing ${named(missing, speech)}, for ${age(speech.at - since)}`;
 }
 
 /** So many names are spelled out. */
