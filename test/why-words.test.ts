@@ -24,6 +24,7 @@ import {
   peerWords,
   type Speech,
   speechOf,
+  standingWords,
   stateWords,
   waitWords,
 } from '../daemon/why/words.ts';
@@ -240,8 +241,7 @@ t.test('headlines, waits, peers, ages', async (t) => {
     'shutting down',
   ]);
   const first: Cause = { code: 'cut-off', who: ids(0), since: null, have: 3, need: 3, of: 4 };
-  const standing = { members: 4, height: 9, view: 2, primary: asReplicaId(2) };
-  const network = (state: Parameters<typeof networkHeadline>[0], cause: Cause | null, where = standing) =>
+  const network = (state: Parameters<typeof networkHeadline>[0], cause: Cause | null, where = explanation) =>
     networkHeadline(state, cause, where, speech);
   t.equal(network('idle', null), 'healthy: all 4 replicas answer, idle at height 9 in view 2 under east');
   t.equal(network('ordering', null), 'healthy: all 4 replicas answer, ordering at height 9 in view 2 under east');
@@ -260,6 +260,8 @@ t.test('headlines, waits, peers, ages', async (t) => {
   });
   t.equal(waitWords(wait('commit'), speech), 'commit for block 7: 1 of 3 needed, missing east and west, for 100 ms');
   t.equal(waitWords(wait('new-view'), speech), 'new-view for view 3: 1 of 3 needed, missing east and west, for 100 ms');
+  const between = { ...explanation, waits: [wait('view-change')] };
+  t.equal(standingWords(between, speech), 'at height 9, asking for view 2');
   const peer = { ...explanation.peers[0]!, heardAt: ago(40), heard: 'prepare', height: h(3) };
   t.equal(peerWords(peer, speech), 'south: prepare 40 ms ago, at height 3 in view 0');
   t.equal(
@@ -494,6 +496,7 @@ t.test('a bundle in words', async (t) => {
     words({ stage: 'pooled', pool: { ...pool, nextSequence: 2, forwardedAt: ago(100) as never } }),
     /; its session needs number 2 first, this is 4; handed on to north, the primary, 100 ms ago$/,
   );
+  t.match(words({ stage: 'pooled', pool, primary: null }), /; no view is active, so there is no primary$/);
   t.match(words({ stage: 'pooled', pool, self: asReplicaId(0) }), /; north is the primary and has not proposed it$/);
   t.equal(words({ stage: 'decided', height: h(7), index: 5 }), 'this bundle is decided: block 7, index 5');
   t.match(words({ stage: 'decided', transaction: 2 }), /^this transaction, number 2 of its bundle, is decided/);

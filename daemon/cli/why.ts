@@ -20,6 +20,7 @@ import {
   peerWords,
   type Speech,
   speechOf,
+  standingWords,
   waitWords,
 } from '../why/words.ts';
 import { addDoorOptions, type Door, type DoorOptions, type Doors, findDoors, problemWords } from './doors.ts';
@@ -247,11 +248,11 @@ function oneLines(each: Reached, diagnosis: Diagnosis | null): string[] {
   const [first, ...more] = diagnosis.causes;
   if (first === undefined) return [green(`${self}: ${headline(diagnosis, explanation, speech)}`)];
   const paint = diagnosis.ready ? yellow : red;
-  const { height, view, primary, pool, inFlight } = explanation;
+  const { pool, inFlight } = explanation;
   return [
     paint(`${self}: ${headline(diagnosis, explanation, speech)} [${first.code}]`),
     ...more.map((cause) => paint(`  also: ${causeWords(cause, speech)} [${cause.code}]`)),
-    `  stands at height ${height} in view ${view} under ${speech.nameOf(primary)}, ${counted(pool.bundles, 'bundle')} in the pool, ${counted(inFlight, 'block')} in flight`,
+    `  stands ${standingWords(explanation, speech)}, ${counted(pool.bundles, 'bundle')} in the pool, ${counted(inFlight, 'block')} in flight`,
     ...explanation.waits.map((wait) => `  waits: ${waitWords(wait, speech)}`),
     ...explanation.peers.map((peer) => dim(`  heard: ${peerWords(peer, speech)}`)),
     ...(diagnosis.action === null ? [] : [`  do: ${actionWords(diagnosis.action, speech)}`]),
@@ -277,9 +278,8 @@ async function tellNetwork(
   });
   const network = diagnoseNetwork({ members: members.length, quorum, asked });
   const speech = networkSpeech(asked, nameIn(members));
-  const standing = standingOf(asked, members.length);
   const first = network.causes[0]?.cause ?? null;
-  const words = networkHeadline(network.state, first, standing, speech);
+  const words = networkHeadline(network.state, first, furthest(asked), speech);
   const unknown = reached.filter((each) => each.self === null && indexOf(members, each.door.name) === null);
   const healthy = network.causes.length === 0 && unknown.length === 0;
   if (json === true) {
@@ -323,17 +323,14 @@ function saidBy(by: readonly ReplicaId[], asked: readonly Asked[], speech: Speec
   return by.length === 0 || by.length >= answering ? '' : ` (${by.length === 1 ? 'says' : 'say'} ${named(by, speech)})`;
 }
 
-function standingOf(asked: readonly Asked[], members: number) {
+function furthest(asked: readonly Asked[]): Explanation | null {
   const all = asked.flatMap(({ report }) => (report === null ? [] : [report.explanation]));
-  const highest = all.reduce<Explanation | null>((a, b) => (a === null || b.height > a.height ? b : a), null);
-  if (highest === null) return null;
-  return { members, height: highest.height, view: highest.view, primary: highest.primary };
+  return all.reduce<Explanation | null>((a, b) => (a === null || b.height > a.height ? b : a), null);
 }
 
 function differenceLine(report: Report, members: readonly string[]): string {
   const { explanation } = report;
   const speech = speechOf(explanation, members);
   const diagnosis = diagnose(report);
-  const { height, view } = explanation;
-  return `${speech.nameOf(explanation.self)}: at height ${height} in view ${view}, ${headline(diagnosis, explanation, speech)}`;
+  return `${speech.nameOf(explanation.self)}: ${standingWords(explanation, speech)}, ${headline(diagnosis, explanation, speech)}`;
 }

@@ -9,7 +9,7 @@ import { asHash, asHeight, asMillis } from '../../protocol/types.ts';
 import type { ReceiptDesk } from '../gateway/receipt-desk.ts';
 import type { ReplicaPort } from '../ports.ts';
 import type { Diagnosis, Report } from '../why/diagnosis.ts';
-import { diagnose } from '../why/diagnosis.ts';
+import { diagnose, isBetweenViews } from '../why/diagnosis.ts';
 import type { BundleFacts, BundleStage, DecidedFacts, HeightFacts } from '../why/place.ts';
 import { bundleWords, heightWords } from '../why/place.ts';
 import type { RecentRefusals } from '../why/refused.ts';
@@ -175,6 +175,7 @@ export class Why {
 
   async #bundleFacts(asked: Hash): Promise<BundleFacts & { readonly digest: Hash | null }> {
     const { replica, desk, refusals } = this.#parts;
+    const explanation = replica.explain();
     const none = {
       digest: asked,
       transaction: null,
@@ -184,7 +185,7 @@ export class Why {
       refused: null,
       block: null,
       diagnosis: this.#diagnosis(),
-      primary: replica.explain().primary,
+      primary: isBetweenViews(explanation) ? null : explanation.primary,
       self: replica.self,
     } as const;
     const delivered = await desk.find(asked);

@@ -131,6 +131,10 @@ export function answers({ at, baseTimeoutMs }: Explanation, { connected, heardAt
 /** What is waited for longer is worth a word: after a whole timeout the view may be given up. */
 const patienceMs = ({ baseTimeoutMs }: Explanation): number => baseTimeoutMs / 2;
 
+/** It votes in no view: the one it speaks of is the one that it asks for, and its primary is none yet. */
+export const isBetweenViews = ({ waits }: Explanation): boolean =>
+  waits.some(({ what }) => what === 'view-change' || what === 'new-view');
+
 function stateOf({ phase }: Explanation, causes: readonly Cause[]): ReplicaState {
   const has = (code: CauseCode) => causes.some((cause) => cause.code === code);
   if (has('draining')) return 'draining';

@@ -43,7 +43,8 @@ export interface BundleFacts {
   /** How far its block has come. */
   readonly block: HeightFacts | null;
   readonly diagnosis: Diagnosis;
-  readonly primary: ReplicaId;
+  /** Null: no view is active here. */
+  readonly primary: ReplicaId | null;
   readonly self: ReplicaId;
 }
 
@@ -130,11 +131,13 @@ function pooledWords(facts: BundleFacts, pool: Pooled, speech: Speech): string {
       ? `; its session needs number ${pool.nextSequence} first, this is ${pool.sequence}`
       : '';
   const handed =
-    primary === self
-      ? `; ${speech.nameOf(self)} is the primary and has not proposed it`
-      : pool.forwardedAt === null
-        ? `; not handed on to ${speech.nameOf(primary)}, the primary`
-        : `; handed on to ${speech.nameOf(primary)}, the primary, ${age(speech.at - pool.forwardedAt)} ago`;
+    primary === null
+      ? '; no view is active, so there is no primary'
+      : primary === self
+        ? `; ${speech.nameOf(self)} is the primary and has not proposed it`
+        : pool.forwardedAt === null
+          ? `; not handed on to ${speech.nameOf(primary)}, the primary`
+          : `; handed on to ${speech.nameOf(primary)}, the primary, ${age(speech.at - pool.forwardedAt)} ago`;
   return `${waits}${first}${handed}${because(facts, speech)}`;
 }
 

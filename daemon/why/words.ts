@@ -5,6 +5,7 @@ import type { Explanation, PeerView } from '../../protocol/core.ts';
 import type { Millis, ReplicaId } from '../../protocol/types.ts';
 import { printable } from '../transport/log.ts';
 import type { Action, Cause, Diagnosis, ReplicaState } from './diagnosis.ts';
+import { isBetweenViews } from './diagnosis.ts';
 
 /** What the sentences are made with. */
 export interface Speech {
@@ -38,10 +39,17 @@ export const stateWords = (state: ReplicaState): string => states[state];
 /** The one line that says how a replica is: `healthy`, or its first cause and what to do. */
 export function headline(diagnosis: Diagnosis, explanation: Explanation, speech: Speech): string {
   const { state, causes, answering, members } = diagnosis;
-  const { height, view, primary } = explanation;
   const first = causes[0];
   if (first !== undefined) return `${states[state]}: ${causeWords(first, speech)}`;
-  return `healthy, ${states[state]} at height ${height} in view ${view} under ${speech.nameOf(primary)}; ${answering} of ${members} replicas answer`;
+  return `healthy, ${states[state]} ${standingWords(explanation, speech)}; ${answering} of ${members} replicas answer`;
+}
+
+/** Where it stands: `at height 9 in view 2 under east`. */
+export function standingWords(explanation: Explanation, speech: Speech): string {
+  const { height, view, primary } = explanation;
+  return isBetweenViews(explanation)
+    ? `at height ${height}, asking for view ${view}`
+    : `at height ${height} in view ${view} under ${speech.nameOf(primary)}`;
 }
 
 export function causeWords(cause: Cause, speech: Speech): string {
@@ -148,23 +156,18 @@ export function actionWords({ code, who, count }: Action, speech: Speech): strin
 export function networkHeadline(
   state: 'idle' | 'ordering' | 'view-change' | 'stopped' | 'unreachable',
   first: Cause | null,
-  standing: {
-    readonly members: number;
-    readonly height: number;
-    readonly view: number;
-    readonly primary: ReplicaId;
-  } | null,
+  /** That of the replica that is furthest; null: none answered. */
+  explanation: Explanation | null,
   speech: Speech,
 ): string {
-  if (first !== null) {
-    const cause = causeWords(first, speech);
-    if (state === 'unreachable') return cause;
-    return state === 'stopped' ? `nothing is ordered: ${cause}` : `${states[state]}, not healthy: ${cause}`;
+  if (first === null) {
+    const where = explanation === null ? '' : ` ${standingWords(explanation, speech)}`;
+    const members = explanation === null ? '' : `all ${explanation.peers.length + 1} replicas answer, `;
+    return `healthy: ${members}${state === 'ordering' ? 'ordering' : 'idle'}${where}`;
   }
-  if (standing === null) return `healthy, ${states[state === 'unreachable' || state === 'stopped' ? 'idle' : state]}`;
-  const { members, height, view, primary } = standing;
-  const where = `at height ${height} in view ${view} under ${speech.nameOf(primary)}`;
-  return `healthy: all ${members} replicas answer, ${state === 'ordering' ? 'ordering' : 'idle'} ${where}`;
+  const cause = causeWords(first, speech);
+  if (state === 'unreachable') return cause;
+  return state === 'stopped' ? `nothing is ordered: ${cause}` : `${states[state]}, not healthy: ${cause}`;
 }
 
 /** What was last heard from one peer, and when. */
