@@ -295,4 +295,5 @@ const waitKinds: readonly Explanation['waits'][number]['what'][] = [
   'block',
   'checkpoint',
   'heartbeat',
+  'lead',
 ];

@@ -12,7 +12,16 @@ import type { Guard } from '../keys/guard.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
-import type { Admission, Core, Decided, Explanation, Input, Ready } from '../protocol/core.ts';
+import type {
+  Admission,
+  BundleExplanation,
+  Core,
+  Decided,
+  Explanation,
+  HeightExplanation,
+  Input,
+  Ready,
+} from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Vote } from '../protocol/messages.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
@@ -359,6 +368,18 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   explain(): Explanation {
     return this.#parts.core.explain();
+  }
+
+  explainHeight(height: Height): HeightExplanation {
+    return this.#parts.core.explainHeight(height);
+  }
+
+  explainBundle(digest: Hash): BundleExplanation {
+    return this.#parts.core.explainBundle(digest);
+  }
+
+  writingMs(): number {
+    return this.#speaker.writingMs;
   }
 
   head(): { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null } {

@@ -51,6 +51,7 @@ export class Speaker {
   #pending = nothing();
   #waitingBytes = 0;
   #writing: Promise<void> | null = null;
+  #writingSince = 0;
   #lazy: NodeJS.Timeout | null = null;
   /** A write begins before the loop goes on. */
   #persisting = false;
@@ -73,6 +74,11 @@ export class Speaker {
   /** Records that wait to be written. */
   get waiting(): number {
     return this.#pending.records.length;
+  }
+
+  /** How long the write under way has taken; 0: none is. */
+  get writingMs(): number {
+    return this.#writing === null ? 0 : performance.now() - this.#writingSince;
   }
 
   speak(ready: Ready<PbftMessage, PbftPledge>): void {
@@ -149,6 +155,7 @@ export class Speaker {
     const batch = this.#pending;
     this.#pending = nothing();
     this.#waitingBytes = 0;
+    this.#writingSince = performance.now();
     this.#writing = this.#write(batch)
       .catch((error: unknown) => this.#parts.failed(error))
       .finally(() => {

@@ -163,6 +163,14 @@ export class Checkpoints {
     return vote.height > this.stableHeight;
   }
 
+  /** The lowest checkpoint that this replica has taken and that is not yet stable, with who has signed the same; null: none. */
+  awaited(): { readonly height: Height; readonly voters: readonly ReplicaId[] } | null {
+    const [height, own] = [...this.#own].sort(([a], [b]) => a - b)[0] ?? [];
+    if (height === undefined || own === undefined) return null;
+    const equal = this.#votes.get(height)?.withKey(keyOf(own)) ?? [];
+    return { height, voters: equal.map(([replica]) => replica) };
+  }
+
   /** This replica's own votes that are not yet stable, to say again. */
   ownVotes(self: ReplicaId): Verified<CheckpointVote>[] {
     return [...this.#votes.values()].flatMap((tally) => tally.get(self) ?? []);

@@ -74,6 +74,8 @@ tap.test('help, version, usage', async (t) => {
     'dev',
     'demo',
     'status',
+    'why',
+    'explain',
     'submit',
     'follow',
     'export',

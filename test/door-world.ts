@@ -31,7 +31,14 @@ import {
   type Kind,
   type Message,
 } from '../protocol/codec.ts';
-import type { AdmissionCode, CoreEvent, Decided, Explanation } from '../protocol/core.ts';
+import type {
+  AdmissionCode,
+  BundleExplanation,
+  CoreEvent,
+  Decided,
+  Explanation,
+  HeightExplanation,
+} from '../protocol/core.ts';
 import type { BundleAdmission, DoorMessage, FollowedBlock } from '../protocol/door.ts';
 import type { Genesis, Parameters } from '../protocol/genesis.ts';
 import { Handshake } from '../protocol/handshake.ts';
@@ -116,6 +123,8 @@ export class FakeReplica implements ReplicaPort {
   takes = true;
   verdict: (bundle: SignedBundle) => AdmissionCode | undefined = () => 'pooled';
   explanation: Explanation;
+  unproposed: HeightExplanation = { height: asHeight(0), stage: 'unknown', view: asView(0), candidates: [] };
+  nowhere: BundleExplanation = { digest: null, transaction: null, height: null, pool: null };
   readonly #subscribers = new Set<ReplicaEvents>();
   #head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
   #writes: Promise<unknown> = Promise.resolve();
@@ -130,29 +139,7 @@ export class FakeReplica implements ReplicaPort {
     this.log = log;
     this.genesis = { ...genesis, parameters: { ...parameters, ...changes } };
     this.#head = { height: asHeight(0), hash: fixture.hashOf(9), certificate: null };
-    this.explanation = {
-      epoch,
-      view: asView(0),
-      primary: asReplicaId(0),
-      self: this.self,
-      phase: 'idle',
-      height: asHeight(0),
-      hash: fixture.hashOf(9),
-      stable: asHeight(0),
-      highestSeen: asHeight(0),
-      pool: { bundles: 0, bytes: 0 },
-      inFlight: 0,
-      waits: [],
-      viewChanges: 0,
-      timeoutMs: 500,
-      peers: [0, 2, 3].map((id) => ({
-        replica: asReplicaId(id),
-        connected: true,
-        height: asHeight(0),
-        view: asView(0),
-        heardAt: asMillis(1),
-      })),
-    };
+    this.explanation = fixture.calm(this.self);
   }
 
   submit(bundle: SignedBundle): boolean {
@@ -177,6 +164,10 @@ export class FakeReplica implements ReplicaPort {
   explain(): Explanation {
     return { ...this.explanation, height: this.#head.height, hash: this.#head.hash };
   }
+
+  explainHeight = (height: Height) => ({ ...this.unproposed, height });
+  explainBundle = () => this.nowhere;
+  writingMs = () => 0;
 
   head() {
     return this.#head;

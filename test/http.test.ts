@@ -7,7 +7,7 @@ import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { problemCodes } from '../daemon/http/problem.ts';
 import openapi from '../daemon/openapi.json' with { type: 'json' };
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
+import { asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { verifyTransactionReceipt } from '../protocol/verify.ts';
 import { bundleOf, context, deadlineMs, Gate, genesisDocument, turn, world } from './door-world.ts';
 import { chainId, text } from './wire-fixtures.ts';
@@ -342,7 +342,7 @@ t.test('HTTP: reads', async (t) => {
   t.strictSame((await ask(`${url}/v1/openapi.json`)).body, openapi);
   const head = await fetch(`${url}/healthz`, { method: 'HEAD' });
   t.strictSame([head.status, await head.text()], [200, '']);
-  t.equal(http.routes.length, 12);
+  t.equal(http.routes.length, 14);
   await replica.resetTo(900);
   const pruned = await ask(`${url}/v1/blocks/7`);
   t.strictSame([pruned.status, codeOf(pruned)], [410, 'block-pruned']);
@@ -353,7 +353,7 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
   const calm = replica.explanation;
   t.match((await ask(`${url}/readyz`)).body, { ready: true, height: 0 });
   const away = calm.peers.map((peer, i) => ({ ...peer, connected: i === 0 }));
-  const since = asMillis(5);
+  const since = calm.at;
   const wait = {
     what: 'view-change',
     height: asHeight(1),
@@ -367,21 +367,21 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
     [
       { ...calm, peers: away },
       'no-quorum',
-      'connected to 1 of 3 other replicas, 2 are needed; away: replica-2, replica-3',
+      '2 of 4 replicas answer, 3 are needed; replica-2 was last heard 0 ms ago, replica-3 was last heard 0 ms ago',
     ],
     [
       { ...calm, phase: 'view-change', waits: [wait] },
       'view-change',
-      'no active view, waiting for view 1 for view-change messages: 1 of 3, missing replica-2',
+      'no view is active for 0 ms: 1 of 4 replicas ask for view 1, 3 are needed; replica-2 answers and has not asked',
     ],
-    [{ ...calm, phase: 'catching-up', highestSeen: asHeight(900) }, 'catching-up', 'at height 0 of 900 in view 0'],
-    [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'at height 0 of 9 in view 0'],
+    [{ ...calm, phase: 'catching-up', highestSeen: asHeight(900) }, 'catching-up', 'at height 0 of 900'],
+    [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'at height 0 of 9'],
   ] as const) {
     replica.explanation = explanation;
     const { status, body } = await ask(`${url}/readyz`);
     t.strictSame([status, body], [503, { error: { code, message: words } }]);
   }
-  replica.explanation = { ...calm, highestSeen: asHeight(8), waits: [wait] };
+  replica.explanation = { ...calm, highestSeen: asHeight(8), waits: [{ ...wait, what: 'prepare' }] };
   t.equal((await ask(`${url}/readyz`)).status, 200, 'a window ahead is the normal case');
   const { body } = await ask(`${url}/v1/status`);
   t.match(body, {

@@ -180,6 +180,14 @@ class TestCore implements Core<PbftMessage, PbftPledge> {
     return { inFlight: 0 } as Explanation; // the loop looks at nothing else
   }
 
+  explainHeight(): never {
+    throw new Error('not asked for');
+  }
+
+  explainBundle(): never {
+    throw new Error('not asked for');
+  }
+
   /** Senders of the messages that came, step by step. */
   get heard(): (number | string)[][] {
     return this.steps.map(({ inputs }) =>

@@ -10,7 +10,7 @@ import type { ConfigProblem } from '../config.ts';
 /** Documented in docs/operations.md. */
 export const EXIT = {
   ok: 0,
-  /** It was asked rightly and could not be done. */
+  /** It was asked rightly and could not be done; `why`: not healthy, or nobody answers. */
   failure: 1,
   /** A wrong argument, config, genesis document or key file: nothing was attempted. */
   usage: 2,

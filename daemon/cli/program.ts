@@ -8,6 +8,7 @@ import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
 import { EXIT, explainError } from './errors.ts';
 import { evidenceCommand } from './evidence.ts';
+import { explainCommand } from './explain.ts';
 import { exportCommand } from './export.ts';
 import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
@@ -17,6 +18,7 @@ import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
 import { submitCommand } from './submit.ts';
 import { verifyCommand } from './verify.ts';
+import { whyCommand } from './why.ts';
 
 /** Returns the exit code; nothing is thrown. */
 export async function run(args: readonly string[]): Promise<number> {
@@ -52,7 +54,7 @@ Examples:
   $ echo hello | synod submit --network net --receipt hello.receipt
   $ synod verify hello.receipt --genesis net/genesis.json
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no replica in reach,
+Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 not proved, 4 no replica in reach,
 5 guilty (audit), 6 a fork that is not explained (audit), 130 interrupted.`,
     );
   const commands = [
@@ -62,6 +64,8 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no rep
     devCommand(),
     demoCommand(),
     statusCommand(),
+    whyCommand(),
+    explainCommand(),
     submitCommand(),
     followCommand(),
     exportCommand(),

@@ -35,6 +35,8 @@ const statuses = {
   'no-quorum': 503,
   'view-change': 503,
   'catching-up': 503,
+  behind: 503,
+  'block-missing': 503,
   'loop-slow': 503,
   internal: 500,
 } as const;

@@ -11,6 +11,7 @@ import { problem } from './problem.ts';
 import type { Reads } from './reads.ts';
 import { type NodeInfo, notReady, statusForm } from './standing.ts';
 import type { Transactions } from './transactions.ts';
+import type { Why } from './why.ts';
 
 /** The text of a scrape (daemon/metrics.ts). */
 export interface MetricsSource {
@@ -21,6 +22,7 @@ export interface MetricsSource {
 export interface RouteParts {
   readonly replica: ReplicaPort;
   readonly reads: Reads;
+  readonly why: Why;
   readonly transactions: Transactions;
   readonly health: LoopHealth;
   readonly metrics: MetricsSource;
@@ -32,7 +34,7 @@ export interface RouteParts {
 }
 
 export function routesOf(parts: RouteParts): readonly Route[] {
-  const { replica, reads, transactions, health, metrics, node, evidence, genesisDocument, draining } = parts;
+  const { replica, reads, why, transactions, health, metrics, node, evidence, genesisDocument, draining } = parts;
   const get = (path: string, query: readonly string[], answer: Route['answer']): Route => ({
     method: 'GET',
     path,
@@ -52,6 +54,8 @@ export function routesOf(parts: RouteParts): readonly Route[] {
     get('/v1/status', [], () => json(200, statusForm(replica, node, draining()))),
     get('/v1/evidence', [], () => evidenceList(evidence, replica.genesis)),
     get('/v1/evidence/{id}', [], (exchange) => evidenceFile(evidence, exchange)),
+    get('/v1/why', [], () => json(200, why.why())),
+    get('/v1/explain/{place}', [], (exchange) => why.explain(exchange)),
     get('/v1/genesis', [], () => ({ status: 200, contentType: 'application/json', body: genesisDocument })),
     get('/v1/openapi.json', [], () => json(200, openapi)),
     get('/healthz', [], () => {

@@ -17,6 +17,7 @@ export function accept(s: State, extension: Extension, { broadcast }: { broadcas
   s.chain.push(extension);
   remember(s, extension);
   const { height } = extension.block.header;
+  s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
   if (s.headCertificate !== null && height <= s.headCertificate.height) return;
   s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: extension.block.hash }, { broadcast });
 }
@@ -90,7 +91,7 @@ export function forgetUndecided(s: State, height: Height): void {
   s.votes.forgetUpTo(height);
   for (const map of [s.proposals, s.proposed]) for (const at of map.keys()) if (at <= height) map.delete(at);
   for (const at of s.committed) if (at <= height) s.committed.delete(at);
-  for (const at of s.pledged.keys()) if (at <= height) s.pledged.delete(at);
+  for (const map of [s.pledged, s.phases]) for (const at of map.keys()) if (at <= height) map.delete(at);
   for (const [key, { block }] of s.known) if (block.header.height <= height) s.known.delete(key);
 }
 

@@ -126,6 +126,8 @@ export function prepareAccepted(s: State): void {
     const certificate = s.votes.certificate('prepare', s.view, height, block.hash);
     if (certificate === undefined) continue;
     s.committed.add(height);
+    const phases = s.phases.get(height);
+    if (phases !== undefined) phases.preparedAt = s.now;
     if (s.prepared === null || isLater(certificate, s.prepared)) {
       s.prepared = certificate;
       s.out.lock = certificate;

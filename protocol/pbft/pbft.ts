@@ -5,7 +5,7 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import type { Core, Explanation, Input, Ready } from '../core.ts';
+import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
@@ -13,12 +13,13 @@ import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { byzantineQuorums } from '../quorum.ts';
 import { CatchUp } from '../transfer.ts';
-import type { Hash, Millis, ReplicaId } from '../types.ts';
+import type { Hash, Height, Millis, ReplicaId } from '../types.ts';
 import { asHeight, asView } from '../types.ts';
 import { Tally, VoteBox } from '../votes.ts';
 import { isOtherNewView, isOtherViewChange } from './accuse.ts';
 import { decideFetched, noteCommitCertificate } from './chain.ts';
 import { explain } from './explain.ts';
+import { explainBundle, explainHeight } from './explain-place.ts';
 import { installState } from './install.ts';
 import { enterView, onNewView, reachBase, reachDecided } from './new-view.ts';
 import {
@@ -93,7 +94,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         s.mayPropose = true;
         return;
       case 'connected':
-        peerOf(s, input.peer).connected = true;
+        Object.assign(peerOf(s, input.peer), { connected: true, heardAt: s.now, heard: 'handshake' });
         // It had no way to be heard before.
         if (input.peer === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
         s.out.say(input.peer, statusOf(s));
@@ -118,6 +119,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     if (sender === s.self) return;
     const peer = peerOf(s, sender);
     peer.heardAt = s.now;
+    peer.heard = message.kind;
     if ('epoch' in message && message.epoch !== s.epoch) return s.out.refuse(sender, message.kind, 'wrong-epoch');
     switch (message.kind) {
       case 'pre-prepare':
@@ -236,6 +238,14 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   explain(): Explanation {
     return explain(this.#s);
   }
+
+  explainHeight(height: Height): HeightExplanation {
+    return explainHeight(this.#s, height);
+  }
+
+  explainBundle(digest: Hash): BundleExplanation {
+    return explainBundle(this.#s, digest);
+  }
 }
 
 /** Reaches the base, accepts proposals, prepares, decides: as far as it goes. */
@@ -312,6 +322,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     proposed: new Map(),
     votes: new VoteBox(epoch, quorums),
     committed: new Set(),
+    phases: new Map(),
     pledged: new Map(),
     prepared: null,
     viewChanges: new Tally(),

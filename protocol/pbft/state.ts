@@ -19,6 +19,8 @@ import type { Tally, VoteBox } from '../votes.ts';
 export interface Peer {
   connected: boolean;
   heardAt: Millis | null;
+  /** The kind of what was heard last. */
+  heard: string | null;
   status: Status | null;
   /** When it was last shown the new-view of our view. */
   shownNewViewAt: Millis | null;
@@ -84,6 +86,8 @@ export interface State {
   readonly votes: VoteBox;
   /** Heights of this view for which a commit was pledged. */
   readonly committed: Set<Height>;
+  /** When the blocks of this view were accepted and prepared here. Read by explain.ts alone. */
+  readonly phases: Map<Height, { readonly acceptedAt: Millis; preparedAt: Millis | null }>;
   /** This replica's own signed votes of this view, by height, to say again. */
   readonly pledged: Map<Height, Verified<Vote>[]>;
   /** The highest prepared certificate ever held, by view, then height. The guard's file holds it. Never goes back. */
@@ -130,7 +134,7 @@ export const primaryOf = (s: Pick<State, 'genesis'>, view: View): ReplicaId =>
 export function peerOf(s: State, replica: ReplicaId): Peer {
   let peer = s.peers.get(replica);
   if (peer === undefined) {
-    peer = { connected: false, heardAt: null, status: null, shownNewViewAt: null };
+    peer = { connected: false, heardAt: null, heard: null, status: null, shownNewViewAt: null };
     s.peers.set(replica, peer);
   }
   return peer;

@@ -37,6 +37,7 @@ export function leaveView(s: State): void {
   s.proposals.clear();
   s.proposed.clear();
   s.committed.clear();
+  s.phases.clear();
   s.pledged.clear();
   s.leading = false;
   s.newViewPledged = false;
