@@ -315,6 +315,7 @@ class Stage {
       meter: this.#meter,
       logger: this.#logger,
       head: { height: asHeight(0), hash: other(9), certificate: null },
+      evidence: { found: () => {}, entered: () => {} },
     });
     test.teardown(() => replica.stop());
     replica.start(this.network);
