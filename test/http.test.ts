@@ -211,6 +211,29 @@ t.test('HTTP: what was ordered in blocks that are not here is never sent again (
   t.strictSame(textsOf(replica.submitted).sort(), names, 'each was sent once');
 });
 
+t.test('HTTP: a request that was taken back is over, for its Idempotency-Key as well', async (t) => {
+  const { replica, url } = await world(t);
+  replica.verdict = () => undefined;
+  const open: Promise<Answer>[] = [];
+  for (let i = 0; i < 8; i++) {
+    open.push(post(`${url}/v1/transactions?timeout=60000`, hex(`w${i}`)));
+    await replica.waits.until(`bundle ${i}`, () => (replica.submitted.length === i + 1 ? true : undefined));
+  }
+  const headers = { ...jsonType, 'idempotency-key': 'late' };
+  const taken = await Promise.all([
+    post(`${url}/v1/transactions?timeout=60000`, hex('late'), headers),
+    post(`${url}/v1/transactions?timeout=300`, hex('late'), headers),
+  ]);
+  t.strictSame(taken.map(codeOf), ['busy', 'busy'], 'whoever joined it does not wait in vain');
+  await replica.decide([replica.submitted]);
+  for (const answer of await Promise.all(open)) t.strictSame(outcomeOf(answer), [200, 'committed']);
+  const again = post(`${url}/v1/transactions?timeout=60000`, hex('late'), headers);
+  await replica.waits.until('the ninth', () => (replica.submitted.length === 9 ? true : undefined));
+  await replica.decide([replica.submitted.slice(8)]);
+  t.strictSame(outcomeOf(await again), [200, 'committed']);
+  t.equal(textsOf(replica.submitted).filter((each) => each === 'late').length, 1);
+});
+
 t.test(
   'HTTP: where nobody could look whether it was ordered, it is not refused, and its sequence is not used again',
   async (t) => {

@@ -111,8 +111,11 @@ export class Submitter implements Waiting {
   withdraw(job: Job): boolean {
     const index = this.#queue.findIndex(({ committed }) => committed === job.committed);
     if (index < 0) return false;
-    const [queued] = this.#queue.splice(index, 1);
-    this.#queuedBytes -= queued?.bundleBytes ?? 0;
+    for (const queued of this.#queue.splice(index, 1)) {
+      this.#queuedBytes -= queued.bundleBytes;
+      // For whoever has joined it, and so that its Idempotency-Key begins anew.
+      refuse(queued, 'busy');
+    }
     return true;
   }
 
