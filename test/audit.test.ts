@@ -520,7 +520,11 @@ t.test('ACC-1, ACC-2: a replica keeps what a member signed twice, shows it, and 
     [piece?.id],
     'a restart forgets nothing',
   );
+  const running = await synod(['export', '--config', configs[1]!, '--out', join(net, 'own.chain')]);
+  t.match(running, { code: 1, stderr: /\[storage-locked\]/ }, 'a running replica keeps its log to itself');
   await stop(second.child, 'SIGTERM');
+  const empty = await synod(['export', '--config', configs[1]!, '--out', join(net, 'own.chain')]);
+  t.match(empty, { code: 1, stderr: /\[chain-empty\]/ });
   const found = await synod(['audit', join(net, 'seen.witness'), ...genesisArgs]);
   t.match(found, { code: 5, stdout: /guilty, each by two signatures of its own key:\n {2}node-3 signed commits/ });
   t.equal(toHex(secret.publicKey), toHex(genesis.members[3]!.publicKey));

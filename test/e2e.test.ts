@@ -218,6 +218,15 @@ tap.test('a network under every command', async (t) => {
   first.child.kill('SIGTERM');
   t.equal((await first.ended).code, 0, 'SIGTERM stops all of them in order');
   t.equal((first.stdout.match(/\| .*info +stopped/g) ?? []).length, 4, 'every replica has drained');
+  // Down: each one's own chain, from its log; and they are one.
+  for (const name of ['node-0', 'node-1']) {
+    const own = await synod(['export', '--config', `net/${name}/config.json`, '--out', `${name}.chain`], dir);
+    t.match(own, { code: 0, stdout: new RegExp(`^${name}\\.chain: blocks 1 to \\d+, 302 transactions`) }, own.stderr);
+  }
+  t.match(await synod(['audit', 'node-0.chain', 'node-1.chain', 'net.chain', ...genesis], dir), {
+    code: 0,
+    stdout: /where they overlap they are one chain\nnothing is proved against anybody\n$/,
+  });
   const away = await synod(['status', ...net], dir);
   t.match(away, { code: 4, stderr: /\[no-replica-answers\]/ });
 
