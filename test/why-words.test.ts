@@ -77,30 +77,38 @@ const sentences: readonly (readonly [Cause, string])[] = [
     'south was last heard 1.5 s ago; 6 of 7 answer, 5 are needed',
   ],
   [
-    { code: 'catching-up', who: ids(1), since: ago(40), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, asks south, gained something 40 ms ago',
+    { code: 'catching-up', who: ids(3), from: ids(1), since: ago(40), height: h(12), to: h(340), chunks: null },
+    'west is catching up: at height 12 of 340, asks south, gained something 40 ms ago',
   ],
   [
-    { code: 'catching-up', who: [], since: null, height: h(0), to: h(340), chunks: { have: 3, need: 257 } },
-    'at height 0 of 340 (3 of 257 chunks of a checkpoint)',
+    {
+      code: 'catching-up',
+      who: ids(3),
+      from: [],
+      since: null,
+      height: h(0),
+      to: h(340),
+      chunks: { have: 3, need: 257 },
+    },
+    'west is catching up: at height 0 of 340 (3 of 257 chunks of a checkpoint)',
   ],
   [
-    { code: 'behind', who: ids(0, 1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, and nothing has come for 5.0 s; north and south answer and are ahead',
+    { code: 'behind', who: ids(3), from: ids(0, 1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
+    'west is behind: at height 12 of 340, and nothing has come for 5.0 s; north and south answer and are ahead',
   ],
   [
-    { code: 'behind', who: ids(1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, and nothing has come for 5.0 s; south answers and is ahead',
+    { code: 'behind', who: ids(3), from: ids(1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
+    'west is behind: at height 12 of 340, and nothing has come for 5.0 s; south answers and is ahead',
   ],
   [
-    { code: 'behind', who: [], since: ago(5_000), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, and nothing has come for 5.0 s; nobody who is ahead answers',
+    { code: 'behind', who: ids(3), from: [], since: ago(5_000), height: h(12), to: h(340), chunks: null },
+    'west is behind: at height 12 of 340, and nothing has come for 5.0 s; nobody who is ahead answers',
   ],
   [
-    { code: 'block-missing', who: ids(0, 1, 2), since: ago(900), height: h(7) },
-    'the certified block 7 has not come for 900 ms; north, south and east signed for it',
+    { code: 'block-missing', who: ids(3), from: ids(0, 1, 2), since: ago(900), height: h(7) },
+    'west lacks the certified block 7 for 900 ms; north, south and east signed for it',
   ],
-  [{ code: 'block-missing', who: [], since: null, height: h(7) }, 'the certified block 7 has not come'],
+  [{ code: 'block-missing', who: ids(3), from: [], since: null, height: h(7) }, 'west lacks the certified block 7'],
   ...(
     [
       ['prepare', 'prepare for block 7'],
@@ -694,6 +702,12 @@ t.test('synod why: one healthy line, for one and for all; exit code 0', async (t
     stderr: '',
   });
   const json = await synod('why', '--json', ...doors.flatMap((url) => ['--http', url]));
+  const some = await synod('why', '--http', doors[0]!, '--http', 'http://127.0.0.1:1');
+  t.equal(some.code, 1, 'a door that is silent is no good news');
+  t.match(
+    some.stdout,
+    /^1 door of 2 cannot be reached; the others: healthy: all 4 replicas answer.*\n {2}http:\/\/127/,
+  );
   t.match(JSON.parse(json.stdout), { healthy: true, state: 'idle', causes: [], action: null, replicas: { length: 4 } });
 });
 
