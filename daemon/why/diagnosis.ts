@@ -24,7 +24,10 @@ export type ReplicaCause =
   | About<'draining'>
   /** Too few answer for a quorum; who: those that do not. */
   | (About<'no-quorum'> & Counted)
-  /** No view is active. Asked: too few have asked for it; who: those that answer and have not. Opening: its primary has not opened it. Nobody is named at first. */
+  /**
+   * No view is active. Asked: too few have asked for it; who: those that answer and have not. Opening: its primary has not opened it; who:
+   * that one. Nobody is named at first.
+   */
   | (About<'view-change'> & Counted & { readonly view: View; readonly stage: 'asked' | 'opening' })
   /** It is behind, and gains; who: itself; from: whom it has asked. */
   | (About<'catching-up'> & Behind)
@@ -90,7 +93,7 @@ export interface Action {
 
 export interface Diagnosis {
   readonly state: ReplicaState;
-  /** Null: nothing is wrong. */
+  /** What must be mended first stands first; empty: nothing is wrong. */
   readonly causes: readonly ReplicaCause[];
   /** Whether this replica can serve: caught up, in an active view, with a quorum. What /readyz answers. */
   readonly ready: boolean;
