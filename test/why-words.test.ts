@@ -2,12 +2,14 @@
 // are slow, or are not there (WHY-5). The stalled states themselves are made in why.test.ts.
 
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { Why, type WhyParts } from '../daemon/http/why.ts';
+import openapi from '../daemon/openapi.json' with { type: 'json' };
 import type { ReplicaPort } from '../daemon/ports.ts';
 import type { Action, Cause, CauseCode, Report } from '../daemon/why/diagnosis.ts';
 import { actionFor, diagnose } from '../daemon/why/diagnosis.ts';
@@ -33,7 +35,8 @@ import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import * as fx from './wire-fixtures.ts';
 
-t.setTimeout(120_000);
+// Processes are slow to start on a busy machine.
+t.setTimeout(240_000);
 
 const ids = (...numbers: number[]): ReplicaId[] => numbers.map(asReplicaId);
 const names = ['north', 'south', 'east', 'west'];
@@ -77,30 +80,38 @@ const sentences: readonly (readonly [Cause, string])[] = [
     'south was last heard 1.5 s ago; 6 of 7 answer, 5 are needed',
   ],
   [
-    { code: 'catching-up', who: ids(1), since: ago(40), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, asks south, gained something 40 ms ago',
+    { code: 'catching-up', who: ids(3), from: ids(1), since: ago(40), height: h(12), to: h(340), chunks: null },
+    'west is catching up: at height 12 of 340, asks south, gained something 40 ms ago',
   ],
   [
-    { code: 'catching-up', who: [], since: null, height: h(0), to: h(340), chunks: { have: 3, need: 257 } },
-    'at height 0 of 340 (3 of 257 chunks of a checkpoint)',
+    {
+      code: 'catching-up',
+      who: ids(3),
+      from: [],
+      since: null,
+      height: h(0),
+      to: h(340),
+      chunks: { have: 3, need: 257 },
+    },
+    'west is catching up: at height 0 of 340 (3 of 257 chunks of a checkpoint)',
   ],
   [
-    { code: 'behind', who: ids(0, 1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, and nothing has come for 5.0 s; north and south answer and are ahead',
+    { code: 'behind', who: ids(3), from: ids(0, 1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
+    'west is behind: at height 12 of 340, and nothing has come for 5.0 s; north and south answer and are ahead',
   ],
   [
-    { code: 'behind', who: ids(1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, and nothing has come for 5.0 s; south answers and is ahead',
+    { code: 'behind', who: ids(3), from: ids(1), since: ago(5_000), height: h(12), to: h(340), chunks: null },
+    'west is behind: at height 12 of 340, and nothing has come for 5.0 s; south answers and is ahead',
   ],
   [
-    { code: 'behind', who: [], since: ago(5_000), height: h(12), to: h(340), chunks: null },
-    'at height 12 of 340, and nothing has come for 5.0 s; nobody who is ahead answers',
+    { code: 'behind', who: ids(3), from: [], since: ago(5_000), height: h(12), to: h(340), chunks: null },
+    'west is behind: at height 12 of 340, and nothing has come for 5.0 s; nobody who is ahead answers',
   ],
   [
-    { code: 'block-missing', who: ids(0, 1, 2), since: ago(900), height: h(7) },
-    'the certified block 7 has not come for 900 ms; north, south and east signed for it',
+    { code: 'block-missing', who: ids(3), from: ids(0, 1, 2), since: ago(900), height: h(7) },
+    'west lacks the certified block 7 for 900 ms; north, south and east signed for it',
   ],
-  [{ code: 'block-missing', who: [], since: null, height: h(7) }, 'the certified block 7 has not come'],
+  [{ code: 'block-missing', who: ids(3), from: [], since: null, height: h(7) }, 'west lacks the certified block 7'],
   ...(
     [
       ['prepare', 'prepare for block 7'],
@@ -202,6 +213,15 @@ t.test('each cause in words, and each has an action or none on purpose', async (
     const [cause] = sentences.find(([each]) => each.code === code)!;
     t.equal(actionFor(cause)?.code ?? null, every[code as CauseCode], code);
   }
+  const ofSeveral: readonly CauseCode[] = ['door-silent', 'cut-off', 'split', 'link-down', 'unreachable'];
+  const ofOne = [...told].filter((code) => !ofSeveral.includes(code));
+  t.strictSame(
+    [...openapi.components.schemas.Cause.properties.code.enum].sort(),
+    ofOne.sort(),
+    'openapi.json has them',
+  );
+  const operations = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+  for (const code of told) t.match(operations, new RegExp(`^\\| \`${code}\` +\\| `, 'm'), `${code} is documented`);
 });
 
 t.test('each action in words', async (t) => {
@@ -681,19 +701,25 @@ const whyOf = (id: number, change: Partial<Explanation> = {}, chain = fx.chainId
 
 t.test('synod why: one healthy line, for one and for all; exit code 0', async (t) => {
   const doors = await Promise.all([0, 1, 2, 3].map((id) => door(() => whyOf(id))));
-  const one = await synod('why', '--http', doors[1]!);
+  const one = await synod('why', '--timeout', '60s', '--http', doors[1]!);
   t.strictSame(one, {
     code: 0,
     stdout: 'replica-1: healthy, idle at height 0 in view 0 under replica-0; 4 of 4 replicas answer\n',
     stderr: '',
   });
-  const all = await synod('why', ...doors.flatMap((url) => ['--http', url]));
+  const all = await synod('why', '--timeout', '60s', ...doors.flatMap((url) => ['--http', url]));
   t.strictSame(all, {
     code: 0,
     stdout: 'healthy: all 4 replicas answer, idle at height 0 in view 0 under replica-0\n',
     stderr: '',
   });
-  const json = await synod('why', '--json', ...doors.flatMap((url) => ['--http', url]));
+  const json = await synod('why', '--json', '--timeout', '60s', ...doors.flatMap((url) => ['--http', url]));
+  const some = await synod('why', '--timeout', '60s', '--http', doors[0]!, '--http', 'http://127.0.0.1:1');
+  t.equal(some.code, 1, 'a door that is silent is no good news');
+  t.match(
+    some.stdout,
+    /^1 door of 2 cannot be reached; the others: healthy: all 4 replicas answer.*\n {2}http:\/\/127/,
+  );
   t.match(JSON.parse(json.stdout), { healthy: true, state: 'idle', causes: [], action: null, replicas: { length: 4 } });
 });
 
@@ -712,21 +738,26 @@ t.test('WHY-5: doors that lie, are slow, or are not there: a code, and nothing o
     ['too-large', () => 'x'.repeat(9 << 20)],
   ];
   for (const [code, answer] of cases) {
-    const { code: exit, stdout } = await synod('why', '--timeout', '700ms', '--http', await door(answer));
+    const args = ['--timeout', code === 'timeout' ? '700ms' : '60s', '--http', await door(answer)];
+    const [{ code: exit, stdout }, explained] = await Promise.all([
+      synod('why', ...args),
+      synod('explain', '1', ...args),
+    ]);
     t.equal(exit, 1, code);
     t.match(stdout, new RegExp(`^http://127\\.0\\.0\\.1:\\d+ cannot be reached at [ -~]*\\[${code}\\]\\n$`));
-    const explained = await synod('explain', '1', '--timeout', '700ms', '--http', await door(answer));
     t.equal(explained.code, 4);
     t.match(explained.stderr, /^synod: [ -~]* \[no-replica-answers\]\n {2}`synod why` asks the same doors\.\n$/);
   }
   const named = await door(() => whyOf(0).replaceAll('"replica-0"', JSON.stringify(evil)));
-  const { stdout } = await synod('why', '--http', named);
+  const { stdout } = await synod('why', '--timeout', '60s', '--http', named);
   t.match(stdout, /^[ -~]+\n$/, 'one line, whatever it is called');
   const words = JSON.stringify({ replica: { name: evil }, stage: 'unknown', words: `${evil}${'y'.repeat(60_000)}` });
-  const told = await synod('explain', '1', '--http', await door(() => words));
+  const told = await synod('explain', '1', '--timeout', '60s', '--http', await door(() => words));
   t.match(told, { code: 0, stdout: /^\?\[2Jgotcha\?y{1000,5000}\n$/ });
   const other = await synod(
     'why',
+    '--timeout',
+    '60s',
     '--http',
     await door(() => whyOf(0)),
     '--http',

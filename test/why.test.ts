@@ -284,9 +284,10 @@ t.test('a replica alone behind: catching up while it gains, behind when nothing 
   cluster.boot(3);
   cluster.run(12 * T);
   const { codes, causes, differing } = network(cluster);
-  t.strictSame([codes, causes[0]?.by], [['behind 0,1,2'], [3]]);
+  t.strictSame([codes, causes[0]?.by], [['behind 3'], [3]]);
+  t.match(causes[0]?.cause, { from: [0, 1, 2] });
   t.strictSame(differing, [3]);
-  t.match(own(cluster, 3), { state: 'catching-up', ready: false, action: { code: 'look', count: 1 } });
+  t.match(own(cluster, 3), { state: 'catching-up', ready: false, action: { code: 'look', who: [3] } });
   cluster.tamper = null;
   t.ok(cluster.until(() => network(cluster).codes.length === 0, 60 * T));
 });
@@ -330,8 +331,8 @@ t.test('a certified block is withheld from one: that block', async (t) => {
   cluster.run(T + 100);
   const { causes } = network(cluster);
   t.strictSame(
-    causes.map(({ cause, by }) => [cause.code, by]),
-    [['block-missing', [3]]],
+    causes.map(({ cause, by }) => [cause.code, cause.who, by]),
+    [['block-missing', [3], [3]]],
   );
   t.match(causes[0]?.cause, { height: 2 });
 });

@@ -84,7 +84,7 @@ export type Answer = { readonly status: number; readonly json: unknown } | { rea
 
 export async function fetchAnswer(url: string, timeoutMs: number): Promise<Answer> {
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs), redirect: 'error' });
+    const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs) });
     const text = await boundedText(response);
     return text === null ? { problem: 'too-large' } : { status: response.status, json: JSON.parse(text) };
   } catch (error) {

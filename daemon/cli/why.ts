@@ -9,7 +9,7 @@ import { asReplicaId, type ReplicaId } from '../../protocol/types.ts';
 import { printable } from '../transport/log.ts';
 import type { Cause, Diagnosis, Report } from '../why/diagnosis.ts';
 import { diagnose } from '../why/diagnosis.ts';
-import { type Asked, diagnoseNetwork, networkSpeech } from '../why/network.ts';
+import { type Asked, diagnoseNetwork, type NetworkDiagnosis, networkSpeech } from '../why/network.ts';
 import {
   actionWords,
   causeWords,
@@ -278,38 +278,62 @@ async function tellNetwork(
   });
   const network = diagnoseNetwork({ members: members.length, quorum, asked });
   const speech = networkSpeech(asked, nameIn(members));
+  // Asked by an address where nobody says who it is.
+  const nameless = reached.filter((each) => each.self === null && indexOf(members, each.door.name) === null).length;
   const first = network.causes[0]?.cause ?? null;
-  const words = networkHeadline(network.state, first, furthest(asked), speech);
-  const unknown = reached.filter((each) => each.self === null && indexOf(members, each.door.name) === null);
-  const healthy = network.causes.length === 0 && unknown.length === 0;
-  if (json === true) {
-    const form = {
-      healthy,
-      state: network.state,
-      words,
-      causes: network.causes.map(({ cause, by }) => ({ ...causeForm(cause, speech), by: by.map(speech.nameOf) })),
-      action: actionForm(network.action, speech),
-      differing: network.differing.map(speech.nameOf),
-      replicas: reached.map((each) => oneForm(each, each.report === null ? null : diagnose(each.report))),
-    };
-    await writeLine(JSON.stringify(form));
-    return healthy;
-  }
+  const told = networkHeadline(network.state, first, furthest(asked), speech);
+  const whole: Whole = {
+    network,
+    asked,
+    speech,
+    healthy: first === null && nameless === 0,
+    words:
+      nameless === 0
+        ? told
+        : `${counted(nameless, 'door')} of ${reached.length} cannot be reached; the others: ${told}`,
+  };
+  if (json === true) await writeLine(JSON.stringify(networkForm(whole, reached)));
+  else for (const line of networkLines(whole, reached, members)) await writeLine(line);
+  return whole.healthy;
+}
+
+interface Whole {
+  readonly network: NetworkDiagnosis;
+  readonly asked: readonly Asked[];
+  readonly speech: Speech;
+  readonly healthy: boolean;
+  readonly words: string;
+}
+
+function networkForm({ network, speech, healthy, words }: Whole, reached: readonly Reached[]) {
+  return {
+    healthy,
+    state: network.state,
+    words,
+    causes: network.causes.map(({ cause, by }) => ({ ...causeForm(cause, speech), by: by.map(speech.nameOf) })),
+    action: actionForm(network.action, speech),
+    differing: network.differing.map(speech.nameOf),
+    replicas: reached.map((each) => oneForm(each, each.report === null ? null : diagnose(each.report))),
+  };
+}
+
+function networkLines(whole: Whole, reached: readonly Reached[], members: readonly string[]): string[] {
+  const { network, asked, speech, healthy, words } = whole;
   const { red, yellow, green } = paletteFor(process.stdout);
   const stops = network.state === 'stopped' || network.state === 'unreachable' || network.state === 'view-change';
   const paint = healthy ? green : stops ? red : yellow;
-  await writeLine(
-    paint(first === null ? words : `${words} [${first.code}]${saidBy(network.causes[0]?.by ?? [], asked, speech)}`),
-  );
-  for (const { cause, by } of network.causes.slice(1))
-    await writeLine(paint(`  also: ${causeWords(cause, speech)} [${cause.code}]${saidBy(by, asked, speech)}`));
-  if (network.action !== null) await writeLine(`  do: ${actionWords(network.action, speech)}`);
-  for (const each of reached) {
-    if (each.report === null) await writeLine(`  ${unreachedWords(each)}`);
-    else if (!healthy && each.self !== null && network.differing.includes(each.self))
-      await writeLine(`  ${differenceLine(each.report, members)}`);
-  }
-  return healthy;
+  const [first, ...more] = network.causes;
+  const codeOf = (said: Said) => `[${said.cause.code}]${saidBy(said, asked, speech)}`;
+  return [
+    paint(first === undefined ? words : `${words} ${codeOf(first)}`),
+    ...more.map((said) => paint(`  also: ${causeWords(said.cause, speech)} ${codeOf(said)}`)),
+    ...(network.action === null ? [] : [`  do: ${actionWords(network.action, speech)}`]),
+    ...reached.flatMap((each) => {
+      if (each.report === null) return [`  ${unreachedWords(each)}`];
+      const differs = !healthy && each.self !== null && network.differing.includes(each.self);
+      return differs ? [`  ${differenceLine(each.report, members)}`] : [];
+    }),
+  ];
 }
 
 const indexOf = (members: readonly string[], name: string | null): ReplicaId | null => {
@@ -318,9 +342,14 @@ const indexOf = (members: readonly string[], name: string | null): ReplicaId | n
 };
 
 /** Who says so, where not all who answer do. */
-function saidBy(by: readonly ReplicaId[], asked: readonly Asked[], speech: Speech): string {
+type Said = NetworkDiagnosis['causes'][number];
+
+function saidBy({ cause, by }: Said, asked: readonly Asked[], speech: Speech): string {
   const answering = asked.filter(({ report }) => report !== null).length;
-  return by.length === 0 || by.length >= answering ? '' : ` (${by.length === 1 ? 'says' : 'say'} ${named(by, speech)})`;
+  // What it says of itself needs no witness.
+  return by.length >= answering || by.every((replica) => cause.who.includes(replica))
+    ? ''
+    : ` (${by.length === 1 ? 'says' : 'say'} ${named(by, speech)})`;
 }
 
 function furthest(asked: readonly Asked[]): Explanation | null {

@@ -24,14 +24,17 @@ export type ReplicaCause =
   | About<'draining'>
   /** Too few answer for a quorum; who: those that do not. */
   | (About<'no-quorum'> & Counted)
-  /** No view is active. Asked: too few have asked for it; who: those that answer and have not. Opening: its primary has not opened it. Nobody is named at first. */
+  /**
+   * No view is active. Asked: too few have asked for it; who: those that answer and have not. Opening: its primary has not opened it; who:
+   * that one. Nobody is named at first.
+   */
   | (About<'view-change'> & Counted & { readonly view: View; readonly stage: 'asked' | 'opening' })
-  /** It is behind, and gains; who: whom it has asked. */
+  /** It is behind, and gains; who: itself; from: whom it has asked. */
   | (About<'catching-up'> & Behind)
-  /** It is behind, and has gained nothing for a while; who: those that are ahead and answer. */
+  /** It is behind, and has gained nothing for a while; who: itself; from: those that are ahead and answer. */
   | (About<'behind'> & Behind)
-  /** A certified block is not here; who: those that signed for it and answer. */
-  | (About<'block-missing'> & { readonly height: Height })
+  /** A certified block is not here; who: itself; from: those that signed for it and answer. */
+  | (About<'block-missing'> & { readonly height: Height; readonly from: readonly ReplicaId[] })
   /** Its own vote is not said, for it is not durable yet; who: itself. */
   | (About<'disk-slow'> & { readonly height: Height; readonly view: View; readonly what: Wait['what'] | 'write' })
   /** A proposal is not voted for, for its time is too far off; who: itself. */
@@ -77,6 +80,7 @@ interface Counted {
 interface Behind {
   readonly height: Height;
   readonly to: Height;
+  readonly from: readonly ReplicaId[];
   readonly chunks: { readonly have: number; readonly need: number } | null;
 }
 
@@ -89,7 +93,7 @@ export interface Action {
 
 export interface Diagnosis {
   readonly state: ReplicaState;
-  /** Null: nothing is wrong. */
+  /** What must be mended first stands first; empty: nothing is wrong. */
   readonly causes: readonly ReplicaCause[];
   /** Whether this replica can serve: caught up, in an active view, with a quorum. What /readyz answers. */
   readonly ready: boolean;
@@ -221,18 +225,19 @@ function ownDiskOf({ explanation, writingMs }: Report): ReplicaCause | null {
 const GAIN_TIMEOUTS_MAX = 4;
 
 function behindOf(explanation: Explanation, away: readonly ReplicaId[]): ReplicaCause | null {
-  const { at, phase, height, highestSeen: to, catchUp, baseTimeoutMs, window, peers } = explanation;
+  const { at, self, phase, height, highestSeen: to, catchUp, baseTimeoutMs, window, peers } = explanation;
   if (to <= height) return null;
   const since = catchUp?.since ?? null;
   const chunks = catchUp?.chunks ?? null;
   if (since !== null && at - since > GAIN_TIMEOUTS_MAX * baseTimeoutMs) {
     const ahead = peers.filter((peer) => peer.height > height && !away.includes(peer.replica));
-    return { code: 'behind', who: ahead.map(({ replica }) => replica), since, height, to, chunks };
+    const from = ahead.map(({ replica }) => replica);
+    return { code: 'behind', who: [self], from, since, height, to, chunks };
   }
   // Blocks of the window are on their way by votes; more than that is a gap to be caught up.
   const near = to <= height + window && (since === null || at - since <= baseTimeoutMs);
   if (phase !== 'catching-up' && near) return null;
-  return { code: 'catching-up', who: catchUp?.asked ?? [], since, height, to, chunks };
+  return { code: 'catching-up', who: [self], from: catchUp?.asked ?? [], since, height, to, chunks };
 }
 
 /** `who`: those of `wait.missing` that answer. Null: nothing is wrong yet, or others are to blame that another cause names. */
@@ -259,7 +264,7 @@ function causeOf(
     case 'checkpoint':
       return late && who.length > 0 ? { code: 'checkpoint-missing', who, since, height, ...count } : null;
     case 'block':
-      return late ? { code: 'block-missing', who, since, height } : null;
+      return late ? { code: 'block-missing', who: [self], from: who, since, height } : null;
     case 'pre-prepare':
       return late && !wait.missing.includes(self) && who.length > 0
         ? { code: 'proposal-missing', who, since, height, bundles: pool.bundles }

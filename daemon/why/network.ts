@@ -209,7 +209,7 @@ function ownCauses(witnesses: readonly Witness[], { stopped, out }: Links): { ca
       const isOwn = selfCodes.includes(cause.code);
       if (!isOwn && (stopped || out.has(witness.replica))) continue;
       const who = isOwn ? cause.who : cause.who.filter((id) => !out.has(id) && !isExplained(cause, id, witnesses));
-      if (who.length === 0 && cause.who.length > 0 && cause.code !== 'catching-up' && cause.code !== 'behind') continue;
+      if (who.length === 0 && cause.who.length > 0) continue;
       const key = keyOf(cause, who);
       const before = found.get(key);
       if (before === undefined) found.set(key, { cause: { ...cause, who }, by: [witness.replica] });
@@ -256,7 +256,6 @@ function isExplained(cause: ReplicaCause, blamed: ReplicaId, witnesses: readonly
     case 'view-change':
       if (has(...lackingCodes)) return true;
       return asksInVain && (cause.stage === 'opening' || other.explanation.view < cause.view);
-    case 'block-missing':
     case 'checkpoint-missing':
       return has(...lackingCodes);
     default:

@@ -68,16 +68,22 @@ export function causeWords(cause: Cause, speech: Speech): string {
       const short = `no view is active${lasting}: ${cause.have} of ${cause.of} replicas ask for view ${cause.view}, ${cause.need} are needed`;
       return cause.who.length === 0 ? short : `${short}; ${who()} ${answer(cause.who)} and ${has(cause.who)} not asked`;
     }
-    case 'catching-up':
-      return `at height ${cause.height} of ${cause.to}${chunksOf(cause)}${cause.who.length === 0 ? '' : `, asks ${who()}`}${cause.since === null ? '' : `, gained something ${age(speech.at - cause.since)} ago`}`;
-    case 'behind': {
-      const stuck = `at height ${cause.height} of ${cause.to}${chunksOf(cause)}, and nothing has come${lasting}`;
-      return cause.who.length === 0
-        ? `${stuck}; nobody who is ahead answers`
-        : `${stuck}; ${who()} ${answer(cause.who)} and ${cause.who.length === 1 ? 'is' : 'are'} ahead`;
+    case 'catching-up': {
+      const asks = cause.from.length === 0 ? '' : `, asks ${named(cause.from, speech)}`;
+      const gained = cause.since === null ? '' : `, gained something ${age(speech.at - cause.since)} ago`;
+      return `${who()} is catching up: at height ${cause.height} of ${cause.to}${chunksOf(cause)}${asks}${gained}`;
     }
-    case 'block-missing':
-      return `the certified block ${cause.height} has not come${lasting}${cause.who.length === 0 ? '' : `; ${who()} signed for it`}`;
+    case 'behind': {
+      const stuck = `${who()} is behind: at height ${cause.height} of ${cause.to}${chunksOf(cause)}, and nothing has come${lasting}`;
+      const ahead = `${answer(cause.from)} and ${cause.from.length === 1 ? 'is' : 'are'} ahead`;
+      return cause.from.length === 0
+        ? `${stuck}; nobody who is ahead answers`
+        : `${stuck}; ${named(cause.from, speech)} ${ahead}`;
+    }
+    case 'block-missing': {
+      const signed = cause.from.length === 0 ? '' : `; ${named(cause.from, speech)} signed for it`;
+      return `${who()} lacks the certified block ${cause.height}${lasting}${signed}`;
+    }
     case 'disk-slow':
       return cause.who.length === 1
         ? `the disk of ${who()} is slow: its ${own(cause)} is not durable${lasting}`
