@@ -7,7 +7,7 @@ import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { problemCodes } from '../daemon/http/problem.ts';
 import openapi from '../daemon/openapi.json' with { type: 'json' };
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { verifyTransactionReceipt } from '../protocol/verify.ts';
 import { bundleOf, context, deadlineMs, Gate, genesisDocument, turn, world } from './door-world.ts';
 import { chainId, text } from './wire-fixtures.ts';
@@ -376,7 +376,7 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
   const calm = replica.explanation;
   t.match((await ask(`${url}/readyz`)).body, { ready: true, height: 0 });
   const away = calm.peers.map((peer, i) => ({ ...peer, connected: i === 0 }));
-  const since = calm.at;
+  const since = asMillis(calm.at - 400);
   const wait = {
     what: 'view-change',
     height: asHeight(1),
@@ -395,10 +395,14 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
     [
       { ...calm, phase: 'view-change', waits: [wait] },
       'view-change',
-      'no view is active for 0 ms: 1 of 4 replicas ask for view 1, 3 are needed',
+      'no view is active for 400 ms: 1 of 4 replicas ask for view 1, 3 are needed; replica-2 answers and has not asked',
     ],
-    [{ ...calm, phase: 'catching-up', highestSeen: asHeight(900) }, 'catching-up', 'at height 0 of 900'],
-    [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'at height 0 of 9'],
+    [
+      { ...calm, phase: 'catching-up', highestSeen: asHeight(900) },
+      'catching-up',
+      'replica-1 is catching up: at height 0 of 900',
+    ],
+    [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'replica-1 is catching up: at height 0 of 9'],
   ] as const) {
     replica.explanation = explanation;
     const { status, body } = await ask(`${url}/readyz`);
