@@ -94,11 +94,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         s.mayPropose = true;
         return;
       case 'connected':
-        Object.assign(peerOf(s, input.peer), { connected: true, heardAt: s.now, heard: 'handshake' });
-        // It had no way to be heard before.
-        if (input.peer === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
-        s.out.say(input.peer, statusOf(s));
-        return sayAgainTo(s, input.peer);
+        return this.#onConnected(input.peer);
       case 'disconnected':
         peerOf(s, input.peer).connected = false;
         return;
@@ -111,6 +107,19 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       default:
         return unreachable(input);
     }
+  }
+
+  #onConnected(replica: ReplicaId): void {
+    const s = this.#s;
+    const peer = peerOf(s, replica);
+    peer.connected = true;
+    // It has proved its key: that is a word of it.
+    peer.heardAt = s.now;
+    peer.heard = 'handshake';
+    // It had no way to be heard before.
+    if (replica === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
+    s.out.say(replica, statusOf(s));
+    sayAgainTo(s, replica);
   }
 
   #onMessage(signed: Verified<PbftMessage>): void {
