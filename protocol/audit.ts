@@ -110,9 +110,11 @@ export class Audit {
   }
 
   /** A piece of evidence that was verified. The certificates inside of its statements were not. */
-  evidence({ first, second }: Pick<ProvenEvidence, 'first' | 'second'>): void {
+  evidence(piece: Bytes, { first, second, conflict }: Pick<ProvenEvidence, 'first' | 'second' | 'conflict'>): void {
     this.#add(first);
     this.#add(second);
+    // The headers that show it are in the piece alone.
+    if (conflict.offence === 'two-chains') this.#keep(first.sender, splitName(conflict), { conflict, piece });
   }
 
   /** [EVD-5] Who is guilty by all that was given until now. */
@@ -174,23 +176,24 @@ export class Audit {
           const [low, high] = a.index <= b.index ? [a, b] : [b, a];
           if (high.index - low.index > LINKS_MAX) continue;
           const links = branches[high.branch]!.headers.slice(low.index + 1, high.index + 1); // it was found there
-          this.#prove(`split ${low.vote.message.view}`, low.vote, high.vote, links);
+          this.#prove(splitName(low.vote.message), low.vote, high.vote, links);
         }
     }
   }
 
   /** One proof for each name is enough. */
   #prove(name: string, a: Signed<PbftPledge>, b: Signed<PbftPledge>, links: readonly Bytes[] = []): void {
-    let proofs = this.#proofs.get(a.sender);
-    if (proofs === undefined) {
-      proofs = new Map();
-      this.#proofs.set(a.sender, proofs);
-    }
-    if (proofs.size >= PROOFS_PER_MEMBER_MAX || proofs.has(name)) return;
+    const known = this.#proofs.get(a.sender);
+    if (known !== undefined && (known.size >= PROOFS_PER_MEMBER_MAX || known.has(name))) return;
     const piece = encodeEvidence(evidenceOf(this.#context.genesis, a, b, links));
     const proven = verifyEvidence(piece, this.#context);
     assert(!('refused' in proven), () => `what conflicts is evidence: ${JSON.stringify(proven)}`);
-    proofs.set(name, { conflict: proven.conflict, piece });
+    this.#keep(a.sender, name, { conflict: proven.conflict, piece });
+  }
+
+  #keep(replica: ReplicaId, name: string, proof: Culprit['proofs'][number]): void {
+    const proofs = this.#proofs.get(replica) ?? new Map<string, Culprit['proofs'][number]>();
+    if (proofs.size < PROOFS_PER_MEMBER_MAX && !proofs.has(name)) this.#proofs.set(replica, proofs.set(name, proof));
   }
 
   /** Of two branches that were decided in one view enough are named: their first certificates lie within LINKS_MAX (WIRE-23). */
@@ -211,6 +214,9 @@ export class Audit {
     return [...this.#newViews].filter((view) => view > above && view <= to).sort((a, b) => a - b);
   }
 }
+
+/** One proof for a view is enough. */
+const splitName = ({ view }: { readonly view: View | null }): string => `split ${view}`;
 
 function listed<Value>(map: Map<ReplicaId, Value[]>, replica: ReplicaId): Value[] {
   let list = map.get(replica);

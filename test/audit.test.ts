@@ -21,7 +21,7 @@ import { encodeFrame, encodePayload, frameSigningBytes, type Kind } from '../pro
 import { type Extension, Ledger } from '../protocol/ledger.ts';
 import type { PbftMessage, Signed, ViewChange, Vote } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
-import { Audit, encodeEvidence, evidenceOf, signingBytes } from '../protocol/verify.ts';
+import { Audit, encodeEvidence, evidenceOf, signingBytes, verifyEvidence } from '../protocol/verify.ts';
 import { TestClient, testGenesis } from './cluster.ts';
 
 const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
@@ -258,6 +258,9 @@ t.test('EVD-5: a fork in one view, by votes that never meet at one height', asyn
   }
   const proofs = forger.path('guilty.witness');
   t.equal((await forger.words(a, forger.path('65.chain'), '--out', proofs)).code, 5);
+  const alone = await forger.audit(proofs);
+  t.equal(alone.code, 5, 'the pieces stand without the chains');
+  t.strictSame(named(alone.json), ['node-1 two-chains', 'node-2 two-chains']);
   const verified = await synod(['verify', proofs, '--genesis', forger.path('genesis.json')]);
   t.match(verified, {
     code: 0,
@@ -351,13 +354,16 @@ t.test('EVD-5: a pool of statements accuses nobody for what others have signed',
   const asking = (prepared: Certificate | null) =>
     forger.signed<ViewChange>(3, { kind: 'view-change', epoch, view: asView(2), commit: prepared, prepared: null });
   const [first, second] = [asking(null), asking({ ...rival, signatures: commit.signatures })];
-  audit.evidence({ first, second });
+  const piece = encodeEvidence(evidenceOf(genesis, first, second));
+  const proven = verifyEvidence(piece, { genesis, crypto: native });
+  if ('refused' in proven) return t.fail(proven.refused);
+  audit.evidence(piece, proven);
   const { culprits } = audit.report(null);
   t.strictSame(
     culprits.map(({ member, proofs }) => [member.name, proofs.map(({ conflict }) => conflict.offence)]),
     [['node-3', ['two-view-changes']]],
   );
-  t.strictSame(culprits[0]!.proofs[0]!.piece, encodeEvidence(evidenceOf(genesis, first, second)));
+  t.strictSame(culprits[0]!.proofs[0]!.piece, piece);
 });
 
 // ---- a real replica ---------------------------------------------------------------------------------------------------------

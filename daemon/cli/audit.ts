@@ -69,7 +69,7 @@ function takeWitness(file: string, genesis: Genesis, auditing: Audit): void {
   if (statSync(file).size > WITNESS_BYTES_MAX) throw notHeld(file, 'witness-file-malformed', 'larger than any');
   const witness = readWitness(readFileSync(file), genesis, native);
   if ('refused' in witness) throw notHeld(file, witness.refused, witness.problem);
-  for (const { proven } of witness.pieces) auditing.evidence(proven);
+  for (const { bytes, proven } of witness.pieces) auditing.evidence(bytes, proven);
   for (const { signed } of witness.statements) auditing.statement(signed);
 }
 
