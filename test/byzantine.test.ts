@@ -18,9 +18,11 @@ import { BUCKET_SESSIONS_MAX, bucketOf } from '../protocol/sessions.ts';
 import type { View } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { signingBytes } from '../protocol/verify.ts';
+import { SimClient } from '../sim/clients.ts';
+import { Cluster, calm, type Tamper } from '../sim/cluster.ts';
+import { keyPair } from '../sim/signatures.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk } from '../storage/memory.ts';
-import { Cluster, calm, keyPair, type Tamper, TestClient } from './cluster.ts';
 import { load, torment } from './torment.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
@@ -73,7 +75,7 @@ class Puppet {
 
   /** A block with one bundle of its own on top of these undecided ones, sound in every way. */
   block(chain: readonly Extension[], name: string): Extension {
-    const bundles = [new TestClient(this.#cluster.genesis, name).bundle([text(name)])];
+    const bundles = [new SimClient(this.#cluster.genesis, name).bundle([text(name)])];
     const time = asMillis(Math.floor(this.#cluster.now));
     const extension = this.#ledger.build(chain, { bundles, time, proposer: asReplicaId(this.#id) });
     if (extension === null) throw new Error('a block that could stand');
@@ -130,7 +132,7 @@ t.test(
     // Block 1 is prepared in view 0 and decided nowhere: the base of view 1, whose primary is the liar.
     cluster.tamper = (_from, _to, message) =>
       message.kind === 'commit' || (message.kind === 'prepare' && message.view === 1) ? null : message;
-    cluster.submit(0, new TestClient(cluster.genesis, 'alice').bundle([text('one')]));
+    cluster.submit(0, new SimClient(cluster.genesis, 'alice').bundle([text('one')]));
     const inViewOne = (id: number) => {
       const { view, phase, inFlight } = explain(cluster, id);
       return view === 1 && phase !== 'view-change' && inFlight === 1;
@@ -172,9 +174,9 @@ t.test(
     puppet.vote([behind, restarted], 'commit', 1, z3);
     cluster.run(40);
     t.equal(cluster.height(behind), 0, 'nobody decides the other chain');
-    const votes = cluster.nodes[restarted]!.guard.votes;
-    t.equal(votes.get('prepare/1/2'), toHex(x2.block.hash));
-    t.notOk(votes.has('prepare/1/3'), 'nor votes above it');
+    const signed = (height: number) => cluster.checks.signedBy(asReplicaId(restarted), `prepare 1 ${height}`);
+    t.equal(signed(2), toHex(x2.block.hash));
+    t.equal(signed(3), undefined, 'nor votes above it');
 
     cluster.partition = null;
     t.ok(
@@ -196,7 +198,7 @@ t.test('PBFT-NV-2, GEN-1: two sound new-views of one primary stop no honest repl
     return to === misled && (message.kind === 'pre-prepare' || message.kind === 'block-data') ? null : message;
   };
   for (const name of ['x1', 'x2']) {
-    cluster.submit(a, new TestClient(cluster.genesis, name).bundle([text(name)]));
+    cluster.submit(a, new SimClient(cluster.genesis, name).bundle([text(name)]));
     cluster.run(30);
   }
   t.ok(
@@ -233,7 +235,7 @@ t.test('PBFT-NV-2, GEN-1: two sound new-views of one primary stop no honest repl
   cluster.run(50);
   t.same(cluster.live(), honest, 'the base is passed over, and all live');
   cluster.tamper = null;
-  const bundle = new TestClient(cluster.genesis, 'bob').bundle([text('later')]);
+  const bundle = new SimClient(cluster.genesis, 'bob').bundle([text('later')]);
   cluster.submit(misled, bundle);
   t.ok(
     cluster.until(() => has(cluster, bundle), 20 * T),
@@ -250,7 +252,7 @@ t.test('REQ-5, SES-5: no client breaks a primary by filling a part of the sessio
   for (let session = 1; sessions.length < BUCKET_SESSIONS_MAX + 2; session++)
     if (bucketOf(native.sha256, { client, session }) === 0) sessions.push(session);
   const bundles = sessions.map((session) =>
-    new TestClient(cluster.genesis, 'mallory', session).bundle([text('x')], { validUntil: 90_000 }),
+    new SimClient(cluster.genesis, 'mallory', session).bundle([text('x')], { validUntil: 90_000 }),
   );
   // All but one place taken, and three bundles at once that each want it.
   const room = bundles.slice(0, BUCKET_SESSIONS_MAX - 1);
@@ -266,14 +268,14 @@ t.test('REQ-5, SES-5: no client breaks a primary by filling a part of the sessio
   t.same(cluster.live(), [0, 1, 2, 3], 'nobody stops');
   t.equal(bundles.slice(-3).filter((bundle) => has(cluster, bundle)).length, 1, 'one of them is ordered');
   t.same(started(cluster), [], 'and no primary is blamed for the others');
-  const bundle = new TestClient(cluster.genesis, 'alice').bundle([text('hello')]);
+  const bundle = new SimClient(cluster.genesis, 'alice').bundle([text('hello')]);
   cluster.submit(2, bundle);
   t.ok(cluster.until(() => has(cluster, bundle), T));
 });
 
 t.test('REQ-4: bundles behind a gap do not fill the pool', async (t) => {
   const cluster = begin();
-  const sample = new TestClient(cluster.genesis, 'sample').bundle([text('x')], { validUntil: 90_000 });
+  const sample = new SimClient(cluster.genesis, 'sample').bundle([text('x')], { validUntil: 90_000 });
   let count = 0;
   for (const name of ['m1', 'm2', 'm3']) {
     const client = keyPair(name).publicKey;
@@ -291,7 +293,7 @@ t.test('REQ-4: bundles behind a gap do not fill the pool', async (t) => {
     cluster.live().map((id) => explain(cluster, id).pool.bundles),
     [0, 0, 0, 0],
   );
-  const bundle = new TestClient(cluster.genesis, 'alice').bundle([text('hello')]);
+  const bundle = new SimClient(cluster.genesis, 'alice').bundle([text('hello')]);
   cluster.submit(1, bundle);
   t.ok(
     cluster.until(() => has(cluster, bundle), T),
@@ -304,7 +306,7 @@ t.test(
   'REQ-4, REQ-5: a client that floods one of its sessions costs no view, and its other one is ordered',
   async (t) => {
     const cluster = begin({ parameters: { blockBundlesMax: 16 } });
-    const flooding = new TestClient(cluster.genesis, 'mallory', 1);
+    const flooding = new SimClient(cluster.genesis, 'mallory', 1);
     const flood = () => {
       for (let waiting = explain(cluster, 0).pool.bundles; waiting < 200; waiting++)
         submitTo(cluster, [0, 1, 2, 3], flooding.bundle([text('f')], { validUntil: 90_000 }));
@@ -312,7 +314,7 @@ t.test(
     };
     flood();
     cluster.run(1);
-    const lone = new TestClient(cluster.genesis, 'mallory', 2).bundle([text('lone')], { validUntil: 90_000 });
+    const lone = new SimClient(cluster.genesis, 'mallory', 2).bundle([text('lone')], { validUntil: 90_000 });
     submitTo(cluster, [0, 1, 2, 3], lone);
     t.ok(
       cluster.until(() => has(cluster, lone), T),
@@ -326,14 +328,14 @@ t.test(
 
 t.test('REQ-5, A5: a primary that leaves out one client is replaced at a low rate too', async (t) => {
   const cluster = begin();
-  const victim = new TestClient(cluster.genesis, 'victim').bundle([text('v')], { validUntil: 90_000 });
+  const victim = new SimClient(cluster.genesis, 'victim').bundle([text('v')], { validUntil: 90_000 });
   // As if the primary dropped it: it never hears of it.
   cluster.tamper = (_from, to, message) =>
     to === 0 && message.kind === 'forward'
       ? { ...message, bundles: message.bundles.filter(({ digest }) => toHex(digest) !== toHex(victim.digest)) }
       : message;
   submitTo(cluster, [1, 2, 3], victim);
-  const other = new TestClient(cluster.genesis, 'other');
+  const other = new SimClient(cluster.genesis, 'other');
   const five = () => {
     cluster.submit(0, other.bundle([text('o')], { validUntil: 90_000 }));
     cluster.after(200, five);
@@ -352,7 +354,7 @@ t.test('REQ-5, A5: a primary that leaves out one client is replaced at a low rat
 t.test('PBFT-NV-5: a new-view is shown now and then, not for each request', async (t) => {
   const cluster = begin();
   cluster.crash(0);
-  cluster.submit(1, new TestClient(cluster.genesis, 'alice').bundle([text('1')]));
+  cluster.submit(1, new SimClient(cluster.genesis, 'alice').bundle([text('1')]));
   const inViewOne = () => [1, 2, 3].every((id) => explain(cluster, id).view === 1 && cluster.height(id) === 1);
   t.ok(cluster.until(inViewOne, 10 * T));
   let shown = 0;
@@ -373,7 +375,7 @@ t.test(
     const cluster = begin();
     const { genesis } = cluster;
     const ledger = newLedger(genesis);
-    const client = new TestClient(genesis, 'alice');
+    const client = new SimClient(genesis, 'alice');
     const { log } = await openLogStore(new MemoryDisk().open(), {
       sha256: native.sha256,
       chainId: genesis.chainId,
@@ -415,7 +417,10 @@ t.test(
 
 /** The guard of a replica remembers a vote of view 0 for a block that the replica does not know of. */
 function forgetful(cluster: Cluster, id: number, height: number): void {
-  cluster.nodes[id]!.guard.votes.set(`prepare/0/${height}`, 'another');
+  const hash = asHash(new Uint8Array(32).fill(7));
+  const pledge = { kind: 'prepare', epoch, view: asView(0), height: asHeight(height), hash } as const;
+  const durable = { log: cluster.nodes[id]!.disk.position, decided: asHeight(0) };
+  cluster.nodes[id]!.guard.promise([{ pledge, payload: encodePayload(pledge) }], null, durable);
 }
 
 t.test(
@@ -428,7 +433,7 @@ t.test(
       if (from === 2 && (message.kind === 'prepare' || message.kind === 'commit') && message.view === 0) votes += 1;
       return message;
     };
-    const client = new TestClient(cluster.genesis, 'alice');
+    const client = new SimClient(cluster.genesis, 'alice');
     const [first, second] = [client.bundle([text('1')]), client.bundle([text('2')])];
     cluster.submit(1, first);
     t.ok(
@@ -451,7 +456,7 @@ t.test(
 t.test('PBFT-VC-6: a replica that gave its view up alone is followed after 8 T, on an idle chain', async (t) => {
   const cluster = begin();
   forgetful(cluster, 2, 1);
-  const client = new TestClient(cluster.genesis, 'alice');
+  const client = new SimClient(cluster.genesis, 'alice');
   cluster.submit(1, client.bundle([text('1')]));
   t.ok(cluster.until(() => started(cluster).length === 1, T));
   const since = cluster.now;

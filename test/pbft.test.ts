@@ -2,7 +2,8 @@
 // a calm phase in which a quorum must make progress. A failing seed is replayed with SEED=n.
 
 import t from 'tap';
-import { Cluster, TestClient } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { Cluster } from '../sim/cluster.ts';
 import { survives } from './torment.ts';
 
 const text = (value: string) => Buffer.from(value);
@@ -16,7 +17,7 @@ const seeds = (from: number, count: number) =>
 
 t.test('a transaction is ordered by four replicas', async (t) => {
   const cluster = new Cluster({ seed: 1, realSignatures: true });
-  const client = new TestClient(cluster.genesis, 'alice');
+  const client = new SimClient(cluster.genesis, 'alice');
   cluster.run(20);
   const bundle = client.bundle([text('hello')]);
   cluster.submit(0, bundle);

@@ -2,7 +2,8 @@
 // make progress. Everything comes from the cluster's seed.
 
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { Cluster, calm, TestClient } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { Cluster, calm } from '../sim/cluster.ts';
 
 const text = (value: string) => Buffer.from(value);
 
@@ -13,7 +14,7 @@ export function load(
 ): SignedBundle[] {
   const sent: SignedBundle[] = [];
   for (let i = 0; i < clients; i++) {
-    const client = new TestClient(cluster.genesis, `client-${i}`);
+    const client = new SimClient(cluster.genesis, `client-${i}`);
     const next = (n: number) => {
       if (cluster.now - cluster.start > untilMs) return;
       const bundle = client.bundle([text(`c${i}-n${n}`)], { validUntil: 50_000 });
@@ -95,7 +96,7 @@ export function survives(
     cluster.until(() => new Set(live().map((id) => cluster.height(id))).size === 1, 5_000);
   const reason = !done ? 'a transaction was never ordered' : !equal ? 'the heights stay apart' : '';
   onEnd(cluster);
-  return { ok: reason === '', reason, heights, views, digest: cluster.trace.digest('hex') };
+  return { ok: reason === '', reason, heights, views, digest: cluster.trace.digest() };
 }
 
 /** A replica that took a checkpoint never delivered what lies below: someone else did, at or below its height. */
