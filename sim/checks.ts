@@ -5,7 +5,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import type { Marks } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
-import { isRefusal } from '../protocol/codec.ts';
+import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation } from '../protocol/core.ts';
 import type { PbftMessage, Signed, ViewChange } from '../protocol/messages.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
@@ -72,6 +72,7 @@ export class Checks {
   readonly chain = new Map<number, string>();
   /** By digest in hex: where a bundle stands. */
   readonly executed = new Map<string, number>();
+  readonly #blocks = new Map<number, Bytes>();
   readonly #verify: VerifyContext;
   readonly #durable: (replica: ReplicaId) => Durable;
   readonly #said: Said[];
@@ -155,11 +156,12 @@ export class Checks {
         return must(equalsMark(marks.votes.get(message.height)?.prepare, message.hash), 'its mark');
       case 'commit':
         must(equalsMark(marks.votes.get(message.height)?.commit, message.hash), 'its mark');
-        return must(lock !== null && !isAbove(message, lock), 'its certificate');
+        return must(this.#isLocked(message, lock), 'its certificate');
       case 'view-change':
-        return must(marks.viewChange?.view === message.view && disk.hardState !== null, 'its mark');
+        // A later one may have shared the write: nothing below it is signed any more (GRD-9).
+        return must((marks.viewChange?.view ?? -1) >= message.view && disk.hardState !== null, 'its mark');
       case 'new-view':
-        return must(marks.newView?.view === message.view, 'its mark');
+        return must((marks.newView?.view ?? -1) >= message.view, 'its mark');
       case 'checkpoint':
         must(
           marks.checkpoints.some(({ height }) => height === message.height),
@@ -169,6 +171,12 @@ export class Checks {
       default:
         return;
     }
+  }
+
+  #isLocked(vote: ViewAndHeight, lock: Bytes | null): boolean {
+    if (lock === null) return false;
+    const held = decodeCertificate(lock);
+    return !isRefusal(held) && !isAbove(vote, held);
   }
 
   #vote(replica: ReplicaId, phase: 'prepare' | 'commit', view: number, height: number, hash: Bytes): void {
@@ -244,14 +252,14 @@ export class Checks {
         fail('certificates-verify', `node-${replica} decides height ${height} by a certificate of another place`);
       this.#certificate(certificate);
     }
-    const hash = toHex(block.hash);
-    const before = this.chain.get(height);
-    if (before !== undefined && before !== hash)
+    const before = this.#blocks.get(height);
+    if (before !== undefined && !equalBytes(before, block.hash))
       fail('one-block-per-height', `two blocks decided at height ${height}: node-${replica} has another one`);
     if (before !== undefined) return;
     if (height !== this.chain.size + 1)
       fail('in-order', `node-${replica} decides height ${height}, and nobody has decided ${height - 1}`);
-    this.chain.set(height, hash);
+    this.#blocks.set(height, block.hash);
+    this.chain.set(height, toHex(block.hash));
     for (const bundle of block.bundles) {
       const name = toHex(bundle.digest);
       const at = this.executed.get(name);
@@ -309,7 +317,8 @@ export class Checks {
 /** What a crash now would leave. */
 export interface Durable {
   readonly marks: Marks;
-  readonly lock: Certificate | null;
+  /** An encoded certificate. */
+  readonly lock: Bytes | null;
   readonly disk: SimDisk;
 }
 

@@ -41,6 +41,40 @@ export interface ClusterOptions {
   readonly Replica?: typeof SimReplica;
 }
 
+/** What a core said of itself. */
+export class ClusterEvent {
+  readonly at: ReplicaId;
+  /** Milliseconds from the start. */
+  readonly time: number;
+  readonly type: string;
+  readonly #fields: object;
+
+  constructor(at: ReplicaId, time: number, type: string, fields: object) {
+    this.at = at;
+    this.time = time;
+    this.type = type;
+    this.#fields = fields;
+  }
+
+  /** As JSON; made only when it is asked for. */
+  get detail(): string {
+    return JSON.stringify(this.#fields);
+  }
+}
+
+/** Kinds with nothing inside that would have to verify. */
+const PLAIN_KINDS: ReadonlySet<string> = new Set([
+  'prepare',
+  'commit',
+  'status',
+  'checkpoint',
+  'state-chunk',
+  'fetch-block',
+  'fetch-blocks',
+  'fetch-checkpoint',
+  'fetch-state',
+]);
+
 /** Every so many steps of a replica what it holds is looked at. */
 const STEPS_PER_LOOK = 32;
 
@@ -59,8 +93,6 @@ export class Cluster {
   readonly dice: Dice;
   /** Blocks delivered per replica in its present life, in order. */
   readonly delivered: Decided[][];
-  /** By replica: the height at which it executed a bundle, by its digest in hex. */
-  readonly executed: Map<string, number>[];
   readonly refusals: {
     readonly at: ReplicaId;
     readonly from: ReplicaId;
@@ -68,8 +100,7 @@ export class Cluster {
     readonly kind: string;
   }[] = [];
   readonly evidence: { readonly at: ReplicaId; readonly culprit: ReplicaId }[] = [];
-  readonly events: { readonly at: ReplicaId; readonly time: number; readonly type: string; readonly detail: string }[] =
-    [];
+  readonly events: ClusterEvent[] = [];
   tamper: Tamper | null = null;
   /** Replicas in the hand of an adversary: what they say and deliver is not checked, and where such a core gives up it is down. */
   readonly byzantine = new Set<number>();
@@ -84,6 +115,8 @@ export class Cluster {
   /** Stand-ins are checked once for each message, not once for each who hears it: the answer is the same. */
   readonly #verdicts = new WeakMap<Signed<PbftMessage>, Verified<PbftMessage> | string>();
   readonly #heights: number[];
+  /** Heights that a replica delivered in any of its lives. */
+  readonly #deliveredEver: Set<number>[];
   #steps = 0;
 
   constructor({ n = 4, seed = 1, parameters = {}, realSignatures = false, Replica = SimReplica }: ClusterOptions = {}) {
@@ -109,7 +142,7 @@ export class Cluster {
       return { ...guard.durable, disk };
     });
     this.delivered = keys.map(() => []);
-    this.executed = keys.map(() => new Map());
+    this.#deliveredEver = keys.map(() => new Set());
     this.#heights = keys.map(() => 0);
     this.network = new Network({
       n,
@@ -206,10 +239,23 @@ export class Cluster {
     this.trace.add(-1 - id);
     this.#say(id, () => `starts at height ${height}`);
     for (const other of this.nodes) {
-      if (other === node || other.core === null) continue;
-      node.input({ type: 'connected', peer: other.id });
-      other.input({ type: 'connected', peer: node.id });
+      if (other !== node && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
     }
+  }
+
+  /** A connection between the two comes up, where both of them are. */
+  connect(a: number, b: number): void {
+    this.#tellBoth('connected', this.nodes[a]!, this.nodes[b]!);
+  }
+
+  disconnect(a: number, b: number): void {
+    this.#tellBoth('disconnected', this.nodes[a]!, this.nodes[b]!);
+  }
+
+  #tellBoth(type: 'connected' | 'disconnected', a: SimReplica, b: SimReplica): void {
+    if (a.core === null || b.core === null) return;
+    a.input({ type, peer: b.id });
+    b.input({ type, peer: a.id });
   }
 
   crash(id: number, interrupted: Interrupted = unharmed): void {
@@ -232,7 +278,10 @@ export class Cluster {
     const payload = encodePayload(message);
     const bytes = signingBytes(this.genesis.chainId, message, payload);
     const signature = this.keys[id]!.sign(bytes);
-    return asVerified({ sender: id, message, payload, signature });
+    const signed = asVerified({ sender: id, message, payload, signature });
+    // Messages go by value here, so what was signed a line ago need not be looked at again.
+    if (!this.#real && PLAIN_KINDS.has(message.kind)) this.#verdicts.set(signed, signed);
+    return signed;
   }
 
   frameOf({ message, payload, sender, signature }: Signed<PbftMessage>): Bytes {
@@ -297,6 +346,11 @@ export class Cluster {
     node.arrive(from, signed);
   }
 
+  /** A line of the trace that is about no single replica. */
+  remark(text: string): void {
+    this.trace.sink?.(`${this.clockText()} ${text}`);
+  }
+
   /** A line of the trace, where someone reads it. */
   #say(id: number, text: () => string): void {
     this.trace.sink?.(`${this.clockText()} node-${id} ${text()}`);
@@ -317,7 +371,7 @@ export class Cluster {
     for (const { type, ...detail } of ready.events) {
       if (type === 'view-change-started') this.viewChanges += 1;
       if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
-      this.events.push({ at: id, time: this.now - this.start, type, detail: JSON.stringify(detail) });
+      this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));
       this.#say(id, () => `${type} ${JSON.stringify(detail)}`);
     }
     for (const decided of ready.deliver) {
@@ -341,7 +395,7 @@ export class Cluster {
     if (this.byzantine.has(id)) return;
     this.checks.decided(id, decided);
     this.delivered[id]!.push(decided);
-    for (const bundle of decided.block.bundles) this.executed[id]!.set(toHex(bundle.digest), height);
+    this.#deliveredEver[id]!.add(height);
     this.#say(id, () => `decides height ${height}`);
   }
 
@@ -359,8 +413,14 @@ export class Cluster {
     return asHeight(this.nodes[id]!.core === null ? 0 : this.#heights[id]!);
   }
 
+  /** The height at which this replica itself executed a bundle, in any of its lives; undefined: it did not. */
+  executedAt(id: number, bundle: SignedBundle): number | undefined {
+    const at = this.placeOf(toHex(bundle.digest));
+    return at !== undefined && this.#deliveredEver[id]!.has(at) ? at : undefined;
+  }
+
   has(id: number, bundle: SignedBundle): boolean {
-    return this.executed[id]!.has(toHex(bundle.digest));
+    return this.executedAt(id, bundle) !== undefined;
   }
 
   live(): number[] {

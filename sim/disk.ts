@@ -105,6 +105,12 @@ export class SimDisk {
         this.#head = Math.max(this.#head, record.height);
         for (const height of [...this.accepted.keys()]) if (height <= record.height) this.accepted.delete(height);
         for (const height of [...this.#blocks.keys()]) if (height <= record.height) this.#blocks.delete(height);
+        // LOG-10: chunks included; those of the new state were written before.
+        for (const [chunk, versions] of this.chunks)
+          this.chunks.set(
+            chunk,
+            versions.filter((version) => version.height >= record.height),
+          );
         this.#becameStable(record.height);
         return;
     }

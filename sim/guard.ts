@@ -32,7 +32,8 @@ export interface Durable {
 
 export interface Durably {
   readonly marks: Marks;
-  readonly lock: Certificate | null;
+  /** An encoded certificate. */
+  readonly lock: Bytes | null;
 }
 
 export class SimGuard {
@@ -43,7 +44,8 @@ export class SimGuard {
   #state: SignState;
   #burned = -1;
   #proposals = new Proposals();
-  #read: { readonly file: Bytes; readonly state: Durably } | null = null;
+  /** What contents say, without reading them. */
+  readonly #contents = new WeakMap<Bytes, SignState>();
 
   constructor({ publicKey, chainId }: { readonly publicKey: Bytes; readonly chainId: Hash }) {
     this.#chainId = chainId;
@@ -55,8 +57,7 @@ export class SimGuard {
 
   /** The start of a process: the file is all there is. [GRD-7] Views that were led before are burned. */
   open(): void {
-    const state = decodeSignState(this.file);
-    assert(state !== undefined, 'the sign-state file is what was written');
+    const state = decoded(this.file);
     this.#state = state;
     this.#proposals = new Proposals();
     this.#burned = Math.max(state.marks.led ?? -1, state.marks.abstainedView ?? -1);
@@ -64,12 +65,8 @@ export class SimGuard {
 
   /** What the file says: what a crash now would leave. */
   get durable(): Durably {
-    if (this.#read?.file !== this.file) {
-      const state = decodeSignState(this.file);
-      assert(state !== undefined, 'the sign-state file is what was written');
-      this.#read = { file: this.file, state: { marks: state.marks, lock: decodedLock(state.lock) } };
-    }
-    return this.#read.state;
+    const { marks, lock } = this.#contents.get(this.file) ?? decoded(this.file);
+    return { marks, lock };
   }
 
   /** What the process knows. */
@@ -93,7 +90,9 @@ export class SimGuard {
 
   /** For the file; durable, it makes true what `promise` and `lead` have said until now. */
   content(): Bytes {
-    return encodeSignState(this.#state);
+    const content = encodeSignState(this.#state);
+    this.#contents.set(content, this.#state);
+    return content;
   }
 
   /** Those of the pledges that may be signed once `content` is durable; the others are refused (as daemon/speaker.ts asks, one by one then). */
@@ -167,7 +166,13 @@ export class SimGuard {
   }
 }
 
-function decodedLock(bytes: Bytes | null): Certificate | null {
+function decoded(file: Bytes): SignState {
+  const state = decodeSignState(file);
+  assert(state !== undefined, 'the sign-state file is what was written');
+  return state;
+}
+
+export function decodedLock(bytes: Bytes | null): Certificate | null {
   if (bytes === null) return null;
   const lock = decodeCertificate(bytes);
   assert(!isRefusal(lock), 'the lock is what was written');

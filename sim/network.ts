@@ -100,6 +100,11 @@ export class Network {
     for (const signed of held) this.#carry(link, signed);
   }
 
+  /** By the weather: a connection over it does not last. */
+  isSevered(a: number, b: number): boolean {
+    return this.#links[a]![b]!.weather.cut || this.#links[b]![a]!.weather.cut;
+  }
+
   isCut(from: number, to: number): boolean {
     if (this.#links[from]![to]!.weather.cut) return true;
     return this.partition !== null && !this.partition.some((side) => side.includes(from) && side.includes(to));

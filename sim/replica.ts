@@ -227,6 +227,7 @@ export class SimReplica {
       this.world.broke(this, error);
       return;
     }
+    if (this.core !== core) return; // it crashed in the middle of it
     const alarm = ++this.#alarm;
     this.#soon(this.clock.until(ready.wakeAt), () => {
       if (this.#alarm === alarm) this.wake();

@@ -102,7 +102,7 @@ export function survives(
 /** A replica that took a checkpoint never delivered what lies below: someone else did, at or below its height. */
 function isCovered(cluster: Cluster, id: number, bundle: SignedBundle): boolean {
   return cluster.nodes.some((node) => {
-    const height = cluster.executed[node.id]!.get(Buffer.from(bundle.digest).toString('hex'));
+    const height = cluster.executedAt(node.id, bundle);
     return height !== undefined && height <= cluster.height(id);
   });
 }
