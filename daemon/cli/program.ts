@@ -11,6 +11,7 @@ import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
+import { simCommand } from './sim.ts';
 import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
 import { submitCommand } from './submit.ts';
@@ -63,6 +64,7 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no rep
     followCommand(),
     exportCommand(),
     verifyCommand(),
+    simCommand(),
   ];
   for (const command of commands) all.addCommand(command);
   for (const command of everyCommand(all)) {
