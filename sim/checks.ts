@@ -5,14 +5,14 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import type { Marks } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
-import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
-import type { Decided, Explanation } from '../protocol/core.ts';
-import type { PbftMessage, Signed, ViewChange } from '../protocol/messages.ts';
+import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
+import type { Decided, Explanation, Ready } from '../protocol/core.ts';
+import type { NewView, PbftMessage, PbftPledge, Signed, ViewChange } from '../protocol/messages.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
 import { sessionKey } from '../protocol/sessions.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
-import { verifyCertificate, verifyMessage } from '../protocol/verify.ts';
+import { verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/verify.ts';
 import type { SimDisk } from './disk.ts';
 
 /** Each is one property; docs/simulator.md says what it means. */
@@ -24,6 +24,7 @@ export const CHECKS = [
   'one-vote-per-place',
   'views-never-run-back',
   'lock-is-kept',
+  'base-is-kept',
   'certificates-verify',
   'one-certificate-per-place',
   'within-bounds',
@@ -79,6 +80,8 @@ export class Checks {
   readonly #sessions = new Map<string, SessionSeen>();
   /** Signed objects that were looked at: a retransmission is the same object. */
   readonly #seen = new WeakSet<object>();
+  /** Where the views of honest primaries begin, from their own new-views. */
+  readonly #bases = new Map<number, Certificate | null>();
   readonly #certified = new Map<string, string>();
   readonly #acknowledged = new Map<string, number>();
   #highestAcknowledged = 0;
@@ -133,7 +136,9 @@ export class Checks {
         return this.#givesUp(replica, message);
       case 'new-view':
         this.#mark(replica, `new-view ${message.view}`, toHex(payload));
-        return this.#soundInside(replica, signed);
+        this.#soundInside(replica, signed);
+        this.#bases.set(message.view, baseOf(message));
+        return;
       case 'blocks':
       case 'checkpoint-proof':
         return this.#soundInside(replica, signed);
@@ -183,6 +188,12 @@ export class Checks {
     const said = this.#said[replica]!;
     if (view < said.givenUp)
       fail('views-never-run-back', `node-${replica} votes in view ${view}, which it gave up for ${said.givenUp}`);
+    const base = this.#bases.get(view) ?? null;
+    if (base !== null && (height < base.height || (height === base.height && !equalBytes(hash, base.hash))))
+      fail(
+        'base-is-kept',
+        `node-${replica} votes at height ${height} of view ${view}, against its base at ${base.height}`,
+      );
     this.#mark(replica, `${phase} ${view} ${height}`, toHex(hash));
     if (phase === 'commit' && (said.committed === null || isAbove({ view, height }, said.committed)))
       said.committed = { view, height };
@@ -232,6 +243,24 @@ export class Checks {
     if (before !== undefined && before !== name)
       fail('one-certificate-per-place', `two certificates for different blocks: ${place}`);
     this.#certified.set(place, name);
+  }
+
+  /** What an honest replica keeps as proved, it could prove to anyone. */
+  kept(replica: ReplicaId, { lock, records }: Ready<PbftMessage, PbftPledge>): void {
+    const check = (what: string, problem: { readonly refused: string } | null) => {
+      if (problem !== null)
+        fail('certificates-verify', `node-${replica} keeps ${what} that does not verify: ${problem.refused}`);
+    };
+    if (lock !== null) {
+      check('a prepared certificate', verifyCertificate(lock, this.#verify));
+      this.#certificate(lock);
+    }
+    for (const record of records) {
+      if ((record.type !== 'checkpoint' && record.type !== 'reset-to-checkpoint') || record.certificate === null)
+        continue;
+      const certificate = decodeCheckpointCertificate(record.certificate);
+      check('a checkpoint', isRefusal(certificate) ? certificate : verifyCheckpoint(certificate, this.#verify));
+    }
   }
 
   /** An honest replica has decided this. */
@@ -338,6 +367,15 @@ export interface Held {
 
 export function fail(check: CheckName, message: string, cause?: unknown): never {
   throw new CheckFailure(check, message, cause);
+}
+
+/** PBFT-NV-2, reckoned here once more: the latest certificate by view, then height. */
+function baseOf({ viewChanges }: NewView): Certificate | null {
+  let base: Certificate | null = null;
+  for (const { message } of viewChanges)
+    for (const certificate of [message.commit, message.prepared])
+      if (certificate !== null && (base === null || isAbove(certificate, base))) base = certificate;
+  return base;
 }
 
 type ViewAndHeight = { readonly view: number; readonly height: number };

@@ -75,6 +75,9 @@ const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'fetch-state',
 ]);
 
+/** Real signatures that are remembered as valid. */
+const SEEN_MAX = 32_768;
+
 /** Every so many steps of a replica what it holds is looked at. */
 const STEPS_PER_LOOK = 32;
 
@@ -111,7 +114,7 @@ export class Cluster {
   viewChanges = 0;
   readonly #crypto: Crypto;
   readonly #real: boolean;
-  readonly #verify: readonly VerifyContext[];
+  readonly #verify: VerifyContext;
   /** Stand-ins are checked once for each message, not once for each who hears it: the answer is the same. */
   readonly #verdicts = new WeakMap<Signed<PbftMessage>, Verified<PbftMessage> | string>();
   readonly #heights: number[];
@@ -135,9 +138,9 @@ export class Cluster {
       parameters: genesis.parameters,
       seen,
     });
-    const seen = () => (realSignatures ? new SeenSignatures(4096) : undefined);
-    this.#verify = keys.map(() => context(seen()));
-    this.checks = new Checks(context(seen()), (id) => {
+    // One memory for all: what is valid for one of them is valid for each.
+    this.#verify = context(realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
+    this.checks = new Checks(this.#verify, (id) => {
       const { guard, disk } = this.nodes[id]!;
       return { ...guard.durable, disk };
     });
@@ -292,7 +295,7 @@ export class Cluster {
     if (this.#real) return this.#verifiedBytes(at, this.frameOf(signed));
     let verdict = this.#verdicts.get(signed);
     if (verdict === undefined) {
-      const verified = verifyMessage(signed, this.#verify[at]!);
+      const verified = verifyMessage(signed, this.#verify);
       verdict = isRefusal(verified) ? verified.refused : verified;
       this.#verdicts.set(signed, verdict);
     }
@@ -302,7 +305,7 @@ export class Cluster {
   }
 
   #verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null {
-    const context = this.#verify[at]!;
+    const context = this.#verify;
     const frame = decodeFrame(bytes);
     const signed = isRefusal(frame) ? frame : openFrame(frame, context);
     const verified = isRefusal(signed) ? signed : verifyMessage(signed, context);
@@ -365,6 +368,7 @@ export class Cluster {
 
   #observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void {
     const { id } = replica;
+    if (!this.byzantine.has(id)) this.checks.kept(id, ready);
     for (const refusal of ready.refusals) this.refusals.push({ at: id, ...refusal });
     for (const { culprit } of ready.evidence) this.evidence.push({ at: id, culprit });
     let installed: number | null = null;

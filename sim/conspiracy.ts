@@ -4,14 +4,22 @@
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Block } from '../protocol/block.ts';
+import { blockHash, encodeHeader } from '../protocol/block.ts';
 import type { Extension } from '../protocol/ledger.ts';
 import { Ledger } from '../protocol/ledger.ts';
-import type { PbftMessage, ViewChange, Vote } from '../protocol/messages.ts';
+import type { CertifiedBlock, PbftMessage, ViewChange, Vote } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { View } from '../protocol/types.ts';
 import { asEpoch, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import type { Cluster } from './cluster.ts';
 import type { Tamper } from './network.ts';
+
+/** The same block a millisecond later: another one, under a certificate that is not its own. */
+function forged(entry: CertifiedBlock): CertifiedBlock {
+  const header = { ...entry.block.header, time: asMillis(entry.block.header.time + 1) };
+  const headerBytes = encodeHeader(header);
+  return { ...entry, block: { ...entry.block, header, headerBytes, hash: blockHash(native.sha256, headerBytes) } };
+}
 
 const epoch = asEpoch(0);
 /** What was said before and may be said again, at most. */
@@ -93,6 +101,11 @@ export class Conspiracy {
       case 'view-change':
         this.#remember(from, message);
         return this.#chance(0.5) ? { ...message, commit: null, prepared: null } : message;
+      // Whoever is behind asks them too.
+      case 'blocks':
+        return this.#chance(0.3) ? { ...message, blocks: message.blocks.map(forged) } : message;
+      case 'state-chunk':
+        return this.#chance(0.05) ? { ...message, bytes: new Uint8Array(72).fill(from) } : message;
       default:
         return message;
     }

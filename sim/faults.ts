@@ -22,8 +22,11 @@ export type Fault = Timed &
     /** What the side says does not arrive elsewhere; what the others say does. */
     | { readonly kind: 'one-way-partition'; readonly side: readonly number[] }
     | { readonly kind: 'isolation'; readonly node: number }
-    /** Down from then on; at a point of a write: at the first one from `at` on, or never. */
-    | ({ readonly kind: 'crash'; readonly node: number; readonly point: CrashPoint | 'now' } & Interrupted)
+    /**
+     * Down from then on; at a point of a write: at the first one from `at` on, or never. 'primary': whoever leads the latest view then,
+     * since what a primary has half done is what the others must cope with.
+     */
+    | ({ readonly kind: 'crash'; readonly node: number | 'primary'; readonly point: CrashPoint | 'now' } & Interrupted)
     | ({ readonly kind: 'power-cut' } & Interrupted)
     | { readonly kind: 'slow-disk'; readonly node: number; readonly meanMs: number }
     | { readonly kind: 'slow-link'; readonly node: number; readonly meanMs: number }
@@ -113,8 +116,9 @@ function drawOne(
     case 'loss':
       return { kind, ...timed, rate: strength * 0.4 };
     case 'duplication':
-    case 'corruption':
       return { kind, ...timed, rate: strength * 0.2 };
+    case 'corruption':
+      return { kind, ...timed, rate: strength * 0.5 };
     case 'reordering':
       return { kind, ...timed };
     case 'clogged-link':
@@ -129,7 +133,13 @@ function drawOne(
     case 'stall':
       return { kind, ...timed, node: node() };
     case 'crash':
-      return { kind, ...timed, node: node(), point: dice.pick(CRASH_POINTS), ...interrupted() };
+      return {
+        kind,
+        ...timed,
+        node: dice.chance(0.4) ? 'primary' : node(),
+        point: dice.pick(CRASH_POINTS),
+        ...interrupted(),
+      };
     case 'power-cut':
       return { kind, ...timed, ...interrupted() };
     case 'slow-disk':
@@ -172,7 +182,7 @@ export function brokenForEver(faults: readonly Fault[], n: number): Set<number> 
   const broken = new Set<number>();
   for (const fault of faults) {
     if (fault.lasts !== null) continue;
-    if ('node' in fault) broken.add(fault.node);
+    if ('node' in fault && fault.node !== 'primary') broken.add(fault.node);
     // A side of one is mute; a side of all but one leaves that one deaf.
     else if ('side' in fault && fault.side.length === 1) broken.add(fault.side[0]!);
     else if ('side' in fault) for (let id = 0; id < n; id++) if (!fault.side.includes(id)) broken.add(id);
@@ -209,7 +219,8 @@ function what(fault: Fault): string {
       return `node-${fault.node} alone`;
     case 'crash': {
       const when = fault.point === 'now' ? '' : ` when ${fault.point},`;
-      return `node-${fault.node} crashes${when} (log ${fault.log}, guard ${fault.guard}), down`;
+      const who = fault.node === 'primary' ? 'the primary' : `node-${fault.node}`;
+      return `${who} crashes${when} (log ${fault.log}, guard ${fault.guard}), down`;
     }
     case 'power-cut':
       return `power cut everywhere (log ${fault.log}, guard ${fault.guard})`;

@@ -24,6 +24,8 @@ export class Injector {
   readonly #active = new Set<Fault>();
   /** Crashes that wait for their point. */
   readonly #armed = new Set<Crash>();
+  /** Whom a crash has hit. */
+  readonly #down = new Map<Fault, number>();
   readonly #diskDice: readonly Dice[];
   #conspiracy: Conspiracy | null = null;
 
@@ -54,7 +56,7 @@ export class Injector {
       case 'liar':
         return; // from the start, and for ever
       case 'crash':
-        if (fault.point === 'now') return this.#crash(fault);
+        if (fault.point === 'now') return this.#crash(fault, fault.node === 'primary' ? this.#primary() : fault.node);
         this.#armed.add(fault);
         return;
       case 'power-cut':
@@ -74,8 +76,10 @@ export class Injector {
   #end(fault: Fault): void {
     if (!this.#active.delete(fault)) return;
     this.#cluster.remark(`over:  ${describeFault(fault).trim()}`);
-    if (fault.kind === 'crash') this.#bootUnlessKept(fault.node);
-    else if (fault.kind === 'power-cut') for (const { id } of this.#cluster.nodes) this.#bootUnlessKept(id);
+    if (fault.kind === 'crash') {
+      const node = this.#down.get(fault);
+      if (node !== undefined) this.#bootUnlessKept(node);
+    } else if (fault.kind === 'power-cut') for (const { id } of this.#cluster.nodes) this.#bootUnlessKept(id);
     else if (fault.kind !== 'stall' && fault.kind !== 'liar') this.#apply(fault);
   }
 
@@ -83,16 +87,23 @@ export class Injector {
 
   #strikes({ id }: SimReplica, point: CrashPoint): boolean {
     for (const fault of this.#armed) {
-      if (fault.node !== id || fault.point !== point) continue;
+      if (fault.point !== point || id !== (fault.node === 'primary' ? this.#primary() : fault.node)) continue;
       this.#armed.delete(fault);
-      this.#crash(fault);
+      this.#crash(fault, id);
       return true;
     }
     return false;
   }
 
-  #crash(fault: Crash): void {
-    this.#cluster.crash(fault.node, fault);
+  /** Of the latest view that a replica which is up has reached. */
+  #primary(): number {
+    const views = this.#cluster.nodes.map(({ core }) => core?.explain().view ?? 0);
+    return Math.max(...views) % views.length;
+  }
+
+  #crash(fault: Crash, node: number): void {
+    this.#down.set(fault, node);
+    this.#cluster.crash(node, fault);
     if (fault.lasts !== null) this.#cluster.after(fault.lasts, () => this.#end(fault));
   }
 
@@ -103,7 +114,7 @@ export class Injector {
   #keepsDown(id: number): boolean {
     for (const fault of this.#active) {
       if (fault.kind === 'power-cut') return true;
-      if (fault.kind === 'crash' && fault.node === id && !this.#armed.has(fault)) return true;
+      if (fault.kind === 'crash' && this.#down.get(fault) === id) return true;
     }
     return false;
   }
