@@ -233,7 +233,11 @@ export class Cluster {
 
   boot(id: number): void {
     const node = this.nodes[id]!;
-    node.boot();
+    try {
+      node.boot();
+    } catch (error) {
+      return this.#broke(node, error);
+    }
     this.delivered[id]!.length = 0;
     const { height } = node.core!.explain(); // just booted
     this.#heights[id] = height;

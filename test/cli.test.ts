@@ -67,7 +67,7 @@ function complains(
 tap.test('help, version, usage', async (t) => {
   const help = await synod(['--help']);
   t.equal(help.code, 0);
-  const commands = ['init', 'keys', 'start', 'dev', 'demo', 'status', 'submit', 'follow', 'export', 'verify'];
+  const commands = ['init', 'keys', 'start', 'dev', 'demo', 'status', 'submit', 'follow', 'export', 'verify', 'sim'];
   for (const command of commands) t.match(help.stdout, new RegExp(`^  ${command}\\b`, 'm'));
   const pages = await Promise.all(commands.map((command) => synod([command, '--help'])));
   for (const [index, page] of pages.entries()) {
