@@ -6,9 +6,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
+import { voteSigningBytes } from '../protocol/certificate.ts';
+import type { Decided } from '../protocol/core.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
-import { CHECKS } from '../sim/checks.ts';
+import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import type { CheckName } from '../sim/checks.ts';
+import { CHECKS, CheckFailure } from '../sim/checks.ts';
+import { SimClient } from '../sim/clients.ts';
 import { Cluster, calm } from '../sim/cluster.ts';
 import { brokenForEver } from '../sim/faults.ts';
 import type { LifeOptions } from '../sim/life.ts';
@@ -154,7 +160,7 @@ t.test('links: clogged ones lose nothing, cut ones everything, and order is kept
     if (from === 0 && signed.message.kind === 'fetch-state') heard.push(signed.message.chunk);
     arrive(from, signed);
   };
-  const say = (chunk: number) => cluster.inject(0, 1, { kind: 'fetch-state', height: 1 as never, chunk });
+  const say = (chunk: number) => cluster.inject(0, 1, { kind: 'fetch-state', height: asHeight(1), chunk });
   cluster.faults = { ...calm, delayMs: [1, 40], inOrder: true };
   for (let i = 0; i < 20; i++) say(i);
   cluster.run(100);
@@ -193,10 +199,111 @@ t.test('every planted bug is caught within its budget of seeds', async (t) => {
   }
 });
 
+t.test('checks that the planted bugs do not reach first, one by one', async (t) => {
+  const begin = () => {
+    const cluster = new Cluster({ seed: 2 });
+    cluster.run(20);
+    const client = new SimClient(cluster.genesis, 'alice');
+    const bundles = [1, 2].map((i) => client.bundle([Buffer.from(`${i}`)]));
+    for (const bundle of bundles) {
+      cluster.submit(0, bundle);
+      if (!cluster.until(() => cluster.live().every((id) => cluster.has(id, bundle)), 1_000)) t.fail('not ordered');
+    }
+    return cluster;
+  };
+  const breaks = (check: CheckName, what: (cluster: Cluster, decided: Decided) => void) => {
+    const cluster = begin();
+    const last = cluster.delivered[0]!.at(-1)!;
+    const decided = { ...last, certificate: null };
+    try {
+      what(cluster, decided);
+      t.fail(`${check} says nothing`);
+    } catch (error) {
+      if (!(error instanceof CheckFailure)) throw error;
+      t.equal(error.check, check, error.message);
+    }
+  };
+  const [a, b] = [asReplicaId(0), asReplicaId(1)];
+  const hash = asHash(new Uint8Array(32).fill(1));
+  const epoch = asEpoch(0);
+  const again = ({ block }: Decided, height: number, bundles = block.bundles): Decided => ({
+    certificate: null,
+    block: {
+      ...block,
+      bundles,
+      hash: asHash(new Uint8Array(32).fill(height)),
+      header: { ...block.header, height: asHeight(height) },
+    },
+  });
+
+  breaks('one-block-per-height', ({ checks }, decided) => {
+    checks.booted(b, decided.block.header.height - 1);
+    checks.decided(b, again(decided, decided.block.header.height));
+  });
+  breaks('exactly-once', ({ checks }, decided) => checks.decided(a, again(decided, decided.block.header.height + 1)));
+  breaks('session-order', ({ checks, genesis }, decided) => {
+    const other = new SimClient(genesis, 'bob').bundle([Buffer.from('x')], { sequence: 2 });
+    checks.decided(a, again(decided, decided.block.header.height + 1, [other]));
+  });
+  breaks('session-order', ({ checks, genesis }, decided) => {
+    const late = new SimClient(genesis, 'bob').bundle([Buffer.from('x')], { validUntil: 1 });
+    checks.decided(a, again(decided, decided.block.header.height + 1, [late]));
+  });
+  breaks('in-order', ({ checks }, decided) => checks.decided(a, again(decided, decided.block.header.height + 2, [])));
+  breaks('one-vote-per-place', (cluster) => {
+    const vote = { kind: 'checkpoint', epoch, height: asHeight(64), hash, logRoot: hash, memberSetHash: hash } as const;
+    const { checks, nodes } = cluster;
+    // As if it were durable: what is looked at here comes after that.
+    const digest = new Uint8Array(32);
+    nodes[0]!.guard.promise([{ pledge: { ...vote, stateDigest: hash }, payload: digest }], null, {
+      log: nodes[0]!.disk.position,
+      decided: asHeight(0),
+    });
+    nodes[0]!.guard.file = nodes[0]!.guard.content();
+    nodes[0]!.disk.checkpoints.set(64, { place: digest, certificate: null, header: null });
+    checks.said(a, cluster.sign(a, { ...vote, stateDigest: hash }));
+    checks.said(a, cluster.sign(a, { ...vote, stateDigest: asHash(digest) }));
+  });
+  breaks('views-never-run-back', (cluster) => {
+    const status = {
+      kind: 'status',
+      epoch,
+      active: true,
+      height: asHeight(0),
+      hash,
+      stable: asHeight(0),
+      lowest: asHeight(1),
+    } as const;
+    cluster.checks.said(a, cluster.sign(a, { ...status, view: asView(3) }));
+    cluster.checks.said(a, cluster.sign(a, { ...status, view: asView(2) }));
+  });
+  breaks('one-certificate-per-place', (cluster) => {
+    const { lock } = cluster.nodes[0]!.guard;
+    const ready = cluster.nodes[0]!.core!.step([], cluster.nodes[0]!.clock.now());
+    const place = { ...lock!, hash };
+    const bytes = voteSigningBytes(cluster.genesis.chainId, place);
+    const signatures = [0, 1, 2].map((id) => ({ replica: asReplicaId(id), signature: cluster.keys[id]!.sign(bytes) }));
+    cluster.checks.kept(a, { ...ready, lock: { ...place, signatures } });
+  });
+  breaks('acknowledged-stays', ({ checks }) => checks.acknowledged('00', 1));
+  breaks('acknowledged-stays', ({ checks }, { block }) => {
+    checks.acknowledged(toHex(block.bundles[0]!.digest), block.header.height);
+    checks.atEnd(a, block.header.height - 1);
+  });
+  breaks('within-bounds', ({ checks, nodes }) => checks.bounds(a, { ...nodes[0]!.held()!, inbox: 1_000_000 }));
+});
+
 t.test('every check is documented', async (t) => {
   const text = readFileSync(fileURLToPath(new URL('../../docs/simulator.md', import.meta.url)), 'utf8');
   for (const check of CHECKS) t.ok(text.includes(`\`${check}\``), check);
   for (const { name } of PLANTED) t.ok(text.includes(name), name);
+});
+
+t.test('PBFT-Q-1, PBFT-C-3: more lives; the first sixty are in pbft.test', async (t) => {
+  for (let seed = 61; seed <= 100; seed++) {
+    const { failure } = live(life(seed, { ms: 60_000 }));
+    t.equal(failure, null, `synod sim --seed ${seed} --ms 60000`);
+  }
 });
 
 // ---- shrinking ------------------------------------------------------------------------------------------------------------
