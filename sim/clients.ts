@@ -48,7 +48,6 @@ export class SimClient {
 /** What clients ask of the cluster. */
 export interface Service {
   readonly genesis: Genesis;
-  readonly now: number;
   after(ms: number, run: () => void): void;
   live(): number[];
   submit(to: number, bundle: SignedBundle): void;
@@ -98,7 +97,6 @@ export class PatientClient {
   #open: Open[] = [];
   readonly #old: SignedBundle[] = [];
   #stopped = false;
-  acknowledged = 0;
 
   constructor(
     service: Service,
@@ -142,7 +140,6 @@ export class PatientClient {
       const at = this.#service.placeOf(open.digest);
       if (at === undefined || at > height) return true;
       this.#service.acknowledge(open.digest, at);
-      this.acknowledged += 1;
       this.#old.push(open.bundle);
       if (this.#old.length > OLD_MAX) this.#old.splice(this.#dice.between(0, OLD_MAX - 1), 1);
       return false;

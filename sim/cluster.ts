@@ -37,6 +37,8 @@ export interface ClusterOptions {
   readonly parameters?: GenesisDocument['parameters'];
   /** Ed25519, and every message through its bytes. Default: stand-ins, and messages go by value. */
   readonly realSignatures?: boolean;
+  /** Whether `delivered`, `executedAt`, `events`, `refusals` and `evidence` are written down; they grow with time. Default: yes. */
+  readonly history?: boolean;
   /** What each replica is; a planted bug is a class of its own. */
   readonly Replica?: typeof SimReplica;
 }
@@ -114,6 +116,7 @@ export class Cluster {
   viewChanges = 0;
   readonly #crypto: Crypto;
   readonly #real: boolean;
+  readonly #hasHistory: boolean;
   readonly #verify: VerifyContext;
   /** Stand-ins are checked once for each message, not once for each who hears it: the answer is the same. */
   readonly #verdicts = new WeakMap<Signed<PbftMessage>, Verified<PbftMessage> | string>();
@@ -122,12 +125,20 @@ export class Cluster {
   readonly #deliveredEver: Set<number>[];
   #steps = 0;
 
-  constructor({ n = 4, seed = 1, parameters = {}, realSignatures = false, Replica = SimReplica }: ClusterOptions = {}) {
+  constructor({
+    n = 4,
+    seed = 1,
+    parameters = {},
+    realSignatures = false,
+    history = true,
+    Replica = SimReplica,
+  }: ClusterOptions = {}) {
     const { genesis, keys } = settingOf(n, parameters, { realSignatures });
     this.genesis = genesis;
     this.keys = keys;
     this.dice = new Dice(seed);
     this.#real = realSignatures;
+    this.#hasHistory = history;
     this.#crypto = realSignatures ? native : standInCrypto;
     const context = (seen: SeenSignatures | undefined): VerifyContext => ({
       crypto: this.#crypto,
@@ -173,7 +184,6 @@ export class Cluster {
       verifyBytes: (id, bytes) => this.#verifiedBytes(id, bytes),
       send: (from, to, signed) => this.#send(from, to, signed),
       observe: (replica, ready) => this.#observe(replica, ready),
-      admitted: () => undefined,
       broke: (replica, error) => this.#broke(replica, error),
       strikes: (replica, point) => this.strikes(replica, point),
     };
@@ -304,7 +314,7 @@ export class Cluster {
       this.#verdicts.set(signed, verdict);
     }
     if (typeof verdict !== 'string') return verdict;
-    this.refusals.push({ at, from: signed.sender, code: verdict, kind: signed.message.kind });
+    if (this.#hasHistory) this.refusals.push({ at, from: signed.sender, code: verdict, kind: signed.message.kind });
     return null;
   }
 
@@ -315,7 +325,8 @@ export class Cluster {
     const verified = isRefusal(signed) ? signed : verifyMessage(signed, context);
     if (!isRefusal(verified)) return verified;
     const from = isRefusal(signed) ? at : signed.sender;
-    this.refusals.push({ at, from, code: verified.refused, kind: isRefusal(frame) ? 'frame' : frame.kind });
+    const kind = isRefusal(frame) ? 'frame' : frame.kind;
+    if (this.#hasHistory) this.refusals.push({ at, from, code: verified.refused, kind });
     return null;
   }
 
@@ -373,13 +384,15 @@ export class Cluster {
   #observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void {
     const { id } = replica;
     if (!this.byzantine.has(id)) this.checks.kept(id, ready);
-    for (const refusal of ready.refusals) this.refusals.push({ at: id, ...refusal });
-    for (const { culprit } of ready.evidence) this.evidence.push({ at: id, culprit });
+    if (this.#hasHistory) {
+      for (const refusal of ready.refusals) this.refusals.push({ at: id, ...refusal });
+      for (const { culprit } of ready.evidence) this.evidence.push({ at: id, culprit });
+    }
     let installed: number | null = null;
     for (const { type, ...detail } of ready.events) {
       if (type === 'view-change-started') this.viewChanges += 1;
       if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
-      this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));
+      if (this.#hasHistory) this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));
       this.#say(id, () => `${type} ${JSON.stringify(detail)}`);
     }
     for (const decided of ready.deliver) {
@@ -402,8 +415,10 @@ export class Cluster {
     this.#heights[id] = height;
     if (this.byzantine.has(id)) return;
     this.checks.decided(id, decided);
-    this.delivered[id]!.push(decided);
-    this.#deliveredEver[id]!.add(height);
+    if (this.#hasHistory) {
+      this.delivered[id]!.push(decided);
+      this.#deliveredEver[id]!.add(height);
+    }
     this.#say(id, () => `decides height ${height}`);
   }
 

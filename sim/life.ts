@@ -143,6 +143,7 @@ class Life {
       seed,
       parameters,
       realSignatures,
+      history: false,
       ...(Replica === undefined ? {} : { Replica }),
     });
     if (onLine !== undefined) this.#cluster.trace.sink = onLine;
@@ -231,9 +232,6 @@ class Life {
     const { habits, realSignatures } = this.#plan;
     const service = {
       genesis: cluster.genesis,
-      get now() {
-        return cluster.now;
-      },
       after: (delay: number, run: () => void) => cluster.after(delay, run),
       live: () => cluster.live(),
       submit: cluster.submit.bind(cluster),

@@ -4,7 +4,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { Admission, Input, Ready } from '../protocol/core.ts';
+import type { Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
@@ -40,8 +40,6 @@ export interface Surroundings {
   send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
   /** A Ready, once its messages are on their way. */
   observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void;
-  /** A bundle's fate. */
-  admitted(replica: ReplicaId, admission: Admission): void;
   /** The core threw. */
   broke(replica: SimReplica, error: unknown): void;
   /** A moment at which an armed crash may strike. True: it did. */
@@ -242,7 +240,6 @@ export class SimReplica {
     }
     for (const { to, signed } of ready.resend) this.world.send(this.id, to, signed);
     gather(this.#pending, ready);
-    for (const admission of ready.admissions) this.world.admitted(this.id, admission);
     this.world.observe(this, ready);
     this.#persistSoon();
   }
