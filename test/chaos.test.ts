@@ -8,12 +8,12 @@
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import tap, { type Test } from 'tap';
+import { randomFrom } from '../sim/random.ts';
 import { brokenPromises, differences, type ReadChain, readChain, unproven } from './chaos/chains.ts';
 import { type Damage, damages, signedFor } from './chaos/damage.ts';
 import { type Habit, Submitter } from './chaos/load.ts';
 import { Schedule } from './chaos/schedule.ts';
 import { ChaosStage, type StageOptions } from './chaos/stage.ts';
-import { randomFrom } from './cluster.ts';
 
 const seeds = process.env.CHAOS_SEED === undefined ? [1] : [Number(process.env.CHAOS_SEED)];
 const seconds = Number(process.env.CHAOS_SECONDS ?? 25);
