@@ -156,7 +156,7 @@ export interface Explanation {
   readonly view: View;
   readonly primary: ReplicaId;
   readonly self: ReplicaId;
-  readonly phase: 'idle' | 'ordering' | 'view-change' | 'catching-up';
+  readonly phase: (typeof phases)[number];
   readonly height: Height;
   readonly hash: Hash;
   readonly stable: Height;
@@ -194,19 +194,24 @@ export interface CatchUpView {
   readonly chunks: { readonly have: number; readonly need: number } | null;
 }
 
+/** What a replica may be at, and wait for: lists, since metrics have a series for each and a reader from outside takes no others. */
+export const phases = ['idle', 'ordering', 'view-change', 'catching-up'] as const;
+export const waitKinds = [
+  'pre-prepare',
+  'prepare',
+  'commit',
+  'view-change',
+  'new-view',
+  'block',
+  'checkpoint',
+  'heartbeat',
+  /** This replica's own mark that it leads the view. */
+  'lead',
+] as const;
+
 /** One thing that is being waited for. */
 export interface Wait {
-  readonly what:
-    | 'pre-prepare'
-    | 'prepare'
-    | 'commit'
-    | 'view-change'
-    | 'new-view'
-    | 'block'
-    | 'checkpoint'
-    | 'heartbeat'
-    /** This replica's own mark that it leads the view. */
-    | 'lead';
+  readonly what: (typeof waitKinds)[number];
   readonly height: Height;
   readonly view: View;
   readonly have: number;
