@@ -118,7 +118,9 @@ export type AdmissionCode =
   | 'sequence-taken'
   | 'expired'
   | 'valid-until-too-far'
-  | 'sessions-full';
+  | 'sessions-full'
+  /** A control transaction in it can end this epoch in no block from here on (EPO-3). */
+  | 'control-refused';
 
 export interface Admission {
   readonly digest: Hash;

@@ -15,6 +15,7 @@ import {
 } from '../../protocol/codec.ts';
 import type { BundleAdmission, Follow, FollowEnd, QueryBundle } from '../../protocol/door.ts';
 import { asHash, type Hash, type Height } from '../../protocol/types.ts';
+import { isControlSound } from '../../protocol/verify.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import type { ClientEvents, ClientSocket } from '../transport/client.ts';
 import type { Delivered } from './block-source.ts';
@@ -168,6 +169,8 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
     const signed = bundleSigningBytes(replica.genesis.chainId, bundle.digest);
     // Checking it cost us as much as making it would have cost them; an honest client or relay never sends one.
     if (!replica.crypto.verify(bundle.client, signed, bundle.signature)) return this.#end('bundle-signature');
+    if (!isControlSound(bundle, replica.crypto, replica.genesis.chainId))
+      return this.#answer(bundle.digest, 'bundle-invalid');
     this.#hand(bundle, key);
   }
 

@@ -51,6 +51,7 @@ export const admissionCodes = [
   'expired',
   'valid-until-too-far',
   'sessions-full',
+  'control-refused',
   'busy',
   'bundle-invalid',
 ] as const satisfies readonly BundleAdmission['code'][];

@@ -103,6 +103,18 @@ export class Fields {
     return asHash(this.owned(name, 32));
   }
 
+  /** A text that this pattern, anchored at both ends, allows: it bounds its length too. */
+  text(name: string, pattern: RegExp): string {
+    const value = this.#next();
+    if (typeof value !== 'string') return this.#wrong('payload-malformed', name, '');
+    return pattern.test(value) ? value : this.#wrong('field-out-of-range', name, '');
+  }
+
+  /** Null for nil, else what `read` makes of the one value. */
+  nullable<T>(read: (fields: Fields) => T): T | null {
+    return this.#values[this.#at] === null ? this.#null() : read(this);
+  }
+
   /** One of these words. */
   word<const W extends string>(name: string, words: readonly [W, ...W[]]): W {
     const value = this.#next();
@@ -134,6 +146,18 @@ export class Fields {
     for (const [index, value] of list.entries()) {
       if (this.#problem.found !== undefined) return out;
       out.push(read(Fields.of(value, count, path, this.#problem), index));
+    }
+    return out;
+  }
+
+  /** A list of arrays, each with as many fields as `read` takes from it. */
+  lists<T>(name: string, { max, min = 0 }: ListBounds, read: (fields: Fields) => T): T[] {
+    const out: T[] = [];
+    for (const value of this.#list(name, min, max)) {
+      if (this.#problem.found !== undefined) return out;
+      const item = new Fields(isArray(value) ? value : nothing, this.#name(name), this.#problem);
+      out.push(read(item));
+      if (!isArray(value) || item.#at !== value.length) this.#problem.note('payload-malformed', this.#name(name));
     }
     return out;
   }

@@ -3,11 +3,13 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
+import type { Crypto } from '../../crypto/provider.ts';
 import { blockHash, decodeHeader } from '../block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../bundle.ts';
 import { type Certificate, type VotePhase, voteSigningBytes } from '../certificate.ts';
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { ClientMessage } from '../door.ts';
+import { controlFlaw, decodeControl, isControl } from '../epoch/control.ts';
 import {
   asVerified,
   type Blocks,
@@ -116,13 +118,23 @@ export function verifyClientFrame(frame: Frame, context: VerifyContext): ClientM
   return message as ClientMessage;
 }
 
-/** Whether the client signed this bundle for this chain. */
+/** [EPO-4] Whether the client signed this bundle for this chain; and, of a control transaction in it, whether every signature is valid. */
 export function verifyBundle(
   bundle: SignedBundle,
   { crypto, chainId, bundleVerified, seen }: BundleVerification,
 ): boolean {
   if (bundleVerified?.(bundle)) return true;
-  return verifyOnce(crypto, seen, bundle.client, bundleSigningBytes(chainId, bundle.digest), bundle.signature);
+  const message = bundleSigningBytes(chainId, bundle.digest);
+  return verifyOnce(crypto, seen, bundle.client, message, bundle.signature) && isControlSound(bundle, crypto, chainId);
+}
+
+/** Of one that is malformed the ledger says so. */
+export function isControlSound({ transactions }: SignedBundle, crypto: Crypto, chainId: Hash): boolean {
+  return transactions.every((transaction) => {
+    if (!isControl(transaction)) return true;
+    const control = decodeControl(crypto.sha256, transaction);
+    return 'refused' in control || controlFlaw(crypto, chainId, control) === null;
+  });
 }
 
 export type BundleVerification = Pick<VerifyContext, 'crypto' | 'chainId' | 'bundleVerified' | 'seen'>;
