@@ -9,7 +9,13 @@ import type { Genesis } from '../protocol/genesis.ts';
 import { domainTag, LayoutReader, LayoutWriter } from '../protocol/layout.ts';
 import type { PbftMessage, Verified } from '../protocol/messages.ts';
 import type { Hash } from '../protocol/types.ts';
-import { genesisSigners, type ProvenEvidence, verifyEvidence, verifyFrame } from '../protocol/verify.ts';
+import {
+  type EpochChain,
+  genesisSigners,
+  type ProvenEvidence,
+  verifyEvidence,
+  verifyFrame,
+} from '../protocol/verify.ts';
 
 const tag = domainTag('synod-v1:witness');
 const PREFIX_BYTES = 16 + 32;
@@ -74,6 +80,7 @@ export function readWitness(
   bytes: Bytes,
   genesis: Pick<Genesis, 'chainId' | 'members' | 'parameters'>,
   crypto: Crypto,
+  epochs?: EpochChain,
 ): Witness | WitnessProblem {
   const records = decodeWitness(bytes, genesis.chainId);
   if ('refused' in records) return records;
@@ -86,7 +93,7 @@ export function readWitness(
       problem: `record ${index + 1}${field === '' ? '' : `: ${field}`}`,
     });
     if (record.sort === 'evidence') {
-      const proven = verifyEvidence(record.bytes, { genesis, crypto });
+      const proven = verifyEvidence(record.bytes, { genesis, crypto, epochs });
       if ('refused' in proven) return refuse(proven);
       pieces.push({ bytes: record.bytes, proven });
       continue;

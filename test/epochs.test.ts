@@ -614,14 +614,12 @@ t.test('whatever operators sign, the verdict is one, and every epoch that comes 
     names.map(remove),
     names.map((name) => rekey(name, `${name}2`)),
     fc.constantFrom(64, 128, 3).map((value) => set('checkpointInterval', value)),
-    fc
-      .nat(9)
-      .map(
-        (signatures): Change => ({
-          change: 'set-policy',
-          policy: { signatures: signatures === 0 ? 'quorum' : signatures },
-        }),
-      ),
+    fc.nat(9).map(
+      (signatures): Change => ({
+        change: 'set-policy',
+        policy: { signatures: signatures === 0 ? 'quorum' : signatures },
+      }),
+    ),
     names.map((name): Change => ({ change: 'replace-operator-key', name, operatorKey: null })),
   );
   const draft = fc.record({
