@@ -28,7 +28,7 @@ import {
   Proposals,
   type ViewMark,
 } from './marks.ts';
-import { decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
+import { beginEpoch, decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
 import { SlotFile } from './slot-file.ts';
 import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
 
@@ -149,12 +149,6 @@ export async function openGuard(options: GuardOptions): Promise<Guard> {
     await file.close();
     throw error;
   }
-}
-
-/** [GRD-10] Views start anew with an epoch; checkpoints and what the replica abstains from do not, since heights go on. */
-function beginEpoch(state: SignState, epoch: Epoch): SignState {
-  const { checkpoints, abstainedHeight } = state.marks;
-  return { ...state, marks: { ...emptyMarks(epoch, asView(0)), checkpoints, abstainedHeight }, lock: null };
 }
 
 /** Pledges that may be signed, this many at most: four windows of both phases. The oldest are forgotten, that is refused. */

@@ -4,10 +4,11 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
 import { LayoutReader, LayoutWriter } from '../protocol/layout.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import { asEpoch, asHash, asHeight, asView, type Hash, type Height, type View } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import {
   type CheckpointMark,
   checkpointsMax,
+  emptyMarks,
   type HeightMarks,
   heightsMax,
   type Marks,
@@ -171,4 +172,10 @@ function readViewMark(input: LayoutReader): ViewMark | null {
   const view = readView(input);
   const digest = input.bytes(32);
   return view === null ? null : { view, digest };
+}
+
+/** [GRD-10] Views start anew with an epoch; checkpoints and what the replica abstains from do not, since heights go on. */
+export function beginEpoch(state: SignState, epoch: Epoch): SignState {
+  const { checkpoints, abstainedHeight } = state.marks;
+  return { ...state, marks: { ...emptyMarks(epoch, asView(0)), checkpoints, abstainedHeight }, lock: null };
 }

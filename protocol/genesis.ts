@@ -46,14 +46,11 @@ export interface Genesis {
 /** The largest message on the wire; `blockBytesMax` and `bundleBytesMax` leave room for what surrounds them. */
 export const FRAME_BYTES_MAX = 1 << 20;
 
-/** Bundles of one block under any parameters: what may be decoded before it is known of which epoch it is. */
-export const BLOCK_BUNDLES_MAX = 2048;
-
 const integer = (low: number, high: number) => z.int().min(low).max(high);
 
 const parametersSchema = z.strictObject({
   blockBytesMax: integer(1024, 786_432).default(524_288),
-  blockBundlesMax: integer(1, BLOCK_BUNDLES_MAX).default(1024),
+  blockBundlesMax: integer(1, 2048).default(1024),
   bundleBytesMax: integer(256, 524_288).default(262_144),
   bundleTransactionsMax: integer(1, 4096).default(1024),
   transactionBytesMax: integer(1, 524_288).default(131_072),
@@ -175,6 +172,16 @@ export interface ParameterProblem {
   readonly field: keyof Parameters | '(parameters)';
   readonly problem: string;
 }
+
+/** The largest that can be: for what is in the log, of whatever epoch. It was within the limits of its own when it was accepted. */
+export const storedParameters = (parameters: Parameters): Parameters => ({
+  ...parameters,
+  blockBytesMax: 786_432,
+  blockBundlesMax: 2048,
+  bundleBytesMax: 524_288,
+  bundleTransactionsMax: 4096,
+  transactionBytesMax: 524_288,
+});
 
 /** What is wrong with these parameters, each by itself or together; null: nothing. */
 export function parameterProblem(parameters: Parameters): ParameterProblem | null {

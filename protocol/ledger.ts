@@ -10,7 +10,7 @@ import { blockHash, bodyHash, encodeHeader, logLeafData } from './block.ts';
 import type { SignedBundle } from './bundle.ts';
 import { controlIn } from './epoch/chain.ts';
 import { decodeControl, isControl } from './epoch/control.ts';
-import { type EpochDocument, encodeEpoch, genesisEpoch } from './epoch/document.ts';
+import { decodeEpoch, type EpochDocument, encodeEpoch, genesisEpoch } from './epoch/document.ts';
 import { type ControlRefusal, judgeControl, nextEpoch, type Successor } from './epoch/successor.ts';
 import type { Genesis } from './genesis.ts';
 import { genesisBlock } from './genesis-block.ts';
@@ -356,6 +356,11 @@ export class Ledger {
     const hashes = Array.from({ length: reader.u32() }, () => reader.bytes(32));
     const frontier = Frontier.restore(this.#sha256, { size, hashes });
     assert(frontier !== undefined && size === header.height, 'a certified log chunk is well formed');
+    const document = documentIn(this.#sha256, log);
+    assert(
+      document === null ? this.document.epoch === 0 : equalBytes(document.hash, this.document.hash),
+      'the state is of this epoch',
+    );
     this.#frontier = frontier;
     this.#head = { header, hash };
     for (let chunk = 0; chunk < STATE_CHUNKS; chunk++) {
@@ -370,4 +375,13 @@ export class Ledger {
   get stateDigest(): Hash {
     return this.#digest();
   }
+}
+
+/** [EPO-10] The document in the log chunk of a state; null: it is of epoch 0. The chunk is certified, or was written by this replica. */
+export function documentIn(sha256: Sha256, logChunk: Bytes): EpochDocument | null {
+  const at = 12 + 32 * new LayoutReader(logChunk.subarray(8, 12)).u32();
+  if (logChunk.length === at) return null;
+  const document = decodeEpoch(sha256, logChunk.subarray(at));
+  assert(!('refused' in document), 'the state holds a document of its epoch');
+  return document;
 }

@@ -1,7 +1,7 @@
 // A Ready in the making: what the rules of one step want done, in the order in which they said so.
 
 import type { Certificate } from './certificate.ts';
-import type { Admission, CoreEvent, Decided, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
+import type { Admission, CoreEvent, Decided, EpochEnd, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
 import type { Millis, ReplicaId, View } from './types.ts';
@@ -18,6 +18,7 @@ export class Outbox<Message, Pledge> {
   readonly events: CoreEvent[] = [];
   lock: Certificate | null = null;
   lead: View | null = null;
+  ended: EpochEnd | null = null;
 
   pledge(pledge: Pledge, { broadcast = true }: { broadcast?: boolean } = {}): void {
     this.pledges.push({ pledge, broadcast });

@@ -9,15 +9,16 @@ import type { SimulationKey } from '../keys/simulation-key.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
+import { genesisEpoch } from '../protocol/epoch/document.ts';
 import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHeight, asReplicaId } from '../protocol/types.ts';
+import { asHeight, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
+import { KnownEpochs } from './epochs.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
 import { Dice, seedOf } from './random.ts';
@@ -37,6 +38,8 @@ export interface ClusterOptions {
   readonly parameters?: GenesisDocument['parameters'];
   /** Ed25519, and every message through its bytes. Default: stand-ins, and messages go by value. */
   readonly realSignatures?: boolean;
+  /** Whether each member has an operator, who may end the epoch. Default: no. */
+  readonly operators?: boolean;
   /** Whether `delivered`, `executedAt`, `events`, `refusals` and `evidence` are written down; they grow with time. Default: yes. */
   readonly history?: boolean;
   /** What each replica is; a planted bug is a class of its own. */
@@ -89,6 +92,7 @@ export class Cluster {
   readonly genesis: Genesis;
   /** By place; they sign for whoever plays a replica's part. */
   readonly keys: readonly SimulationKey[];
+  readonly operators: readonly SimulationKey[];
   readonly nodes: readonly SimReplica[];
   readonly timeline = new Timeline();
   readonly trace = new Trace();
@@ -117,9 +121,7 @@ export class Cluster {
   readonly #crypto: Crypto;
   readonly #real: boolean;
   readonly #hasHistory: boolean;
-  readonly #verify: VerifyContext;
-  /** Stand-ins are checked once for each message, not once for each who hears it: the answer is the same. */
-  readonly #verdicts = new WeakMap<Signed<PbftMessage>, Verified<PbftMessage> | string>();
+  readonly #epochs: KnownEpochs;
   readonly #heights: number[];
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
@@ -130,28 +132,22 @@ export class Cluster {
     seed = 1,
     parameters = {},
     realSignatures = false,
+    operators: withOperators = false,
     history = true,
     Replica = SimReplica,
   }: ClusterOptions = {}) {
-    const { genesis, keys } = settingOf(n, parameters, { realSignatures });
+    const { genesis, keys, operators } = settingOf(n, parameters, { realSignatures, operators: withOperators });
     this.genesis = genesis;
+    this.operators = operators;
     this.keys = keys;
     this.dice = new Dice(seed);
     this.#real = realSignatures;
     this.#hasHistory = history;
     this.#crypto = realSignatures ? native : standInCrypto;
-    const context = (seen: SeenSignatures | undefined): VerifyContext => ({
-      crypto: this.#crypto,
-      chainId: genesis.chainId,
-      epoch: asEpoch(0),
-      members: genesis.members,
-      quorum: byzantineQuorums(n).quorum,
-      parameters: genesis.parameters,
-      seen,
-    });
-    // One memory for all: what is valid for one of them is valid for each.
-    this.#verify = context(realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
-    this.checks = new Checks(this.#verify, (id) => {
+    this.#epochs = new KnownEpochs(this.#crypto, realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
+    this.#epochs.know(genesisEpoch(native.sha256, genesis));
+    const contextOf = (epoch: number) => this.#epochs.contextOf(epoch);
+    this.checks = new Checks(contextOf, n, (id) => {
       const { guard, disk } = this.nodes[id]!;
       return { ...guard.durable, disk };
     });
@@ -173,6 +169,21 @@ export class Cluster {
     for (const { id } of this.nodes) this.boot(id);
   }
 
+  /** What replicas of this node's epoch check with. */
+  #contextAt(id: number): VerifyContext {
+    return this.#epochs.contextOf(this.nodes[id]?.epoch.epoch ?? 0)!; // known since the node has come to it
+  }
+
+  /** A key that a replica will have. */
+  bringKey(key: SimulationKey): void {
+    this.#epochs.bringKey(key);
+  }
+
+  /** The key of a node in its epoch. */
+  keyOf(id: number): SimulationKey {
+    return this.#epochs.keyOf(this.nodes[id]!.epoch.members[id]!.publicKey) ?? this.keys[id]!;
+  }
+
   #surroundings(seed: number): Surroundings {
     const diskDice = this.keys.map((_, id) => new Dice(seedOf(seed, id)));
     return {
@@ -184,6 +195,7 @@ export class Cluster {
       verifyBytes: (id, bytes) => this.#verifiedBytes(id, bytes),
       send: (from, to, signed) => this.#send(from, to, signed),
       observe: (replica, ready) => this.#observe(replica, ready),
+      began: (replica) => this.#began(replica),
       broke: (replica, error) => this.#broke(replica, error),
       strikes: (replica, point) => this.strikes(replica, point),
     };
@@ -249,14 +261,30 @@ export class Cluster {
       return this.#broke(node, error);
     }
     this.delivered[id]!.length = 0;
-    const { height } = node.core!.explain(); // just booted
-    this.#heights[id] = height;
-    this.checks.booted(node.id, height);
-    this.trace.add(this.now);
-    this.trace.add(-1 - id);
-    this.#say(id, () => `starts at height ${height}`);
+    this.#starts(node);
     for (const other of this.nodes) {
       if (other !== node && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
+    }
+  }
+
+  #starts(node: SimReplica): void {
+    const { id, epoch } = node;
+    this.#epochs.know(epoch);
+    const { height } = node.core!.explain(); // just booted
+    this.#heights[id] = height;
+    this.checks.booted(node.id, height, epoch.epoch);
+    this.trace.add(this.now);
+    this.trace.add(-1 - id);
+    this.#say(id, () => `starts in epoch ${epoch.epoch} at height ${height}`);
+  }
+
+  /** Its connections are bound to the epoch that has ended: they come up anew. */
+  #began(node: SimReplica): void {
+    this.#starts(node);
+    for (const other of this.nodes) {
+      if (other === node || this.network.isSevered(node.id, other.id)) continue;
+      if (other.core !== null) other.input({ type: 'disconnected', peer: node.id });
+      this.connect(node.id, other.id);
     }
   }
 
@@ -294,32 +322,27 @@ export class Cluster {
   sign<M extends PbftMessage>(id: ReplicaId, message: M): Verified<M> {
     const payload = encodePayload(message);
     const bytes = signingBytes(this.genesis.chainId, message, payload);
-    const signature = this.keys[id]!.sign(bytes);
+    const signature = this.keyOf(id).sign(bytes);
     const signed = asVerified({ sender: id, message, payload, signature });
     // Messages go by value here, so what was signed a line ago need not be looked at again.
-    if (!this.#real && PLAIN_KINDS.has(message.kind)) this.#verdicts.set(signed, signed);
+    if (!this.#real && PLAIN_KINDS.has(message.kind)) this.#epochs.trust(this.#contextAt(id).epoch, signed);
     return signed;
   }
 
   frameOf({ message, payload, sender, signature }: Signed<PbftMessage>): Bytes {
-    return encodeFrame({ kind: message.kind, payload, sender: this.genesis.members[sender]!.publicKey, signature });
+    return encodeFrame({ kind: message.kind, payload, sender: this.keyOf(sender).publicKey, signature });
   }
 
   #verified(at: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
     if (this.#real) return this.#verifiedBytes(at, this.frameOf(signed));
-    let verdict = this.#verdicts.get(signed);
-    if (verdict === undefined) {
-      const verified = verifyMessage(signed, this.#verify);
-      verdict = isRefusal(verified) ? verified.refused : verified;
-      this.#verdicts.set(signed, verdict);
-    }
+    const verdict = this.#epochs.verify(this.#contextAt(at).epoch, signed);
     if (typeof verdict !== 'string') return verdict;
     if (this.#hasHistory) this.refusals.push({ at, from: signed.sender, code: verdict, kind: signed.message.kind });
     return null;
   }
 
   #verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null {
-    const context = this.#verify;
+    const context = this.#contextAt(at);
     const frame = decodeFrame(bytes);
     const signed = isRefusal(frame) ? frame : openFrame(frame, context);
     const verified = isRefusal(signed) ? signed : verifyMessage(signed, context);

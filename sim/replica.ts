@@ -2,10 +2,14 @@
 // before you speak, and a process that ends whenever the simulation wants it to. What a planted bug may override is `protected`.
 
 import type { Bytes } from '../crypto/bytes.ts';
+import { equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { Input, Ready } from '../protocol/core.ts';
+import type { EpochEnd, Input, Ready } from '../protocol/core.ts';
+import { epochOf, fits } from '../protocol/epoch/begin.ts';
+import { type EpochDocument, genesisEpoch, genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
+import type { RecoveredLog } from '../protocol/log.ts';
 import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
@@ -13,7 +17,7 @@ import { Pbft } from '../protocol/pbft/pbft.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHeight } from '../protocol/types.ts';
+import { asHeight } from '../protocol/types.ts';
 import { Answers, isRequest } from './answers.ts';
 import type { Held } from './checks.ts';
 import { fail } from './checks.ts';
@@ -38,6 +42,8 @@ export interface Surroundings {
   /** Decoded and verified from bytes; null: refused, and counted. */
   verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null;
   send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
+  /** The epoch of this replica has ended, and the next one has begun here: a core of its own, and new connections. */
+  began(replica: SimReplica): void;
   /** A Ready, once its messages are on their way. */
   observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void;
   /** The core threw. */
@@ -47,7 +53,7 @@ export interface Surroundings {
 }
 
 /** Where between the steps of a write a process may end. */
-export type CrashPoint = 'write-begun' | 'log-written' | 'guard-written' | 'spoken';
+export type CrashPoint = 'write-begun' | 'log-written' | 'guard-written' | 'spoken' | 'epoch-ended';
 
 /** What becomes of the writes that a crash interrupts. */
 export interface Interrupted {
@@ -71,10 +77,13 @@ type Step = Input<PbftMessage, PbftPledge>;
 export class SimReplica {
   readonly id: ReplicaId;
   readonly disk = new SimDisk();
-  readonly guard: SimGuard;
+  guard: SimGuard;
   readonly clock: SimClock;
   /** Null: the process is down. */
   core: Pbft | null = null;
+  /** The epoch that this replica is in. */
+  epoch: EpochDocument;
+  #ending: EpochEnd | null = null;
   /** Grows with every start and every end: what an older incarnation planned is void. */
   life = 0;
   crashes = 0;
@@ -96,6 +105,7 @@ export class SimReplica {
     this.id = id;
     this.world = world;
     const { genesis, timeline } = world;
+    this.epoch = genesisEpoch(native.sha256, genesis);
     this.guard = new SimGuard({ publicKey: genesis.members[id]!.publicKey, chainId: genesis.chainId });
     this.clock = new SimClock(timeline);
     this.#answers = new Answers(this.disk, genesis.parameters);
@@ -113,21 +123,34 @@ export class SimReplica {
     this.#pending = nothingPending();
     this.stalledUntil = 0;
     this.#lowest = 1;
-    const fresh = this.life === 1;
-    this.guard.open();
+    this.#ending = null;
+    const log = this.life === 1 ? null : this.disk.recover();
+    this.#openEpoch(log);
     if (this.disk.writes < this.guard.floor.sequence)
       fail(
         'durable-before-spoken',
         `the log of node-${this.id} ends at write ${this.disk.writes}, and it has signed upon ${this.guard.floor.sequence}`,
       );
-    this.core = this.makeCore({ log: fresh ? null : this.disk.recover(), guard: this.guard.recovery });
+    this.core = this.makeCore({ log, guard: this.guard.recovery });
     this.wake();
+  }
+
+  /** [EPO-12] The log says which epoch goes on. A key that is new in it begins with a file of its own. */
+  #openEpoch(log: RecoveredLog | null): void {
+    const { genesis } = this.world;
+    const before = this.epoch.members[this.id]?.publicKey;
+    this.epoch = epochOf(native.sha256, genesis, log);
+    const { publicKey } = this.epoch.members[this.id]!; // members keep their places here
+    if (before === undefined || !equalBytes(before, publicKey))
+      this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
+    this.guard.open(this.epoch.epoch);
   }
 
   /** What starts from the recovered state. */
   protected makeCore(recovery: PbftRecovery): Pbft {
-    const { genesis } = this.world;
-    const options = { genesis, epoch: asEpoch(0), self: this.id, sha256: native.sha256 };
+    const { epoch: document } = this;
+    const genesis = genesisOf(this.world.genesis, document);
+    const options = { genesis, epoch: document.epoch, document, self: this.id, sha256: native.sha256 };
     return new Pbft(options, recovery, this.clock.now());
   }
 
@@ -240,6 +263,11 @@ export class SimReplica {
     }
     for (const { to, signed } of ready.resend) this.world.send(this.id, to, signed);
     gather(this.#pending, ready);
+    if (ready.ended !== null) {
+      this.#ending = ready.ended;
+      // Nobody needs what the old core still wanted to say (EPO-12).
+      this.#pending = { ...nothingPending(), records: this.#pending.records };
+    }
     this.world.observe(this, ready);
     this.#persistSoon();
   }
@@ -248,7 +276,8 @@ export class SimReplica {
 
   #persistSoon(): void {
     if (this.#write !== null || this.core === null) return;
-    if (isUrgent(this.#pending)) return this.#persist();
+    if (this.#ending !== null && isEmpty(this.#pending)) return this.#nextEpoch(this.#ending);
+    if (isUrgent(this.#pending) || this.#ending !== null) return this.#persist();
     if (this.#pending.records.length === 0 || this.#lazy) return;
     this.#lazy = true;
     this.#soon(LAZY_WRITE_MS_MAX, () => {
@@ -300,6 +329,15 @@ export class SimReplica {
     this.whileWriting(write);
   }
 
+  /** [EPO-12] The end of the epoch is durable: what follows is what a start of the process would do, without its loss of the pool. */
+  #nextEpoch({ waiting }: EpochEnd): void {
+    if (this.world.strikes(this, 'epoch-ended')) return;
+    this.core = null;
+    this.boot();
+    for (const bundle of waiting) if (fits(bundle, this.epoch.parameters)) this.input({ type: 'bundle', bundle });
+    this.world.began(this);
+  }
+
   /** Those of the pledges that the guard allows. */
   protected promise<P extends PledgePayload>(pledges: readonly P[], lock: Pending['lock']): readonly P[] {
     if (pledges.length === 0 && lock === null) return [];
@@ -339,7 +377,7 @@ export class SimReplica {
 
   held(): Held | null {
     if (this.core === null) return null;
-    const { checkpointInterval, window } = this.world.genesis.parameters;
+    const { checkpointInterval, window } = this.epoch.parameters;
     const { disk } = this;
     return {
       explanation: this.core.explain(),

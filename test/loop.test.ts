@@ -203,6 +203,7 @@ function outOf(ready: Partial<Out>): Out {
     pledges: [],
     lock: null,
     lead: null,
+    ended: null,
     send: [],
     resend: [],
     deliver: [],

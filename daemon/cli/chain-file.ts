@@ -9,7 +9,7 @@ import { native } from '../../crypto/native.ts';
 import { type BlockHeader, decodeHeader } from '../../protocol/block.ts';
 import { decodePayload, encodePayload, isRefusal, LINKS_MAX } from '../../protocol/codec.ts';
 import type { FollowedBlock } from '../../protocol/door.ts';
-import { BLOCK_BUNDLES_MAX, FRAME_BYTES_MAX, type Genesis } from '../../protocol/genesis.ts';
+import { FRAME_BYTES_MAX, type Genesis, storedParameters } from '../../protocol/genesis.ts';
 import { domainTag } from '../../protocol/layout.ts';
 import { asEpoch, asHeight } from '../../protocol/types.ts';
 import { ChainVerifier, EpochChain, type ProvenBlock, type VerifyRefusal } from '../../protocol/verify.ts';
@@ -77,7 +77,7 @@ export async function* readChainFile(
 ): AsyncGenerator<ProvenBlock | ChainFileProblem | (VerifyRefusal & { readonly problem: string })> {
   const malformed = (problem: string): ChainFileProblem => ({ refused: 'chain-file-malformed', problem });
   // Of an epoch that is not known yet: its own limits are the verifier's to keep.
-  const parameters = { ...genesis.parameters, blockBundlesMax: BLOCK_BUNDLES_MAX };
+  const parameters = storedParameters(genesis.parameters);
   const context = { sha256: native.sha256, parameters };
   let verifier: ChainVerifier | undefined;
   let height = 0;

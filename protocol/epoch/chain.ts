@@ -69,7 +69,7 @@ export function controlIn(bundles: readonly Pick<SignedBundle, 'transactions'>[]
   return isControl(transaction) ? transaction : null;
 }
 
-/** Whose signatures count in an epoch. */
+/** [EPO-16] Whose signatures count in an epoch: a key that was replaced or removed signs nothing in the next one, and what it signed before stands. */
 export function signersOf(document: EpochDocument, crypto: Crypto, seen?: Seen | undefined): SignerSet {
   const { chainId, epoch, members, protocol, hash } = document;
   const { quorum } = quorumsOf(protocol, members.length);

@@ -10,6 +10,7 @@ import { type Certificate, type VotePhase, voteSigningBytes } from '../certifica
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { ClientMessage } from '../door.ts';
 import { controlFlaw, decodeControl, isControl } from '../epoch/control.ts';
+import type { EpochDocument } from '../epoch/document.ts';
 import {
   asVerified,
   type Blocks,
@@ -40,6 +41,8 @@ import {
 } from './verify-certificate.ts';
 
 export interface VerifyContext extends SignerSet, Omit<WireContext, 'sha256'> {
+  /** The block that the epoch starts from: its checkpoint is of this epoch, and its header of the one before (EPO-10). */
+  readonly start?: EpochDocument['start'] | undefined;
   /** Whether this bundle, with this signature, was verified before: a pooled one need not be again. */
   readonly bundleVerified?: ((bundle: SignedBundle) => boolean) | undefined;
 }
@@ -231,7 +234,8 @@ function verifyCheckpointProof(
   const agrees =
     equalBytes(blockHash(context.crypto.sha256, headerBytes), checkpoint.hash) &&
     header.height === checkpoint.height &&
-    header.epoch === checkpoint.epoch &&
+    (header.epoch === checkpoint.epoch ||
+      (context.start !== undefined && equalBytes(context.start.hash, checkpoint.hash))) &&
     equalBytes(header.chainId, context.chainId) &&
     equalBytes(header.logRoot, checkpoint.logRoot);
   if (!agrees) return refuseVerify('checkpoint-header', kind, 'headerBytes');
