@@ -32,6 +32,7 @@ const configSchema = z.strictObject({
   genesis: path,
   member: memberName,
   key: path,
+  nextKey: path.optional(),
   passphraseFile: path.optional(),
   dataDir: path,
   listen: z.strictObject({ host, port }),
@@ -61,6 +62,8 @@ export interface NodeConfig {
   /** Which member of the genesis document this replica is. */
   readonly member: string;
   readonly key: string;
+  /** The key that takes its place when a change of the epoch says so; null: none. */
+  readonly nextKey: string | null;
   /** Null: the passphrase comes from SYNOD_PASSPHRASE, or the key is not sealed. */
   readonly passphraseFile: string | null;
   readonly dataDir: string;
@@ -68,6 +71,8 @@ export interface NodeConfig {
   readonly logDir: string;
   /** What this key has signed (keys/guard.ts), in `dataDir`; `synod init` makes it, since only a new key may begin without one. */
   readonly signState: string;
+  /** The links that prove this replica's epoch (epochs.ts), in `dataDir`. */
+  readonly epochsFile: string;
   /** What other replicas were seen to do wrong (evidence.ts), in `dataDir`. */
   readonly evidenceDir: string;
   /** Peers and clients connect here. */
@@ -121,7 +126,7 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
   }
   const parsed = configSchema.safeParse(json);
   if (!parsed.success) return refuse(...firstIssue(parsed.error));
-  const { genesis, key, passphraseFile, dataDir, peers, member, ...rest } = parsed.data;
+  const { genesis, key, nextKey, passphraseFile, dataDir, peers, member, ...rest } = parsed.data;
   if (Object.hasOwn(peers, member)) return refuse(`peers.${member}`, 'this replica itself: leave it out');
   const at = (path: string) => resolve(dirname(where), path);
   return {
@@ -130,6 +135,7 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
     member,
     genesis: at(genesis),
     key: at(key),
+    nextKey: nextKey === undefined ? null : at(nextKey),
     passphraseFile: passphraseFile === undefined ? null : at(passphraseFile),
     dataDir: at(dataDir),
     ...dataPaths(at(dataDir)),
@@ -151,6 +157,7 @@ export const dataPaths = (dataDir: string) => ({
   logDir: join(dataDir, 'log'),
   signState: join(dataDir, 'sign-state'),
   evidenceDir: join(dataDir, 'evidence'),
+  epochsFile: join(dataDir, 'epochs'),
 });
 
 export interface LoadedGenesis {

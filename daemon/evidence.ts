@@ -8,6 +8,7 @@ import { type Bytes, toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { encodeFrame } from '../protocol/codec.ts';
 import type { Evidence } from '../protocol/core.ts';
+import type { EpochChain } from '../protocol/epoch/chain.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PbftMessage } from '../protocol/messages.ts';
@@ -56,7 +57,10 @@ export interface EvidenceSource {
 
 export interface EvidenceOptions {
   readonly directory: string;
+  /** Of the epoch at hand (genesisOf). */
   readonly genesis: Genesis;
+  /** For what was kept in earlier ones. */
+  readonly epochs?: EpochChain | undefined;
   readonly crypto: Crypto;
   readonly meter: Meter;
   readonly logger: Logger;
@@ -96,11 +100,11 @@ export class EvidenceBook implements EvidenceSource {
 
   /** [ACC-2] One more pair of statements. What it proves already, or has no room for, is counted and not kept. */
   found({ culprit, first, second }: Evidence<PbftMessage>): void {
-    const { genesis, crypto, meter, logger } = this.#options;
+    const { genesis, epochs, crypto, meter, logger } = this.#options;
     const peer = genesis.members[culprit]?.name ?? String(culprit);
     meter.count('synod_evidence_total', { peer });
     const piece = encodeEvidence(evidenceOf(genesis, first, second));
-    const proven = verifyEvidence(piece, { genesis, crypto });
+    const proven = verifyEvidence(piece, { genesis, crypto, epochs });
     if ('refused' in proven) {
       // A bug of ours, and no reason to stop a replica that orders.
       logger.error({ peer, code: proven.refused, field: proven.field }, 'evidence was reported that does not hold');
@@ -203,9 +207,9 @@ export class EvidenceBook implements EvidenceSource {
   }
 
   async #load(): Promise<void> {
-    const { directory, genesis, crypto, logger } = this.#options;
+    const { directory, genesis, epochs, crypto, logger } = this.#options;
     for (const { id, bytes, at } of await filesIn(directory)) {
-      const witness = readWitness(bytes, genesis, crypto);
+      const witness = readWitness(bytes, genesis, crypto, epochs);
       const problem = 'refused' in witness ? witness : null;
       if (problem !== null || 'refused' in witness) {
         logger.warn({ id, code: problem?.refused, problem: problem?.problem }, 'this file of evidence does not hold');

@@ -1,6 +1,7 @@
 // One replica as a process: opens what it owns, plugs the parts together, and closes them in the other order. The picture of the
 // parts is in docs/architecture.md; each line here is one arrow of it.
 
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -10,14 +11,18 @@ import { openGuard } from '../keys/guard.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { blockHash } from '../protocol/block.ts';
+import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
+import type { EpochEnd } from '../protocol/core.ts';
+import { epochOf, fits } from '../protocol/epoch/begin.ts';
+import { genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
-import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
+import { quorumsOf } from '../protocol/quorum.ts';
+import type { Epoch, Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHash, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
@@ -26,6 +31,8 @@ import { openStore } from '../storage/open.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
+import { keepEpochs } from './epochs.ts';
+import { encodeEpochsFile } from './epochs-file.ts';
 import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
@@ -40,8 +47,8 @@ export interface RunningNode {
   readonly replica: ReplicaPort;
   /** Drains and closes; resolves when everything is on disk and every port is free. */
   stop(): Promise<void>;
-  /** Resolves to the exit code when the node ends by itself: 1, something fatal happened. */
-  readonly done: Promise<number>;
+  /** Resolves when the node ends by itself: to exit code 1, something fatal happened; or to the end of its epoch: stop it and start the next. */
+  readonly done: Promise<number | EpochEnd>;
 }
 
 /** Signatures remembered as valid: a few windows of votes of a large cluster. */
@@ -49,27 +56,29 @@ const SEEN_SIGNATURES_MAX = 8_192;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
 
-/** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
-export async function startNode(config: NodeConfig, logger: Logger): Promise<RunningNode> {
+/**
+ * @param waiting what waited in the pool when the epoch before ended here
+ * @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed.
+ */
+export async function startNode(
+  config: NodeConfig,
+  logger: Logger,
+  waiting: readonly SignedBundle[] = [],
+): Promise<RunningNode> {
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
-  const { genesis, document } = loaded;
-  const self = memberNamed(genesis, config.member);
-  const epoch = asEpoch(0);
-  const { secret, sealed } = await loadKey({ path: config.key, passphrase: passphraseSource(config.passphraseFile) });
-  if (toHex(secret.publicKey) !== toHex(genesis.members[self]!.publicKey))
-    throw new KeyError('key-not-member', { path: config.key, member: config.member });
-  if (!sealed) logger.warn({ key: config.key }, 'the key is not sealed: whoever reads the file can vote in its name');
+  const { genesis: first, document } = loaded;
+  const { chainId } = first;
+  const keys = await loadKeys(config, logger);
 
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
-  const guard = await openGuard({
-    path: config.signState,
-    secret,
-    chainId: genesis.chainId,
-    epoch,
-    create: false,
-    checkpointSigningBytes: (place) => checkpointSigningBytes(genesis.chainId, place),
-  });
+  // The guard says what the log must hold, and the log says which epoch the guard is of.
+  let guard = await openGuardOf(
+    config,
+    keys.find(({ path }) => existsSync(signStateOf(config, path))) ?? keys[0]!,
+    chainId,
+    null,
+  );
   // From here on, whatever fails must give back what was opened.
   const opened: (() => Promise<unknown>)[] = [() => guard.close()];
   const closeAll = async () => {
@@ -82,7 +91,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     const { floor } = guard.state;
     const { log, recovered } = await openLogStore(kv, {
       sha256,
-      chainId: genesis.chainId,
+      chainId,
       floor: floor.sequence === 0 ? null : floor,
       retainBlocks: config.retainBlocks,
       recentBytesMax: RECENT_BYTES_MAX,
@@ -90,10 +99,22 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     opened.pop(); // the log closes its store
     opened.push(() => log.close());
 
+    const own = epochOf(sha256, first, recovered);
+    const { epoch } = own;
+    const genesis = genesisOf(first, own);
+    const self = memberNamed(genesis, config.member);
+    const key = keys.find(({ secret }) => equalBytes(secret.publicKey, genesis.members[self]!.publicKey));
+    if (key === undefined) throw new KeyError('key-not-member', { path: config.key, member: config.member, epoch });
+    if (guard.state.epoch !== epoch || !equalBytes(guard.publicKey, key.secret.publicKey)) {
+      await guard.close();
+      guard = await openGuardOf(config, key, chainId, epoch); // GRD-10
+    }
+    const epochs = await keepEpochs({ path: config.epochsFile, genesis: first, log, document: own, logger });
+
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
     const core = new Pbft(
-      { genesis, epoch, self, sha256 },
+      { genesis, epoch, document: own, self, sha256 },
       { log: recovered, guard: { view: guard.state.view, led: guard.state.led, lock } },
       clock.now(),
     );
@@ -102,6 +123,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     const evidence = await EvidenceBook.open({
       directory: config.evidenceDir,
       genesis,
+      epochs,
       crypto: native,
       meter: metrics,
       logger,
@@ -112,7 +134,9 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       chainId: genesis.chainId,
       epoch,
       members: genesis.members,
-      quorum: byzantineQuorums(genesis.members.length).quorum,
+      quorum: quorumsOf(own.protocol, genesis.members.length).quorum,
+      memberSetHash: own.hash,
+      start: own.start,
       parameters: genesis.parameters,
       seen: new SeenSignatures(SEEN_SIGNATURES_MAX),
       // What a client gave to this replica, it has decoded and checked already.
@@ -134,7 +158,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       meter: metrics,
       logger,
       evidence,
-      head: recoveredHead(genesis, recovered),
+      head: recoveredHead(first, recovered),
     });
     metrics.watch(replica);
     const signStatement = (kind: string, payload: Uint8Array) => guard.signStatement(kind, payload);
@@ -156,7 +180,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
         signStatement,
       },
       listen: config.listen,
-      peers: new Map([...config.peers].map(([name, url]) => [memberNamed(genesis, name), url])),
+      peers: addressesOf(config, genesis, self, logger),
       events: replica,
       onClient: (socket) => gateway.accept(socket),
       options: transportLimits(config),
@@ -175,23 +199,25 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
             meter: metrics,
             metrics,
             genesisDocument: document,
+            epochsFile: () => encodeEpochsFile(chainId, epochs.links),
             node: { version: VERSION, startedAt: Date.now() },
-            signer: clientSigner(SecretKey.generate(), genesis.chainId),
+            signer: clientSigner(SecretKey.generate(), chainId),
             evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
           });
     if (http !== null) opened.push(() => http.close());
 
-    const done = new Promise<number>((resolve) => {
-      replica.subscribe({ fatal: () => resolve(1) });
+    const done = new Promise<number | EpochEnd>((resolve) => {
+      replica.subscribe({ fatal: () => resolve(1), ended: resolve });
     });
     replica.start(transport);
+    for (const bundle of waiting) if (fits(bundle, genesis.parameters)) replica.submit(bundle);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,
       http: http === null ? null : `http://${config.http?.host}:${http.port}`,
     };
     logger.info(
-      { ...addresses, member: config.member, chain: toHex(genesis.chainId), height: replica.head().height },
+      { ...addresses, member: config.member, chain: toHex(chainId), epoch, height: replica.head().height },
       'started',
     );
     return {
@@ -214,6 +240,56 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
 }
 
 export const VERSION = '0.1.0';
+
+interface OwnKey {
+  readonly path: string;
+  readonly secret: SecretKey;
+}
+
+/** The key, and the one that is to follow it. */
+async function loadKeys({ key, nextKey, passphraseFile }: NodeConfig, logger: Logger): Promise<OwnKey[]> {
+  const keys: OwnKey[] = [];
+  for (const path of [key, nextKey]) {
+    if (path === null) continue;
+    const { secret, sealed } = await loadKey({ path, passphrase: passphraseSource(passphraseFile) });
+    if (!sealed) logger.warn({ key: path }, 'the key is not sealed: whoever reads the file can vote in its name');
+    keys.push({ path, secret });
+  }
+  return keys;
+}
+
+/** A key that came after the network was made has its sign-state file beside it (`synod keys generate --sign-state`). */
+function signStateOf({ signState }: NodeConfig, keyPath: string): string {
+  const beside = `${keyPath}.sign-state`;
+  return existsSync(beside) ? beside : signState;
+}
+
+const openGuardOf = (config: NodeConfig, { path, secret }: OwnKey, chainId: Hash, epoch: Epoch | null) =>
+  openGuard({
+    path: signStateOf(config, path),
+    secret,
+    chainId,
+    epoch,
+    create: false,
+    checkpointSigningBytes: (place) => checkpointSigningBytes(chainId, place),
+  });
+
+/** The operator's own word first, then the epoch's. */
+function addressesOf(
+  { peers }: NodeConfig,
+  { members }: Genesis,
+  self: ReplicaId,
+  logger: Logger,
+): Map<ReplicaId, string> {
+  const addresses = new Map<ReplicaId, string>();
+  for (const { id, name, address } of members) {
+    const url = peers.get(name) ?? address;
+    if (url !== undefined) addresses.set(id, url);
+    else if (id !== self) logger.warn({ peer: name }, 'this member has no address: it must dial this replica');
+  }
+  addresses.delete(self);
+  return addresses;
+}
 
 function memberNamed(genesis: Genesis, name: string): ReplicaId {
   const index = genesis.members.findIndex((member) => member.name === name);

@@ -12,7 +12,7 @@ import { assert } from '../protocol/assert.ts';
 import { type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
 import type { LogPosition } from '../protocol/log.ts';
 import type { CheckpointPlace, PbftPledge } from '../protocol/messages.ts';
-import { asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
+import { asEpoch, asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 import { GuardError, GuardRefusal } from './errors.ts';
 import { type SecretKey, signBytes } from './keypair.ts';
@@ -37,8 +37,8 @@ export interface GuardOptions {
   readonly path: string;
   readonly secret: SecretKey;
   readonly chainId: Hash;
-  /** A later epoch than the file's begins with no marks but those of checkpoints; an earlier one is refused. */
-  readonly epoch: Epoch;
+  /** A later epoch than the file's begins with no marks but those of checkpoints; an earlier one is refused. Null: the file's own. */
+  readonly epoch: Epoch | null;
   /** Makes the file where there is none: only for a key that has never signed. A file that is there is opened as it is. */
   readonly create: boolean;
   /** The UTF-8 text of the checkpoint note, its final newline included. */
@@ -124,12 +124,12 @@ export interface Guard {
  * a system error where the directory cannot be written
  */
 export async function openGuard(options: GuardOptions): Promise<Guard> {
-  const { path, create, epoch, chainId } = options;
+  const { path, create, chainId } = options;
   const { publicKey } = options.secret;
   let opened = await SlotFile.open(path);
   if (opened === undefined && create) {
     const floor = { sequence: 0, hash: new Uint8Array(32) };
-    const marks = emptyMarks(epoch, asView(0));
+    const marks = emptyMarks(options.epoch ?? asEpoch(0), asView(0));
     await SlotFile.create(path, encodeSignState({ publicKey, chainId, marks, floor, lock: null }));
     opened = await SlotFile.open(path);
   }
@@ -141,6 +141,7 @@ export async function openGuard(options: GuardOptions): Promise<Guard> {
     if (!equalBytes(state.publicKey, publicKey) || !equalBytes(state.chainId, chainId)) {
       throw new GuardError('guard-wrong-owner', { path });
     }
+    const epoch = options.epoch ?? state.marks.epoch;
     if (epoch < state.marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: state.marks.epoch });
     const guard = new FileGuard(options, file, epoch === state.marks.epoch ? state : beginEpoch(state, epoch));
     await guard.settle();

@@ -11,7 +11,7 @@ import { native } from '../crypto/native.ts';
 import { ChainFileWriter } from '../daemon/cli/chain-file.ts';
 import { combineControls, inOrder } from '../daemon/cli/control-file.ts';
 import { planInWords, planOf } from '../daemon/cli/epoch-plan.ts';
-import { decodeEpochsFile, encodeEpochsFile } from '../daemon/cli/epochs-file.ts';
+import { decodeEpochsFile, encodeEpochsFile } from '../daemon/epochs-file.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { operatorSigner, signJoin } from '../keys/operator-key.ts';
 import { asEpoch, asHash, asHeight } from '../protocol/types.ts';

@@ -5,18 +5,18 @@ import { equalBytes, toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import { operatorSigner } from '../../keys/operator-key.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
-import { asHeight } from '../../protocol/types.ts';
-import type { Control, EpochDocument } from '../../protocol/verify.ts';
+import { asEpoch, asHeight } from '../../protocol/types.ts';
+import { type Control, type EpochDocument, encodeControl } from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
 import { combineControls, inOrder, readControlFile, writeControlFile } from './control-file.ts';
 import { changeInWords, nextHeight, planInWords, planOf, type Standing } from './epoch-plan.ts';
 import { loadEpochs } from './epochs-file.ts';
 import { Complaint, EXIT, orComplain, usageError } from './errors.ts';
 import { openKeyFile } from './key-files.ts';
-import { findNetwork, type NetworkOptions } from './network.ts';
-import { wholeNumber } from './options.ts';
+import { addNetworkOptions, findNetwork, type NetworkOptions } from './network.ts';
+import { duration, wholeNumber } from './options.ts';
 import { note, writeLine } from './output.ts';
-import { fetchStatus } from './replica-http.ts';
+import { fetchEpochs, fetchStatus, postTransaction } from './replica-http.ts';
 
 /** Where the epoch at hand is known from, and whom to ask. */
 export interface EpochOptions extends NetworkOptions {
@@ -100,6 +100,14 @@ Examples:
       .option('--passphrase-file <file>', 'the passphrase is the first line of this file (or: SYNOD_PASSPHRASE)')
       .option('--out <file>', 'a new file'),
   ).action(sign);
+  addNetworkOptions(
+    control
+      .command('submit')
+      .description('hand it to the replicas, and wait for the end of the epoch')
+      .argument('<file>')
+      .option('--http <url>', "a replica's HTTP door, such as http://127.0.0.1:8000 (default: those of --network)")
+      .option('--timeout <time>', 'how long to wait', duration, 30_000),
+  ).action(submit);
   control
     .command('combine')
     .description('the signatures of several copies of one change in one file')
@@ -187,3 +195,59 @@ async function combine(files: readonly string[], { out }: { readonly out: string
   await writeControlFile(out, combined, combined.body.changes.map(changeInWords), false);
   await writeLine(`${combined.signatures.length} signatures and ${combined.joins.length} joins in ${out}`);
 }
+
+interface SubmitOptions extends NetworkOptions {
+  readonly http?: string;
+  readonly timeout: number;
+}
+
+/** A client has no part in it: a replica signs the bundle, and the change carries the signatures that count. */
+async function submit(file: string, options: SubmitOptions): Promise<void> {
+  const control = readControlFile(file);
+  const { genesis, doors } = doorsOf(options);
+  const deadline = performance.now() + options.timeout;
+  const next = control.body.epoch + 1;
+  let last = 'no replica answers';
+  for (;;) {
+    for (const door of doors) {
+      const epochs = await fetchEpochs(door, genesis, askMs);
+      if (epochs !== null && epochs.last.epoch >= next)
+        return reportEpoch(epochs.at(asEpoch(next)) ?? epochs.last, control);
+      const answer = await postTransaction(door, encodeControl(control), askMs);
+      if (answer === null) continue;
+      last = answer.code === null ? 'taken in, and not decided yet' : `${answer.message} [${answer.code}]`;
+      // By a replica that stands in this very epoch; one that is behind, or ahead, may say what it likes.
+      if (answer.code === 'control-refused' && epochs?.last.epoch === control.body.epoch) throw notTaken(last);
+    }
+    if (performance.now() > deadline) throw notTaken(last);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+function doorsOf({ http, ...options }: SubmitOptions) {
+  if (http !== undefined && options.genesis !== undefined) {
+    const { genesis } = orComplain(loadGenesis(native, options.genesis));
+    return { genesis, doors: [http.replace(/\/$/, '')] };
+  }
+  const { genesis, replicas } = findNetwork(options);
+  const doors = replicas.flatMap((replica) => (replica.http === null ? [] : [replica.http]));
+  if (doors.length === 0)
+    throw usageError('no HTTP door is known', 'Give --network DIR, or --genesis FILE and --http URL.');
+  return { genesis, doors: http === undefined ? doors : [http.replace(/\/$/, '')] };
+}
+
+async function reportEpoch(document: EpochDocument, control: Control): Promise<void> {
+  const { epoch, start, members } = document;
+  // The certified link says which change ended the epoch: another one may have come first.
+  if (epoch !== control.body.epoch + 1)
+    return writeLine(`epoch ${epoch} has begun, and ${control.body.epoch + 1} is over`);
+  await writeLine(`epoch ${epoch} began at height ${start.height}: ${members.map(({ name }) => name).join(', ')}`);
+}
+
+const notTaken = (last: string): Complaint =>
+  new Complaint({
+    code: 'control-not-decided',
+    sentence: `the epoch has not ended: ${last}`,
+    remedy: '`synod control show` says what would be refused; it may still be decided until its last height.',
+    exit: EXIT.failure,
+  });

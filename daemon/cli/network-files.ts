@@ -103,7 +103,7 @@ export async function createNetwork(plan: NetworkPlan): Promise<CreatedNetwork> 
       writeFileSync(join(folder, GENESIS_FILE), document);
       writeFileSync(join(folder, CONFIG_FILE), configOf(plan, replica, directory));
       await writeKeyFile(join(folder, REPLICA_KEY_FILE), secrets[index]!, plan.passphrase);
-      await createSignState(join(folder, DATA_DIRECTORY), secrets[index]!, genesis);
+      await createSignState(dataPaths(join(folder, DATA_DIRECTORY)).signState, secrets[index]!, genesis);
     }
     renameSync(draft, directory);
   } catch (error) {
@@ -160,9 +160,9 @@ function configOf(
 }
 
 /** "Has signed nothing yet": only here, where the key was made, is that certain. */
-async function createSignState(dataDir: string, secret: SecretKey, { chainId }: Genesis): Promise<void> {
+export async function createSignState(path: string, secret: SecretKey, { chainId }: Genesis): Promise<void> {
   const guard = await openGuard({
-    path: dataPaths(dataDir).signState,
+    path,
     secret,
     chainId,
     epoch: asEpoch(0),

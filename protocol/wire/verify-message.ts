@@ -132,7 +132,11 @@ export function verifyBundle(
 }
 
 /** Of one that is malformed the ledger says so. */
-export function isControlSound({ transactions }: SignedBundle, crypto: Crypto, chainId: Hash): boolean {
+export function isControlSound(
+  { transactions }: Pick<SignedBundle, 'transactions'>,
+  crypto: Crypto,
+  chainId: Hash,
+): boolean {
   return transactions.every((transaction) => {
     if (!isControl(transaction)) return true;
     const control = decodeControl(crypto.sha256, transaction);
