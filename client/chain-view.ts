@@ -6,7 +6,7 @@ import type { Head } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { byzantineQuorums, type Quorums } from '../protocol/quorum.ts';
 import { asHeight, asReplicaId, asView, type Hash, type Height, type ReplicaId, type View } from '../protocol/types.ts';
-import { genesisSigners, type SignerSet, verifyCertificate } from '../protocol/verify.ts';
+import { EpochChain, verifyCertificate } from '../protocol/verify.ts';
 
 export interface CertifiedHead {
   readonly height: Height;
@@ -17,15 +17,16 @@ export interface CertifiedHead {
 
 export class ChainView {
   readonly quorums: Quorums;
-  readonly #signers: SignerSet;
+  readonly #epochs: EpochChain;
   #head: CertifiedHead = { height: asHeight(0), hash: null, certificate: null };
   #view: View = asView(0);
   /** The highest view that each replica claimed; one entry for each member. */
   readonly #claimed: number[];
 
-  constructor(genesis: Genesis, crypto: Crypto) {
+  /** @param genesis with the members of the latest epoch in `epochs`, which is that of the genesis document where none is given */
+  constructor(genesis: Genesis, crypto: Crypto, epochs = new EpochChain({ genesis, crypto })) {
     this.quorums = byzantineQuorums(genesis.members.length);
-    this.#signers = genesisSigners({ genesis, crypto });
+    this.#epochs = epochs;
     this.#claimed = genesis.members.map(() => 0);
   }
 
@@ -44,13 +45,16 @@ export class ChainView {
   }
 
   /** A replica's word on its head: undefined, or the code of what an honest one never says. */
-  hear(from: ReplicaId, { view, primary, height, certificate }: Head): string | undefined {
+  hear(from: ReplicaId, { epoch, view, primary, height, certificate }: Head): string | undefined {
+    // Of an epoch that this client does not know, or that is over: nothing can be made of it, and it is no lie.
+    if (epoch !== this.#epochs.last.epoch) return undefined;
     if (primary !== view % this.quorums.n) return 'head-primary';
     if (certificate !== null) {
       if (certificate.phase !== 'commit' || certificate.height > height) return 'head-certificate';
       // Checked only where it would teach something.
       if (certificate.height > this.height) {
-        if (verifyCertificate(certificate, this.#signers) !== null) return 'head-certificate';
+        const signers = this.#epochs.signersOf(certificate.epoch);
+        if (signers === undefined || verifyCertificate(certificate, signers) !== null) return 'head-certificate';
         this.certified(certificate);
       }
     }

@@ -8,6 +8,7 @@ import type { Certificate } from '../protocol/certificate.ts';
 import type { DoorMessage } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash, Height, Member, View } from '../protocol/types.ts';
+import type { EpochChain } from '../protocol/verify.ts';
 import { ChainView } from './chain-view.ts';
 import { BlockTrust } from './committed.ts';
 import { ClientError } from './errors.ts';
@@ -56,7 +57,9 @@ export interface ClientHead {
 const streamsMax = 32;
 
 export interface ClientParts {
+  /** With the members and limits of the latest epoch in `epochs`. */
   readonly genesis: Genesis;
+  readonly epochs: EpochChain;
   readonly settings: Settings;
   readonly crypto: Crypto;
   readonly key: SecretKey | Bytes | undefined;
@@ -66,6 +69,8 @@ export interface ClientParts {
 /** Made by `connect`. */
 export class Client {
   readonly genesis: Genesis;
+  /** The epochs that this client knows, each with its proof; streams from the oldest block on add what they prove. */
+  readonly epochs: EpochChain;
   readonly #settings: Settings;
   readonly #crypto: Crypto;
   readonly #signer: ClientSigner;
@@ -81,8 +86,9 @@ export class Client {
   #knownHeight: Height;
   #knownView: View;
 
-  constructor({ genesis, settings, crypto, key, members }: ClientParts) {
+  constructor({ genesis, epochs, settings, crypto, key, members }: ClientParts) {
     this.genesis = genesis;
+    this.epochs = epochs;
     this.#settings = settings;
     this.#crypto = crypto;
     const secret = key === undefined ? SecretKey.generate() : key instanceof SecretKey ? key : SecretKey.fromSeed(key);
@@ -98,7 +104,7 @@ export class Client {
     this.#links = [...members]
       .sort(([a], [b]) => a.id - b.id)
       .map(([member, url]) => new Link({ genesis, settings, crypto, signer: this.#signer, member, url, events }));
-    this.#chain = new ChainView(genesis, crypto);
+    this.#chain = new ChainView(genesis, crypto, epochs);
     this.#knownHeight = this.#chain.height;
     this.#knownView = this.#chain.view;
     this.#pipeline = new Pipeline({
@@ -107,7 +113,7 @@ export class Client {
       crypto,
       signer: this.#signer,
       chain: this.#chain,
-      trust: new BlockTrust(genesis, crypto, this.#chain),
+      trust: new BlockTrust(genesis, crypto, this.#chain, epochs),
       links: this.#links,
       newSession: (session) => this.#emitter.emit('session', { session }),
     });
@@ -240,6 +246,7 @@ export class Client {
     const stream = new FollowStream(
       {
         genesis: this.genesis,
+        epochs: this.epochs,
         settings: this.#settings,
         crypto: this.#crypto,
         chain: this.#chain,

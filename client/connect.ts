@@ -7,6 +7,7 @@ import type { SecretKey } from '../keys/keypair.ts';
 import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Member } from '../protocol/types.ts';
+import { EpochChain, genesisOf } from '../protocol/verify.ts';
 import { Client } from './client.ts';
 import { ClientError } from './errors.ts';
 import { type ClientOptions, settingsOf } from './options.ts';
@@ -21,6 +22,8 @@ export interface ReplicaAddress {
 export interface ConnectRequest {
   /** The genesis, or the bytes of its document: what every proof is checked against. */
   readonly genesis: Genesis | Bytes;
+  /** The epochs since the first, where the chain has come to a later one: the members are those of the last (docs/client.md). */
+  readonly epochs?: EpochChain;
   /** At least f+1 members, better all of them. */
   readonly replicas: readonly ReplicaAddress[];
   /** The client's key, or its seed of 32 bytes. Without one the client reads only, under a key made for the occasion. */
@@ -37,7 +40,9 @@ export interface ConnectRequest {
  */
 export async function connect(request: ConnectRequest): Promise<Client> {
   const { replicas, key, crypto = native, options = {} } = request;
-  const genesis = request.genesis instanceof Uint8Array ? readGenesis(crypto, request.genesis) : request.genesis;
+  const first = request.genesis instanceof Uint8Array ? readGenesis(crypto, request.genesis) : request.genesis;
+  const epochs = request.epochs ?? new EpochChain({ genesis: first, crypto });
+  const genesis = genesisOf(first, epochs.last);
   const settings = settingsOf(options, genesis.parameters);
   const members = new Map<Member, string>();
   for (const { name, url } of replicas) {
@@ -47,7 +52,7 @@ export async function connect(request: ConnectRequest): Promise<Client> {
   }
   const { oneHonest } = byzantineQuorums(genesis.members.length);
   if (members.size < oneHonest) throw new ClientError('too-few-replicas', { given: members.size, needed: oneHonest });
-  const client = new Client({ genesis, settings, crypto, key, members });
+  const client = new Client({ genesis, epochs, settings, crypto, key, members });
   try {
     await client.ready();
   } catch (error) {

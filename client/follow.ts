@@ -5,6 +5,7 @@ import type { Crypto } from '../crypto/provider.ts';
 import type { DoorMessage, FollowEnd } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { asHeight, type Height, type ReplicaId } from '../protocol/types.ts';
+import type { EpochChain } from '../protocol/verify.ts';
 import type { ChainView } from './chain-view.ts';
 import { ClientError } from './errors.ts';
 import { FollowChain, type FollowedBlock } from './follow-chain.ts';
@@ -21,6 +22,7 @@ export interface FollowRequest {
 
 export interface FollowWorld {
   readonly genesis: Genesis;
+  readonly epochs: EpochChain;
   readonly settings: Settings;
   readonly crypto: Crypto;
   readonly chain: ChainView;
@@ -76,9 +78,10 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     this.#oldest = from === 'oldest';
     this.#to = asHeight(last);
     this.#headersOnly = headersOnly ?? false;
-    const { genesis, crypto } = world;
+    const { genesis, epochs, crypto } = world;
     this.#chain = new FollowChain({
       genesis,
+      epochs,
       crypto,
       from: asHeight(first),
       to: this.#to,

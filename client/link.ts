@@ -17,7 +17,7 @@ import {
   isRefusal,
 } from '../protocol/codec.ts';
 import type { ClientMessage, DoorMessage, Head } from '../protocol/door.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { type Genesis, storedParameters } from '../protocol/genesis.ts';
 import { Handshake, type HandshakeMessage } from '../protocol/handshake.ts';
 import { asEpoch, type Member, type ReplicaId } from '../protocol/types.ts';
 import type { Settings } from './options.ts';
@@ -231,7 +231,8 @@ export class Link {
       this.suspect('frame-kind');
       return;
     }
-    const message = decodeMessage(frame, { sha256: crypto.sha256, parameters: genesis.parameters });
+    // Blocks of a stream may be of earlier epochs: their own limits are the follower's to keep.
+    const message = decodeMessage(frame, { sha256: crypto.sha256, parameters: storedParameters(genesis.parameters) });
     if (isRefusal(message)) {
       this.suspect(message.refused);
       return;
