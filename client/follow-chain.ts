@@ -8,13 +8,7 @@ import { LINKS_MAX } from '../protocol/codec.ts';
 import type * as door from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { asEpoch, asHeight, type Height } from '../protocol/types.ts';
-import {
-  ChainVerifier,
-  EpochChain,
-  type ProvenBlock,
-  type TrustedHead,
-  type VerifyCode,
-} from '../protocol/verify.ts';
+import { ChainVerifier, EpochChain, type ProvenBlock, type TrustedHead, type VerifyCode } from '../protocol/verify.ts';
 
 /**
  * A decided block. Bundles and transactions are views into what was received, up to a megabyte: copy what is kept for long.

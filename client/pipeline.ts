@@ -233,6 +233,10 @@ export class Pipeline {
       case 'sessions-full':
         this.#pause(link, bundle, true);
         return;
+      case 'control-refused':
+        // Of this replica's epoch and height, so no verdict for good: it ends at the latest with the bundle's valid-until.
+        this.#pause(link, bundle, false);
+        return;
       case 'valid-until-too-far':
         // The chain's head is certified, so this replica is far behind; others are not.
         forget(bundle, link.connection);

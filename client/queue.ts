@@ -5,6 +5,7 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Parameters } from '../protocol/genesis.ts';
+import { isControl } from '../protocol/verify.ts';
 import { ClientError } from './errors.ts';
 import type { Settings } from './options.ts';
 import type { Waiter } from './waiter.ts';
@@ -70,6 +71,8 @@ export class SubmitQueue {
   /** Throws ClientError: transaction-empty, transaction-too-large, client-queue-full. */
   push(transaction: Bytes, waiter: Waiter): void {
     this.#check(transaction);
+    // [EPO-8] It stands alone, or what shares its bundle is refused with it.
+    if (isControl(transaction)) return this.pushBundle([transaction], waiter);
     this.#room(1, transaction.length);
     const added = transaction.length + transactionOverheadBytes;
     if (this.#open !== null && this.#open.bytes + added > this.#parameters.bundleBytesMax) this.#close();

@@ -23,7 +23,7 @@ import type { RecoveredLog } from '../protocol/log.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
 import { quorumsOf } from '../protocol/quorum.ts';
 import type { Epoch, Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHash, asReplicaId } from '../protocol/types.ts';
+import { asEpoch, asHash } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
@@ -102,7 +102,8 @@ export async function startNode(
     const own = epochOf(sha256, first, recovered);
     const { epoch } = own;
     const genesis = genesisOf(first, own);
-    const self = memberNamed(genesis, config.member);
+    const self = genesis.members.find(({ name }) => name === config.member)?.id;
+    if (self === undefined) throw new KeyError('not-a-member', { member: config.member, epoch });
     const key = keys.find(({ secret }) => equalBytes(secret.publicKey, genesis.members[self]!.publicKey));
     if (key === undefined) throw new KeyError('key-not-member', { path: config.key, member: config.member, epoch });
     if (guard.state.epoch !== epoch || !equalBytes(guard.publicKey, key.secret.publicKey)) {
@@ -289,12 +290,6 @@ function addressesOf(
   }
   addresses.delete(self);
   return addresses;
-}
-
-function memberNamed(genesis: Genesis, name: string): ReplicaId {
-  const index = genesis.members.findIndex((member) => member.name === name);
-  if (index < 0) throw new Error(`${name} is no member of this chain`);
-  return asReplicaId(index);
 }
 
 function certificateIn(bytes: Uint8Array): Certificate {

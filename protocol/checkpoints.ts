@@ -43,11 +43,14 @@ const keyOf = (place: CheckpointPlace): string =>
     toHex(place.stateDigest),
   ].join(':');
 
-/** [EPO-10] The state with which the next epoch starts, as its checkpoint: its own members sign it, in their epoch. */
-export function startOf(ledger: Ledger): LogRecord[] {
+/**
+ * The state at the head, as a checkpoint that nobody has signed. [EPO-10] At the start of an epoch its own members will, in their epoch.
+ */
+export function checkpointOf(ledger: Ledger): LogRecord[] {
   const { stateDigest, logRoot, changed } = ledger.checkpoint();
-  const { epoch, start, hash: memberSetHash } = ledger.document;
-  return recordsOf({ epoch, ...start, logRoot, memberSetHash, stateDigest }, changed);
+  const { epoch, hash: memberSetHash } = ledger.document;
+  const { height, head } = ledger;
+  return recordsOf({ epoch, height, hash: head.hash, logRoot, memberSetHash, stateDigest }, changed);
 }
 
 function recordsOf(place: CheckpointPlace, changed: ReturnType<Ledger['checkpoint']>['changed']): LogRecord[] {

@@ -21,7 +21,8 @@ export async function openClient({ network, key, options }: ClientUse): Promise<
     genesis: network.genesis,
     epochs,
     replicas: members.flatMap(({ name, address }) => {
-      const url = network.replicas.find((replica) => replica.name === name)?.url ?? (epochs.last.epoch > 0 ? address : undefined);
+      const url =
+        network.replicas.find((replica) => replica.name === name)?.url ?? (epochs.last.epoch > 0 ? address : undefined);
       return url === undefined ? [] : [{ name, url }];
     }),
     ...(key === undefined ? {} : { key }),

@@ -6,9 +6,12 @@ import { native } from '../../crypto/native.ts';
 import type { SignedBundle } from '../../protocol/bundle.ts';
 import { checkAgainstGenesis, loadConfig, loadGenesis } from '../config.ts';
 import { createLogs } from '../logging.ts';
+import { deferred } from './deferred.ts';
 import { EXIT, explainError, orComplain } from './errors.ts';
+import { inspectKeyFile } from './key-files.ts';
 
 interface Options {
+  readonly observe?: true;
   readonly withParent?: true;
 }
 
@@ -16,6 +19,7 @@ export function startCommand(): Command {
   return new Command('start')
     .description('run one replica until SIGTERM or SIGINT')
     .argument('<config>', 'its config.json')
+    .option('--observe', 'while it is no member: follow the others, until a change of the epoch makes it one')
     .addOption(
       // For `dev` and `demo`: a replica must not outlive whoever started it, however that one ended.
       new Option('--with-parent', 'stop when standard input ends').hideHelp(),
@@ -33,11 +37,12 @@ Examples:
     .action(start);
 }
 
-async function start(configFile: string, { withParent }: Options): Promise<void> {
+async function start(configFile: string, { observe: asObserver, withParent }: Options): Promise<void> {
   const config = orComplain(loadConfig(configFile));
   const { genesis } = orComplain(loadGenesis(native, config.genesis));
   // In a later epoch the members are others; the log says which.
-  const problem = existsSync(config.epochsFile) ? undefined : checkAgainstGenesis(config, genesis);
+  const problem =
+    existsSync(config.epochsFile) || asObserver === true ? undefined : checkAgainstGenesis(config, genesis);
   if (problem !== undefined) orComplain(problem);
   const { logger, flush } = createLogs({ ...config.log, member: config.member });
   const end = (code: number): never => {
@@ -77,6 +82,21 @@ async function start(configFile: string, { withParent }: Options): Promise<void>
   try {
     // Loaded only here: the other commands need neither the database nor the sockets.
     const { startNode } = await import('../node.ts');
+    if (asObserver === true) {
+      const ending = new AbortController();
+      const { promise: ended, resolve } = deferred<void>();
+      stop = () => {
+        ending.abort();
+        return ended;
+      };
+      // Where one key is to follow another, it is the new one that waits for its epoch.
+      const { publicKey } = inspectKeyFile(config.nextKey ?? config.key);
+      const { observe } = await import('../observe.ts');
+      const isMember = await observe({ config, publicKey, logger, signal: ending.signal });
+      resolve();
+      if (!isMember) return;
+      stop = undefined;
+    }
     for (let waiting: readonly SignedBundle[] = []; ; ) {
       const node = await startNode(config, logger, waiting);
       stop = () => node.stop();

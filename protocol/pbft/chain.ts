@@ -4,7 +4,7 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
-import { startOf } from '../checkpoints.ts';
+import { checkpointOf } from '../checkpoints.ts';
 import { encodeBody, encodeCertificate } from '../codec.ts';
 import { genesisOf } from '../epoch/document.ts';
 import type { Extension, Ledger } from '../ledger.ts';
@@ -85,7 +85,7 @@ function endEpoch(
   certificate: Certificate | null,
 ): void {
   assert(certificate !== null, 'nothing extends the block that ends an epoch, so its certificate is its own');
-  s.out.records.push(...startOf(s.ledger.succeed(genesisOf(s.genesis, next))));
+  s.out.records.push(...checkpointOf(s.ledger.succeed(genesisOf(s.genesis, next))));
   const waiting = [...s.pool.waiting()];
   s.out.ended = { next, link: { headerBytes, certificate, control }, waiting };
 }
