@@ -1,4 +1,4 @@
-// The chain of epochs in a file: what a replica keeps, `synod export --epochs` writes, and every verifier reads beside the genesis document. 16 bytes
+// The chain of epochs in a file: what a replica keeps and serves (`GET /v1/epochs`), and every verifier reads beside the genesis document. 16 bytes
 // `synod-v1:epochs` and a zero, the chain id, then for each link its length as 4 bytes big-endian and its bytes (docs/wire.md). Nothing in it is
 // believed: each link is checked with the epoch before.
 

@@ -6,18 +6,24 @@ import t from 'tap';
 import { type Bytes, concat, equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { portable } from '../crypto/portable.ts';
+import { InvariantViolation } from '../protocol/assert.ts';
 import type { Block } from '../protocol/block.ts';
 import { blockHash, bodyHash, encodeHeader, memberSetHash } from '../protocol/block.ts';
-import { LINKS_MAX } from '../protocol/codec.ts';
+import { encodePayload, LINKS_MAX } from '../protocol/codec.ts';
+import { epochOf } from '../protocol/epoch/begin.ts';
+import { signersOf } from '../protocol/epoch/chain.ts';
+import { Observer } from '../protocol/epoch/observer.ts';
 import { parseGenesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import { encodeMsgpack } from '../protocol/msgpack.ts';
+import { Pbft } from '../protocol/pbft/pbft.ts';
 import { Pool } from '../protocol/pool.ts';
-import { asEpoch, asHash, asHeight, asMillis, asReplicaId } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import {
   ChainVerifier,
   type Change,
   type Control,
+  checkpointSigningBytes,
   controlFlaw,
   decodeControl,
   decodeEpoch,
@@ -31,9 +37,12 @@ import {
   JOIN_INTERVALS_MAX,
   judgeControl,
   signaturesNeeded,
+  signingBytes,
   verifyBundle,
   verifyDecided,
+  verifyMessage,
 } from '../protocol/verify.ts';
+import { SimDisk } from '../sim/disk.ts';
 import {
   adding,
   controlFor,
@@ -44,6 +53,8 @@ import {
   operatorKey,
   replicaKey,
   sha256,
+  signerOf,
+  start,
 } from './epoch-world.ts';
 
 const abc = ['a', 'b', 'c'];
@@ -696,4 +707,71 @@ t.test('a genesis document names operators, addresses and a policy, or says whic
   t.equal(member({ operatorKey: '00'.repeat(32) }), 'members.0.operatorKey');
   t.equal(member({ address: 'http://10.0.0.1:7000' }), 'members.0.address');
   t.equal(member({ address: 'ws://10.0.0.1' }), 'members.0.address');
+});
+
+t.test('[EPO-17] an observer keeps the log that a member starts from, through every epoch', async (t) => {
+  const world = longWorld();
+  world.idle(20);
+  const disk = new SimDisk();
+  const begin = () => new Observer({ sha256, genesis: world.genesis }, disk.writes === 0 ? null : disk.recover());
+  let observer = begin();
+  for (const [i, { block, certificate, epoch }] of world.blocks.entries()) {
+    // It starts anew now and then, as after a crash.
+    if (i % 5 === 3) observer = begin();
+    t.equal(observer.document.epoch, epoch.epoch, `block ${block.header.height}`);
+    disk.write(observer.take(block, certificate));
+    t.equal(observer.height, block.header.height);
+  }
+  t.same(observer.document.hash, world.epoch.hash);
+  const recovered = disk.recover();
+  t.same(epochOf(sha256, world.genesis, recovered).hash, world.epoch.hash, 'the log says which epoch goes on');
+  const { epoch } = world;
+  const core = new Pbft(
+    { genesis: genesisOf(world.genesis, epoch), epoch: epoch.epoch, document: epoch, self: asReplicaId(1), sha256 },
+    { log: recovered, guard: { view: asView(0), led: null, lock: null } },
+    asMillis(start + 1_000),
+  );
+  t.match(core.explain(), { epoch: epoch.epoch, height: world.height, view: 0, phase: 'idle' });
+  const { pledges } = core.step([], asMillis(start + 1_000));
+  const [pledge] = pledges;
+  t.match(
+    pledge?.pledge,
+    { kind: 'checkpoint', epoch: epoch.epoch },
+    'it signs the checkpoint of its epoch, and no vote',
+  );
+  t.equal(pledges.length, 1);
+
+  const foreign = new EpochWorld();
+  foreign.idle(1);
+  t.throws(
+    () => begin().take(foreign.blocks[0]!.block, null),
+    InvariantViolation,
+    'what does not follow is a bug of the caller',
+  );
+});
+
+t.test('[EPO-10] the checkpoint at the start of an epoch is proved by its own members', async (t) => {
+  const world = new EpochWorld();
+  world.idle(1).end({ changes: [rekey('a', 'a2')], by: abc, joins: { a2: 0 } });
+  const { epoch, ledger } = world;
+  const { stateDigest, logRoot } = ledger.checkpoint();
+  const place = { epoch: epoch.epoch, ...epoch.start, logRoot, memberSetHash: epoch.hash, stateDigest };
+  const text = checkpointSigningBytes(world.genesis.chainId, place);
+  const signed = (signer: number) => signerOf(epoch.members[signer]!.publicKey).sign(text);
+  const signatures = [0, 1, 2].map((replica) => ({ replica: asReplicaId(replica), signature: signed(replica) }));
+  const { block } = world.blocks[1]!;
+  const context = { ...signersOf(epoch, native), parameters: epoch.parameters };
+  const message = {
+    kind: 'checkpoint-proof',
+    checkpoint: { ...place, signatures },
+    headerBytes: block.headerBytes,
+  } as const;
+  const payload = encodePayload(message);
+  const sender = epoch.members[1]!;
+  const signature = signerOf(sender.publicKey).sign(signingBytes(world.genesis.chainId, message, payload));
+  const proof = { sender: sender.id, message, payload, signature };
+  t.equal(codeOf(verifyMessage(proof, { ...context, start: epoch.start })), 'ok');
+  t.equal(codeOf(verifyMessage(proof, context)), 'checkpoint-header', 'only there is the header of the epoch before');
+  const before = { height: epoch.start.height, hash: asHash(new Uint8Array(32)) };
+  t.equal(codeOf(verifyMessage(proof, { ...context, start: before })), 'checkpoint-header');
 });
