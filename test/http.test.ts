@@ -8,8 +8,9 @@ import { problemCodes } from '../daemon/http/problem.ts';
 import openapi from '../daemon/openapi.json' with { type: 'json' };
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
-import { verifyTransactionReceipt } from '../protocol/verify.ts';
+import { encodeControl, verifyTransactionReceipt } from '../protocol/verify.ts';
 import { bundleOf, context, deadlineMs, Gate, genesisDocument, turn, world } from './door-world.ts';
+import { adding, controlFor, EpochWorld, opened } from './epoch-world.ts';
 import { chainId, text } from './wire-fixtures.ts';
 
 // A busy machine is slow, not wrong.
@@ -305,6 +306,36 @@ t.test('HTTP: out of date is refused only where every block was looked into in w
     'it may stand in blocks that were taken over with a state',
   );
   t.strictSame(textsOf(replica.submitted), ['never', 'late', 'ahead', 'away'], 'each was sent once');
+});
+
+t.test('[EPO-8] HTTP: a change of the epoch goes alone, and a refused one is refused with its code', async (t) => {
+  const { replica, url } = await world(t);
+  const body = typed('application/octet-stream');
+  const control = Buffer.concat([text('synod-v1:control'), text('and so on')]);
+  const answers = [
+    post(`${url}/v1/transactions`, text('before'), body),
+    post(`${url}/v1/transactions`, control, body),
+    post(`${url}/v1/transactions`, text('after'), body),
+  ];
+  await replica.waits.until('three', () =>
+    replica.submitted.flatMap((b) => b.transactions).length === 3 ? true : undefined,
+  );
+  const alone = replica.submitted.find(({ transactions }) =>
+    transactions.some((each) => each.length === control.length),
+  );
+  t.equal(alone?.transactions.length, 1);
+  replica.admit(alone!.digest, 'control-refused');
+  const refused = await answers[1]!;
+  t.strictSame([refused.status, codeOf(refused)], [422, 'control-refused']);
+  await replica.decide([replica.submitted.filter((bundle) => bundle !== alone)]);
+  for (const i of [0, 2]) t.equal((await answers[i]!).status, 200);
+
+  // With a signature that is not valid it is not even handed on: peers would blame this replica.
+  const { epoch } = new EpochWorld();
+  const sound = opened(controlFor(epoch, { changes: [adding('e')], by: ['a'] }));
+  const bent = sound.signatures.map((each) => ({ ...each, signature: new Uint8Array(64) }));
+  const wrong = await post(`${url}/v1/transactions`, encodeControl({ ...sound, signatures: bent }), body);
+  t.strictSame([wrong.status, codeOf(wrong)], [422, 'control-refused']);
 });
 
 t.test('HTTP: reads', async (t) => {
