@@ -138,7 +138,14 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   );
   await inEpoch(2, four.slice(0, 3));
   await order('with the new key');
+  // Killed in the middle of the switch, by the word that says that it has begun.
+  const killed = nodes.get('node-0')!;
+  killed.child.stdout?.on('data', (chunk: string) => {
+    if (/the epoch has ended/.test(chunk)) killed.child.kill('SIGKILL');
+  });
   await change('node-1', operators.slice(0, 3), ['param', 'set', 'window=6']);
+  t.equal((await killed.ended).code, null, 'killed');
+  start('node-0');
   await inEpoch(3, four.slice(0, 3));
   start('node-3');
   await inEpoch(3, four);
