@@ -127,8 +127,8 @@ export class Checks {
   }
 
   /** An honest replica says this, to someone or to all. */
-  said(replica: ReplicaId, signed: Signed<PbftMessage>): void {
-    if (signed.sender !== replica || this.#seen.has(signed)) return;
+  said(replica: ReplicaId, signed: Signed<PbftMessage>, isOwn = signed.sender === replica): void {
+    if (!isOwn || this.#seen.has(signed)) return;
     this.#seen.add(signed);
     const { message, payload } = signed;
     const said = this.#said[replica]!;
@@ -253,9 +253,10 @@ export class Checks {
     const context = epoch === null ? undefined : this.#contextOf(epoch);
     if (context === undefined || (message.kind === 'checkpoint-proof' && message.checkpoint.epoch !== epoch)) return;
     // The certificates inside: who sends it may sign under another key by now.
-    const own = context.members[replica]?.publicKey;
-    const now = this.#contextOf(this.#said[replica]!.epoch)?.members[replica]?.publicKey;
-    if (own === undefined || now === undefined || !equalBytes(own, now)) return;
+    const name = `node-${replica}`;
+    const own = context.members.find((member) => member.name === name);
+    const now = this.#contextOf(this.#said[replica]!.epoch)?.members.find((member) => member.name === name);
+    if (own === undefined || own.id !== now?.id || !equalBytes(own.publicKey, now.publicKey)) return;
     const verdict = verifyMessage(signed, context);
     if (isRefusal(verdict))
       fail(

@@ -10,62 +10,29 @@ import type { SignedBundle } from '../protocol/bundle.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
 import { genesisEpoch } from '../protocol/epoch/document.ts';
-import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { Genesis } from '../protocol/genesis.ts';
+import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
+import { Answers, isRequest } from './answers.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
 import { KnownEpochs } from './epochs.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
+import { ClusterEvent, type ClusterOptions } from './options.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
-import { SimReplica } from './replica.ts';
+import { memberIn, SimReplica } from './replica.ts';
 import { settingOf } from './setting.ts';
-import { standInCrypto } from './signatures.ts';
+import { keyPair, standInCrypto, standInKey } from './signatures.ts';
 import { Timeline } from './timeline.ts';
 import { describeMessage, Trace } from './trace.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
-
-export interface ClusterOptions {
-  /** 4 to 128. Default: 4. */
-  readonly n?: number;
-  readonly seed?: number;
-  readonly parameters?: GenesisDocument['parameters'];
-  /** Ed25519, and every message through its bytes. Default: stand-ins, and messages go by value. */
-  readonly realSignatures?: boolean;
-  /** Whether each member has an operator, who may end the epoch. Default: no. */
-  readonly operators?: boolean;
-  /** Whether `delivered`, `executedAt`, `events`, `refusals` and `evidence` are written down; they grow with time. Default: yes. */
-  readonly history?: boolean;
-  /** What each replica is; a planted bug is a class of its own. */
-  readonly Replica?: typeof SimReplica;
-}
-
-/** What a core said of itself. */
-export class ClusterEvent {
-  readonly at: ReplicaId;
-  /** Milliseconds from the start. */
-  readonly time: number;
-  readonly type: string;
-  readonly #fields: object;
-
-  constructor(at: ReplicaId, time: number, type: string, fields: object) {
-    this.at = at;
-    this.time = time;
-    this.type = type;
-    this.#fields = fields;
-  }
-
-  /** As JSON; made only when it is asked for. */
-  get detail(): string {
-    return JSON.stringify(this.#fields);
-  }
-}
+export { ClusterEvent, type ClusterOptions } from './options.ts';
 
 /** Kinds with nothing inside that would have to verify. */
 const PLAIN_KINDS: ReadonlySet<string> = new Set([
@@ -128,7 +95,8 @@ export class Cluster {
   #steps = 0;
 
   constructor({
-    n = 4,
+    n: memberCount = 4,
+    spare = 0,
     seed = 1,
     parameters = {},
     realSignatures = false,
@@ -136,7 +104,13 @@ export class Cluster {
     history = true,
     Replica = SimReplica,
   }: ClusterOptions = {}) {
-    const { genesis, keys, operators } = settingOf(n, parameters, { realSignatures, operators: withOperators });
+    const setting = settingOf(memberCount, parameters, { realSignatures, operators: withOperators });
+    const { genesis } = setting;
+    const n = memberCount + spare;
+    const more = (kind: string) =>
+      Array.from({ length: spare }, (_, i) => (realSignatures ? keyPair : standInKey)(`${kind}-${memberCount + i}`));
+    const keys = [...setting.keys, ...more('replica')];
+    const operators = [...setting.operators, ...more('operator')];
     this.genesis = genesis;
     this.operators = operators;
     this.keys = keys;
@@ -181,7 +155,9 @@ export class Cluster {
 
   /** The key of a node in its epoch. */
   keyOf(id: number): SimulationKey {
-    return this.#epochs.keyOf(this.nodes[id]!.epoch.members[id]!.publicKey) ?? this.keys[id]!;
+    const { epoch, member } = this.nodes[id]!;
+    const publicKey = member === null ? undefined : epoch.members[member]?.publicKey;
+    return (publicKey && this.#epochs.keyOf(publicKey)) ?? this.keys[id]!;
   }
 
   #surroundings(seed: number): Surroundings {
@@ -194,6 +170,8 @@ export class Cluster {
       verify: (id, signed) => this.#verified(id, signed),
       verifyBytes: (id, bytes) => this.#verifiedBytes(id, bytes),
       send: (from, to, signed) => this.#send(from, to, signed),
+      answer: (from, to, signed) => this.#answer(from, to, signed),
+      blocksFor: (replica, from) => this.#blocksFor(replica, from),
       observe: (replica, ready) => this.#observe(replica, ready),
       began: (replica) => this.#began(replica),
       broke: (replica, error) => this.#broke(replica, error),
@@ -270,7 +248,8 @@ export class Cluster {
   #starts(node: SimReplica): void {
     const { id, epoch } = node;
     this.#epochs.know(epoch);
-    const { height } = node.core!.explain(); // just booted
+    if (node.core === null) return; // it observes
+    const { height } = node.core.explain();
     this.#heights[id] = height;
     this.checks.booted(node.id, height, epoch.epoch);
     this.trace.add(this.now);
@@ -283,7 +262,7 @@ export class Cluster {
     this.#starts(node);
     for (const other of this.nodes) {
       if (other === node || this.network.isSevered(node.id, other.id)) continue;
-      if (other.core !== null) other.input({ type: 'disconnected', peer: node.id });
+      this.#tell('disconnected', other, node);
       this.connect(node.id, other.id);
     }
   }
@@ -299,15 +278,21 @@ export class Cluster {
 
   #tellBoth(type: 'connected' | 'disconnected', a: SimReplica, b: SimReplica): void {
     if (a.core === null || b.core === null) return;
-    a.input({ type, peer: b.id });
-    b.input({ type, peer: a.id });
+    this.#tell(type, a, b);
+    this.#tell(type, b, a);
+  }
+
+  /** By its number in the epoch of whoever is told; a stranger there is nobody. */
+  #tell(type: 'connected' | 'disconnected', to: SimReplica, about: SimReplica): void {
+    const peer = memberIn(to.epoch, about.id);
+    if (to.core !== null && peer !== null) to.input({ type, peer });
   }
 
   crash(id: number, interrupted: Interrupted = unharmed): void {
     const node = this.nodes[id]!;
     if (!node.crash(interrupted)) return;
     this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
-    for (const other of this.nodes) if (other.core !== null) other.input({ type: 'disconnected', peer: node.id });
+    for (const other of this.nodes) this.#tell('disconnected', other, node);
   }
 
   #broke(replica: SimReplica, error: unknown): void {
@@ -323,14 +308,17 @@ export class Cluster {
     const payload = encodePayload(message);
     const bytes = signingBytes(this.genesis.chainId, message, payload);
     const signature = this.keyOf(id).sign(bytes);
-    const signed = asVerified({ sender: id, message, payload, signature });
+    const signed = asVerified({ sender: this.nodes[id]!.member ?? id, message, payload, signature });
+    this.#epochs.signedIn(this.#contextAt(id).epoch, signed);
     // Messages go by value here, so what was signed a line ago need not be looked at again.
     if (!this.#real && PLAIN_KINDS.has(message.kind)) this.#epochs.trust(this.#contextAt(id).epoch, signed);
     return signed;
   }
 
-  frameOf({ message, payload, sender, signature }: Signed<PbftMessage>): Bytes {
-    return encodeFrame({ kind: message.kind, payload, sender: this.keyOf(sender).publicKey, signature });
+  frameOf(signed: Signed<PbftMessage>): Bytes {
+    const { message, payload, sender, signature } = signed;
+    const key = this.#epochs.senderKey(signed) ?? this.keyOf(sender).publicKey;
+    return encodeFrame({ kind: message.kind, payload, sender: key, signature });
   }
 
   #verified(at: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
@@ -356,9 +344,27 @@ export class Cluster {
   // ---- what is said -------------------------------------------------------------------------------------------------
 
   #send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
-    if (!this.byzantine.has(from)) this.checks.said(from, signed);
-    if (to !== 'all') return this.#sendOne(from, to, signed);
-    for (const other of this.nodes) if (other.id !== from) this.#sendOne(from, other.id, signed);
+    const { epoch, member } = this.nodes[from]!;
+    if (!this.byzantine.has(from)) this.checks.said(from, signed, signed.sender === member);
+    for (const other of this.nodes) {
+      const id = other.id === from ? null : memberIn(epoch, other.id);
+      if (id !== null && (to === 'all' || to === id)) this.#sendOne(from, other.id, signed);
+    }
+  }
+
+  #answer(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+    if (!this.byzantine.has(from)) this.checks.said(from, signed, signed.sender === this.nodes[from]!.member);
+    this.#sendOne(from, to, signed);
+  }
+
+  /** From anybody in reach who has them. */
+  #blocksFor({ id }: SimReplica, from: number): readonly CertifiedBlock[] {
+    for (const { id: server, core, disk } of this.nodes) {
+      if (core === null || !disk.decided.has(from) || this.network.isCut(server, id)) continue;
+      const blocks = this.#epochs.certified(new Answers(disk, this.genesis.parameters), from);
+      if (blocks.length > 0) return blocks;
+    }
+    return [];
   }
 
   #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
@@ -384,7 +390,8 @@ export class Cluster {
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
     if (this.trace.sink !== null) this.#say(to, () => `hears node-${from}: ${describeMessage(signed.message)}`);
-    node.arrive(from, signed);
+    const heard = this.#epochs.asHeardIn(node.epoch.epoch, signed) ?? (isRequest(signed.message) ? signed : null);
+    if (heard !== null) node.arrive(from, heard);
   }
 
   /** A line of the trace that is about no single replica. */

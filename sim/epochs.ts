@@ -1,15 +1,16 @@
 // What the replicas of each epoch check with: every epoch that one of them has come to, its members' keys, and what was checked under them.
 
-import { toHex } from '../crypto/bytes.ts';
+import { equalBytes, toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import { isRefusal } from '../protocol/codec.ts';
 import { signersOf } from '../protocol/epoch/chain.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
-import type { PbftMessage, Signed, Verified } from '../protocol/messages.ts';
+import type { CertifiedBlock, PbftMessage, Signed, Verified } from '../protocol/messages.ts';
+import { asHeight } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
-import { type SeenSignatures, verifyMessage } from '../protocol/verify.ts';
-import { isRequest } from './answers.ts';
+import { type SeenSignatures, verifyCertificate, verifyMessage } from '../protocol/verify.ts';
+import { type Answers, isRequest } from './answers.ts';
 
 type Verdict = Verified<PbftMessage> | string;
 
@@ -24,6 +25,9 @@ export class KnownEpochs {
   /** One memory for all: what is valid for one of them is valid for each. */
   readonly #seen: SeenSignatures | undefined;
   readonly #epochs = new Map<number, KnownEpoch>();
+  /** In which epoch a message was signed: its sender's number is of that epoch. */
+  readonly #origins = new WeakMap<Signed<PbftMessage>, number>();
+  readonly #translations = new WeakMap<Signed<PbftMessage>, Map<number, Signed<PbftMessage> | null>>();
   /** By public key, for replicas that have come to another one. */
   readonly #newKeys = new Map<string, SimulationKey>();
 
@@ -53,6 +57,33 @@ export class KnownEpochs {
     return this.#newKeys.get(toHex(publicKey));
   }
 
+  signedIn(epoch: number, signed: Signed<PbftMessage>): void {
+    this.#origins.set(signed, epoch);
+  }
+
+  /** Under whose key a message was signed. */
+  senderKey(signed: Signed<PbftMessage>): Uint8Array | undefined {
+    return this.contextOf(this.#origins.get(signed) ?? 0)?.members[signed.sender]?.publicKey;
+  }
+
+  /** The same with its sender's number in another epoch; null: whoever is in that one does not know the key. */
+  asHeardIn(epoch: number, signed: Signed<PbftMessage>): Signed<PbftMessage> | null {
+    const origin = this.#origins.get(signed) ?? epoch;
+    if (origin === epoch) return signed;
+    const byEpoch = this.#translations.get(signed) ?? new Map<number, Signed<PbftMessage> | null>();
+    this.#translations.set(signed, byEpoch);
+    let heard = byEpoch.get(epoch);
+    if (heard === undefined) {
+      const key = this.senderKey(signed);
+      const member = this.contextOf(epoch)?.members.find(
+        ({ publicKey }) => key !== undefined && equalBytes(publicKey, key),
+      );
+      heard = member === undefined ? null : member.id === signed.sender ? signed : { ...signed, sender: member.id };
+      byEpoch.set(epoch, heard);
+    }
+    return heard;
+  }
+
   /** Made a line ago by whoever may make it: it need not be looked at again. */
   trust(epoch: number, signed: Verified<PbftMessage>): void {
     this.#epochs.get(epoch)?.verdicts.set(signed, signed);
@@ -68,6 +99,17 @@ export class KnownEpochs {
       verdicts.set(signed, verdict);
     }
     return typeof verdict === 'string' ? (this.#ofFormerMember(signed, epoch) ?? verdict) : verdict;
+  }
+
+  /** [EPO-17] Blocks from this height on; their last certificate is checked, as a client does. */
+  certified(answers: Answers, from: number): readonly CertifiedBlock[] {
+    const answer = answers.to({ kind: 'fetch-blocks', from: asHeight(from), to: asHeight(from + 20) });
+    const blocks = answer?.kind === 'blocks' ? answer.blocks : [];
+    const certificate = blocks.at(-1)?.certificate ?? null;
+    const context = certificate === null ? undefined : this.contextOf(certificate.epoch);
+    return context !== undefined && certificate !== null && verifyCertificate(certificate, context) === null
+      ? blocks
+      : [];
   }
 
   /** [EPO-14] Whoever asks under a key that was a member's once is behind, and is answered: the answers prove themselves. */

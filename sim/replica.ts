@@ -8,9 +8,10 @@ import { encodePayload } from '../protocol/codec.ts';
 import type { EpochEnd, Input, Ready } from '../protocol/core.ts';
 import { epochOf, fits } from '../protocol/epoch/begin.ts';
 import { type EpochDocument, genesisEpoch, genesisOf } from '../protocol/epoch/document.ts';
+import { Observer } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
@@ -30,6 +31,14 @@ import type { Timeline } from './timeline.ts';
 /** Inputs that wait for one turn; as daemon/replica.ts bounds the frames of one peer. */
 const INBOX_PER_PEER_MAX = 1024;
 
+/** Between two looks of a node that is no member. */
+const OBSERVE_MS = 40;
+
+/** A node keeps its name, and has another number in each epoch. */
+export function memberIn({ members }: EpochDocument, node: number): ReplicaId | null {
+  return members.find(({ name }) => name === `node-${node}`)?.id ?? null;
+}
+
 /** What a replica asks of the cluster around it. */
 export interface Surroundings {
   readonly timeline: Timeline;
@@ -41,7 +50,12 @@ export interface Surroundings {
   verify(replica: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null;
   /** Decoded and verified from bytes; null: refused, and counted. */
   verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null;
+  /** `to` is a member of the sender's epoch. */
   send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
+  /** `to` is whoever has asked. */
+  answer(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void;
+  /** Certified blocks from this height on, as some replica serves them; often none. */
+  blocksFor(replica: SimReplica, from: number): readonly CertifiedBlock[];
   /** The epoch of this replica has ended, and the next one has begun here: a core of its own, and new connections. */
   began(replica: SimReplica): void;
   /** A Ready, once its messages are on their way. */
@@ -75,7 +89,10 @@ interface Write {
 type Step = Input<PbftMessage, PbftPledge>;
 
 export class SimReplica {
+  /** Its place among the nodes: for ever, and in the first epoch its number as a member. */
   readonly id: ReplicaId;
+  /** Its number as a member of `epoch`; null: it is none, and observes. */
+  member: ReplicaId | null;
   readonly disk = new SimDisk();
   guard: SimGuard;
   readonly clock: SimClock;
@@ -106,7 +123,9 @@ export class SimReplica {
     this.world = world;
     const { genesis, timeline } = world;
     this.epoch = genesisEpoch(native.sha256, genesis);
-    this.guard = new SimGuard({ publicKey: genesis.members[id]!.publicKey, chainId: genesis.chainId });
+    this.member = memberIn(this.epoch, id);
+    const publicKey = genesis.members[id]?.publicKey ?? new Uint8Array(32); // of its own once it is a member
+    this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
     this.clock = new SimClock(timeline);
     this.#answers = new Answers(this.disk, genesis.parameters);
   }
@@ -126,6 +145,7 @@ export class SimReplica {
     this.#ending = null;
     const log = this.life === 1 ? null : this.disk.recover();
     this.#openEpoch(log);
+    if (this.member === null) return this.#observe();
     if (this.disk.writes < this.guard.floor.sequence)
       fail(
         'durable-before-spoken',
@@ -138,19 +158,41 @@ export class SimReplica {
   /** [EPO-12] The log says which epoch goes on. A key that is new in it begins with a file of its own. */
   #openEpoch(log: RecoveredLog | null): void {
     const { genesis } = this.world;
-    const before = this.epoch.members[this.id]?.publicKey;
+    const before = this.member === null ? undefined : this.epoch.members[this.member]?.publicKey;
     this.epoch = epochOf(native.sha256, genesis, log);
-    const { publicKey } = this.epoch.members[this.id]!; // members keep their places here
+    this.member = memberIn(this.epoch, this.id);
+    if (this.member === null) return;
+    const { publicKey } = this.epoch.members[this.member]!; // as just found
     if (before === undefined || !equalBytes(before, publicKey))
       this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
     this.guard.open(this.epoch.epoch);
+  }
+
+  /** [EPO-17] As daemon/observe.ts does: blocks of those who are members, until this one is. */
+  #observe(): void {
+    const { genesis } = this.world;
+    const observer = new Observer(
+      { sha256: native.sha256, genesis },
+      this.disk.writes === 0 ? null : this.disk.recover(),
+    );
+    const pull = () => {
+      for (const { block, certificate } of this.world.blocksFor(this, observer.height + 1)) {
+        this.disk.write(observer.take(block, certificate));
+        if (memberIn(observer.document, this.id) === null) continue;
+        this.boot();
+        return this.world.began(this);
+      }
+      this.#soon(OBSERVE_MS, pull);
+    };
+    this.#soon(OBSERVE_MS, pull);
   }
 
   /** What starts from the recovered state. */
   protected makeCore(recovery: PbftRecovery): Pbft {
     const { epoch: document } = this;
     const genesis = genesisOf(this.world.genesis, document);
-    const options = { genesis, epoch: document.epoch, document, self: this.id, sha256: native.sha256 };
+    const self = this.member!; // only a member has a core
+    const options = { genesis, epoch: document.epoch, document, self, sha256: native.sha256 };
     return new Pbft(options, recovery, this.clock.now());
   }
 
@@ -195,7 +237,7 @@ export class SimReplica {
     const { message } = signed;
     if (isRequest(message)) {
       const answer = this.#answers.to(message);
-      if (answer !== null) this.world.send(this.id, from, this.world.sign(this.id, answer));
+      if (answer !== null) this.world.answer(this.id, from, this.world.sign(this.id, answer));
       return;
     }
     if (!this.core!.wants(message, signed.sender)) return;

@@ -43,8 +43,8 @@ class Operators {
     return this.#cluster.nodes.map(({ epoch }) => epoch).reduce((a, b) => (b.epoch > a.epoch ? b : a));
   }
 
-  /** A bundle that ends this epoch, signed by the first `need` operators. */
-  bundle(changes: readonly Change[], joining: readonly SimulationKey[] = [], need = 3): SignedBundle {
+  /** A bundle that ends this epoch, signed by the operators of all its members. */
+  bundle(changes: readonly Change[], joining: readonly SimulationKey[] = []): SignedBundle {
     const { epoch } = this;
     const payload = encodeControlBody({
       chainId: epoch.chainId,
@@ -56,10 +56,10 @@ class Operators {
     const digest = asHash(native.sha256(payload));
     const control = encodeControl({
       payload,
-      signatures: this.#cluster.operators.slice(0, need).map((key) => ({
-        operatorKey: key.publicKey,
-        signature: key.sign(controlSigningBytes(epoch.chainId, digest)),
-      })),
+      signatures: epoch.members.map(({ name }) => {
+        const key = this.#cluster.operators[Number(name.replace('node-', ''))]!;
+        return { operatorKey: key.publicKey, signature: key.sign(controlSigningBytes(epoch.chainId, digest)) };
+      }),
       joins: joining.map((key) => {
         const height = asHeight(this.#cluster.chain.size);
         return {
@@ -79,6 +79,21 @@ class Operators {
     const key = this.#keyOf(`${name}-${this.#made}`);
     this.#cluster.bringKey(key);
     return key;
+  }
+
+  add(node: number): SignedBundle {
+    const key = this.#cluster.keys[node]!;
+    const operatorKey = this.#cluster.operators[node]!.publicKey;
+    const name = `node-${node}`;
+    return this.bundle([{ change: 'add-member', name, publicKey: key.publicKey, operatorKey, address: null }], [key]);
+  }
+
+  remove(node: number): SignedBundle {
+    return this.bundle([{ change: 'remove-member', name: `node-${node}` }]);
+  }
+
+  get members(): number[] {
+    return this.epoch.members.map(({ name }) => Number(name.replace('node-', '')));
   }
 
   rekey(member: number): SignedBundle {
@@ -251,6 +266,48 @@ t.test('[EPO-15] what waits in the pool goes on under the new limits, or its cli
   t.equal(cluster.placeOf(toHex(large.digest)), undefined);
 });
 
+t.test('[EPO-17] from four to seven and back to four: every one of the first four goes', async (t) => {
+  for (const realSignatures of [false, true]) {
+    const { cluster, operators, order, everywhere } = begin({ spare: 4, realSignatures });
+    cluster.run(20);
+    t.ok(everywhere(order('four')));
+    let epoch = 0;
+    const changed = (bundle: SignedBundle) => {
+      epoch += 1;
+      for (const id of cluster.live()) cluster.submit(id, bundle);
+      const { members } = operators;
+      const all = () =>
+        operators.members.every((id) => cluster.nodes[id]!.epoch.epoch === epoch && cluster.live().includes(id));
+      t.ok(cluster.until(all, 20_000), `epoch ${epoch}, after ${members}`);
+      t.ok(everywhere(order(`in epoch ${epoch}`, operators.members.at(-1)), 20_000));
+    };
+    for (const node of [4, 5, 6]) changed(operators.add(node));
+    t.strictSame(operators.members, [0, 1, 2, 3, 4, 5, 6]);
+    // The primary first; the numbers of all behind it fall.
+    for (const node of [0, 2, 1]) changed(operators.remove(node));
+    t.strictSame(operators.members, [3, 4, 5, 6]);
+    changed(operators.add(7));
+    changed(operators.remove(3));
+    t.strictSame(operators.members, [4, 5, 6, 7]);
+    t.strictSame(cluster.live(), [4, 5, 6, 7]);
+    // Who has gone goes on observing, to the very end.
+    t.ok(cluster.until(() => [0, 1, 2, 3].every((id) => cluster.nodes[id]!.disk.head === cluster.chain.size), 5_000));
+  }
+});
+
+t.test('[EPO-17] a member comes while another is down', async (t) => {
+  const { cluster, operators, order, everywhere } = begin({ spare: 1 });
+  cluster.run(20);
+  t.ok(everywhere(order('four')));
+  cluster.crash(2);
+  cluster.submit(0, operators.add(4));
+  t.ok(cluster.until(() => [0, 1, 3, 4].every((id) => cluster.nodes[id]!.epoch.epoch === 1), 20_000));
+  t.ok(everywhere(order('four of five')));
+  cluster.boot(2);
+  t.ok(cluster.until(() => cluster.live().length === 5 && cluster.nodes[2]!.epoch.epoch === 1, 20_000));
+  t.ok(everywhere(order('five')));
+});
+
 const points: readonly CrashPoint[] = ['write-begun', 'log-written', 'guard-written', 'spoken', 'epoch-ended'];
 
 t.test('[EPO-12] over a crash at every point of a write, of every replica, around the end of an epoch', async (t) => {
@@ -321,6 +378,54 @@ t.test('[EPO-12] everybody crashes at the end of the epoch', async (t) => {
     t.ok(cluster.until(() => cluster.live().length === 4, 5_000) && inEpoch(1), point);
     t.ok(everywhere(order('after', 3), 20_000), point);
   }
+});
+
+t.test('[EPO-17] members come and go with faults of all kinds, from seeds', async (t) => {
+  let epochs = 0;
+  let crashes = 0;
+  for (const seed of seeds(1, Number(process.env.SEEDS ?? 30))) {
+    const { cluster, operators } = begin({ seed, spare: 3, parameters: { checkpointInterval: 16 } });
+    const untilMs = 25_000;
+    const sent = load(cluster, { clients: 2, everyMs: 200, untilMs });
+    torment(cluster, { untilMs, blackouts: false });
+    const change = () => {
+      if (cluster.now - cluster.start > untilMs) return;
+      const { members } = operators;
+      const outside = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !members.includes(id));
+      const grows = outside.length > 0 && (members.length === 4 || cluster.random() < 0.5);
+      const { epoch } = operators.epoch;
+      const from = grows ? outside : members;
+      const node = from[Math.floor(cluster.random() * from.length)]!;
+      const bundle = grows ? operators.add(node) : operators.remove(node);
+      const again = () => {
+        if (operators.epoch.epoch !== epoch) return;
+        for (const id of cluster.live()) cluster.submit(id, bundle);
+        if (cluster.now - cluster.start < untilMs + 20_000) cluster.after(400, again);
+      };
+      again();
+      cluster.after(cluster.between([500, 4_000]), change);
+    };
+    cluster.after(1_000, change);
+    cluster.run(untilMs + 500);
+    cluster.partition = null;
+    cluster.faults = calm;
+    for (const { id, core, member } of cluster.nodes) if (core === null && member !== null) cluster.boot(id);
+    const settled = () => {
+      const { members, epoch } = operators;
+      return (
+        members.every((id) => cluster.live().includes(id) && cluster.nodes[id]!.epoch.epoch === epoch.epoch) &&
+        new Set(members.map((id) => cluster.height(id))).size === 1 &&
+        sent.every((bundle) => cluster.placeOf(toHex(bundle.digest)) !== undefined)
+      );
+    };
+    const standing = () =>
+      cluster.nodes.map((node) => `${node.epoch.epoch}:${node.core === null ? 'o' : cluster.height(node.id)}`);
+    t.ok(cluster.until(settled, 60_000), `SEED=${seed}: members ${operators.members}, ${standing()}`);
+    epochs += operators.epoch.epoch;
+    crashes += cluster.nodes.reduce((sum, node) => sum + node.crashes, 0);
+  }
+  t.comment(`${epochs} epochs, ${crashes} crashes`);
+  if (only === null) t.ok(epochs > 80 && crashes > 80, `${epochs} epochs, ${crashes} crashes`);
 });
 
 t.test('[EPO-12] changes and faults of all kinds together, from seeds', async (t) => {
