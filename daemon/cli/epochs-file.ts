@@ -19,7 +19,8 @@ export function loadEpochs(genesis: Genesis, file: string | undefined): EpochCha
   throw new Complaint({
     code: chain.refused,
     sentence: `not proved: ${file}: ${chain.problem}`,
-    remedy: 'Take the epochs of a replica of this network (GET /v1/epochs at its HTTP door), and the right genesis document.',
+    remedy:
+      'Take the epochs of a replica of this network (GET /v1/epochs at its HTTP door), and the right genesis document.',
     exit: EXIT.notProved,
   });
 }

@@ -90,7 +90,9 @@ function replicasOf(directory: string, genesis: Genesis): KnownReplica[] {
   const configs = readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory() && existsSync(join(directory, entry.name, CONFIG_FILE)))
     .map((entry): NodeConfig => orComplain(loadConfig(join(directory, entry.name, CONFIG_FILE))));
-  return genesis.members.flatMap(({ name }): KnownReplica[] => {
+  // Who came later has a config here, too, if this is where its files are.
+  const names = new Set([...genesis.members.map(({ name }) => name), ...configs.map(({ member }) => member)]);
+  return [...names].flatMap((name): KnownReplica[] => {
     const own = configs.find((config) => config.member === name);
     const dialled = configs.map((config) => config.peers.get(name)).find((url) => url !== undefined);
     if (own === undefined && dialled === undefined) return [];

@@ -31,7 +31,10 @@ export function verifyCommand(): Command {
     .description('check a receipt, a chain file or evidence offline; exit code 3 if it does not hold')
     .argument('<file>', 'a receipt (`submit --receipt`), a chain file (`export`) or a witness file (`evidence`)')
     .requiredOption('--genesis <file>', 'the genesis.json of the network, from a source that you trust')
-    .option('--epochs <file>', 'the epochs since the first (GET /v1/epochs of a replica), for what does not bring them itself')
+    .option(
+      '--epochs <file>',
+      'the epochs since the first (GET /v1/epochs of a replica), for what does not bring them itself',
+    )
     .option('--json', 'for programs')
     .addHelpText(
       'after',
