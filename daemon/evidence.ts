@@ -13,8 +13,7 @@ import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PbftMessage } from '../protocol/messages.ts';
 import { decodeHardState } from '../protocol/pbft/hard-state.ts';
-import type { ReplicaId, View } from '../protocol/types.ts';
-import { asView } from '../protocol/types.ts';
+import type { Epoch, ReplicaId, View } from '../protocol/types.ts';
 import { type Conflict, encodeEvidence, evidenceOf, verifyEvidence } from '../protocol/verify.ts';
 import { syncDirectory } from '../storage/files.ts';
 import { offenceInWords } from './offences.ts';
@@ -43,6 +42,7 @@ export interface KeptPiece {
 
 export interface KeptNewView {
   readonly id: string;
+  readonly epoch: Epoch;
   readonly view: View;
   readonly bytes: number;
 }
@@ -68,14 +68,16 @@ export interface EvidenceOptions {
 
 const SUFFIX = '.witness';
 const DRAFT = '.partial';
-const newViewId = (view: View): string => `new-view-${view}`;
+/** Views begin anew in each epoch. */
+const newViewId = (epoch: number, view: View): string => `new-view-${epoch === 0 ? '' : `${epoch}-`}${view}`;
 
 export class EvidenceBook implements EvidenceSource {
   readonly #options: EvidenceOptions;
   readonly #pieces = new Map<string, KeptPiece>();
   /** What is proved already: one piece for a member, an offence and a place. */
   readonly #places = new Set<string>();
-  readonly #newViews = new Map<View, KeptNewView>();
+  /** By id. */
+  readonly #newViews = new Map<string, KeptNewView>();
   #writes: Promise<void> = Promise.resolve();
 
   private constructor(options: EvidenceOptions) {
@@ -95,7 +97,7 @@ export class EvidenceBook implements EvidenceSource {
   }
 
   get newViews(): readonly KeptNewView[] {
-    return [...this.#newViews.values()].sort((a, b) => a.view - b.view);
+    return [...this.#newViews.values()].sort((a, b) => a.epoch - b.epoch || a.view - b.view);
   }
 
   /** [ACC-2] One more pair of statements. What it proves already, or has no room for, is counted and not kept. */
@@ -126,14 +128,15 @@ export class EvidenceBook implements EvidenceSource {
     const { genesis } = this.#options;
     for (const record of records) {
       const state = record.type === 'hard-state' ? decodeHardState(record.bytes) : undefined;
-      if (state?.mode !== 'active' || state.newView === null || this.#newViews.has(state.view)) continue;
+      if (state?.mode !== 'active' || state.newView === null) continue;
+      const { epoch, view } = state;
+      const id = newViewId(epoch, view);
+      if (this.#newViews.has(id)) continue;
       const { sender, payload, signature } = state.newView;
       const frame = encodeFrame({ kind: 'new-view', payload, sender: genesis.members[sender]!.publicKey, signature });
       const content = encodeWitness(genesis.chainId, [{ sort: 'frame', bytes: frame }]);
-      const { view } = state;
-      const id = newViewId(view);
-      this.#newViews.set(view, { id, view, bytes: content.length });
-      this.#write({ id, content, at: Date.now(), onFailure: () => this.#newViews.delete(view) });
+      this.#newViews.set(id, { id, epoch, view, bytes: content.length });
+      this.#write({ id, content, at: Date.now(), onFailure: () => this.#newViews.delete(id) });
       this.#dropOldNewViews();
     }
   }
@@ -186,7 +189,7 @@ export class EvidenceBook implements EvidenceSource {
     for (const [index, oldest] of kept.slice(0, -1).entries()) {
       if (kept.length - index <= newViewsMax && bytes <= newViewBytesMax) return;
       bytes -= oldest.bytes;
-      this.#newViews.delete(oldest.view);
+      this.#newViews.delete(oldest.id);
       this.#writes = this.#writes.then(() => rm(this.#pathOf(oldest.id), { force: true })).catch(() => undefined);
     }
   }
@@ -220,9 +223,9 @@ export class EvidenceBook implements EvidenceSource {
         this.#add({ id, culprit: culprit.id, conflict, bytes: bytes.length, keptAt: at });
       }
       for (const { signed } of witness.statements) {
-        if (signed.message.kind !== 'new-view' || id !== newViewId(signed.message.view)) continue;
-        const { view } = signed.message;
-        this.#newViews.set(asView(view), { id, view, bytes: bytes.length });
+        if (signed.message.kind !== 'new-view') continue;
+        const { epoch, view } = signed.message;
+        if (id === newViewId(epoch, view)) this.#newViews.set(id, { id, epoch, view, bytes: bytes.length });
       }
     }
   }

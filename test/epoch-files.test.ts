@@ -12,11 +12,22 @@ import { ChainFileWriter } from '../daemon/cli/chain-file.ts';
 import { combineControls, inOrder } from '../daemon/cli/control-file.ts';
 import { planInWords, planOf } from '../daemon/cli/epoch-plan.ts';
 import { decodeEpochsFile, encodeEpochsFile } from '../daemon/epochs-file.ts';
+import { encodeWitness, readWitness } from '../daemon/witness-file.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { operatorSigner, signJoin } from '../keys/operator-key.ts';
-import { asEpoch, asHash, asHeight } from '../protocol/types.ts';
-import { controlSigningBytes, EpochChain, joinSigningBytes, transactionReceipt } from '../protocol/verify.ts';
-import { adding, controlFor, EpochWorld, opened, sha256 } from './epoch-world.ts';
+import { encodeFrame, encodePayload } from '../protocol/codec.ts';
+import type { PbftMessage, Signed } from '../protocol/messages.ts';
+import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import {
+  controlSigningBytes,
+  EpochChain,
+  encodeEvidence,
+  evidenceOf,
+  joinSigningBytes,
+  signingBytes,
+  transactionReceipt,
+} from '../protocol/verify.ts';
+import { adding, controlFor, EpochWorld, opened, replicaKey, sha256, signerOf } from './epoch-world.ts';
 
 t.setTimeout(200_000);
 const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
@@ -148,6 +159,47 @@ t.test('[EPO-11] the file of epochs proves itself from the genesis document', as
   const bent = Uint8Array.from(bytes);
   bent[bent.length - 100]! ^= 1;
   t.not(code(bent), 'epoch 2');
+});
+
+t.test('[EVD-2] evidence and statements of a later epoch hold where its members are known', async (t) => {
+  const world = new EpochWorld();
+  world.end({
+    changes: [{ change: 'replace-replica-key', name: 'b', publicKey: replicaKey('b2').publicKey }],
+    by: abc,
+    joins: { b2: 0 },
+  });
+  const { chainId } = world.genesis;
+  const { epoch, members } = world.epoch;
+  const signedBy = <M extends PbftMessage>(member: number, message: M): Signed<M> => {
+    const payload = encodePayload(message);
+    const signature = signerOf(members[member]!.publicKey).sign(signingBytes(chainId, message, payload));
+    return { sender: asReplicaId(member), message, payload, signature };
+  };
+  const vote = (hash: number) =>
+    ({
+      kind: 'prepare',
+      epoch,
+      view: asView(0),
+      height: asHeight(2),
+      hash: asHash(new Uint8Array(32).fill(hash)),
+    }) as const;
+  const piece = encodeEvidence(evidenceOf({ chainId, members }, signedBy(1, vote(1)), signedBy(1, vote(2))));
+  const { payload, signature } = signedBy(1, vote(1));
+  const frame = encodeFrame({ kind: 'prepare', payload, sender: members[1]!.publicKey, signature });
+  const file = encodeWitness(chainId, [
+    { sort: 'evidence', bytes: piece },
+    { sort: 'frame', bytes: frame },
+  ]);
+  const epochs = new EpochChain({ genesis: world.genesis, crypto: native });
+  for (const link of world.links) epochs.add(link);
+  const held = readWitness(file, world.genesis, native, epochs);
+  t.notOk('refused' in held);
+  if ('refused' in held) return;
+  t.match(held.pieces[0]?.proven, { culprit: { name: 'b' }, conflict: { offence: 'two-prepares', epoch: 1 } });
+  t.match(held.statements[0]?.signed, { sender: 1, message: { kind: 'prepare', epoch: 1 } });
+  t.match(readWitness(file, world.genesis, native), { refused: 'evidence-epoch' });
+  const statement = encodeWitness(chainId, [{ sort: 'frame', bytes: frame }]);
+  t.match(readWitness(statement, world.genesis, native), { refused: 'sender-unknown' });
 });
 
 t.test('[EPO-11] synod verify checks receipts and chain files of later epochs offline', async (t) => {
