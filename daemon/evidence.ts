@@ -32,7 +32,10 @@ export const EVIDENCE_LIMITS = {
 export interface KeptPiece {
   /** Names the piece and its file: the first 16 bytes of its SHA-256, in hex. */
   readonly id: string;
+  /** Its number in the epoch of the conflict. */
   readonly culprit: ReplicaId;
+  /** Its name: in another epoch the number may be somebody else's. */
+  readonly name: string;
   readonly conflict: Conflict;
   /** Of its file. */
   readonly bytes: number;
@@ -116,7 +119,7 @@ export class EvidenceBook implements EvidenceSource {
     if (this.#places.has(nameOf(culprit, proven.conflict))) return logger.debug(fields, 'the same evidence again');
     const content = encodeWitness(genesis.chainId, [{ sort: 'evidence', bytes: piece }]);
     const id = toHex(crypto.sha256(piece).subarray(0, 16));
-    const kept = { id, culprit, conflict: proven.conflict, bytes: content.length, keptAt: Date.now() };
+    const kept = { id, culprit, name: peer, conflict: proven.conflict, bytes: content.length, keptAt: Date.now() };
     if (!this.#hasRoom(kept)) return logger.warn(fields, 'more evidence against this replica than is kept');
     logger.error({ ...fields, id }, `a replica ${offenceInWords(proven.conflict)}`);
     this.#add(kept);
@@ -155,9 +158,9 @@ export class EvidenceBook implements EvidenceSource {
 
   // ---- bounds -----------------------------------------------------------------------------------------------------
 
-  #hasRoom({ culprit, bytes }: KeptPiece): boolean {
+  #hasRoom({ name, bytes }: KeptPiece): boolean {
     const { piecesPerMemberMax, bytesPerMemberMax } = EVIDENCE_LIMITS;
-    const theirs = this.pieces.filter((kept) => kept.culprit === culprit);
+    const theirs = this.pieces.filter((kept) => kept.name === name);
     return (
       theirs.length < piecesPerMemberMax && theirs.reduce((sum, kept) => sum + kept.bytes, bytes) <= bytesPerMemberMax
     );
@@ -166,18 +169,17 @@ export class EvidenceBook implements EvidenceSource {
   #add(kept: KeptPiece): void {
     this.#pieces.set(kept.id, kept);
     this.#places.add(nameOf(kept.culprit, kept.conflict));
-    this.#report(kept.culprit);
+    this.#report(kept.name);
   }
 
   #drop(kept: KeptPiece): void {
     this.#pieces.delete(kept.id);
     this.#places.delete(nameOf(kept.culprit, kept.conflict));
-    this.#report(kept.culprit);
+    this.#report(kept.name);
   }
 
-  #report(culprit: ReplicaId): void {
-    const peer = this.#options.genesis.members[culprit]?.name ?? String(culprit);
-    const count = this.pieces.filter((kept) => kept.culprit === culprit).length;
+  #report(peer: string): void {
+    const count = this.pieces.filter(({ name }) => name === peer).length;
     this.#options.meter.gauge('synod_evidence_kept', count, { peer });
   }
 
@@ -220,7 +222,7 @@ export class EvidenceBook implements EvidenceSource {
       }
       for (const { proven } of witness.pieces) {
         const { culprit, conflict } = proven;
-        this.#add({ id, culprit: culprit.id, conflict, bytes: bytes.length, keptAt: at });
+        this.#add({ id, culprit: culprit.id, name: culprit.name, conflict, bytes: bytes.length, keptAt: at });
       }
       for (const { signed } of witness.statements) {
         if (signed.message.kind !== 'new-view') continue;

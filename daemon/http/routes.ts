@@ -55,7 +55,7 @@ export function routesOf(parts: RouteParts): readonly Route[] {
     get('/v1/blocks', ['from', 'limit'], (exchange) => reads.headers(exchange)),
     get('/v1/blocks/{height}', ['encoding'], (exchange) => reads.block(exchange)),
     get('/v1/status', [], () => json(200, statusForm(replica, node, draining()))),
-    get('/v1/evidence', [], () => evidenceList(evidence, replica.genesis)),
+    get('/v1/evidence', [], () => evidenceList(evidence)),
     get('/v1/evidence/{id}', [], (exchange) => evidenceFile(evidence, exchange)),
     get('/v1/why', [], () => json(200, why.why())),
     get('/v1/explain/{place}', [], (exchange) => why.explain(exchange)),
