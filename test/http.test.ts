@@ -338,6 +338,25 @@ t.test('[EPO-8] HTTP: a change of the epoch goes alone, and a refused one is ref
   t.strictSame([wrong.status, codeOf(wrong)], [422, 'control-refused']);
 });
 
+t.test('[EPO-15] HTTP: at the end of the epoch a request is told where its bundle is to be asked for', async (t) => {
+  const { replica, url } = await world(t);
+  const answer = post(`${url}/v1/transactions`, text('in flight'), typed('application/octet-stream'));
+  await replica.waits.until('a bundle', () => (replica.submitted.length === 1 ? true : undefined));
+  const ending = new EpochWorld();
+  const next = ending.end({ changes: [adding('e')], by: ['a', 'b', 'c'], joins: { e: 0 } });
+  const { block, certificate } = ending.blocks[0]!;
+  const control = block.bundles[0]!.transactions[0]!;
+  replica.endEpoch({
+    next,
+    link: { headerBytes: block.headerBytes, certificate, control },
+    waiting: replica.submitted,
+  });
+  const { status, body } = await answer;
+  t.match({ status, body }, { status: 202, body: { status: 'pending', bundle: toHex(replica.submitted[0]!.digest) } });
+  const after = await post(`${url}/v1/transactions`, text('too late'), typed('application/octet-stream'));
+  t.strictSame([after.status, codeOf(after)], [503, 'draining']);
+});
+
 t.test('HTTP: reads', async (t) => {
   const { replica, url, http } = await world(t);
   t.match((await ask(`${url}/v1/blocks`)).body, { blocks: [], head: 0, lowest: 1 }, 'an empty log');

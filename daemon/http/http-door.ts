@@ -84,6 +84,7 @@ export class HttpDoor {
     const { desk, reader } = gateway;
     this.#submitter = signer === null ? null : new Submitter({ replica, desk, signer });
     this.#refusals = new RecentRefusals(replica);
+    replica.subscribe({ ended: () => this.#submitter?.handOver() });
     const draining = () => this.#draining;
     const budget = new BodyBudget(limits.bodiesBytesMax);
     this.routes = routesOf({

@@ -137,6 +137,18 @@ export class Submitter implements Waiting {
     this.#queuedBytes = 0;
   }
 
+  /**
+   * [EPO-15] The epoch has ended: what is in flight goes on in the next one, with another submitter. Who waits for it is told where to ask, and not
+   * made to wait until the doors close.
+   */
+  handOver(): void {
+    this.drain();
+    for (const { flight } of this.#sessions) {
+      const landed = flight === null ? null : this.#land(flight.digest);
+      if (landed !== null) this.#elsewhere(landed);
+    }
+  }
+
   // ---- from the desk ----
 
   delivered(bundles: readonly Delivered[]): void {
