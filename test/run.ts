@@ -26,7 +26,7 @@ const folder = fileURLToPath(new URL('.', import.meta.url));
 const outputBytesMax = 16 << 20;
 const failuresShownMax = 20;
 /** Started first: nothing else may wait for them at the end. */
-const slowFiles = ['e2e.test.js', 'chaos.test.js'];
+const slowFiles = ['e2e.test.js', 'chaos.test.js', 'epochs-e2e.test.js'];
 
 interface Job {
   readonly name: string;
