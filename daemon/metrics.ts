@@ -39,6 +39,11 @@ export const seriesTable = {
   synod_view_timeout_seconds: { type: 'gauge', help: 'Current view timeout, back-off included.' },
   synod_waits: { type: 'gauge', help: 'Things this replica waits for, by what they are.', labels: ['what'] },
   synod_view_changes_total: { type: 'counter', help: 'View changes begun.' },
+  synod_primary_pace_ratio: {
+    type: 'gauge',
+    help: 'Share of the time with work in hand in which the primary was not late, in this view; 1 at the primary itself.',
+  },
+  synod_primary_late_seconds: { type: 'gauge', help: 'How late the primary has been, less what was forgiven.' },
 
   // The loop.
   synod_blocks_decided_total: { type: 'counter', help: 'Blocks decided.' },
@@ -50,6 +55,11 @@ export const seriesTable = {
     help: 'Time between two phases of a block: proposed-to-prepared, prepared-to-decided, proposed-to-decided.',
     labels: ['phase'],
     buckets: slowSeconds,
+  },
+  synod_stalled_seconds_total: {
+    type: 'counter',
+    help: 'Time in which this replica itself was held up: by its event loop, or by a synced write.',
+    labels: ['what'],
   },
   synod_step_seconds: { type: 'histogram', help: 'One step of the core.', buckets: fastSeconds },
   synod_step_inputs: { type: 'histogram', help: 'Inputs of one step of the core.', buckets: counts },
