@@ -81,6 +81,8 @@ export class SimReplica {
   crashes = 0;
   /** The process hangs until then. */
   stalledUntil = 0;
+  /** What an adversary lets through of that which comes in; null: all. */
+  hold: ((inputs: readonly Step[]) => readonly Step[]) | null = null;
   protected readonly world: Surroundings;
   readonly #answers: Answers;
   #pending = nothingPending();
@@ -217,7 +219,7 @@ export class SimReplica {
     const { core } = this;
     if (core === null) return;
     this.#woken = false;
-    const inputs = this.#inbox;
+    const inputs = this.hold === null ? this.#inbox : [...this.hold(this.#inbox)];
     this.#inbox = [];
     this.#inboxOf.clear();
     if (this.disk.lowest !== this.#lowest) {
