@@ -257,6 +257,8 @@ export class Metrics implements Meter {
     this.gauge('synod_peers_connected', now.peers.filter((peer) => peer.connected).length);
     for (const peer of now.peers) this.gauge('synod_peer_height', peer.height, { peer: String(peer.replica) });
     this.gauge('synod_view_timeout_ms', now.timeoutMs);
+    this.gauge('synod_primary_pace_ratio', (now.pace?.percent ?? 100) / 100);
+    this.gauge('synod_primary_late_ms', now.pace?.lateMs ?? 0);
     for (const what of waitKinds)
       this.gauge('synod_waits', now.waits.filter((wait) => wait.what === what).length, { what });
     this.count('synod_view_changes_total', {}, Math.max(0, now.viewChanges - this.#viewChanges));

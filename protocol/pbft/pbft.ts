@@ -113,7 +113,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return;
       case 'stalled':
         return; // before everything else of the step
-      case 'wall':
+      case 'wall': // STALL-5
         s.wallAheadMs = input.aheadMs;
         return;
       default:

@@ -119,11 +119,20 @@ function handsOver(s: State): boolean {
     return true;
   }
   const first = s.chain[0];
-  if (first === undefined || s.base !== null || s.now - Math.max(s.decidedAt, s.waitingSince, s.viewSince) <= timeoutOf(s)) return false;
+  if (
+    first === undefined ||
+    s.base !== null ||
+    s.now - Math.max(s.decidedAt, s.waitingSince, s.viewSince) <= timeoutOf(s)
+  )
+    return false;
   const { height } = first.block.header;
   if (s.votes.voters('prepare', height, first.block.hash).some((id) => id !== s.self)) return false;
   s.backoff += 1;
-  startViewChange(s, next.view(s.view), 'nobody votes for what this primary proposes: its clock or its links are at fault');
+  startViewChange(
+    s,
+    next.view(s.view),
+    'nobody votes for what this primary proposes: its clock or its links are at fault',
+  );
   return true;
 }
 

@@ -136,7 +136,8 @@ function resendNewView(s: State, to: ReplicaId): void {
 export function followPrimary(s: State): void {
   if (s.mode !== 'active' || isPrimary(s)) return;
   const asked = s.viewChanges.get(primaryOf(s, s.view));
-  if (asked !== undefined && asked.message.view > s.view) startViewChange(s, next.view(s.view), 'the primary gave its view up');
+  if (asked !== undefined && asked.message.view > s.view)
+    startViewChange(s, next.view(s.view), 'the primary gave its view up');
 }
 
 /** How long a replica asks for a view alone before the others follow it, in timeouts; doubled each time for the same one. */
