@@ -6,6 +6,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
+import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
@@ -301,6 +302,8 @@ export class Cluster {
   #broke(replica: SimReplica, error: unknown): void {
     if (this.byzantine.has(replica.id)) return this.crash(replica.id);
     if (error instanceof CheckFailure) throw error;
+    // [PBFT-C-3] It has seen the fork, and stops for good.
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.crash(replica.id);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
