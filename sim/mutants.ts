@@ -78,6 +78,7 @@ function* changesOfBytes(value: Uint8Array, field: string): Generator<Change> {
   ] as const)
     if (value.length > 0) yield { field, what, value: () => value.map((byte, i) => (i === at ? byte ^ bit : byte)) };
   if (value.length > 0) yield { field, what: 'a byte less', value: () => value.subarray(1) };
+  else yield { field, what: 'a byte more', value: () => new Uint8Array(1) };
   const inside = decodeMsgpack(value, limits);
   // The payload of a bundle, or of a view-change.
   if ('value' in inside && Array.isArray(inside.value) && inside.value.length > 0)
