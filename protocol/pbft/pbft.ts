@@ -349,6 +349,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     known: new Map(),
     proposals: new Map(),
     proposed: new Map(),
+    proposedBefore: [],
     votes: new VoteBox(epoch, quorums),
     committed: new Set(),
     phases: new Map(),

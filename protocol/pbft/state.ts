@@ -87,6 +87,8 @@ export interface State {
   readonly proposals: Map<Height, Verified<PrePrepare>>;
   /** What the primary proposed in this view, by height, to notice a second one. */
   readonly proposed: Map<Height, Verified<PrePrepare>>;
+  /** What the primary of the view that was left last had voted for by proposing it, for the certificates that others show of that view. */
+  proposedBefore: readonly Verified<Vote>[];
   readonly votes: VoteBox;
   /** Heights of this view for which a commit was pledged. */
   readonly committed: Set<Height>;

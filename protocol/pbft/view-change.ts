@@ -4,7 +4,7 @@ import { assert } from '../assert.ts';
 import type { NewView, PbftPledge, Verified, ViewChange } from '../messages.ts';
 import type { ReplicaId, View } from '../types.ts';
 import { asView, next } from '../types.ts';
-import { compareViewChange } from './accuse.ts';
+import { compareViewChange, voteOfProposal } from './accuse.ts';
 import { giveUpChain } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
 import type { State } from './state.ts';
@@ -35,6 +35,7 @@ export function leaveView(s: State): void {
   s.contradicted = false;
   s.votes.clear();
   s.proposals.clear();
+  if (s.proposed.size > 0) s.proposedBefore = [...s.proposed.values()].map(voteOfProposal);
   s.proposed.clear();
   s.committed.clear();
   s.phases.clear();
