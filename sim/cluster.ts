@@ -6,17 +6,15 @@ import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
+import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
 import { genesisEpoch } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
-import { asVerified } from '../protocol/messages.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asReplicaId } from '../protocol/types.ts';
-import type { VerifyContext } from '../protocol/verify.ts';
-import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
+import { SeenSignatures } from '../protocol/verify.ts';
 import { Answers, isRequest } from './answers.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
 import { KnownEpochs } from './epochs.ts';
@@ -26,26 +24,16 @@ import { ClusterEvent, type ClusterOptions } from './options.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
 import { memberIn, SimReplica } from './replica.ts';
+import { Seals } from './seals.ts';
 import { settingOf } from './setting.ts';
 import { keyPair, standInCrypto, standInKey } from './signatures.ts';
 import { Timeline } from './timeline.ts';
 import { describeMessage, Trace } from './trace.ts';
+import type { Reaches } from './twins.ts';
+import { Twins } from './twins.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
 export { ClusterEvent, type ClusterOptions } from './options.ts';
-
-/** Kinds with nothing inside that would have to verify. */
-const PLAIN_KINDS: ReadonlySet<string> = new Set([
-  'prepare',
-  'commit',
-  'status',
-  'checkpoint',
-  'state-chunk',
-  'fetch-block',
-  'fetch-blocks',
-  'fetch-checkpoint',
-  'fetch-state',
-]);
 
 /** Real signatures that are remembered as valid. */
 const SEEN_MAX = 32_768;
@@ -85,14 +73,15 @@ export class Cluster {
   /** How long a write of this replica takes beyond what is usual. */
   slowMs: (replica: ReplicaId) => number = () => 0;
   viewChanges = 0;
-  readonly #crypto: Crypto;
-  readonly #real: boolean;
   readonly #hasHistory: boolean;
   readonly #epochs: KnownEpochs;
+  readonly #seals: Seals;
   readonly #heights: number[];
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
   #steps = 0;
+  readonly #world: Surroundings;
+  readonly #twins = new Twins();
 
   constructor({
     n: memberCount = 4,
@@ -115,11 +104,20 @@ export class Cluster {
     this.operators = operators;
     this.keys = keys;
     this.dice = new Dice(seed);
-    this.#real = realSignatures;
     this.#hasHistory = history;
-    this.#crypto = realSignatures ? native : standInCrypto;
-    this.#epochs = new KnownEpochs(this.#crypto, realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
+    const crypto: Crypto = realSignatures ? native : standInCrypto;
+    this.#epochs = new KnownEpochs(crypto, realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
     this.#epochs.know(genesisEpoch(native.sha256, genesis));
+    this.#seals = new Seals({
+      epochs: this.#epochs,
+      chainId: genesis.chainId,
+      isReal: realSignatures,
+      keys,
+      nodeOf: (id) => this.nodes[id],
+      refused: (at, from, code, kind) => {
+        if (history) this.refusals.push({ at, from, code, kind });
+      },
+    });
     const contextOf = (epoch: number) => this.#epochs.contextOf(epoch);
     this.checks = new Checks(contextOf, n, (id) => {
       const { guard, disk } = this.nodes[id]!;
@@ -134,18 +132,16 @@ export class Cluster {
       timeline: this.timeline,
       receiver: {
         arrive: (from, to, signed) => this.#arrive(from, to, signed),
-        arriveBytes: (from, to, bytes) => this.nodes[to]!.arriveBytes(from, bytes),
+        arriveBytes: (from, to, bytes) => {
+          this.#twins.secondHearing(to, from)?.arriveBytes(from, bytes);
+          if (this.#twins.firstReaches(to, from)) this.nodes[to]!.arriveBytes(from, bytes);
+        },
         frameOf: (signed) => this.frameOf(signed),
       },
     });
-    const surroundings = this.#surroundings(seedOf(seed, 2));
-    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
+    this.#world = this.#surroundings(seedOf(seed, 2));
+    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), this.#world));
     for (const { id } of this.nodes) this.boot(id);
-  }
-
-  /** What replicas of this node's epoch check with. */
-  #contextAt(id: number): VerifyContext {
-    return this.#epochs.contextOf(this.nodes[id]?.epoch.epoch ?? 0)!; // known since the node has come to it
   }
 
   /** A key that a replica will have. */
@@ -155,9 +151,7 @@ export class Cluster {
 
   /** The key of a node in its epoch. */
   keyOf(id: number): SimulationKey {
-    const { epoch, member } = this.nodes[id]!;
-    const publicKey = member === null ? undefined : epoch.members[member]?.publicKey;
-    return (publicKey && this.#epochs.keyOf(publicKey)) ?? this.keys[id]!;
+    return this.#seals.keyOf(id);
   }
 
   #surroundings(seed: number): Surroundings {
@@ -167,8 +161,8 @@ export class Cluster {
       genesis: this.genesis,
       writeMs: (id) => diskDice[id]!.between(...this.faults.writeMs) + this.slowMs(id),
       sign: (id, message) => this.sign(id, message),
-      verify: (id, signed) => this.#verified(id, signed),
-      verifyBytes: (id, bytes) => this.#verifiedBytes(id, bytes),
+      verify: (id, signed) => this.#seals.verified(id, signed),
+      verifyBytes: (id, bytes) => this.#seals.verifiedBytes(id, bytes),
       send: (from, to, signed) => this.#send(from, to, signed),
       answer: (from, to, signed) => this.#answer(from, to, signed),
       blocksFor: (replica, from) => this.#blocksFor(replica, from),
@@ -295,50 +289,32 @@ export class Cluster {
     for (const other of this.nodes) this.#tell('disconnected', other, node);
   }
 
+  /** A second process with this replica's key: faulty from now on, whatever the two do. Default: both reach everybody. */
+  twin(id: number, reaches: Reaches = () => true): SimReplica {
+    this.byzantine.add(id);
+    const self = asReplicaId(id);
+    const ids = this.nodes.map((node) => node.id);
+    const sendOne = (to: ReplicaId, signed: Signed<PbftMessage>) => this.network.send(self, to, signed);
+    return this.#twins.add(self, { world: this.#world, ids, sendOne, reaches });
+  }
+
   #broke(replica: SimReplica, error: unknown): void {
     if (this.byzantine.has(replica.id)) return this.crash(replica.id);
     if (error instanceof CheckFailure) throw error;
+    // [PBFT-C-3] It has seen the fork, and stops for good.
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.crash(replica.id);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
 
-  // ---- signing and checking -----------------------------------------------------------------------------------------
+  // ---- signing ------------------------------------------------------------------------------------------------------
 
   sign<M extends PbftMessage>(id: ReplicaId, message: M): Verified<M> {
-    const payload = encodePayload(message);
-    const bytes = signingBytes(this.genesis.chainId, message, payload);
-    const signature = this.keyOf(id).sign(bytes);
-    const signed = asVerified({ sender: this.nodes[id]!.member ?? id, message, payload, signature });
-    this.#epochs.signedIn(this.#contextAt(id).epoch, signed);
-    // Messages go by value here, so what was signed a line ago need not be looked at again.
-    if (!this.#real && PLAIN_KINDS.has(message.kind)) this.#epochs.trust(this.#contextAt(id).epoch, signed);
-    return signed;
+    return this.#seals.sign(id, message);
   }
 
   frameOf(signed: Signed<PbftMessage>): Bytes {
-    const { message, payload, sender, signature } = signed;
-    const key = this.#epochs.senderKey(signed) ?? this.keyOf(sender).publicKey;
-    return encodeFrame({ kind: message.kind, payload, sender: key, signature });
-  }
-
-  #verified(at: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
-    if (this.#real) return this.#verifiedBytes(at, this.frameOf(signed));
-    const verdict = this.#epochs.verify(this.#contextAt(at).epoch, signed);
-    if (typeof verdict !== 'string') return verdict;
-    if (this.#hasHistory) this.refusals.push({ at, from: signed.sender, code: verdict, kind: signed.message.kind });
-    return null;
-  }
-
-  #verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null {
-    const context = this.#contextAt(at);
-    const frame = decodeFrame(bytes);
-    const signed = isRefusal(frame) ? frame : openFrame(frame, context);
-    const verified = isRefusal(signed) ? signed : verifyMessage(signed, context);
-    if (!isRefusal(verified)) return verified;
-    const from = isRefusal(signed) ? at : signed.sender;
-    const kind = isRefusal(frame) ? 'frame' : frame.kind;
-    if (this.#hasHistory) this.refusals.push({ at, from, code: verified.refused, kind });
-    return null;
+    return this.#seals.frameOf(signed);
   }
 
   // ---- what is said -------------------------------------------------------------------------------------------------
@@ -368,6 +344,7 @@ export class Cluster {
   }
 
   #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+    if (!this.#twins.firstReaches(from, to)) return;
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -385,7 +362,8 @@ export class Cluster {
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
     const node = this.nodes[to]!;
-    if (node.core === null) return;
+    this.#twins.secondHearing(to, from)?.arrive(from, signed);
+    if (node.core === null || !this.#twins.firstReaches(to, from)) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
@@ -474,6 +452,12 @@ export class Cluster {
 
   has(id: number, bundle: SignedBundle): boolean {
     return this.executedAt(id, bundle) !== undefined;
+  }
+
+  /** Of the latest view that a replica which is up has reached. */
+  get primary(): number {
+    const views = this.nodes.map(({ core }) => core?.explain().view ?? 0);
+    return Math.max(...views) % views.length;
   }
 
   live(): number[] {

@@ -77,7 +77,7 @@ const set = (
   value,
 });
 
-t.test('[EPO-1] [WIRE-29] an epoch is its document, and every header of it names its hash', async (t) => {
+t.test('[EPO-1] [WIRE-32] an epoch is its document, and every header of it names its hash', async (t) => {
   const world = new EpochWorld();
   const first = genesisEpoch(sha256, world.genesis);
   t.same(first.hash, memberSetHash(sha256, asEpoch(0), world.genesis.members), 'epoch 0: the keys, as ever');
@@ -108,7 +108,7 @@ t.test('[EPO-1] [WIRE-29] an epoch is its document, and every header of it names
   const bytes = encodeEpoch(second);
   const back = decodeEpoch(sha256, bytes);
   t.same(back, second, 'the bytes give the document back, hash and all');
-  t.same(second.hash, sha256(concat(Buffer.from('synod-v1:epoch\0\0'), bytes)), 'WIRE-29');
+  t.same(second.hash, sha256(concat(Buffer.from('synod-v1:epoch\0\0'), bytes)), 'WIRE-32');
   for (const change of [
     { ...second, start: { ...second.start, height: asHeight(4) } },
     { ...second, parameters: { ...second.parameters, window: 9 } },
@@ -118,7 +118,7 @@ t.test('[EPO-1] [WIRE-29] an epoch is its document, and every header of it names
     t.notSame(sha256(encodeEpoch(change)), sha256(bytes), 'all of it is hashed');
 });
 
-t.test('[WIRE-29] no bytes make the reader of documents throw, and what it accepts has one encoding', async (t) => {
+t.test('[WIRE-32] no bytes make the reader of documents throw, and what it accepts has one encoding', async (t) => {
   const world = new EpochWorld();
   const bytes = encodeEpoch(world.end({ changes: [adding('e')], by: abc, joins: { e: 0 } }));
   fc.assert(
@@ -294,7 +294,7 @@ t.test('[EPO-6] no more members leave or change keys at once than may fail', asy
   );
 });
 
-t.test('[WIRE-30] control transactions: one encoding, and no bytes make the reader throw', async (t) => {
+t.test('[WIRE-33] control transactions: one encoding, and no bytes make the reader throw', async (t) => {
   const { epoch } = new EpochWorld();
   const every: readonly Change[] = [
     adding('e'),
@@ -497,7 +497,7 @@ function longWorld(): EpochWorld {
   return world;
 }
 
-t.test('[EPO-11] [WIRE-31] from the genesis document alone to the members of any epoch', async (t) => {
+t.test('[EPO-11] [WIRE-34] from the genesis document alone to the members of any epoch', async (t) => {
   const world = longWorld();
   const { links } = world;
   t.equal(links.length, 4);

@@ -35,7 +35,7 @@ import { CONTROL_BYTES_MAX, type Control, controlFlaw, decodeControl, isControl 
 import { type EpochDocument, genesisEpoch } from './document.ts';
 import { judgeControl, nextEpoch } from './successor.ts';
 
-/** [WIRE-31] The last block of an epoch: its header, the commit certificate of exactly this block, and the one transaction in it. */
+/** [WIRE-34] The last block of an epoch: its header, the commit certificate of exactly this block, and the one transaction in it. */
 export interface EpochLink {
   readonly headerBytes: Bytes;
   readonly certificate: Certificate;
@@ -48,7 +48,7 @@ export function encodeEpochLink({ headerBytes, certificate, control }: EpochLink
   return encodeMsgpack([headerBytes, certificateValue(certificate), control]);
 }
 
-/** [WIRE-31] Well formed, nothing more. Bytes from outside: never throws, and keeps none of them. */
+/** [WIRE-34] Well formed, nothing more. Bytes from outside: never throws, and keeps none of them. */
 export function decodeEpochLink(bytes: Bytes): EpochLink | WireRefusal {
   const limits = { bytesMax: EPOCH_LINK_BYTES_MAX, depthMax: 4, valuesMax: 3 + CERTIFICATE_VALUES_MAX };
   const decoded = decodeMsgpack(bytes, limits);

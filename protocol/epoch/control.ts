@@ -83,12 +83,12 @@ export function isControl(transaction: Bytes): boolean {
   return true;
 }
 
-/** [WIRE-30] What an operator signs: 80 bytes. */
+/** [WIRE-33] What an operator signs: 80 bytes. */
 export function controlSigningBytes(chainId: Hash, digest: Hash): Bytes {
   return new LayoutWriter(80).bytes(controlTag, 16).bytes(chainId, 32).bytes(digest, 32).done();
 }
 
-/** [WIRE-30] What a new replica key signs: 88 bytes. */
+/** [WIRE-33] What a new replica key signs: 88 bytes. */
 export function joinSigningBytes(chainId: Hash, digest: Hash, height: Height): Bytes {
   return new LayoutWriter(88).bytes(joinTag, 16).bytes(chainId, 32).bytes(digest, 32).u64(height).done();
 }
@@ -122,7 +122,7 @@ function changeValue(change: Change): readonly WireValue[] {
   }
 }
 
-/** [WIRE-30] The body in a payload. Bytes from outside: never throws. */
+/** [WIRE-33] The body in a payload. Bytes from outside: never throws. */
 export function decodeControlBody(payload: Bytes): ControlBody | WireRefusal {
   const decoded = decodeMsgpack(payload, {
     bytesMax: CONTROL_PAYLOAD_BYTES_MAX,
@@ -190,7 +190,7 @@ function readChange(fields: Fields): Change {
   }
 }
 
-/** [WIRE-30] The transaction's bytes. Signatures and joins in any order: they are written in theirs. */
+/** [WIRE-33] The transaction's bytes. Signatures and joins in any order: they are written in theirs. */
 export function encodeControl({
   payload,
   signatures,
@@ -208,7 +208,7 @@ export function encodeControl({
   );
 }
 
-/** [WIRE-30] The control transaction in these bytes, its form alone checked. Bytes from outside: never throws, and keeps none of them. */
+/** [WIRE-33] The control transaction in these bytes, its form alone checked. Bytes from outside: never throws, and keeps none of them. */
 export function decodeControl(sha256: Sha256, transaction: Bytes): Control | WireRefusal {
   if (!isControl(transaction)) return refuse('payload-malformed', 'control', 'tag');
   if (transaction.length > CONTROL_BYTES_MAX) return refuse('field-out-of-range', 'control', '(size)');

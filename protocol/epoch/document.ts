@@ -61,7 +61,7 @@ export function genesisEpoch(sha256: Sha256, genesis: Genesis): EpochDocument {
   };
 }
 
-/** [EPO-1] [WIRE-29] An epoch above 0, with its hash. */
+/** [EPO-1] [WIRE-32] An epoch above 0, with its hash. */
 export function epochDocument(sha256: Sha256, fields: Omit<EpochDocument, 'hash'>): EpochDocument {
   assert(fields.epoch > 0, 'the document of epoch 0 is the genesis document');
   return { ...fields, hash: asHash(sha256(concat(tag, encodeFields(fields)))) };
