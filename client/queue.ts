@@ -23,7 +23,8 @@ const bundleOverheadBytes = 96;
 const transactionOverheadBytes = 5;
 
 export class SubmitQueue {
-  readonly #parameters: Parameters;
+  /** Of the present epoch. */
+  #parameters: Parameters;
   readonly #settings: Settings;
   /** Called when `take` may have something to give. */
   readonly #ready: () => void;
@@ -42,6 +43,11 @@ export class SubmitQueue {
     this.#parameters = parameters;
     this.#settings = settings;
     this.#ready = ready;
+  }
+
+  /** Another epoch has begun. What is in a bundle already is the replicas' to judge. */
+  enter(parameters: Parameters): void {
+    this.#parameters = parameters;
   }
 
   /** Transactions that wait. */
@@ -82,7 +88,9 @@ export class SubmitQueue {
     open.waiters.push(waiter);
     open.bytes += added;
     this.#count(1, transaction.length);
-    if (open.transactions.length >= this.#settings.bundleTransactionsMax) this.#close();
+    const { bundleTransactionsMax } = this.#settings;
+    if (open.transactions.length >= Math.min(bundleTransactionsMax, this.#parameters.bundleTransactionsMax))
+      this.#close();
   }
 
   /** A bundle of its own, after all that was pushed. Throws ClientError: as push, bundle-empty, bundle-too-large. */

@@ -36,7 +36,7 @@ export async function keepEpochs({ path, genesis, log, document, logger }: Epoch
         { epoch: document.epoch },
         'the block that began this epoch is not in the log: its proof is not served',
       );
-    else await writeWhole(path, encodeEpochsFile(genesis.chainId, chain.links));
+    else await writeEpochs(path, chain, genesis);
   } else if (chain.last.epoch < document.epoch)
     logger.warn({ epoch: document.epoch, path }, 'links of earlier epochs are missing: their proofs are not served');
   return chain;
@@ -70,6 +70,10 @@ async function linkIn(log: LogStore, { start }: EpochDocument, genesis: Genesis)
     return null;
   return encodeEpochLink({ headerBytes: block.headerBytes, certificate, control });
 }
+
+/** What is known of the epochs, durably: as it is now. */
+export const writeEpochs = (path: string, chain: EpochChain, { chainId }: Genesis): Promise<void> =>
+  writeWhole(path, encodeEpochsFile(chainId, chain.links));
 
 /** Whole or as before, and durable. */
 async function writeWhole(path: string, content: Bytes): Promise<void> {

@@ -24,14 +24,15 @@ import { Pbft } from '../protocol/pbft/pbft.ts';
 import { quorumsOf } from '../protocol/quorum.ts';
 import type { Epoch, Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHash } from '../protocol/types.ts';
-import type { VerifyContext } from '../protocol/verify.ts';
+import type { EpochChain, VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
-import { keepEpochs } from './epochs.ts';
+import { EpochScout, knownAddresses } from './epoch-scout.ts';
+import { keepEpochs, writeEpochs } from './epochs.ts';
 import { encodeEpochsFile } from './epochs-file.ts';
 import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
@@ -47,9 +48,12 @@ export interface RunningNode {
   readonly replica: ReplicaPort;
   /** Drains and closes; resolves when everything is on disk and every port is free. */
   stop(): Promise<void>;
-  /** Resolves when the node ends by itself: to exit code 1, something fatal happened; or to the end of its epoch: stop it and start the next. */
-  readonly done: Promise<number | EpochEnd>;
+  /** Resolves when the node ends by itself. Stop it then, and unless it was fatal start the next. */
+  readonly done: Promise<NodeEnd>;
 }
+
+/** An exit code: something fatal; the end of its epoch; or: its epoch has ended, and nobody in reach leads out of it (EPO-19). */
+export type NodeEnd = number | EpochEnd | 'behind';
 
 /** Signatures remembered as valid: a few windows of votes of a large cluster. */
 const SEEN_SIGNATURES_MAX = 8_192;
@@ -141,12 +145,14 @@ export async function startNode(
       logger,
     });
     opened.push(() => evidence.settle());
+    const quorums = quorumsOf(own.protocol, genesis.members.length);
+    const former = keysBefore(epochs, epoch);
     const verify: VerifyContext = {
       crypto: native,
       chainId: genesis.chainId,
       epoch,
       members: genesis.members,
-      quorum: quorumsOf(own.protocol, genesis.members.length).quorum,
+      quorum: quorums.quorum,
       memberSetHash: own.hash,
       start: own.start,
       parameters: genesis.parameters,
@@ -179,6 +185,7 @@ export async function startNode(
       meter: metrics,
       publicKey: guard.publicKey,
       signStatement,
+      epochLinks: () => epochs.links,
       limits: gatewayLimits(config),
     });
     const transport = await Transport.open({
@@ -188,6 +195,7 @@ export async function startNode(
         chainId: genesis.chainId,
         epoch: () => epoch,
         members: () => genesis.members,
+        isRetired: (other) => former.has(toHex(other)),
         key: guard.publicKey,
         signStatement,
       },
@@ -219,8 +227,19 @@ export async function startNode(
           });
     if (http !== null) opened.push(() => http.close());
 
-    const done = new Promise<number | EpochEnd>((resolve) => {
+    const done = new Promise<NodeEnd>((resolve) => {
       replica.subscribe({ fatal: () => resolve(1), ended: resolve });
+      const scout = new EpochScout({
+        own,
+        epochs,
+        addresses: () => knownAddresses(epochs, config.peers.values()),
+        isLonely: () => transport.connectedPeers().length < quorums.oneHonest,
+        height: () => replica.head().height,
+        learnt: () => writeEpochs(config.epochsFile, epochs, first),
+        behind: () => resolve('behind'),
+        logger,
+      });
+      opened.push(async () => scout.close());
     });
     replica.start(between.peers?.(transport) ?? transport);
     for (const bundle of waiting) if (fits(bundle, genesis.parameters)) replica.submit(bundle);
@@ -249,6 +268,12 @@ export async function startNode(
     await closeAll();
     throw error;
   }
+}
+
+/** [EPO-16] Who comes under one of these was a member, and is told so. */
+function keysBefore(epochs: EpochChain, epoch: Epoch): ReadonlySet<string> {
+  const earlier = epochs.documents.filter((document) => document.epoch < epoch);
+  return new Set(earlier.flatMap(({ members }) => members.map(({ publicKey }) => toHex(publicKey))));
 }
 
 export const VERSION = '0.1.0';

@@ -2,17 +2,19 @@
 // the epoch makes it one. Then it starts as every member does, from that log.
 
 import { mkdir } from 'node:fs/promises';
-import { connect } from '../client/connect.ts';
+import { connect, type ReplicaAddress } from '../client/connect.ts';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Block } from '../protocol/block.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
 import { Observer } from '../protocol/epoch/observer.ts';
+import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
+import type { EpochChain } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
 import { loadGenesis, type NodeConfig } from './config.ts';
-import { keepEpochs } from './epochs.ts';
+import { keepEpochs, writeEpochs } from './epochs.ts';
 import type { Logger } from './replica.ts';
 
 const RECENT_BYTES_MAX = 4 << 20;
@@ -23,15 +25,18 @@ const HELD_RECORDS_MAX = 1_024;
 
 export interface ObserveOptions {
   readonly config: NodeConfig;
-  /** Of the key that it will have as a member, hex. */
-  readonly publicKey: string;
+  /** Of the keys that it has, or will have, as a member, hex. */
+  readonly publicKeys: readonly string[];
+  /** `member`: until a change of the epoch makes it one. `latest`: until it is in the last epoch that is known, whoever its members are. */
+  readonly until: 'member' | 'latest';
   readonly logger: Logger;
   /** Ends it early. */
   readonly signal: AbortSignal;
 }
 
-/** [EPO-17] Resolves to true when this replica is a member, and may be started as one; to false when it was ended before. */
-export async function observe({ config, publicKey, logger, signal }: ObserveOptions): Promise<boolean> {
+/** [EPO-17] [EPO-19] Resolves to true when it has come so far, and to false when it was ended before. */
+export async function observe(options: ObserveOptions): Promise<boolean> {
+  const { config, publicKeys, until, logger, signal } = options;
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
   const { genesis } = loaded;
@@ -49,21 +54,21 @@ export async function observe({ config, publicKey, logger, signal }: ObserveOpti
     });
     close = () => log.close();
     const observer = new Observer({ sha256, genesis }, recovered);
+    const epochs = await keepEpochs({ path: config.epochsFile, genesis, log, document: observer.document, logger });
     const isMember = ({ members }: EpochDocument) =>
-      members.some((member) => member.name === config.member && toHex(member.publicKey) === publicKey);
-    while (!signal.aborted && !isMember(observer.document)) {
+      members.some((member) => member.name === config.member && publicKeys.includes(toHex(member.publicKey)));
+    const isThere = () =>
+      observer.document.epoch >= epochs.last.epoch && (until === 'latest' || isMember(observer.document));
+    while (!signal.aborted && !isThere()) {
       const { document } = observer;
-      const epochs = await keepEpochs({ path: config.epochsFile, genesis, log, document, logger });
-      const replicas = document.members.flatMap(({ name, address }) => {
-        const url = config.peers.get(name) ?? address;
-        return url === undefined ? [] : [{ name, url }];
-      });
-      logger.info({ epoch: document.epoch, height: observer.height, members: replicas.length }, 'observing');
-      await followEpoch(observer, {
+      logger.info({ epoch: document.epoch, latest: epochs.last.epoch, height: observer.height }, 'observing');
+      await follow(observer, {
         write: (records) => log.write(records),
+        learnt: () => writeEpochs(config.epochsFile, epochs, genesis),
+        isThere,
         genesis,
         epochs,
-        replicas,
+        replicas: addressesOf(config, epochs),
         logger,
         signal,
       });
@@ -74,18 +79,32 @@ export async function observe({ config, publicKey, logger, signal }: ObserveOpti
   }
 }
 
+/** The operator's own word first, then that of the last epoch. */
+function addressesOf({ peers, member: own }: NodeConfig, { documents, last }: EpochChain): ReplicaAddress[] {
+  const known = (name: string) => documents.some(({ members }) => members.some((member) => member.name === name));
+  const given = [...peers].flatMap(([name, url]) => (known(name) ? [{ name, url }] : []));
+  const named = last.members.flatMap(({ name, address }) =>
+    address === undefined || peers.has(name) ? [] : [{ name, url: address }],
+  );
+  return [...given, ...named].filter(({ name }) => name !== own);
+}
+
 interface Following {
   readonly write: (records: readonly LogRecord[]) => Promise<unknown>;
-  readonly genesis: Parameters<typeof connect>[0]['genesis'];
-  readonly epochs: NonNullable<Parameters<typeof connect>[0]['epochs']>;
-  readonly replicas: Parameters<typeof connect>[0]['replicas'];
+  /** More epochs are known. */
+  readonly learnt: () => Promise<void>;
+  /** Nothing more is wanted. */
+  readonly isThere: () => boolean;
+  readonly genesis: Genesis;
+  readonly epochs: EpochChain;
+  readonly replicas: readonly ReplicaAddress[];
   readonly logger: Logger;
   readonly signal: AbortSignal;
 }
 
-/** Up to the end of the epoch; the client of the next one knows its members. */
-async function followEpoch(observer: Observer, following: Following): Promise<void> {
-  const { write, genesis, epochs, replicas, logger, signal } = following;
+/** Through every epoch, as far as it goes: the client finds the members of the next one by itself. */
+async function follow(observer: Observer, following: Following): Promise<void> {
+  const { write, learnt, isThere, genesis, epochs, replicas, logger, signal } = following;
   const client = await connect({ genesis, epochs, replicas }).catch((error: unknown) => {
     logger.warn({ error: String(error) }, 'too few members can be reached; trying again');
     return null;
@@ -93,7 +112,6 @@ async function followEpoch(observer: Observer, following: Following): Promise<vo
   if (client === null) return void (await later(1_000, signal));
   const end = () => void client.close();
   signal.addEventListener('abort', end);
-  const { epoch } = observer.document;
   const held: LogRecord[] = [];
   let writing: Promise<unknown> | null = null;
   // What comes while a write is under way shares the next one.
@@ -114,6 +132,7 @@ async function followEpoch(observer: Observer, following: Following): Promise<vo
     })) {
       if (bundles === null) throw new Error('a stream of whole blocks has bodies');
       const block: Block = { header, headerBytes, hash, bundles };
+      const { epoch } = observer.document;
       held.push(...observer.take(block, certificate));
       pump();
       if (held.length > HELD_RECORDS_MAX) await flush();
@@ -121,14 +140,16 @@ async function followEpoch(observer: Observer, following: Following): Promise<vo
         saidAt = performance.now();
         logger.info({ height: observer.height, known: client.head().height }, 'following');
       }
-      if (observer.document.epoch !== epoch) break;
+      if (observer.document.epoch === epoch) continue;
+      logger.info({ epoch: observer.document.epoch, height: observer.height }, 'the epoch has ended');
+      await flush();
+      await learnt();
+      if (isThere()) break;
     }
     await flush();
-    const { epoch: now } = observer.document;
-    logger.info({ epoch: now, height: observer.height }, 'the epoch has ended');
   } catch (error) {
-    if (!signal.aborted) throw error;
     await flush();
+    if (!signal.aborted) throw error;
   } finally {
     signal.removeEventListener('abort', end);
     await client.close();

@@ -47,7 +47,14 @@ export interface QueryBundle {
   readonly digest: Hash;
 }
 
-export type ClientMessage = Submit | Follow | Credit | QueryHead | QueryBundle;
+/** Asks for the links that prove the epochs from this one on; answered by `epochs`. */
+export interface QueryEpochs {
+  readonly kind: 'query-epochs';
+  /** 1 or more: the link that proves this epoch comes first. */
+  readonly from: Epoch;
+}
+
+export type ClientMessage = Submit | Follow | Credit | QueryHead | QueryBundle | QueryEpochs;
 
 /** What a turn of the replica's loop had to say about bundles, under one signature. 1 to 1024 of them. */
 export interface Admissions {
@@ -125,4 +132,13 @@ export interface Head {
   readonly certificate: Certificate | null;
 }
 
-export type DoorMessage = Admissions | Receipts | FollowBlocks | FollowEnd | Head;
+/** Links of consecutive epochs (protocol/epoch/chain.ts), as bytes: each proves itself to whoever knows the epoch before. */
+export interface Epochs {
+  readonly kind: 'epochs';
+  /** The first link is the one that proves this epoch, as it was asked. */
+  readonly from: Epoch;
+  /** None: the replica knows no later epoch. At most 64, and 256 KiB together. */
+  readonly links: readonly Bytes[];
+}
+
+export type DoorMessage = Admissions | Receipts | FollowBlocks | FollowEnd | Head | Epochs;

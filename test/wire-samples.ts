@@ -68,6 +68,7 @@ export const samples: readonly Message[] = [
   { kind: 'credit', blocks: 1 },
   { kind: 'query-head' },
   { kind: 'query-bundle', question: Number.MAX_SAFE_INTEGER, digest: fx.hashOf(8) },
+  { kind: 'query-epochs', from: asEpoch(1) },
   {
     kind: 'admissions',
     admissions: admissionCodes.map((code) => ({ digest: fx.hashOf(8), code, height: asHeight(12) })),
@@ -106,6 +107,8 @@ export const samples: readonly Message[] = [
     lowest: asHeight(1),
     certificate: null,
   },
+  { kind: 'epochs', from: asEpoch(2 ** 40), links: [] },
+  { kind: 'epochs', from: asEpoch(1), links: [fx.filled(1, 900), fx.filled(2, 1)] },
   { kind: 'hello', protocol: 1, chainId: fx.chainId, epoch: asEpoch(0), role: 'client', nonce: fx.filled(9) },
   { kind: 'auth', transcript: fx.hashOf(4) },
 ];

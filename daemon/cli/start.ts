@@ -82,21 +82,23 @@ async function start(configFile: string, { observe: asObserver, withParent }: Op
   try {
     // Loaded only here: the other commands need neither the database nor the sockets.
     const { startNode } = await import('../node.ts');
-    if (asObserver === true) {
+    /** False: it was ended before. */
+    const follow = async (until: 'member' | 'latest'): Promise<boolean> => {
       const ending = new AbortController();
       const { promise: ended, resolve } = deferred<void>();
       stop = () => {
         ending.abort();
         return ended;
       };
-      // Where one key is to follow another, it is the new one that waits for its epoch.
-      const { publicKey } = inspectKeyFile(config.nextKey ?? config.key);
+      const keys = [config.key, config.nextKey].filter((file) => file !== null);
+      const publicKeys = keys.map((file) => inspectKeyFile(file).publicKey);
       const { observe } = await import('../observe.ts');
-      const isMember = await observe({ config, publicKey, logger, signal: ending.signal });
+      const isThere = await observe({ config, publicKeys, until, logger, signal: ending.signal });
       resolve();
-      if (!isMember) return;
       stop = undefined;
-    }
+      return isThere;
+    };
+    if (asObserver === true && !(await follow('member'))) return;
     for (let waiting: readonly SignedBundle[] = []; ; ) {
       const node = await startNode(config, logger, waiting);
       stop = () => node.stop();
@@ -106,7 +108,9 @@ async function start(configFile: string, { observe: asObserver, withParent }: Op
       // [EPO-12] The next epoch begins as after a start of the process; what waited is kept.
       stop = undefined;
       await node.stop();
-      waiting = reason.waiting;
+      waiting = reason === 'behind' ? [] : reason.waiting;
+      // [EPO-19] Nobody answers it any more as the member that it was: it comes to the present as whoever observes does.
+      if (reason === 'behind' && !(await follow(asObserver === true ? 'member' : 'latest'))) return;
     }
   } catch (error) {
     const { text, exit } = explainError(error);

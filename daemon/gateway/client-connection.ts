@@ -14,7 +14,7 @@ import {
   type WireContext,
 } from '../../protocol/codec.ts';
 import type { BundleAdmission, Follow, FollowEnd, QueryBundle } from '../../protocol/door.ts';
-import { asHash, type Hash, type Height } from '../../protocol/types.ts';
+import { asHash, type Epoch, type Hash, type Height } from '../../protocol/types.ts';
 import { isControlSound } from '../../protocol/verify.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import type { ClientEvents, ClientSocket } from '../transport/client.ts';
@@ -43,6 +43,8 @@ export interface DoorParts {
   draining(): boolean;
   /** A connection's part of what all connections together may wait for. */
   evenShare(): number;
+  /** A sealed answer with links from this epoch on. */
+  epochsFrame(from: Epoch): Bytes;
   /** The sealed head of this replica. */
   headFrame(): Bytes;
   gone(connection: ClientConnection): void;
@@ -142,8 +144,11 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
         return;
       case 'query-bundle':
         return this.#query(message);
+      case 'query-epochs':
+        if (!this.#door.buckets.take(this.#socket.clientKey, this.#door.limits.queryTokens)) return this.#end('rate');
+        return this.send(this.#door.epochsFrame(message.from));
       default:
-        // isClientKind leaves only the four above; the types of the wire cannot say it.
+        // isClientKind leaves only the five above; the types of the wire cannot say it.
         return this.#end('kind-not-for-replicas');
     }
   }

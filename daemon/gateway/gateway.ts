@@ -1,8 +1,9 @@
 // The client door: takes the authenticated connections that the transport hands over and serves them from the replica and its log.
 
 import type { Bytes } from '../../crypto/bytes.ts';
-import type { WireContext } from '../../protocol/codec.ts';
-import { asHeight } from '../../protocol/types.ts';
+import { EPOCH_LINKS_BYTES_MAX, EPOCH_LINKS_MAX, type WireContext } from '../../protocol/codec.ts';
+import type { Epochs } from '../../protocol/door.ts';
+import { asHeight, type Epoch } from '../../protocol/types.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import type { ClientEvents, ClientSocket } from '../transport/client.ts';
 import { ClientConnection, type DoorParts } from './client-connection.ts';
@@ -20,6 +21,8 @@ export interface GatewayOptions {
   /** This replica's own key and the guard's function for statements (keys/). */
   readonly publicKey: Bytes;
   readonly signStatement: SignStatement;
+  /** The links of all epochs that are known, from that of epoch 1 on. Default: none. */
+  readonly epochLinks?: () => readonly Bytes[];
   readonly limits?: Partial<GatewayLimits>;
   /** Milliseconds of a clock that never runs back; default performance.now. */
   readonly now?: () => number;
@@ -71,6 +74,7 @@ export class Gateway {
         this.desk.size < limits.waitingBundlesMax / 2
           ? limits.waitingBundlesMax
           : Math.max(1, Math.floor(limits.waitingBundlesMax / this.#connections.size)),
+      epochsFrame: (from) => this.#sealer.seal(epochsFrom(from, options.epochLinks?.() ?? [])),
       headFrame: () => this.#headFrame(),
       gone: (connection) => {
         this.#connections.delete(connection);
@@ -141,4 +145,16 @@ export class Gateway {
     const lowest = asHeight(Math.min(this.reader.lowest(), height + 1));
     return this.#sealer.seal({ kind: 'head', epoch, view, primary, height, lowest, certificate });
   }
+}
+
+/** [WIRE-35] As many as one answer holds; the first of them always fits. */
+function epochsFrom(from: Epoch, known: readonly Bytes[]): Epochs {
+  const links: Bytes[] = [];
+  let bytes = 0;
+  for (const link of known.slice(from - 1, from - 1 + EPOCH_LINKS_MAX)) {
+    bytes += link.length;
+    if (bytes > EPOCH_LINKS_BYTES_MAX) break;
+    links.push(link);
+  }
+  return { kind: 'epochs', from, links };
 }

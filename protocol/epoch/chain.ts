@@ -99,6 +99,11 @@ export class EpochChain {
     return this.#links;
   }
 
+  /** Of every epoch that is known, from 0 on. */
+  get documents(): readonly EpochDocument[] {
+    return this.#documents;
+  }
+
   at(epoch: Epoch): EpochDocument | undefined {
     return this.#documents[epoch];
   }

@@ -7,6 +7,7 @@ import type {
   BundleReceipt,
   ClientMessage,
   DoorMessage,
+  Epochs,
   Follow,
   FollowedBlock,
   Head,
@@ -15,10 +16,12 @@ import type {
   Receipts,
   Submit,
 } from '../door.ts';
+import { EPOCH_LINK_BYTES_MAX } from '../epoch/chain.ts';
 import type { Parameters } from '../genesis.ts';
 import { decodeMsgpack, encodeMsgpack, type ScanLimits, type WireValue } from '../msgpack.ts';
 import { bodyBytes, readBundleItem, writeBody } from './block.ts';
 import { type BundleBytes, decodeBundle, type WireContext } from './bundle.ts';
+import { own } from './bytes.ts';
 import {
   CERTIFICATE_FIELDS,
   CERTIFICATE_VALUES_MAX,
@@ -36,6 +39,11 @@ import { BLOCKS_MAX, LINKS_MAX } from './replica-payloads.ts';
 export const CREDIT_MAX = 4096;
 export const RECEIPTS_MAX = 1024;
 export const ADMISSIONS_MAX = 1024;
+/** Links of one `epochs`, and their bytes together. */
+export const EPOCH_LINKS_MAX = 64;
+export const EPOCH_LINKS_BYTES_MAX = 256 << 10;
+/** What an `epochs` payload has beside its links. */
+const EPOCHS_OVERHEAD_BYTES_MAX = 512;
 /** Hashes of a range proof: two for each level. */
 export const RANGE_PROOF_HASHES_MAX = 106;
 
@@ -70,6 +78,10 @@ export function encodeDoorPayload(message: ClientMessage | DoorMessage): Bytes {
       return encodeMsgpack([]);
     case 'query-bundle':
       return encodeMsgpack([message.question, message.digest]);
+    case 'query-epochs':
+      return encodeMsgpack([message.from]);
+    case 'epochs':
+      return encodeMsgpack([message.from, message.links]);
     case 'admissions':
       return encodeMsgpack([message.admissions.map(({ digest, code, height }) => [digest, code, height])]);
     case 'receipts':
@@ -120,10 +132,17 @@ function limitsOf(kind: Exclude<DoorKind, 'submit'>): ScanLimits {
     case 'credit':
     case 'query-head':
     case 'query-bundle':
+    case 'query-epochs':
     case 'follow-end':
       return { bytesMax: 128, depthMax: 1, valuesMax: 5 };
     case 'admissions':
       return { bytesMax: 8 + ADMISSIONS_MAX * 72, depthMax: 3, valuesMax: 2 + ADMISSIONS_MAX * 4 };
+    case 'epochs':
+      return {
+        bytesMax: EPOCH_LINKS_BYTES_MAX + EPOCHS_OVERHEAD_BYTES_MAX,
+        depthMax: 2,
+        valuesMax: 3 + EPOCH_LINKS_MAX,
+      };
     case 'head':
       return { bytesMax: 16_384, depthMax: 4, valuesMax: 6 + CERTIFICATE_VALUES_MAX };
     case 'receipts':
@@ -169,6 +188,10 @@ function read(
       return { kind };
     case 'query-bundle':
       return readQuery(fields(2));
+    case 'query-epochs':
+      return { kind, from: fields(1).epoch('from', 1) };
+    case 'epochs':
+      return readEpochs(fields(2));
     case 'admissions':
       return { kind, admissions: fields(1).tuples('admissions', { max: ADMISSIONS_MAX, min: 1 }, 3, readAdmission) };
     case 'receipts':
@@ -235,6 +258,15 @@ function readFollowed(f: Fields, { blockBundlesMax }: Parameters): FollowedBlock
     bundles: item.optionalTuples('bundles', { max: blockBundlesMax }, 2, readBundleItem),
     certificate: item.optional('certificate', CERTIFICATE_FIELDS, readCertificate),
   }));
+}
+
+/** [WIRE-35] What is in the links is for whoever knows the epoch before the first of them. */
+function readEpochs(f: Fields): Epochs {
+  return {
+    kind: 'epochs',
+    from: f.epoch('from', 1),
+    links: f.values('links', { max: EPOCH_LINKS_MAX }, (item) => own(item.bytes('links', 1, EPOCH_LINK_BYTES_MAX))),
+  };
 }
 
 function readHead(f: Fields): Head {

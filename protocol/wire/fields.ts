@@ -73,8 +73,8 @@ export class Fields {
     return asView(this.uint(name, Number.MAX_SAFE_INTEGER, min));
   }
 
-  epoch(name: string): Epoch {
-    return asEpoch(this.uint(name));
+  epoch(name: string, min = 0): Epoch {
+    return asEpoch(this.uint(name, Number.MAX_SAFE_INTEGER, min));
   }
 
   /** An index below the largest member list; that it names a member of this chain is verify.ts' business. */

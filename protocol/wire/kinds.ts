@@ -26,11 +26,13 @@ export const kindNumbers = {
   credit: 66,
   'query-head': 67,
   'query-bundle': 68,
+  'query-epochs': 69,
   admissions: 96,
   receipts: 97,
   'follow-blocks': 98,
   'follow-end': 99,
   head: 100,
+  epochs: 101,
   hello: 128,
   auth: 129,
 } as const satisfies Record<ReplicaKind | DoorKind | HandshakeKind, number>;

@@ -26,11 +26,13 @@ export function encodePayload(message: Message): Bytes {
     case 'credit':
     case 'query-head':
     case 'query-bundle':
+    case 'query-epochs':
     case 'admissions':
     case 'receipts':
     case 'follow-blocks':
     case 'follow-end':
     case 'head':
+    case 'epochs':
       return encodeDoorPayload(message);
     default:
       return encodeReplicaPayload(message);
