@@ -110,6 +110,10 @@ export class EpochWorld {
   readonly document: Uint8Array;
   readonly blocks: { readonly block: Block; readonly certificate: Certificate; readonly epoch: EpochDocument }[] = [];
   readonly #client = simulationKey('client alice');
+  /** Every epoch so far. */
+  readonly documents: EpochDocument[] = [];
+  /** What nodes do with a bundle that is submitted to them (epoch-nodes.ts). */
+  onBundle: ((bundle: SignedBundle) => void) | undefined;
   ledger: Ledger;
   #session = 0;
 
@@ -118,6 +122,7 @@ export class EpochWorld {
     this.genesis = genesis;
     this.document = document;
     this.ledger = new Ledger({ sha256, genesis, epoch: asEpoch(0) });
+    this.documents.push(this.epoch);
   }
 
   get epoch(): EpochDocument {
@@ -158,7 +163,9 @@ export class EpochWorld {
     const { block } = extension;
     this.blocks.push({ block, certificate: this.certify(block), epoch: this.epoch });
     this.ledger.apply(again);
-    if (this.ledger.ended !== null) this.ledger = this.ledger.succeed(genesisOf(this.genesis, this.ledger.ended.next));
+    if (this.ledger.ended === null) return block;
+    this.ledger = this.ledger.succeed(genesisOf(this.genesis, this.ledger.ended.next));
+    this.documents.push(this.epoch);
     return block;
   }
 
