@@ -10,6 +10,7 @@ import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
 import { genesisEpoch } from '../protocol/epoch/document.ts';
+import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
@@ -23,7 +24,7 @@ import { Network } from './network.ts';
 import { ClusterEvent, type ClusterOptions } from './options.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
-import { memberIn, SimReplica } from './replica.ts';
+import { memberIn, nodeOf, SimReplica } from './replica.ts';
 import { Seals } from './seals.ts';
 import { settingOf } from './setting.ts';
 import { keyPair, standInCrypto, standInKey } from './signatures.ts';
@@ -166,6 +167,8 @@ export class Cluster {
       send: (from, to, signed) => this.#send(from, to, signed),
       answer: (from, to, signed) => this.#answer(from, to, signed),
       blocksFor: (replica, from) => this.#blocksFor(replica, from),
+      checkpointFor: (replica, above) => this.#checkpointFor(replica, above),
+      latestEpochFor: (replica) => this.#latestEpochFor(replica),
       observe: (replica, ready) => this.#observe(replica, ready),
       began: (replica) => this.#began(replica),
       broke: (replica, error) => this.#broke(replica, error),
@@ -335,12 +338,28 @@ export class Cluster {
 
   /** From anybody in reach who has them. */
   #blocksFor({ id }: SimReplica, from: number): readonly CertifiedBlock[] {
-    for (const { id: server, core, disk } of this.nodes) {
-      if (core === null || !disk.decided.has(from) || this.network.isCut(server, id)) continue;
+    for (const { id: server, isUp, disk } of this.nodes) {
+      if (!isUp || server === id || !disk.decided.has(from) || this.network.isCut(server, id)) continue;
       const blocks = this.#epochs.certified(new Answers(disk, this.genesis.parameters), from);
       if (blocks.length > 0) return blocks;
     }
     return [];
+  }
+
+  /** A stable checkpoint above this height, proved, from anybody in reach. */
+  #checkpointFor({ id }: SimReplica, above: number): CertifiedState | null {
+    for (const { id: server, isUp, disk } of this.nodes) {
+      if (!isUp || server === id || disk.stable <= above || this.network.isCut(server, id)) continue;
+      const state = this.#epochs.certifiedState(new Answers(disk, this.genesis.parameters));
+      if (state !== null) return state;
+    }
+    return null;
+  }
+
+  /** [EPO-18] As links from anybody in reach prove. */
+  #latestEpochFor({ id, epoch }: SimReplica): number {
+    const inReach = this.nodes.filter((node) => node.isUp && node.id !== id && !this.network.isCut(node.id, id));
+    return Math.max(epoch.epoch, ...inReach.map((node) => node.epoch.epoch));
   }
 
   #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
@@ -454,10 +473,14 @@ export class Cluster {
     return this.executedAt(id, bundle) !== undefined;
   }
 
-  /** Of the latest view that a replica which is up has reached. */
+  /** Of the latest view of the latest epoch that a replica which is up has reached. */
   get primary(): number {
-    const views = this.nodes.map(({ core }) => core?.explain().view ?? 0);
-    return Math.max(...views) % views.length;
+    const latest = Math.max(...this.nodes.map(({ epoch }) => epoch.epoch));
+    const { epoch } = this.nodes.find((node) => node.epoch.epoch === latest)!; // as just seen
+    const views = this.nodes.map((node) =>
+      node.epoch === epoch || node.epoch.epoch === latest ? (node.core?.explain().view ?? 0) : 0,
+    );
+    return nodeOf(epoch, asReplicaId(Math.max(...views) % epoch.members.length));
   }
 
   live(): number[] {

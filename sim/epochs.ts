@@ -6,10 +6,12 @@ import type { SimulationKey } from '../keys/simulation-key.ts';
 import { isRefusal } from '../protocol/codec.ts';
 import { signersOf } from '../protocol/epoch/chain.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
+import type { CertifiedState } from '../protocol/epoch/observer.ts';
+import { STATE_CHUNKS } from '../protocol/ledger.ts';
 import type { CertifiedBlock, PbftMessage, Signed, Verified } from '../protocol/messages.ts';
 import { asHeight } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
-import { type SeenSignatures, verifyCertificate, verifyMessage } from '../protocol/verify.ts';
+import { type SeenSignatures, verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/verify.ts';
 import { type Answers, isRequest } from './answers.ts';
 
 type Verdict = Verified<PbftMessage> | string;
@@ -110,6 +112,22 @@ export class KnownEpochs {
     return context !== undefined && certificate !== null && verifyCertificate(certificate, context) === null
       ? blocks
       : [];
+  }
+
+  /** [EPO-20] The stable checkpoint that is served there, with its state: what a signature must show is checked here, the digest where it is taken. */
+  certifiedState(answers: Answers): CertifiedState | null {
+    const proof = answers.to({ kind: 'fetch-checkpoint' });
+    if (proof?.kind !== 'checkpoint-proof') return null;
+    const { checkpoint: certificate, headerBytes } = proof;
+    const context = this.contextOf(certificate.epoch);
+    if (context === undefined || verifyCheckpoint(certificate, context) !== null) return null;
+    const chunks = new Map<number, Uint8Array>();
+    for (let chunk = 0; chunk < STATE_CHUNKS; chunk++) {
+      const answer = answers.to({ kind: 'fetch-state', height: certificate.height, chunk });
+      if (answer?.kind !== 'state-chunk') return null;
+      chunks.set(chunk, answer.bytes);
+    }
+    return { certificate, headerBytes, chunks };
   }
 
   /** [EPO-14] Whoever asks under a key that was a member's once is behind, and is answered: the answers prove themselves. */

@@ -40,12 +40,23 @@ export type Fault = Timed &
     | { readonly kind: 'slow-primary'; readonly dawdling: Dawdling }
     /** In an adversary's hand, with its key. */
     | { readonly kind: 'liar'; readonly node: number }
+    /** No fault: the operators hand in a change of the epoch (changes.ts). */
+    | EpochChange
   );
+
+export interface EpochChange {
+  readonly kind: 'change';
+  readonly what: 'add' | 'remove' | 'rekey' | 'parameter';
+  /** Which of those that could be taken. */
+  readonly pick: number;
+}
 
 export type FaultKind = Fault['kind'];
 
 /** Kinds that a seed draws from, with how often they come in a minute where they are on. */
-const SWARM: Readonly<Record<Exclude<FaultKind, 'liar' | 'slow-link' | LateKind>, readonly [number, number]>> = {
+const SWARM: Readonly<
+  Record<Exclude<FaultKind, 'liar' | 'slow-link' | 'change' | LateKind>, readonly [number, number]>
+> = {
   delay: [2, 12],
   loss: [2, 12],
   duplication: [1, 8],
@@ -274,6 +285,8 @@ function what(fault: Fault): string {
     }
     case 'liar':
       return `node-${fault.node} lies`;
+    case 'change':
+      return `operators: ${fault.what} (${fault.pick}),`;
     default:
       return unreachable(fault);
   }

@@ -71,6 +71,11 @@ export class SimGuard {
     return { marks, lock };
   }
 
+  /** Whose signatures it guards. */
+  get publicKey(): Bytes {
+    return this.#state.publicKey;
+  }
+
   /** What the process knows. */
   get marks(): Marks {
     return this.#state.marks;

@@ -8,7 +8,7 @@ import { encodePayload } from '../protocol/codec.ts';
 import type { EpochEnd, Input, Ready } from '../protocol/core.ts';
 import { epochOf, fits } from '../protocol/epoch/begin.ts';
 import { type EpochDocument, genesisEpoch, genesisOf } from '../protocol/epoch/document.ts';
-import { Observer } from '../protocol/epoch/observer.ts';
+import { type CertifiedState, Observer } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
 import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
@@ -35,10 +35,17 @@ const INBOX_PER_PEER_MAX = 1024;
 /** Between two looks of a node that is no member. */
 const OBSERVE_MS = 40;
 
+/** Between two looks of a member at whether its epoch is over (EPO-19). */
+const SCOUT_MS = 3_000;
+
 /** A node keeps its name, and has another number in each epoch. */
 export function memberIn({ members }: EpochDocument, node: number): ReplicaId | null {
   return members.find(({ name }) => name === `node-${node}`)?.id ?? null;
 }
+
+/** The node that has this number in an epoch. */
+export const nodeOf = ({ members }: EpochDocument, member: ReplicaId): number =>
+  Number((members[member]?.name ?? 'node--1').slice('node-'.length));
 
 /** What a replica asks of the cluster around it. */
 export interface Surroundings {
@@ -57,6 +64,10 @@ export interface Surroundings {
   answer(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void;
   /** Certified blocks from this height on, as some replica serves them; often none. */
   blocksFor(replica: SimReplica, from: number): readonly CertifiedBlock[];
+  /** A stable checkpoint above this height with its state, as some replica serves it; null: nobody in reach. */
+  checkpointFor(replica: SimReplica, above: number): CertifiedState | null;
+  /** The latest epoch that somebody in reach can prove; its own, where nobody knows a later one. */
+  latestEpochFor(replica: SimReplica): number;
   /** The epoch of this replica has ended, and the next one has begun here: a core of its own, and new connections. */
   began(replica: SimReplica): void;
   /** A Ready, once its messages are on their way. */
@@ -94,6 +105,8 @@ export class SimReplica {
   readonly id: ReplicaId;
   /** Its number as a member of `epoch`; null: it is none, and observes. */
   member: ReplicaId | null;
+  /** In this epoch or an earlier one. */
+  wasMember = false;
   readonly disk = new SimDisk();
   guard: SimGuard;
   readonly clock: SimClock;
@@ -122,6 +135,7 @@ export class SimReplica {
   #woken = false;
   #alarm = 0;
   #lowest = 1;
+  #isObserving = false;
 
   constructor(id: ReplicaId, world: Surroundings) {
     this.id = id;
@@ -136,6 +150,11 @@ export class SimReplica {
     this.#answers = new Answers(this.disk, genesis.parameters);
   }
 
+  /** The process runs, as a member or as one that observes. */
+  get isUp(): boolean {
+    return this.core !== null || this.#isObserving;
+  }
+
   // ---- life and death -----------------------------------------------------------------------------------------------
 
   boot(): void {
@@ -148,6 +167,7 @@ export class SimReplica {
     this.#pending = nothingPending();
     this.stalledUntil = 0;
     this.#lowest = 1;
+    this.#isObserving = false;
     this.#lag = new WriteLag(this.world.genesis.parameters.viewTimeoutMs);
     this.#wallAheadMs = 0;
     this.#ending = null;
@@ -161,38 +181,56 @@ export class SimReplica {
       );
     this.core = this.makeCore({ log, guard: this.guard.recovery });
     this.wake();
+    // Without operators no epoch ends.
+    if (this.world.genesis.members[0]?.operatorKey !== undefined) this.#scout(null);
   }
 
   /** [EPO-12] The log says which epoch goes on. A key that is new in it begins with a file of its own. */
   #openEpoch(log: RecoveredLog | null): void {
     const { genesis } = this.world;
-    const before = this.member === null ? undefined : this.epoch.members[this.member]?.publicKey;
     this.epoch = epochOf(native.sha256, genesis, log);
     this.member = memberIn(this.epoch, this.id);
     if (this.member === null) return;
+    this.wasMember = true;
     const { publicKey } = this.epoch.members[this.member]!; // as just found
-    if (before === undefined || !equalBytes(before, publicKey))
+    if (!equalBytes(this.guard.publicKey, publicKey))
       this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
     this.guard.open(this.epoch.epoch);
   }
 
-  /** [EPO-17] As daemon/observe.ts does: blocks of those who are members, until this one is. */
+  /** [EPO-17] As daemon/observe.ts does: blocks of whoever has them, until this one is a member of the latest epoch that anybody can prove. */
   #observe(): void {
     const { genesis } = this.world;
+    this.#isObserving = true;
+    this.member = null;
     const observer = new Observer(
       { sha256: native.sha256, genesis },
       this.disk.writes === 0 ? null : this.disk.recover(),
     );
     const pull = () => {
-      for (const { block, certificate } of this.world.blocksFor(this, observer.height + 1)) {
-        this.disk.write(observer.take(block, certificate));
-        if (memberIn(observer.document, this.id) === null) continue;
-        this.boot();
-        return this.world.began(this);
-      }
-      this.#soon(OBSERVE_MS, pull);
+      const blocks = this.world.blocksFor(this, observer.height + 1);
+      const state = blocks.length === 0 ? this.world.checkpointFor(this, observer.height) : null;
+      if (state !== null) this.disk.write(observer.install(state)); // EPO-20
+      for (const { block, certificate } of blocks) this.disk.write(observer.take(block, certificate));
+      const { document } = observer;
+      if (memberIn(document, this.id) === null || document.epoch < this.world.latestEpochFor(this))
+        return this.#soon(OBSERVE_MS, pull);
+      this.boot();
+      this.world.began(this);
     };
     this.#soon(OBSERVE_MS, pull);
+  }
+
+  /** [EPO-19] Its epoch is over, as somebody can prove, and it gets no further in it: nobody there answers to its key, or it to theirs. */
+  #scout(stuckAt: number | null): void {
+    this.#soon(SCOUT_MS, () => {
+      if (this.core === null || this.world.latestEpochFor(this) <= this.epoch.epoch) return this.#scout(null);
+      if (stuckAt !== this.disk.head) return this.#scout(this.disk.head);
+      this.core = null;
+      this.life += 1;
+      this.#write = null;
+      this.#observe();
+    });
   }
 
   /** What starts from the recovered state. */
@@ -206,7 +244,8 @@ export class SimReplica {
 
   /** The process ends here. False: it was down already. */
   crash({ log, guard }: Interrupted): boolean {
-    if (this.core === null) return false;
+    if (!this.isUp) return false;
+    this.#isObserving = false;
     const write = this.#write;
     if (write !== null) {
       if (!write.logDone && log === 'kept' && write.batch.records.length > 0) this.disk.write(write.batch.records);

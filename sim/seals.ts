@@ -56,11 +56,12 @@ export class Seals {
     const payload = encodePayload(message);
     const bytes = signingBytes(chainId, message, payload);
     const signature = this.keyOf(id).sign(bytes);
-    const signed = asVerified({ sender: nodeOf(id)!.member ?? id, message, payload, signature });
+    const { member } = nodeOf(id)!;
+    const signed = asVerified({ sender: member ?? id, message, payload, signature });
     const { epoch } = this.#contextAt(id);
     epochs.signedIn(epoch, signed);
-    // Messages go by value here, so what was signed a line ago need not be looked at again.
-    if (!isReal && PLAIN_KINDS.has(message.kind)) epochs.trust(epoch, signed);
+    // Messages go by value here, so what a member has signed a line ago need not be looked at again.
+    if (!isReal && member !== null && PLAIN_KINDS.has(message.kind)) epochs.trust(epoch, signed);
     return signed;
   }
 

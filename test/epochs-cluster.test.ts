@@ -3,22 +3,12 @@
 
 import t from 'tap';
 import { toHex } from '../crypto/bytes.ts';
-import { native } from '../crypto/native.ts';
-import type { SimulationKey } from '../keys/simulation-key.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { asHash, asHeight } from '../protocol/types.ts';
-import {
-  type Change,
-  controlSigningBytes,
-  type EpochDocument,
-  encodeControl,
-  encodeControlBody,
-  joinSigningBytes,
-} from '../protocol/verify.ts';
+import type { Change } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, type ClusterOptions, calm } from '../sim/cluster.ts';
+import { Operators } from '../sim/operators.ts';
 import type { CrashPoint } from '../sim/replica.ts';
-import { keyPair, standInKey } from '../sim/signatures.ts';
 import { load, torment } from './torment.ts';
 
 t.setTimeout(0);
@@ -26,82 +16,6 @@ const text = (value: string) => Buffer.from(value);
 const only = process.env.SEED === undefined ? null : Number(process.env.SEED);
 const seeds = (from: number, count: number) =>
   only === null ? Array.from({ length: count }, (_, i) => from + i) : [only];
-
-/** Changes of a cluster's epoch, each in a session of its own. */
-class Operators {
-  readonly #cluster: Cluster;
-  readonly #keyOf: (name: string) => SimulationKey;
-  #made = 0;
-
-  constructor(cluster: Cluster, realSignatures = false) {
-    this.#cluster = cluster;
-    this.#keyOf = realSignatures ? keyPair : standInKey;
-  }
-
-  /** The latest epoch that any replica has begun. */
-  get epoch(): EpochDocument {
-    return this.#cluster.nodes.map(({ epoch }) => epoch).reduce((a, b) => (b.epoch > a.epoch ? b : a));
-  }
-
-  /** A bundle that ends this epoch, signed by the operators of all its members. */
-  bundle(changes: readonly Change[], joining: readonly SimulationKey[] = []): SignedBundle {
-    const { epoch } = this;
-    const payload = encodeControlBody({
-      chainId: epoch.chainId,
-      epoch: epoch.epoch,
-      epochHash: epoch.hash,
-      validUntil: asHeight(1_000_000),
-      changes,
-    });
-    const digest = asHash(native.sha256(payload));
-    const control = encodeControl({
-      payload,
-      signatures: epoch.members.map(({ name }) => {
-        const key = this.#cluster.operators[Number(name.replace('node-', ''))]!;
-        return { operatorKey: key.publicKey, signature: key.sign(controlSigningBytes(epoch.chainId, digest)) };
-      }),
-      joins: joining.map((key) => {
-        const height = asHeight(this.#cluster.chain.size);
-        return {
-          publicKey: key.publicKey,
-          height,
-          signature: key.sign(joinSigningBytes(epoch.chainId, digest, height)),
-        };
-      }),
-    });
-    this.#made += 1;
-    return new SimClient(this.#cluster.genesis, 'changer', this.#made).bundle([control], { validUntil: 50_000 });
-  }
-
-  /** A key that nobody has used, for this member. */
-  newKey(name: string): SimulationKey {
-    this.#made += 1;
-    const key = this.#keyOf(`${name}-${this.#made}`);
-    this.#cluster.bringKey(key);
-    return key;
-  }
-
-  add(node: number): SignedBundle {
-    const key = this.#cluster.keys[node]!;
-    const operatorKey = this.#cluster.operators[node]!.publicKey;
-    const name = `node-${node}`;
-    return this.bundle([{ change: 'add-member', name, publicKey: key.publicKey, operatorKey, address: null }], [key]);
-  }
-
-  remove(node: number): SignedBundle {
-    return this.bundle([{ change: 'remove-member', name: `node-${node}` }]);
-  }
-
-  get members(): number[] {
-    return this.epoch.members.map(({ name }) => Number(name.replace('node-', '')));
-  }
-
-  rekey(member: number): SignedBundle {
-    const name = `node-${member}`;
-    const key = this.newKey(name);
-    return this.bundle([{ change: 'replace-replica-key', name, publicKey: key.publicKey }], [key]);
-  }
-}
 
 const set = (
   parameter:

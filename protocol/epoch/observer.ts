@@ -1,18 +1,36 @@
 // A replica that does not vote: decided blocks in, what the log must remember out. It runs the same ledger as every core, so a member's core starts
 // from its log as from any other; and it crosses epochs, whoever their members are.
 
+import type { Bytes } from '../../crypto/bytes.ts';
+import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block, Sha256 } from '../block.ts';
 import { blockHash, decodeHeader } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import { checkpointOf } from '../checkpoints.ts';
-import { decodeStoredBlock, encodeBody, encodeCertificate, isRefusal } from '../codec.ts';
+import {
+  decodeStoredBlock,
+  encodeBody,
+  encodeCertificate,
+  encodeCheckpointCertificate,
+  encodeCheckpointPlace,
+  isRefusal,
+} from '../codec.ts';
 import { type Genesis, storedParameters } from '../genesis.ts';
-import { Ledger } from '../ledger.ts';
+import { documentIn, Ledger } from '../ledger.ts';
 import type { LogRecord, RecoveredLog } from '../log.ts';
+import type { CheckpointCertificate } from '../messages.ts';
 import type { Height } from '../types.ts';
 import { epochOf } from './begin.ts';
-import { type EpochDocument, genesisOf } from './document.ts';
+import { type EpochDocument, genesisEpoch, genesisOf } from './document.ts';
+
+/** A stable checkpoint and the state at it: each chunk proved against the digest that a quorum of its epoch has signed (verify-message.ts). */
+export interface CertifiedState {
+  readonly certificate: CheckpointCertificate;
+  readonly headerBytes: Bytes;
+  /** All of them; those that are empty may be left out. */
+  readonly chunks: ReadonlyMap<number, Bytes>;
+}
 
 export class Observer {
   readonly #sha256: Sha256;
@@ -77,6 +95,39 @@ export class Observer {
     }
     const isCheckpoint = height % this.#ledger.document.parameters.checkpointInterval === 0;
     return ended !== null || isCheckpoint ? [...records, ...checkpointOf(this.#ledger)] : records;
+  }
+
+  /**
+   * [EPO-20] The state of a certified checkpoint above all that is here, of whichever epoch: what to write, in one synced write. The log starts
+   * anew from it.
+   */
+  install({ certificate, headerBytes, chunks }: CertifiedState): LogRecord[] {
+    const { height } = certificate;
+    assert(height > this.height, 'a checkpoint is installed only above the head');
+    const header = decodeHeader(headerBytes);
+    const log = chunks.get(0);
+    assert(header !== undefined && log !== undefined, 'a certified checkpoint has its header and its log chunk');
+    const document = documentIn(this.#sha256, log) ?? genesisEpoch(this.#sha256, this.#genesis);
+    assert(document.epoch === certificate.epoch, 'a state is of the epoch whose members have signed for it');
+    this.#ledger = new Ledger({
+      sha256: this.#sha256,
+      genesis: genesisOf(this.#genesis, document),
+      epoch: document.epoch,
+      document,
+    });
+    this.#ledger.restore(header, certificate.hash, chunks);
+    assert(equalBytes(this.#ledger.stateDigest, certificate.stateDigest), 'proved chunks make up the signed digest');
+    const records: LogRecord[] = [];
+    for (const [chunk, bytes] of chunks)
+      if (bytes.length > 0) records.push({ type: 'state-chunk', height, chunk, bytes });
+    records.push({
+      type: 'reset-to-checkpoint',
+      height,
+      header: headerBytes,
+      place: encodeCheckpointPlace(certificate),
+      certificate: encodeCheckpointCertificate(certificate),
+    });
+    return records;
   }
 
   #apply(block: Block): void {
