@@ -33,6 +33,7 @@ export const CHECKS = [
   'no-invariant-breaks',
   'everything-is-ordered',
   'heads-agree',
+  'slow-primary-is-replaced',
 ] as const;
 export type CheckName = (typeof CHECKS)[number];
 

@@ -467,6 +467,12 @@ export class Cluster {
     return this.executedAt(id, bundle) !== undefined;
   }
 
+  /** Of the latest view that a replica which is up has reached. */
+  get primary(): number {
+    const views = this.nodes.map(({ core }) => core?.explain().view ?? 0);
+    return Math.max(...views) % views.length;
+  }
+
   live(): number[] {
     return this.nodes.filter((node) => node.core !== null).map((node) => node.id);
   }

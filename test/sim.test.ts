@@ -106,6 +106,7 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
     'crash',
     'cut-link',
     'delay',
+    'disk-stall',
     'duplication',
     'isolation',
     'liar',
@@ -116,6 +117,7 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
     'reordering',
     'slow-disk',
     'slow-link',
+    'slow-primary',
     'stall',
   ]);
 });

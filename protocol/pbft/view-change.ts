@@ -130,6 +130,17 @@ function resendNewView(s: State, to: ReplicaId): void {
   s.out.resend.push({ to, signed: s.newView });
 }
 
+/**
+ * [STALL-3] Its own primary asks for a later view: it proposes here no more, so nobody waits for its silence to be noticed. One view further, however
+ * far it asks, for it may be lying; it can give up no view but its own.
+ */
+export function followPrimary(s: State): void {
+  if (s.mode !== 'active' || isPrimary(s)) return;
+  const asked = s.viewChanges.get(primaryOf(s, s.view));
+  if (asked !== undefined && asked.message.view > s.view)
+    startViewChange(s, next.view(s.view), 'the primary gave its view up');
+}
+
 /** How long a replica asks for a view alone before the others follow it, in timeouts; doubled each time for the same one. */
 const LONELY_TIMEOUTS = 8;
 
