@@ -434,6 +434,8 @@ export class Client {
       case 'follow-blocks':
       case 'follow-end':
       case 'epochs':
+      case 'checkpoint-here':
+      case 'state-here':
         // Never asked for on this connection.
         link.suspect('follow-unasked');
         return;

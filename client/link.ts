@@ -355,6 +355,8 @@ function isDoorMessage(message: { readonly kind: string }): message is DoorMessa
     message.kind === 'follow-blocks' ||
     message.kind === 'follow-end' ||
     message.kind === 'epochs' ||
+    message.kind === 'checkpoint-here' ||
+    message.kind === 'state-here' ||
     message.kind === 'head'
   );
 }

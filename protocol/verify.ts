@@ -70,6 +70,7 @@ export {
   signingBytes,
   type VerifyContext,
   verifyBundle,
+  verifyCheckpointProof,
   verifyClientFrame,
   verifyFrame,
   verifyMessage,

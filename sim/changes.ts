@@ -116,7 +116,7 @@ export class Changes {
     const choices = {
       window: [1, 4, 8],
       checkpointInterval: [16, 32, 64],
-      blockBundlesMax: [2, 16, 1024],
+      blockBundlesMax: [64, 256, 1024],
       viewTimeoutMs: [400, 500, 700],
     };
     const all = parameterNames.flatMap((parameter) =>

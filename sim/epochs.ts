@@ -27,8 +27,8 @@ export class KnownEpochs {
   /** One memory for all: what is valid for one of them is valid for each. */
   readonly #seen: SeenSignatures | undefined;
   readonly #epochs = new Map<number, KnownEpoch>();
-  /** In which epoch a message was signed: its sender's number is of that epoch. */
-  readonly #origins = new WeakMap<Signed<PbftMessage>, number>();
+  /** In which epoch a message was signed: its sender's number is of that epoch. By its signature, which stays the same wherever it is put. */
+  readonly #origins = new WeakMap<Uint8Array, number>();
   readonly #translations = new WeakMap<Signed<PbftMessage>, Map<number, Signed<PbftMessage> | null>>();
   /** By public key, for replicas that have come to another one. */
   readonly #newKeys = new Map<string, SimulationKey>();
@@ -60,17 +60,17 @@ export class KnownEpochs {
   }
 
   signedIn(epoch: number, signed: Signed<PbftMessage>): void {
-    this.#origins.set(signed, epoch);
+    this.#origins.set(signed.signature, epoch);
   }
 
   /** Under whose key a message was signed. */
   senderKey(signed: Signed<PbftMessage>): Uint8Array | undefined {
-    return this.contextOf(this.#origins.get(signed) ?? 0)?.members[signed.sender]?.publicKey;
+    return this.contextOf(this.#origins.get(signed.signature) ?? 0)?.members[signed.sender]?.publicKey;
   }
 
   /** The same with its sender's number in another epoch; null: whoever is in that one does not know the key. */
   asHeardIn(epoch: number, signed: Signed<PbftMessage>): Signed<PbftMessage> | null {
-    const origin = this.#origins.get(signed) ?? epoch;
+    const origin = this.#origins.get(signed.signature) ?? epoch;
     if (origin === epoch) return signed;
     const byEpoch = this.#translations.get(signed) ?? new Map<number, Signed<PbftMessage> | null>();
     this.#translations.set(signed, byEpoch);

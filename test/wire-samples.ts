@@ -69,6 +69,12 @@ export const samples: readonly Message[] = [
   { kind: 'query-head' },
   { kind: 'query-bundle', question: Number.MAX_SAFE_INTEGER, digest: fx.hashOf(8) },
   { kind: 'query-epochs', from: asEpoch(1) },
+  { kind: 'query-checkpoint' },
+  { kind: 'query-state', height: asHeight(64), chunk: 256 },
+  { kind: 'checkpoint-here', proof: null },
+  { kind: 'checkpoint-here', proof: { checkpoint: fx.checkpoint(first), headerBytes: first.headerBytes } },
+  { kind: 'state-here', height: asHeight(64), chunk: 0, found: null },
+  { kind: 'state-here', height: asHeight(64), chunk: 1, found: { bytes: fx.filled(3, 400), proof: [fx.hashOf(1)] } },
   {
     kind: 'admissions',
     admissions: admissionCodes.map((code) => ({ digest: fx.hashOf(8), code, height: asHeight(12) })),

@@ -2,9 +2,11 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { EPOCH_LINKS_BYTES_MAX, EPOCH_LINKS_MAX, type WireContext } from '../../protocol/codec.ts';
-import type { Epochs } from '../../protocol/door.ts';
+import type { CheckpointHere, Epochs, QueryCheckpoint, QueryState, StateHere } from '../../protocol/door.ts';
+import { storedParameters } from '../../protocol/genesis.ts';
 import { asHeight, type Epoch } from '../../protocol/types.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
+import { Server } from '../serve.ts';
 import type { ClientEvents, ClientSocket } from '../transport/client.ts';
 import { ClientConnection, type DoorParts } from './client-connection.ts';
 import { FairTurns } from './fair-turns.ts';
@@ -37,6 +39,7 @@ export class Gateway {
   readonly #meter: Meter;
   readonly #unsubscribe: () => void;
   readonly #sealer: FrameSealer;
+  readonly #server: Server;
   readonly #replica: ReplicaPort;
   #streams = 0;
   #draining = false;
@@ -49,6 +52,11 @@ export class Gateway {
     this.#replica = replica;
     this.#meter = meter;
     this.#sealer = frameSealer({ publicKey, signStatement });
+    this.#server = new Server({
+      log: replica.log,
+      sha256: wire.sha256,
+      wire: { ...wire, parameters: storedParameters(wire.parameters) },
+    });
     this.reader = new LogReader({ log: replica.log, wire });
     // The desk first: what it hears is older than what the streams send.
     this.desk = new ReceiptDesk({ replica, reader: this.reader, meter, waitingBundlesMax: limits.waitingBundlesMax });
@@ -74,6 +82,7 @@ export class Gateway {
         this.desk.size < limits.waitingBundlesMax / 2
           ? limits.waitingBundlesMax
           : Math.max(1, Math.floor(limits.waitingBundlesMax / this.#connections.size)),
+      state: async (question) => this.#sealer.seal(await this.#stateAnswer(question)),
       epochsFrame: (from) => this.#sealer.seal(epochsFrom(from, options.epochLinks?.() ?? [])),
       headFrame: () => this.#headFrame(),
       gone: (connection) => {
@@ -135,6 +144,17 @@ export class Gateway {
       const frame = this.#headFrame();
       for (const connection of [...this.#connections]) connection.send(frame);
     });
+  }
+
+  /** [EPO-20] As peers are answered (serve.ts). */
+  async #stateAnswer(question: QueryCheckpoint | QueryState): Promise<CheckpointHere | StateHere> {
+    if (question.kind === 'query-checkpoint') {
+      const proof = await this.#server.answer({ kind: 'fetch-checkpoint' });
+      return { kind: 'checkpoint-here', proof: proof?.kind === 'checkpoint-proof' ? proof : null };
+    }
+    const { height, chunk } = question;
+    const found = await this.#server.answer({ kind: 'fetch-state', height, chunk });
+    return { kind: 'state-here', height, chunk, found: found?.kind === 'state-chunk' ? found : null };
   }
 
   #headFrame(): Bytes {

@@ -229,7 +229,7 @@ function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): V
   return null;
 }
 
-function verifyCheckpointProof(
+export function verifyCheckpointProof(
   { checkpoint, headerBytes, kind }: CheckpointProof,
   context: VerifyContext,
 ): VerifyRefusal | null {
