@@ -1,6 +1,7 @@
 // Admitted bundles that are not yet decided. Bounded; fair between clients; knows what could stand in the next block, and since when.
 
 import { toHex } from '../crypto/bytes.ts';
+import { assert } from './assert.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { AdmissionCode } from './core.ts';
 import type { Parameters } from './genesis.ts';
@@ -161,11 +162,7 @@ export class Pool {
     };
     this.#clients.set(name, client);
     client.sessions.set(key, session);
-    session.bySequence.set(bundle.sequence, entry);
-    client.bundles += 1;
-    client.bytes += size;
-    this.#bytes += size;
-    this.#entries.set(digest, entry);
+    this.#put(entry);
     this.#fresh.push(entry);
     return 'pooled';
   }
@@ -342,6 +339,64 @@ export class Pool {
       });
     }
     return found;
+  }
+
+  /** Entries in order of arrival, clients and sessions in their turns; counts and sums follow from them. */
+  dump() {
+    const entries = [...this.#entries.values()].map(
+      ({ bundle, arrivedAt, blocksBefore, waitingBefore, forwardedAt, spreadAt }) => ({
+        bundle,
+        arrivedAt,
+        blocksBefore,
+        waitingBefore,
+        forwardedAt,
+        spreadAt,
+      }),
+    );
+    const clients = [...this.#clients.values()].map(({ name, sessions }) => ({
+      name,
+      sessions: [...sessions.values()].map(({ key, advanced }) => ({ key, advanced })),
+    }));
+    const fresh = this.#fresh.map(({ bundle }) => bundle.digest);
+    // What takeFresh would leave out is nothing: the bundle has left, or came again and stands further back.
+    const live = this.#fresh.map((entry) => this.#entries.get(hex(entry.bundle.digest)) === entry);
+    return { entries, clients, fresh: fresh.filter((_, i) => live[i]), blocks: this.#blocks, view: this.#view };
+  }
+
+  load({ entries, clients, fresh, blocks, view }: ReturnType<Pool['dump']>): void {
+    this.#entries.clear();
+    this.#clients.clear();
+    this.#bytes = 0;
+    for (const { name, sessions } of clients) {
+      const queues = sessions.map(({ key, advanced }): [SessionKey, Queue] => [
+        key,
+        { key, advanced, bySequence: new Map() },
+      ]);
+      this.#clients.set(name, { name, sessions: new Map(queues), bundles: 0, bytes: 0 });
+    }
+    for (const entry of entries) {
+      const { bundle } = entry;
+      const client = this.#clients.get(toHex(bundle.client) as Hex); // as above
+      const session = client?.sessions.get(sessionKey(bundle));
+      assert(client !== undefined && session !== undefined, 'a pooled bundle has its client and its session');
+      this.#put({ ...entry, client, session });
+    }
+    this.#fresh = fresh.map((digest) => {
+      const entry = this.#entries.get(hex(digest));
+      assert(entry !== undefined, 'a fresh bundle is in the pool');
+      return entry;
+    });
+    this.#blocks = blocks;
+    this.#view = view;
+  }
+
+  #put(entry: Entry): void {
+    const { bundle, client, session } = entry;
+    session.bySequence.set(bundle.sequence, entry);
+    client.bundles += 1;
+    client.bytes += bundle.payload.length;
+    this.#bytes += bundle.payload.length;
+    this.#entries.set(hex(bundle.digest), entry);
   }
 
   #remove(entry: Entry): void {

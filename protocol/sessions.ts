@@ -119,4 +119,19 @@ export class SessionTable {
       into.set(sessionKey(session), session);
     }
   }
+
+  /** Buckets as a checkpoint writes them: the order in which sessions came says nothing. */
+  dump() {
+    const buckets: [bucket: number, bytes: Bytes][] = [];
+    for (const [index, bucket] of this.#buckets.entries())
+      if (bucket.size > 0) buckets.push([index, this.#encode(index)]);
+    return { buckets, dirty: [...this.#dirty].sort((a, b) => a - b) };
+  }
+
+  load({ buckets, dirty }: ReturnType<SessionTable['dump']>): void {
+    for (const bucket of this.#buckets) bucket.clear();
+    for (const [index, bytes] of buckets) this.restore(index, bytes);
+    this.#dirty.clear();
+    for (const index of dirty) this.#dirty.add(index);
+  }
 }

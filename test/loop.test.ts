@@ -189,6 +189,10 @@ class TestCore implements Core<PbftMessage, PbftPledge> {
     throw new Error('not asked for');
   }
 
+  snapshot(): never {
+    throw new Error('not asked for');
+  }
+
   /** Senders of the messages that came, step by step. */
   get heard(): (number | string)[][] {
     return this.steps.map(({ inputs }) =>

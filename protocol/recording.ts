@@ -1,0 +1,246 @@
+// What a flight recorder writes down of a core, and how it is read back: the inputs of each step, and a short digest of the Ready that came of
+// them. Pure; files, segments and checksums are daemon/recorder/'s. docs/adr/0007-flight-recorder.md says why it is cut like this.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { unreachable } from './assert.ts';
+import {
+  decodeBundle,
+  decodePayload,
+  encodePayload,
+  isRefusal,
+  isReplicaKind,
+  kindNumbers,
+  kindOf,
+  type WireContext,
+} from './codec.ts';
+import type { Input, Ready } from './core.ts';
+import type { PbftMessage, PbftPledge, Signed } from './messages.ts';
+import { asVerified } from './messages.ts';
+import { decodeMsgpack, encodeMsgpack, type WireValue } from './msgpack.ts';
+import { asHeight, asMillis, asReplicaId, asView, type Millis } from './types.ts';
+
+type Step = Input<PbftMessage, PbftPledge>;
+
+/** One call of a core. */
+export interface RecordedStep {
+  readonly now: Millis;
+  readonly inputs: readonly Step[];
+}
+
+export interface RecordingRefusal {
+  readonly refused: 'recording-malformed';
+  readonly problem: string;
+}
+
+const TAG = {
+  message: 1,
+  own: 2,
+  bundle: 3,
+  refused: 4,
+  connected: 5,
+  disconnected: 6,
+  retained: 7,
+  leading: 8,
+} as const satisfies Record<Step['type'], number>;
+
+/** [FLR-2] As they came: messages and bundles by the very bytes that were signed. */
+export function encodeStep({ now, inputs }: RecordedStep): Bytes {
+  return encodeMsgpack([now, ...inputs.map(inputValue)]);
+}
+
+function inputValue(input: Step): WireValue {
+  const tag = TAG[input.type];
+  switch (input.type) {
+    case 'message':
+    case 'own': {
+      const { sender, message, payload, signature } = input.signed;
+      return [tag, sender, kindNumbers[message.kind], payload, signature];
+    }
+    case 'bundle':
+      return [tag, input.bundle.payload, input.bundle.signature];
+    case 'refused':
+      return [tag, kindNumbers[input.pledge.kind], encodePayload(input.pledge)];
+    case 'connected':
+    case 'disconnected':
+      return [tag, input.peer];
+    case 'retained':
+      return [tag, input.lowest];
+    case 'leading':
+      return [tag, input.view];
+    default:
+      return unreachable(input);
+  }
+}
+
+/** Bytes from a file that anyone may have written: never throws. No signature is checked: the core that was recorded had them checked. */
+export function decodeStep(bytes: Bytes, context: WireContext): RecordedStep | RecordingRefusal {
+  const refuse = (problem: string): RecordingRefusal => ({ refused: 'recording-malformed', problem });
+  const decoded = decodeMsgpack(bytes, { bytesMax: bytes.length, depthMax: 2, valuesMax: bytes.length });
+  if ('refused' in decoded) return refuse(decoded.refused);
+  if (!isList(decoded.value)) return refuse('a step is a list');
+  const [now, ...items] = decoded.value;
+  if (typeof now !== 'number') return refuse('a step has its time');
+  const inputs: Step[] = [];
+  for (const item of items) {
+    const input = isList(item) ? inputIn(item, context) : undefined;
+    if (input === undefined) return refuse(`input ${inputs.length + 1} is none that this version knows`);
+    inputs.push(input);
+  }
+  return { now: asMillis(now), inputs };
+}
+
+const isList = (value: WireValue | undefined): value is readonly WireValue[] => Array.isArray(value);
+const isBytes = (value: WireValue | undefined): value is Bytes => value instanceof Uint8Array;
+
+function inputIn([tag, ...fields]: readonly WireValue[], context: WireContext): Step | undefined {
+  const [first, second] = fields;
+  switch (tag) {
+    case TAG.message:
+    case TAG.own: {
+      const signed = signedIn(fields, context);
+      if (signed === undefined) return undefined;
+      if (tag === TAG.message) return { type: 'message', signed: asVerified(signed) };
+      const { message } = signed;
+      return isPledge(message) ? { type: 'own', signed: asVerified({ ...signed, message }) } : undefined;
+    }
+    case TAG.bundle: {
+      if (!isBytes(first) || !isBytes(second)) return undefined;
+      const bundle = decodeBundle({ payload: first, signature: second }, context);
+      return isRefusal(bundle) ? undefined : { type: 'bundle', bundle };
+    }
+    case TAG.refused: {
+      const pledge = isBytes(second) ? messageIn(first, second, context) : undefined;
+      return pledge !== undefined && isPledge(pledge) ? { type: 'refused', pledge } : undefined;
+    }
+    default:
+      return typeof first === 'number' ? numbered(tag, first) : undefined;
+  }
+}
+
+/** The inputs that are a number. */
+function numbered(tag: WireValue | undefined, value: number): Step | undefined {
+  switch (tag) {
+    case TAG.connected:
+      return { type: 'connected', peer: asReplicaId(value) };
+    case TAG.disconnected:
+      return { type: 'disconnected', peer: asReplicaId(value) };
+    case TAG.retained:
+      return { type: 'retained', lowest: asHeight(value) };
+    case TAG.leading:
+      return { type: 'leading', view: asView(value) };
+    default:
+      return undefined;
+  }
+}
+
+function signedIn(
+  [sender, number, payload, signature]: readonly WireValue[],
+  context: WireContext,
+): Signed<PbftMessage> | undefined {
+  if (typeof sender !== 'number' || !isBytes(payload) || !isBytes(signature) || signature.length !== 64)
+    return undefined;
+  const message = messageIn(number, payload, context);
+  return message === undefined ? undefined : { sender: asReplicaId(sender), message, payload, signature };
+}
+
+function messageIn(number: WireValue | undefined, payload: Bytes, context: WireContext): PbftMessage | undefined {
+  const kind = typeof number === 'number' ? kindOf(number) : undefined;
+  if (kind === undefined || !isReplicaKind(kind)) return undefined;
+  const message = decodePayload(kind, payload, context);
+  // The cast: of a replica's kind, so a replica's message.
+  return isRefusal(message) ? undefined : (message as PbftMessage);
+}
+
+const pledgeKinds = {
+  prepare: true,
+  commit: true,
+  checkpoint: true,
+  'view-change': true,
+  'new-view': true,
+} as const satisfies Record<PbftPledge['kind'], true>;
+
+const isPledge = (message: PbftMessage): message is PbftPledge => message.kind in pledgeKinds;
+
+// ---- the digest of a Ready ------------------------------------------------------------------------------------------
+
+/**
+ * [FLR-2] 32 bits of all that a step wants done, as a number. Not against forgery: it says whether a core that is run again does the same. Made
+ * to cost next to nothing, so a block counts by its hash, which commits to the rest of it, and a signed message by its payload.
+ */
+export function digestOf(ready: Ready<PbftMessage, PbftPledge>): number {
+  return hashOf(ready) >>> 0;
+}
+
+const SEED = 0x2f0b_4c47;
+
+function mix(hash: number, next: number): number {
+  const h = Math.imul(hash ^ next, 0x9e37_79b1);
+  return h ^ (h >>> 15);
+}
+
+function hashOf(value: unknown): number {
+  switch (typeof value) {
+    case 'number':
+      return hashNumber(value);
+    case 'string':
+      return hashString(value);
+    case 'object':
+      if (value === null) return 0x51ed;
+      if (value instanceof Uint8Array) return hashBytes(value);
+      if (Array.isArray(value)) return hashList(value);
+      return hashObject(value);
+    default:
+      return value === true ? 0x7a11 : value === false ? 0x0fa1 : 0x0def;
+  }
+}
+
+const doubles = new DataView(new ArrayBuffer(8));
+
+function hashNumber(value: number): number {
+  if ((value | 0) === value) return mix(1, value);
+  doubles.setFloat64(0, value);
+  return mix(mix(2, doubles.getInt32(0)), doubles.getInt32(4));
+}
+
+function hashBytes(bytes: Bytes): number {
+  let hash = mix(SEED, bytes.length);
+  const whole = bytes.length - (bytes.length % 4);
+  for (let i = 0; i < whole; i += 4)
+    hash = mix(hash, bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24));
+  for (let i = whole; i < bytes.length; i++) hash = mix(hash, bytes[i]!);
+  return hash;
+}
+
+function hashList(list: readonly unknown[]): number {
+  let hash = mix(SEED, list.length);
+  for (const each of list) hash = mix(hash, hashOf(each));
+  return hash;
+}
+
+/** Names of fields and codes: a small set. */
+const strings = new Map<string, number>();
+const STRINGS_MAX = 4096;
+
+function hashString(text: string): number {
+  let hash = strings.get(text);
+  if (hash !== undefined) return hash;
+  hash = mix(SEED, text.length);
+  for (let i = 0; i < text.length; i++) hash = mix(hash, text.charCodeAt(i));
+  if (strings.size < STRINGS_MAX) strings.set(text, hash);
+  return hash;
+}
+
+/** A sum, for the order in which fields were written is nothing that matters. */
+function hashObject(value: object): number {
+  // The cast: any object can be read by its own keys.
+  const fields = value as Readonly<Record<string, unknown>>;
+  if ('headerBytes' in fields && 'bundles' in fields) return mix(3, hashOf(fields.hash)); // a block
+  if ('digest' in fields && 'leaves' in fields) return mix(mix(4, hashOf(fields.digest)), hashOf(fields.signature));
+  // The bytes of a block: the header has the hash of the body.
+  if ('header' in fields && 'body' in fields) return mix(5, hashOf(fields.header));
+  const isSigned = 'payload' in fields && 'message' in fields;
+  let hash = SEED;
+  for (const key in fields)
+    if (!(isSigned && key === 'message')) hash = (hash + mix(hashString(key), hashOf(fields[key]))) | 0;
+  return hash;
+}

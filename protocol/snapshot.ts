@@ -1,0 +1,311 @@
+// Everything a core knows, as bytes, and back: what each segment of a flight recording begins with (docs/adr/0007-flight-recorder.md).
+//
+// A walk over plain values: null, booleans, numbers, strings, bytes, arrays, maps, sets and objects without a class. Whatever stands in them
+// is in the snapshot, so that a field that is added later is in it too; a function, or an object of a class that keeps its fields private, is a
+// bug and throws. Such classes give and take their fields as plain values (`dump`, `load`). [FLR-1] The same state gives the same bytes:
+// keys are sorted, the order of maps and sets is part of the state, and who shares an object with whom is not.
+//
+// Blocks, bundles and signed messages are written as the bytes they came in, each bundle once. That is for size alone: an object that has
+// other fields than they have is walked like any other.
+
+import { type Bytes, toHex } from '../crypto/bytes.ts';
+import { Frontier } from '../crypto/merkle.ts';
+import { InvariantViolation } from './assert.ts';
+import type { Block } from './block.ts';
+import type { SignedBundle } from './bundle.ts';
+import {
+  decodeBundle,
+  decodePayload,
+  decodeStoredBlock,
+  encodeBody,
+  encodePayload,
+  isRefusal,
+  isReplicaKind,
+  kindNumbers,
+  kindOf,
+  type WireContext,
+} from './codec.ts';
+import type { PbftMessage, Signed } from './messages.ts';
+import { decodeMsgpack, encodeMsgpack, type WireValue } from './msgpack.ts';
+import { asReplicaId, asView } from './types.ts';
+
+/** Of the form of a snapshot; what stands in it is a matter of the software that wrote it. */
+const VERSION = 1;
+/** Arrays inside arrays: the state of a core needs about half of it. */
+const DEPTH_MAX = 64;
+
+/** What a composite value is; the first element of its array. */
+const SORT = {
+  array: 0,
+  object: 1,
+  map: 2,
+  set: 3,
+  undefined: 4,
+  /** A number that is no integer from 0 to 2^53 - 1: the 8 bytes of its double, big-endian. */
+  double: 5,
+  bundle: 6,
+  block: 7,
+  signed: 8,
+  proposal: 9,
+  frontier: 10,
+} as const;
+
+export interface SnapshotRefusal {
+  readonly refused: 'snapshot-malformed' | 'snapshot-other-software';
+  readonly problem: string;
+}
+
+/** @throws InvariantViolation where something in the value cannot be written: a bug, found by the first snapshot of it. */
+export function encodeSnapshot(value: unknown): Bytes {
+  const writer = new SnapshotWriter();
+  const root = writer.value(value);
+  return encodeMsgpack([VERSION, writer.shapes, writer.bundles, writer.blocks, root]);
+}
+
+/** Bytes from a file that anyone may have written: never throws. What is in it has the form of a snapshot; what it means is for the caller to check. */
+export function decodeSnapshot(bytes: Bytes, context: WireContext): { readonly value: unknown } | SnapshotRefusal {
+  const limits = { bytesMax: bytes.length, depthMax: DEPTH_MAX, valuesMax: bytes.length };
+  const decoded = decodeMsgpack(bytes, limits);
+  if ('refused' in decoded) return malformed(decoded.refused);
+  try {
+    return { value: new SnapshotReader(decoded.value, context).read() };
+  } catch (error) {
+    if (error instanceof Malformed) return malformed(error.message);
+    throw error;
+  }
+}
+
+const malformed = (problem: string): SnapshotRefusal => ({ refused: 'snapshot-malformed', problem });
+
+class SnapshotWriter {
+  /** The keys of objects, sorted; an object names its shape by its place here. */
+  readonly shapes: string[][] = [];
+  readonly bundles: WireValue[] = [];
+  readonly blocks: WireValue[] = [];
+  readonly #shapeAt = new Map<string, number>();
+  readonly #bundleAt = new Map<string, number>();
+  readonly #blockAt = new Map<string, number>();
+
+  value(value: unknown): WireValue {
+    switch (typeof value) {
+      case 'boolean':
+      case 'string':
+        return value;
+      case 'number':
+        return Number.isSafeInteger(value) && value >= 0 && !Object.is(value, -0) ? value : double(value);
+      case 'undefined':
+        return [SORT.undefined];
+      case 'object':
+        return value === null || value instanceof Uint8Array ? value : this.#composite(value);
+      default:
+        throw new InvariantViolation(`a snapshot has no place for a ${typeof value}`);
+    }
+  }
+
+  #composite(value: object): WireValue {
+    if (Array.isArray(value)) return [SORT.array, ...value.map((each) => this.value(each))];
+    if (value instanceof Map)
+      return [SORT.map, ...[...value].flatMap(([key, each]) => [this.value(key), this.value(each)])];
+    if (value instanceof Set) return [SORT.set, ...[...value].map((each) => this.value(each))];
+    if (value instanceof Frontier) {
+      const { size, hashes } = value.state();
+      return [SORT.frontier, size, hashes];
+    }
+    const prototype: unknown = Object.getPrototypeOf(value);
+    if (prototype !== Object.prototype && prototype !== null)
+      throw new InvariantViolation(`a snapshot has no place for a ${value.constructor.name}`);
+    const keys = Object.keys(value).sort();
+    const shape = keys.join();
+    if (shape === BUNDLE_SHAPE) return [SORT.bundle, this.#bundle(value as SignedBundle)]; // of this shape
+    if (shape === BLOCK_SHAPE) return [SORT.block, this.#block(value as Block)]; // likewise
+    if (shape === SIGNED_SHAPE) return this.#signed(value as Signed<PbftMessage>); // likewise
+    let at = this.#shapeAt.get(shape);
+    if (at === undefined) {
+      at = this.shapes.push(keys) - 1;
+      this.#shapeAt.set(shape, at);
+    }
+    // The cast: any object can be read by its own keys.
+    return [SORT.object, at, ...keys.map((key) => this.value((value as Readonly<Record<string, unknown>>)[key]))];
+  }
+
+  #bundle({ digest, payload, signature }: SignedBundle): number {
+    const name = toHex(digest) + toHex(signature);
+    let at = this.#bundleAt.get(name);
+    if (at === undefined) {
+      at = this.bundles.push([payload, signature]) - 1;
+      this.#bundleAt.set(name, at);
+    }
+    return at;
+  }
+
+  #block({ headerBytes, hash, bundles }: Block): number {
+    const name = toHex(hash);
+    let at = this.#blockAt.get(name);
+    if (at === undefined) {
+      at = this.blocks.push([headerBytes, bundles.map((bundle) => this.#bundle(bundle))]) - 1;
+      this.#blockAt.set(name, at);
+    }
+    return at;
+  }
+
+  #signed({ sender, message, payload, signature }: Signed<PbftMessage>): WireValue {
+    if (message.kind === 'pre-prepare')
+      return [SORT.proposal, sender, signature, message.view, this.#block(message.block)];
+    return [SORT.signed, sender, signature, kindNumbers[message.kind], payload];
+  }
+}
+
+const shapeOf = (...keys: readonly string[]): string => [...keys].sort().join();
+const BLOCK_SHAPE = shapeOf(...(['header', 'headerBytes', 'hash', 'bundles'] satisfies (keyof Block)[]));
+const SIGNED_SHAPE = shapeOf(...(['sender', 'message', 'payload', 'signature'] satisfies (keyof Signed<unknown>)[]));
+const bundleKeys = ['client', 'session', 'sequence', 'validUntil', 'transactions'] as const;
+const signedBundleKeys = ['payload', 'digest', 'signature', 'leaves'] as const;
+const BUNDLE_SHAPE = shapeOf(...([...bundleKeys, ...signedBundleKeys] satisfies (keyof SignedBundle)[]));
+
+function double(value: number): WireValue {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setFloat64(0, value);
+  return [SORT.double, bytes];
+}
+
+/** Thrown inside this file alone. */
+class Malformed extends Error {}
+
+class SnapshotReader {
+  readonly #context: WireContext;
+  readonly #root: WireValue;
+  readonly #shapes: readonly (readonly string[])[];
+  readonly #bundles: readonly SignedBundle[];
+  readonly #blocks: readonly Block[];
+
+  constructor(value: WireValue, context: WireContext) {
+    this.#context = context;
+    const [version, shapes, bundles, blocks, root, ...rest] = list(value);
+    if (version !== VERSION || root === undefined || rest.length > 0)
+      throw new Malformed(`not a snapshot of version ${VERSION}`);
+    this.#shapes = list(shapes).map(keysIn);
+    this.#bundles = list(bundles).map((item) => this.#bundleIn(item));
+    this.#blocks = list(blocks).map((item) => this.#blockIn(item));
+    this.#root = root;
+  }
+
+  read(): unknown {
+    return this.#value(this.#root);
+  }
+
+  #value(value: WireValue): unknown {
+    if (!isList(value)) return value;
+    const [sort, ...rest] = value;
+    switch (sort) {
+      case SORT.array:
+        return rest.map((each) => this.#value(each));
+      case SORT.object:
+        return this.#object(rest);
+      case SORT.map:
+        if (rest.length % 2 !== 0) throw new Malformed('a map with a key too many');
+        return new Map(
+          Array.from({ length: rest.length / 2 }, (_, i) => [this.#value(rest[2 * i]!), this.#value(rest[2 * i + 1]!)]),
+        );
+      case SORT.set:
+        return new Set(rest.map((each) => this.#value(each)));
+      case SORT.undefined:
+        return undefined;
+      case SORT.double: {
+        const bytes = bin(rest[0], 8);
+        return new DataView(bytes.buffer, bytes.byteOffset, 8).getFloat64(0);
+      }
+      case SORT.bundle:
+        return at(this.#bundles, rest[0]);
+      case SORT.block:
+        return at(this.#blocks, rest[0]);
+      case SORT.signed:
+      case SORT.proposal:
+        return this.#signed(sort, rest);
+      case SORT.frontier: {
+        const frontier = Frontier.restore(this.#context.sha256, {
+          size: uint(rest[0]),
+          hashes: list(rest[1]).map((hash) => bin(hash, 32)),
+        });
+        if (frontier === undefined) throw new Malformed('a frontier that is none');
+        return frontier;
+      }
+      default:
+        throw new Malformed('a value of no known sort');
+    }
+  }
+
+  #object([shape, ...values]: readonly WireValue[]): object {
+    const keys = at(this.#shapes, shape);
+    if (keys.length !== values.length) throw new Malformed('an object with other fields than its shape');
+    return Object.fromEntries(keys.map((key, i) => [key, this.#value(values[i]!)]));
+  }
+
+  #bundleIn(item: WireValue): SignedBundle {
+    const [payload, signature] = list(item);
+    return sound(decodeBundle({ payload: bin(payload), signature: bin(signature, 64) }, this.#context));
+  }
+
+  #blockIn(item: WireValue): Block {
+    const [header, bundles] = list(item);
+    const body = encodeBody(list(bundles).map((index) => at(this.#bundles, index)));
+    return sound(decodeStoredBlock({ header: bin(header), body }, this.#context));
+  }
+
+  #signed(sort: typeof SORT.signed | typeof SORT.proposal, fields: readonly WireValue[]): Signed<PbftMessage> {
+    const [from, signed, third, fourth] = fields;
+    const sender = asReplicaId(uint(from));
+    const signature = bin(signed, 64);
+    if (sort === SORT.proposal) {
+      const block = at(this.#blocks, fourth);
+      const view = asView(uint(third));
+      const message = { kind: 'pre-prepare', epoch: block.header.epoch, view, block } as const;
+      return { sender, message, payload: encodePayload(message), signature };
+    }
+    const payload = bin(fourth);
+    return { sender, message: messageIn(uint(third), payload, this.#context), payload, signature };
+  }
+}
+
+/** @throws Malformed */
+function messageIn(number: number, payload: Bytes, context: WireContext): PbftMessage {
+  const kind = kindOf(number);
+  if (kind === undefined || !isReplicaKind(kind)) throw new Malformed('a message of no known kind');
+  // The cast: of a replica's kind, so a replica's message.
+  return sound(decodePayload(kind, payload, context)) as PbftMessage;
+}
+
+function sound<T extends object>(value: T): Exclude<T, { readonly refused: string }> {
+  if (isRefusal(value)) throw new Malformed(value.refused);
+  return value as Exclude<T, { readonly refused: string }>; // not a refusal, as just looked at
+}
+
+function keysIn(value: WireValue): readonly string[] {
+  return list(value).map((key) => {
+    if (typeof key !== 'string' || key === '__proto__') throw new Malformed('a key that is none');
+    return key;
+  });
+}
+
+const isList = (value: WireValue): value is readonly WireValue[] => Array.isArray(value);
+
+function list(value: WireValue | undefined): readonly WireValue[] {
+  if (value === undefined || !isList(value)) throw new Malformed('a list is missing');
+  return value;
+}
+
+function bin(value: WireValue | undefined, length?: number): Bytes {
+  if (!(value instanceof Uint8Array) || (length !== undefined && value.length !== length))
+    throw new Malformed('bytes are missing');
+  return value;
+}
+
+function uint(value: WireValue | undefined): number {
+  if (typeof value !== 'number') throw new Malformed('a number is missing');
+  return value;
+}
+
+function at<T>(items: readonly T[], index: WireValue | undefined): T {
+  const item = items[uint(index)];
+  if (item === undefined) throw new Malformed('a place that is not there');
+  return item;
+}
