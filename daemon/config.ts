@@ -19,6 +19,10 @@ const memberName = z.string().regex(/^[a-z0-9-]{1,32}$/, 'a name of 1 to 32 char
 const peerUrl = z.url({ protocol: /^wss?$/, error: 'an address such as ws://10.0.0.2:7000 or wss://host:7000' });
 const count = (low: number, high: number) => z.int().min(low).max(high);
 
+/** Less has no room for a few blocks and a state; more is no flight recorder but an archive. */
+const RECORDER_MIB_MIN = 16;
+const RECORDER_MIB_MAX = 65_536;
+
 const limitsSchema = z.strictObject({
   /** Clients connected at the same time. */
   clientsMax: count(1, 100_000).default(1024),
@@ -46,6 +50,13 @@ const configSchema = z.strictObject({
   retainBlocks: z
     .union([count(1_024, Number.MAX_SAFE_INTEGER), z.literal('all')], 'a number of blocks from 1024, or "all"')
     .default(1_000_000),
+  /** What of the core's inputs is kept on disk for `synod replay`; 0: nothing. */
+  recorderMiB: z
+    .union(
+      [z.literal(0), count(RECORDER_MIB_MIN, RECORDER_MIB_MAX)],
+      `0, or ${RECORDER_MIB_MIN} to ${RECORDER_MIB_MAX}`,
+    )
+    .default(256),
   limits: limitsSchema.prefault({}),
 });
 
@@ -70,6 +81,8 @@ export interface NodeConfig {
   readonly signState: string;
   /** What other replicas were seen to do wrong (evidence.ts), in `dataDir`. */
   readonly evidenceDir: string;
+  /** The flight recorder's segments (recorder/), in `dataDir`. */
+  readonly recorderDir: string;
   /** Peers and clients connect here. */
   readonly listen: Address;
   /** Where the other members listen. */
@@ -79,6 +92,8 @@ export interface NodeConfig {
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
   /** Decided blocks that are kept at least; what is older may be dropped at a checkpoint. */
   readonly retainBlocks: number | 'all';
+  /** Of the flight recorder's files, in MiB; 0: nothing is recorded. */
+  readonly recorderMiB: number;
   readonly limits: Readonly<NodeLimits>;
 }
 
@@ -147,10 +162,14 @@ export const gatewayLimits = ({ limits: { clientsMax, clientBufferedBytesMax } }
   bufferedBytesMax: clientBufferedBytesMax,
 });
 
+/** In the data directory. */
+export const RECORDER_FOLDER = 'recorder';
+
 export const dataPaths = (dataDir: string) => ({
   logDir: join(dataDir, 'log'),
   signState: join(dataDir, 'sign-state'),
   evidenceDir: join(dataDir, 'evidence'),
+  recorderDir: join(dataDir, RECORDER_FOLDER),
 });
 
 export interface LoadedGenesis {

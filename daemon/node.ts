@@ -31,6 +31,8 @@ import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
 import type { ReplicaPort } from './ports.ts';
+import { Recorder } from './recorder/recorder.ts';
+import { folderAt } from './recorder/segment-files.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
@@ -48,6 +50,8 @@ export interface RunningNode {
 const SEEN_SIGNATURES_MAX = 8_192;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
+/** For the last bytes of a recording, when something fatal happened. */
+const RECORDER_CLOSE_MS_MAX = 1_000;
 
 /** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
 export async function startNode(config: NodeConfig, logger: Logger): Promise<RunningNode> {
@@ -107,6 +111,23 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       logger,
     });
     opened.push(() => evidence.settle());
+    const recorder =
+      config.recorderMiB === 0
+        ? null
+        : new Recorder({
+            folder: folderAt(config.recorderDir),
+            bytesMax: config.recorderMiB * 2 ** 20,
+            chainId: genesis.chainId,
+            genesisDocument: document,
+            self,
+            member: config.member,
+            software: VERSION,
+            startedAt: Date.now(),
+            sha256,
+            meter: metrics,
+            logger,
+          });
+    if (recorder !== null) opened.push(() => recorder.close(core));
     const verify: VerifyContext = {
       crypto: native,
       chainId: genesis.chainId,
@@ -134,6 +155,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       meter: metrics,
       logger,
       evidence,
+      recorder,
       head: recoveredHead(genesis, recovered),
     });
     metrics.watch(replica);
@@ -183,7 +205,13 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     if (http !== null) opened.push(() => http.close());
 
     const done = new Promise<number>((resolve) => {
-      replica.subscribe({ fatal: () => resolve(1) });
+      replica.subscribe({
+        fatal: () => {
+          // What led to it is what the recorder is for; a disk that hangs must not keep the process alive.
+          const recorded = recorder?.close(core) ?? Promise.resolve();
+          void Promise.race([recorded, later(RECORDER_CLOSE_MS_MAX)]).finally(() => resolve(1));
+        },
+      });
     });
     replica.start(transport);
     const addresses = {
@@ -214,6 +242,8 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
 }
 
 export const VERSION = '0.1.0';
+
+const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
 
 function memberNamed(genesis: Genesis, name: string): ReplicaId {
   const index = genesis.members.findIndex((member) => member.name === name);

@@ -34,6 +34,7 @@ import type { EvidenceBook } from './evidence.ts';
 import { canBeCarried, isRequest, isVote } from './kinds.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
+import type { StepRecorder } from './recorder/recorder.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
 import { Speaker } from './speaker.ts';
@@ -57,6 +58,8 @@ export interface ReplicaParts {
   readonly meter: Meter;
   readonly logger: Logger;
   readonly evidence: Pick<EvidenceBook, 'found' | 'entered'>;
+  /** Null: the operator wants none. */
+  readonly recorder: StepRecorder | null;
   /** The head that was recovered. */
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
@@ -220,9 +223,17 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
-    const { core, meter } = this.#parts;
+    const { core, meter, recorder } = this.#parts;
+    recorder?.before(core, inputs, now);
     const started = performance.now();
-    const ready = core.step(inputs, now);
+    let ready: Ready<PbftMessage, PbftPledge>;
+    try {
+      ready = core.step(inputs, now);
+    } catch (error) {
+      recorder?.threw(error);
+      throw error;
+    }
+    recorder?.after(ready);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);

@@ -321,6 +321,7 @@ class Stage {
       logger: this.#logger,
       head: { height: asHeight(0), hash: other(9), certificate: null },
       evidence: { found: () => {}, entered: () => {} },
+      recorder: null,
     });
     test.teardown(() => replica.stop());
     replica.start(this.network);

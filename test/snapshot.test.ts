@@ -11,13 +11,22 @@ t.setTimeout(0);
 
 const SEEDS = Number(process.env.SEEDS ?? 12);
 
-t.test('FLR-1: a core restored at random steps of faulty runs goes on bit for bit as the one that was not', async (t) => {
-  const tally = newTally();
-  for (let seed = 1; seed <= SEEDS; seed++) {
-    const Replica = twinned(tally, { seed, every: 20 });
-    const { failure } = live({ seed, n: null, ms: 20_000, realSignatures: false, Replica });
-    t.equal(failure, null, `seed ${seed}`);
-  }
-  t.comment(tally.steps, tally.snapshots, tally.largest, [...tally.inputs], [...tally.first.keys()].filter((f) => !tally.moved.has(f)));
-});
+t.test(
+  'FLR-1: a core restored at random steps of faulty runs goes on bit for bit as the one that was not',
+  async (t) => {
+    const tally = newTally();
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      const Replica = twinned(tally, { seed, every: 20 });
+      const { failure } = live({ seed, n: null, ms: 20_000, realSignatures: false, Replica });
+      t.equal(failure, null, `seed ${seed}`);
+    }
+    t.comment(
+      tally.steps,
+      tally.snapshots,
+      tally.largest,
+      [...tally.inputs],
+      [...tally.first.keys()].filter((f) => !tally.moved.has(f)),
+    );
+  },
+);
 void [readdirSync, readFileSync, fileURLToPath];

@@ -14,6 +14,7 @@ import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
+import { replayCommand } from './replay.ts';
 import { simCommand } from './sim.ts';
 import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
@@ -73,6 +74,7 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
     verifyCommand(),
     evidenceCommand(),
     auditCommand(),
+    replayCommand(),
     simCommand(),
   ];
   for (const command of commands) all.addCommand(command);
