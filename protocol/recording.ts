@@ -1,7 +1,7 @@
 // What a flight recorder writes down of a core, and how it is read back: the inputs of each step, and a short digest of the Ready that came of
 // them. Pure; files, segments and checksums are daemon/recorder/'s. docs/adr/0007-flight-recorder.md says why it is cut like this.
 
-import type { Bytes } from '../crypto/bytes.ts';
+import { type Bytes, concat } from '../crypto/bytes.ts';
 import { unreachable } from './assert.ts';
 import {
   decodeBundle,
@@ -14,6 +14,7 @@ import {
   type WireContext,
 } from './codec.ts';
 import type { Input, Ready } from './core.ts';
+import { LayoutReader, LayoutWriter } from './layout.ts';
 import type { PbftMessage, PbftPledge, Signed } from './messages.ts';
 import { asVerified } from './messages.ts';
 import { decodeMsgpack, encodeMsgpack, type WireValue } from './msgpack.ts';
@@ -43,21 +44,38 @@ const TAG = {
   leading: 8,
 } as const satisfies Record<Step['type'], number>;
 
-/** [FLR-2] As they came: messages and bundles by the very bytes that were signed. */
-export function encodeStep({ now, inputs }: RecordedStep): Bytes {
-  return encodeMsgpack([now, ...inputs.map(inputValue)]);
+/**
+ * From so many bytes on a payload is not copied but stands behind the step, which has its length in its place. Measured at full load: copying them
+ * from buffer to buffer was nearly all that a recorder cost.
+ */
+const LARGE_BYTES = 4096;
+
+/**
+ * [FLR-2] As they came: messages and bundles by the very bytes that were signed. To be written one behind the other: the length of the step as 4
+ * bytes, the step, and its large payloads, which are those of the inputs and not copies.
+ */
+export function encodeStep({ now, inputs }: RecordedStep): readonly Bytes[] {
+  const large: Bytes[] = [];
+  const step = encodeMsgpack([now, ...inputs.map((input) => inputValue(input, large))]);
+  return [concat(new LayoutWriter(4).u32(step.length).done(), step), ...large];
 }
 
-function inputValue(input: Step): WireValue {
+function setAside(payload: Bytes, large: Bytes[]): WireValue {
+  if (payload.length < LARGE_BYTES) return payload;
+  large.push(payload);
+  return payload.length;
+}
+
+function inputValue(input: Step, large: Bytes[]): WireValue {
   const tag = TAG[input.type];
   switch (input.type) {
     case 'message':
     case 'own': {
       const { sender, message, payload, signature } = input.signed;
-      return [tag, sender, kindNumbers[message.kind], payload, signature];
+      return [tag, sender, kindNumbers[message.kind], setAside(payload, large), signature];
     }
     case 'bundle':
-      return [tag, input.bundle.payload, input.bundle.signature];
+      return [tag, setAside(input.bundle.payload, large), input.bundle.signature];
     case 'refused':
       return [tag, kindNumbers[input.pledge.kind], encodePayload(input.pledge)];
     case 'connected':
@@ -75,37 +93,56 @@ function inputValue(input: Step): WireValue {
 /** Bytes from a file that anyone may have written: never throws. No signature is checked: the core that was recorded had them checked. */
 export function decodeStep(bytes: Bytes, context: WireContext): RecordedStep | RecordingRefusal {
   const refuse = (problem: string): RecordingRefusal => ({ refused: 'recording-malformed', problem });
-  const decoded = decodeMsgpack(bytes, { bytesMax: bytes.length, depthMax: 2, valuesMax: bytes.length });
+  const end = bytes.length < 4 ? 0 : 4 + new LayoutReader(bytes).u32();
+  if (end > bytes.length) return refuse('a step is longer than its record');
+  const step = bytes.subarray(Math.min(4, end), end);
+  const decoded = decodeMsgpack(step, { bytesMax: step.length, depthMax: 2, valuesMax: step.length });
   if ('refused' in decoded) return refuse(decoded.refused);
   if (!isList(decoded.value)) return refuse('a step is a list');
   const [now, ...items] = decoded.value;
   if (typeof now !== 'number') return refuse('a step has its time');
   const inputs: Step[] = [];
+  const behind = { bytes, at: end };
   for (const item of items) {
-    const input = isList(item) ? inputIn(item, context) : undefined;
+    const input = isList(item) ? inputIn(item, behind, context) : undefined;
     if (input === undefined) return refuse(`input ${inputs.length + 1} is none that this version knows`);
     inputs.push(input);
   }
+  if (behind.at !== bytes.length) return refuse("bytes that are nobody's");
   return { now: asMillis(now), inputs };
+}
+
+/** The large payloads behind a step, and how many bytes of them have been taken. */
+interface Behind {
+  readonly bytes: Bytes;
+  at: number;
+}
+
+function payloadIn(value: WireValue | undefined, behind: Behind): Bytes | undefined {
+  if (isBytes(value)) return value;
+  if (typeof value !== 'number' || value > behind.bytes.length - behind.at) return undefined;
+  behind.at += value;
+  return behind.bytes.subarray(behind.at - value, behind.at);
 }
 
 const isList = (value: WireValue | undefined): value is readonly WireValue[] => Array.isArray(value);
 const isBytes = (value: WireValue | undefined): value is Bytes => value instanceof Uint8Array;
 
-function inputIn([tag, ...fields]: readonly WireValue[], context: WireContext): Step | undefined {
+function inputIn([tag, ...fields]: readonly WireValue[], behind: Behind, context: WireContext): Step | undefined {
   const [first, second] = fields;
   switch (tag) {
     case TAG.message:
     case TAG.own: {
-      const signed = signedIn(fields, context);
+      const signed = signedIn(fields, behind, context);
       if (signed === undefined) return undefined;
       if (tag === TAG.message) return { type: 'message', signed: asVerified(signed) };
       const { message } = signed;
       return isPledge(message) ? { type: 'own', signed: asVerified({ ...signed, message }) } : undefined;
     }
     case TAG.bundle: {
-      if (!isBytes(first) || !isBytes(second)) return undefined;
-      const bundle = decodeBundle({ payload: first, signature: second }, context);
+      const payload = payloadIn(first, behind);
+      if (payload === undefined || !isBytes(second)) return undefined;
+      const bundle = decodeBundle({ payload, signature: second }, context);
       return isRefusal(bundle) ? undefined : { type: 'bundle', bundle };
     }
     case TAG.refused: {
@@ -134,11 +171,13 @@ function numbered(tag: WireValue | undefined, value: number): Step | undefined {
 }
 
 function signedIn(
-  [sender, number, payload, signature]: readonly WireValue[],
+  [sender, number, where, signature]: readonly WireValue[],
+  behind: Behind,
   context: WireContext,
 ): Signed<PbftMessage> | undefined {
-  if (typeof sender !== 'number' || !isBytes(payload) || !isBytes(signature) || signature.length !== 64)
-    return undefined;
+  const payload = payloadIn(where, behind);
+  if (typeof sender !== 'number' || payload === undefined) return undefined;
+  if (!isBytes(signature) || signature.length !== 64) return undefined;
   const message = messageIn(number, payload, context);
   return message === undefined ? undefined : { sender: asReplicaId(sender), message, payload, signature };
 }

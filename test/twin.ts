@@ -1,7 +1,7 @@
 // A second core beside each of a simulated cluster, made from a snapshot of the first at moments that the seed draws, and fed with what the flight
 // recorder would have written down of its inputs. Whatever a snapshot forgets, the twin does something else sooner or later.
 
-import { equalBytes, toHex } from '../crypto/bytes.ts';
+import { concat, equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { WireContext } from '../protocol/codec.ts';
 import type { Input } from '../protocol/core.ts';
@@ -64,7 +64,7 @@ export function twinned(tally: TwinTally, { seed, every }: { readonly seed: numb
       const step = core.step.bind(core);
       core.step = (inputs, now) => {
         if (dice.chance(1 / every)) twin = restored();
-        const bytes = encodeStep({ now, inputs });
+        const bytes = concat(...encodeStep({ now, inputs }));
         const ready = step(inputs, now);
         const read = decodeStep(bytes, context);
         if ('refused' in read) return differs(`${read.refused}: ${read.problem}`);

@@ -65,7 +65,7 @@ export interface StepRecord {
   readonly digest: number | null;
   /** What the core threw; empty where it did not. */
   readonly threw: string;
-  /** As encodeStep gave them. */
+  /** What encodeStep gave, one behind the other. */
   readonly inputs: Bytes;
 }
 
@@ -74,34 +74,45 @@ export interface StepRecord {
 export function encodeHead(head: SegmentHead): Bytes {
   const { chainId, replica, member, software, number, startedAt, gap, missed, genesis } = head;
   const fields = [number, chainId, replica, member, software, startedAt, gap, missed, genesis];
-  return concat(tag, record(TYPE.head, encodeMsgpack([RECORDING_VERSION, ...fields])));
+  return concat(tag, ...record(TYPE.head, encodeMsgpack([RECORDING_VERSION, ...fields])));
 }
 
-export const encodeState = (snapshot: Bytes): Bytes => record(TYPE.state, snapshot);
+// Records are given in parts, to be written one behind the other: what is large in them is not copied.
 
-export function encodeStepRecord(digest: number, inputs: Bytes): Bytes {
-  return record(TYPE.step, new LayoutWriter(4).u32(digest).done(), inputs);
+export const encodeState = (snapshot: Bytes): readonly Bytes[] => record(TYPE.state, new Uint8Array(0), snapshot);
+
+export function encodeStepRecord(digest: number, step: readonly Bytes[]): readonly Bytes[] {
+  return record(TYPE.step, new LayoutWriter(4).u32(digest).done(), ...step);
 }
 
 /** Bytes of a step's record. */
-export const stepRecordBytes = (inputs: Bytes): number => HEAD_BYTES + 1 + 4 + inputs.length;
+export const stepRecordBytes = (step: readonly Bytes[]): number => HEAD_BYTES + 1 + 4 + lengthOf(step);
 
-export function encodeThrew(error: unknown, inputs: Bytes): Bytes {
+export function encodeThrew(error: unknown, step: readonly Bytes[]): readonly Bytes[] {
   // Well formed: half of a pair of surrogates has no UTF-8.
   const text = String(error)
     .slice(0, TEXT_MAX)
     .replace(/\p{Surrogate}/gu, '?')
     .replace(/^\ufeff/, '');
-  return record(TYPE.threw, encodeMsgpack([text, inputs]));
+  return record(TYPE.threw, encodeMsgpack([text, concat(...step)]));
 }
 
-export const encodeEnd = ({ why, steps, state }: SegmentEnd): Bytes =>
+export const encodeEnd = ({ why, steps, state }: SegmentEnd): readonly Bytes[] =>
   record(TYPE.end, encodeMsgpack([why, steps, state]));
 
-function record(type: number, ...parts: readonly Bytes[]): Bytes {
-  const body = concat(new Uint8Array([type]), ...parts);
-  const head = new LayoutWriter(8).u32(body.length).u32(crc32(body)).done();
-  return concat(head, new LayoutWriter(4).u32(crc32(head)).done(), body);
+export const lengthOf = (parts: readonly Bytes[]): number => parts.reduce((sum, part) => sum + part.length, 0);
+
+function record(type: number, first: Bytes, ...rest: readonly Bytes[]): readonly Bytes[] {
+  // The head and the first part are one: a record of a small step is two small parts less.
+  const start = new Uint8Array(HEAD_BYTES + 1 + first.length);
+  start[HEAD_BYTES] = type;
+  start.set(first, HEAD_BYTES + 1);
+  const crc = rest.reduce((sum, part) => crc32(part, sum), crc32(start.subarray(HEAD_BYTES)));
+  const head = new DataView(start.buffer);
+  head.setUint32(0, 1 + first.length + lengthOf(rest));
+  head.setUint32(4, crc);
+  head.setUint32(8, crc32(start.subarray(0, 8)));
+  return [start, ...rest];
 }
 
 // ---- reading --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 // (docs/adr/0007-flight-recorder.md). Beside the loop, never in its way: appends into memory, writes that nobody waits for, no sync. Whatever
 // fails here is counted and logged, and the ring goes on with a new segment.
 
-import { type Bytes, concat } from '../../crypto/bytes.ts';
+import type { Bytes } from '../../crypto/bytes.ts';
 import type { Core, Input, Ready } from '../../protocol/core.ts';
 import type { PbftMessage, PbftPledge } from '../../protocol/messages.ts';
 import { digestOf, encodeStep } from '../../protocol/recording.ts';
@@ -18,6 +18,7 @@ import {
   encodeStepRecord,
   encodeThrew,
   type Gap,
+  lengthOf,
   SEGMENT_BYTES_MAX,
   type SegmentHead,
   stepRecordBytes,
@@ -82,8 +83,8 @@ interface OpenSegment {
 
 /** In the order in which the disk gets it. */
 type Work =
-  | { readonly type: 'begin'; readonly head: Omit<SegmentHead, 'number'>; readonly bytes: Bytes }
-  | { readonly type: 'append'; readonly bytes: Bytes };
+  | { readonly type: 'begin'; readonly head: Omit<SegmentHead, 'number'>; readonly parts: readonly Bytes[] }
+  | { readonly type: 'append'; readonly parts: readonly Bytes[] };
 
 export class Recorder implements StepRecorder {
   readonly #options: RecorderOptions;
@@ -91,7 +92,7 @@ export class Recorder implements StepRecorder {
   readonly #monotonic: () => number;
   #segment: OpenSegment | null = null;
   /** The inputs of the step that runs; null: it is not recorded. */
-  #running: Bytes | null = null;
+  #running: readonly Bytes[] | null = null;
   #missed = 0;
   #gap: Gap = 'start';
   #resumeAt = Number.NEGATIVE_INFINITY;
@@ -214,15 +215,15 @@ export class Recorder implements StepRecorder {
     const state = encodeState(snapshot);
     const gap = { gap: this.#gap, missed: this.#missed };
     // Its number is known when the folder is looked at; as many bytes as the largest one has.
-    const start = encodeHead({ ...head, ...gap, number: Number.MAX_SAFE_INTEGER }).length + state.length;
+    const start = encodeHead({ ...head, ...gap, number: Number.MAX_SAFE_INTEGER }).length + lengthOf(state);
     if (start + bytes + END_BYTES_MAX > this.#segmentBytesMax) {
       const why = 2 * start > this.#segmentBytesMax ? 'state-too-large' : 'step-too-large';
       this.#complain({ bytes: start + bytes, bytesMax: this.#segmentBytesMax }, why);
       return this.#pause(why, RECORDER_LIMITS.pauseMs);
     }
     this.#segment = { bytes: start, steps: 0, start };
-    this.#work.push({ type: 'begin', head: { ...head, ...gap }, bytes: state });
-    this.#waiting += state.length;
+    this.#work.push({ type: 'begin', head: { ...head, ...gap }, parts: state });
+    this.#waiting += lengthOf(state);
     this.#missed = 0;
     this.#gap = 'none';
     this.#write();
@@ -266,11 +267,12 @@ export class Recorder implements StepRecorder {
 
   // ---- writing ----------------------------------------------------------------------------------------------------
 
-  #append(bytes: Bytes): void {
-    this.#parts.push(bytes);
-    this.#partBytes += bytes.length;
-    this.#waiting += bytes.length;
-    this.#segment!.bytes += bytes.length; // called with one
+  #append(parts: readonly Bytes[]): void {
+    const bytes = lengthOf(parts);
+    this.#parts.push(...parts);
+    this.#partBytes += bytes;
+    this.#waiting += bytes;
+    this.#segment!.bytes += bytes; // called with one
     if (this.#partBytes >= RECORDER_LIMITS.flushBytes) return this.#flush();
     this.#timer ??= setTimeout(() => this.#flush(), RECORDER_LIMITS.flushMs).unref();
   }
@@ -279,7 +281,7 @@ export class Recorder implements StepRecorder {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
     if (this.#partBytes === 0) return;
-    this.#work.push({ type: 'append', bytes: concat(...this.#parts) });
+    this.#work.push({ type: 'append', parts: this.#parts });
     this.#parts = [];
     this.#partBytes = 0;
     this.#write();
@@ -299,33 +301,32 @@ export class Recorder implements StepRecorder {
 
   async #writeAll(): Promise<void> {
     for (let work = this.#work.shift(); work !== undefined; work = this.#work.shift()) {
-      let { bytes } = work;
-      const waited = bytes.length;
-      if (work.type === 'begin') bytes = await this.#beginFile(work.head, bytes);
+      const waited = lengthOf(work.parts);
+      const parts = work.type === 'begin' ? await this.#beginFile(work) : work.parts;
       // Null: what came before it has failed, and this is the rest of it.
-      else await this.#file?.append(bytes);
-      this.#options.meter.count('synod_recorder_bytes_total', {}, bytes.length);
+      if (work.type === 'append') await this.#file?.append(parts);
+      this.#options.meter.count('synod_recorder_bytes_total', {}, lengthOf(parts));
       this.#waiting = Math.max(0, this.#waiting - waited);
       this.#complained = false;
     }
   }
 
   /** Returns what was written. */
-  async #beginFile(head: Omit<SegmentHead, 'number'>, state: Bytes): Promise<Bytes> {
+  async #beginFile({ head, parts: state }: Extract<Work, { readonly type: 'begin' }>): Promise<readonly Bytes[]> {
     const { folder } = this.#options;
     await this.#closeFile();
     const number = await this.#makeRoom();
-    const bytes = concat(encodeHead({ ...head, number }), state);
+    const parts = [encodeHead({ ...head, number }), ...state];
     this.#file = await folder.create(number);
     try {
-      await this.#file.append(bytes);
+      await this.#file.append(parts);
     } catch (error) {
       // Without its state a segment is good for nothing.
       await this.#closeFile();
       await folder.remove(number).catch(() => undefined);
       throw error;
     }
-    return bytes;
+    return parts;
   }
 
   /** [FLR-4] The oldest segments go until a whole new one has its place. Returns the new one's number. */

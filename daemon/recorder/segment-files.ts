@@ -1,13 +1,13 @@
 // The folder of a flight recorder: one file for each segment, named by its number. Nothing is synced: what the kernel has, a killed process
 // leaves behind, and a power cut is no reason to make every vote wait.
 
-import { mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bytes } from '../../crypto/bytes.ts';
 
 export interface SegmentFile {
-  /** All of it, at the end. */
-  append(bytes: Bytes): Promise<void>;
+  /** All of them, in this order, at the end. */
+  append(parts: readonly Bytes[]): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -46,8 +46,17 @@ export function folderAt(directory: string): SegmentFolder {
     async create(number) {
       await mkdir(directory, { recursive: true, mode: 0o700 });
       const file = await open(join(directory, segmentName(number)), 'ax', 0o600);
-      return { append: (bytes) => file.appendFile(bytes), close: () => file.close() };
+      return { append: (parts) => appendAll(file, parts), close: () => file.close() };
     },
     remove: (number) => unlink(join(directory, segmentName(number))),
   };
+}
+
+async function appendAll(file: FileHandle, parts: readonly Bytes[]): Promise<void> {
+  let { bytesWritten: done } = await file.writev(parts);
+  for (const part of parts) {
+    // Rare: a disk that fills takes less than all, and says why at the next write.
+    if (done < part.length) await file.appendFile(part.subarray(done));
+    done = Math.max(0, done - part.length);
+  }
 }
