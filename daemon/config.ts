@@ -22,6 +22,7 @@ const count = (low: number, high: number) => z.int().min(low).max(high);
 /** Less has no room for a few blocks and a state; more is no flight recorder but an archive. */
 const RECORDER_MIB_MIN = 16;
 const RECORDER_MIB_MAX = 65_536;
+const recorderSizes = `0, or ${RECORDER_MIB_MIN} to ${RECORDER_MIB_MAX}`;
 
 const limitsSchema = z.strictObject({
   /** Clients connected at the same time. */
@@ -52,10 +53,8 @@ const configSchema = z.strictObject({
     .default(1_000_000),
   /** What of the core's inputs is kept on disk for `synod replay`; 0: nothing. */
   recorderMiB: z
-    .union(
-      [z.literal(0), count(RECORDER_MIB_MIN, RECORDER_MIB_MAX)],
-      `0, or ${RECORDER_MIB_MIN} to ${RECORDER_MIB_MAX}`,
-    )
+    .int({ error: recorderSizes })
+    .refine((mib) => mib === 0 || (mib >= RECORDER_MIB_MIN && mib <= RECORDER_MIB_MAX), recorderSizes)
     .default(256),
   limits: limitsSchema.prefault({}),
 });

@@ -43,10 +43,11 @@ export interface Core<Message, Pledge> {
   explainBundle(digest: Hash): BundleExplanation;
   /**
    * [FLR-1] All that this core knows, as bytes (snapshot.ts): a core that is restored from them goes on bit for bit as this one does. The same
-   * state gives the same bytes. Changes nothing. As large as the pool and the sessions, in the worst case 64 MiB and 72 MiB; a few
-   * milliseconds for each megabyte.
+   * state gives the same bytes. Changes nothing. As large as the pool and the sessions, in the worst case 64 MiB and 72 MiB. Some milliseconds
+   * for each megabyte, so whoever is in a hurry says how large it may be: null, and at once where that can be told, if it would be larger.
    */
   snapshot(): Bytes;
+  snapshot(bytesMax: number): Bytes | null;
 }
 
 export type Input<Message, Pledge> =

@@ -8,9 +8,8 @@
 // Blocks, bundles and signed messages are written as the bytes they came in, each bundle once. That is for size alone: an object that has
 // other fields than they have is walked like any other.
 
-import { type Bytes, toHex } from '../crypto/bytes.ts';
+import type { Bytes } from '../crypto/bytes.ts';
 import { Frontier } from '../crypto/merkle.ts';
-import { InvariantViolation } from './assert.ts';
 import type { Block } from './block.ts';
 import type { SignedBundle } from './bundle.ts';
 import {
@@ -21,45 +20,22 @@ import {
   encodePayload,
   isRefusal,
   isReplicaKind,
-  kindNumbers,
   kindOf,
   type WireContext,
 } from './codec.ts';
 import type { PbftMessage, Signed } from './messages.ts';
-import { decodeMsgpack, encodeMsgpack, type WireValue } from './msgpack.ts';
+import { decodeMsgpack, type WireValue } from './msgpack.ts';
+import { SNAPSHOT_VERSION, SORT } from './snapshot-writer.ts';
 import { asReplicaId, asView } from './types.ts';
 
-/** Of the form of a snapshot; what stands in it is a matter of the software that wrote it. */
-const VERSION = 1;
+export { encodeSnapshot } from './snapshot-writer.ts';
+
 /** Arrays inside arrays: the state of a core needs about half of it. */
 const DEPTH_MAX = 64;
-
-/** What a composite value is; the first element of its array. */
-const SORT = {
-  array: 0,
-  object: 1,
-  map: 2,
-  set: 3,
-  undefined: 4,
-  /** A number that is no integer from 0 to 2^53 - 1: the 8 bytes of its double, big-endian. */
-  double: 5,
-  bundle: 6,
-  block: 7,
-  signed: 8,
-  proposal: 9,
-  frontier: 10,
-} as const;
 
 export interface SnapshotRefusal {
   readonly refused: 'snapshot-malformed' | 'snapshot-other-software';
   readonly problem: string;
-}
-
-/** @throws InvariantViolation where something in the value cannot be written: a bug, found by the first snapshot of it. */
-export function encodeSnapshot(value: unknown): Bytes {
-  const writer = new SnapshotWriter();
-  const root = writer.value(value);
-  return encodeMsgpack([VERSION, writer.shapes, writer.bundles, writer.blocks, root]);
 }
 
 /** Bytes from a file that anyone may have written: never throws. What is in it has the form of a snapshot; what it means is for the caller to check. */
@@ -77,97 +53,6 @@ export function decodeSnapshot(bytes: Bytes, context: WireContext): { readonly v
 
 const malformed = (problem: string): SnapshotRefusal => ({ refused: 'snapshot-malformed', problem });
 
-class SnapshotWriter {
-  /** The keys of objects, sorted; an object names its shape by its place here. */
-  readonly shapes: string[][] = [];
-  readonly bundles: WireValue[] = [];
-  readonly blocks: WireValue[] = [];
-  readonly #shapeAt = new Map<string, number>();
-  readonly #bundleAt = new Map<string, number>();
-  readonly #blockAt = new Map<string, number>();
-
-  value(value: unknown): WireValue {
-    switch (typeof value) {
-      case 'boolean':
-      case 'string':
-        return value;
-      case 'number':
-        return Number.isSafeInteger(value) && value >= 0 && !Object.is(value, -0) ? value : double(value);
-      case 'undefined':
-        return [SORT.undefined];
-      case 'object':
-        return value === null || value instanceof Uint8Array ? value : this.#composite(value);
-      default:
-        throw new InvariantViolation(`a snapshot has no place for a ${typeof value}`);
-    }
-  }
-
-  #composite(value: object): WireValue {
-    if (Array.isArray(value)) return [SORT.array, ...value.map((each) => this.value(each))];
-    if (value instanceof Map)
-      return [SORT.map, ...[...value].flatMap(([key, each]) => [this.value(key), this.value(each)])];
-    if (value instanceof Set) return [SORT.set, ...[...value].map((each) => this.value(each))];
-    if (value instanceof Frontier) {
-      const { size, hashes } = value.state();
-      return [SORT.frontier, size, hashes];
-    }
-    const prototype: unknown = Object.getPrototypeOf(value);
-    if (prototype !== Object.prototype && prototype !== null)
-      throw new InvariantViolation(`a snapshot has no place for a ${value.constructor.name}`);
-    const keys = Object.keys(value).sort();
-    const shape = keys.join();
-    if (shape === BUNDLE_SHAPE) return [SORT.bundle, this.#bundle(value as SignedBundle)]; // of this shape
-    if (shape === BLOCK_SHAPE) return [SORT.block, this.#block(value as Block)]; // likewise
-    if (shape === SIGNED_SHAPE) return this.#signed(value as Signed<PbftMessage>); // likewise
-    let at = this.#shapeAt.get(shape);
-    if (at === undefined) {
-      at = this.shapes.push(keys) - 1;
-      this.#shapeAt.set(shape, at);
-    }
-    // The cast: any object can be read by its own keys.
-    return [SORT.object, at, ...keys.map((key) => this.value((value as Readonly<Record<string, unknown>>)[key]))];
-  }
-
-  #bundle({ digest, payload, signature }: SignedBundle): number {
-    const name = toHex(digest) + toHex(signature);
-    let at = this.#bundleAt.get(name);
-    if (at === undefined) {
-      at = this.bundles.push([payload, signature]) - 1;
-      this.#bundleAt.set(name, at);
-    }
-    return at;
-  }
-
-  #block({ headerBytes, hash, bundles }: Block): number {
-    const name = toHex(hash);
-    let at = this.#blockAt.get(name);
-    if (at === undefined) {
-      at = this.blocks.push([headerBytes, bundles.map((bundle) => this.#bundle(bundle))]) - 1;
-      this.#blockAt.set(name, at);
-    }
-    return at;
-  }
-
-  #signed({ sender, message, payload, signature }: Signed<PbftMessage>): WireValue {
-    if (message.kind === 'pre-prepare')
-      return [SORT.proposal, sender, signature, message.view, this.#block(message.block)];
-    return [SORT.signed, sender, signature, kindNumbers[message.kind], payload];
-  }
-}
-
-const shapeOf = (...keys: readonly string[]): string => [...keys].sort().join();
-const BLOCK_SHAPE = shapeOf(...(['header', 'headerBytes', 'hash', 'bundles'] satisfies (keyof Block)[]));
-const SIGNED_SHAPE = shapeOf(...(['sender', 'message', 'payload', 'signature'] satisfies (keyof Signed<unknown>)[]));
-const bundleKeys = ['client', 'session', 'sequence', 'validUntil', 'transactions'] as const;
-const signedBundleKeys = ['payload', 'digest', 'signature', 'leaves'] as const;
-const BUNDLE_SHAPE = shapeOf(...([...bundleKeys, ...signedBundleKeys] satisfies (keyof SignedBundle)[]));
-
-function double(value: number): WireValue {
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setFloat64(0, value);
-  return [SORT.double, bytes];
-}
-
 /** Thrown inside this file alone. */
 class Malformed extends Error {}
 
@@ -180,9 +65,9 @@ class SnapshotReader {
 
   constructor(value: WireValue, context: WireContext) {
     this.#context = context;
-    const [version, shapes, bundles, blocks, root, ...rest] = list(value);
-    if (version !== VERSION || root === undefined || rest.length > 0)
-      throw new Malformed(`not a snapshot of version ${VERSION}`);
+    const [version, root, blocks, bundles, shapes, ...rest] = list(value);
+    if (version !== SNAPSHOT_VERSION || root === undefined || rest.length > 0)
+      throw new Malformed(`not a snapshot of version ${SNAPSHOT_VERSION}`);
     this.#shapes = list(shapes).map(keysIn);
     this.#bundles = list(bundles).map((item) => this.#bundleIn(item));
     this.#blocks = list(blocks).map((item) => this.#blockIn(item));

@@ -129,7 +129,7 @@ const NOT_DUMPED: Readonly<Record<string, readonly string[]>> = {
 /** Classes that are no part of what a core knows from one step to the next. `Pbft` itself is: its two fields are what a snapshot is made of. */
 const NO_STATE = [
   ...['Audit', 'ChainVerifier', 'Cursor', 'Fields', 'Handshake', 'LayoutReader', 'LayoutWriter', 'Pbft', 'Scribe'],
-  ...['SeenSignatures', 'SnapshotReader', 'SnapshotWriter'],
+  ...['SeenSignatures', 'Sink', 'SnapshotReader', 'SnapshotWriter'],
 ];
 
 interface Class {
@@ -271,10 +271,10 @@ t.test('FLR-1, FLR-3: snapshots and steps of anybody are refused, never thrown',
   }
   const refusals: readonly (readonly [Uint8Array, string])[] = [
     [new Uint8Array(0), 'snapshot-malformed'],
-    [encodeMsgpack([2, [], [], [], 1]), 'snapshot-malformed'],
+    [encodeMsgpack([2, 1, [], [], []]), 'snapshot-malformed'],
     [encodeSnapshot({ view: 1 }), 'snapshot-other-software'],
-    [encodeMsgpack([1, [['__proto__']], [], [], [1, 0, 1]]), 'snapshot-malformed'],
-    [encodeMsgpack([1, [], [[new Uint8Array(9), new Uint8Array(64)]], [], 1]), 'snapshot-malformed'],
+    [encodeMsgpack([1, [1, 0, 1], [], [], [['__proto__']]]), 'snapshot-malformed'],
+    [encodeMsgpack([1, 1, [], [[new Uint8Array(9), new Uint8Array(64)]], []]), 'snapshot-malformed'],
   ];
   for (const [bytes, refused] of refusals) t.match(Pbft.restore(options, bytes), { refused });
 });
@@ -293,7 +293,10 @@ t.test('FLR-2: the digest of a Ready sees every field, in whatever order they we
   }
   const [record, ...rest] = out.records;
   t.not(digestOf({ ...out, records: [...rest, record!] }), digest, 'order counts'); // as just looked at
-  t.ok(equalBytes(solo.core.snapshot(), solo.core.snapshot()), 'and a snapshot changes nothing');
+  const snapshot = solo.core.snapshot();
+  t.ok(equalBytes(solo.core.snapshot(), snapshot), 'and a snapshot changes nothing');
+  t.equal(solo.core.snapshot(snapshot.length - 1), null, 'nor does one that would be too large');
+  t.same(solo.core.snapshot(snapshot.length), snapshot);
 });
 
 const prepare = () =>

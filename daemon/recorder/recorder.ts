@@ -59,6 +59,8 @@ export const RECORDER_LIMITS = {
   segments: 4,
   /** Segments that ended before they were full are small, and there may be more of them. */
   filesMax: 64,
+  /** Of a state that a segment begins with: writing a larger one would hold the loop for longer than a heartbeat. */
+  stateBytesMax: 32 << 20,
   /** Bytes that wait for the disk, beside the state that a segment begins with: then the rest of the segment is left out. */
   waitingBytesMax: 16 << 20,
   /** Written when so much waits, or after so long. */
@@ -160,7 +162,7 @@ export class Recorder implements StepRecorder {
   async close(core: RecordedCore): Promise<void> {
     if (this.#segment !== null && !this.#closed) {
       try {
-        this.#end('stopped', core.snapshot());
+        this.#end('stopped', this.#snapshot(core));
       } catch (error) {
         this.#failed(error);
       }
@@ -169,6 +171,11 @@ export class Recorder implements StepRecorder {
     this.#flush();
     await this.#writing;
     await this.#closeFile();
+  }
+
+  /** Bytes that the disk has not taken yet. */
+  get waitingBytes(): number {
+    return this.#waiting;
   }
 
   // ---- segments ---------------------------------------------------------------------------------------------------
@@ -197,12 +204,18 @@ export class Recorder implements StepRecorder {
     }
     const snapshot = this.#snapshot(core);
     if (segment !== null) this.#end('full', snapshot);
-    return this.#begin(snapshot, bytes);
+    return snapshot === null ? this.#tooLarge('state-too-large') : this.#begin(snapshot, bytes);
   }
 
-  #snapshot(core: RecordedCore): Bytes {
+  #tooLarge(why: 'state-too-large' | 'step-too-large'): false {
+    this.#complain({ segmentBytes: this.#segmentBytesMax }, why);
+    return this.#pause(why, RECORDER_LIMITS.pauseMs);
+  }
+
+  /** Null: it would take more than half of a segment, or too long. */
+  #snapshot(core: RecordedCore): Bytes | null {
     const began = this.#monotonic();
-    const snapshot = core.snapshot();
+    const snapshot = core.snapshot(Math.min(RECORDER_LIMITS.stateBytesMax, this.#segmentBytesMax / 2));
     this.#snapshotAt = this.#monotonic();
     this.#snapshotMs = this.#snapshotAt - began;
     this.#options.meter.observe('synod_recorder_snapshot_ms', this.#snapshotMs);
@@ -216,11 +229,7 @@ export class Recorder implements StepRecorder {
     const gap = { gap: this.#gap, missed: this.#missed };
     // Its number is known when the folder is looked at; as many bytes as the largest one has.
     const start = encodeHead({ ...head, ...gap, number: Number.MAX_SAFE_INTEGER }).length + lengthOf(state);
-    if (start + bytes + END_BYTES_MAX > this.#segmentBytesMax) {
-      const why = 2 * start > this.#segmentBytesMax ? 'state-too-large' : 'step-too-large';
-      this.#complain({ bytes: start + bytes, bytesMax: this.#segmentBytesMax }, why);
-      return this.#pause(why, RECORDER_LIMITS.pauseMs);
-    }
+    if (start + bytes + END_BYTES_MAX > this.#segmentBytesMax) return this.#tooLarge('step-too-large');
     this.#segment = { bytes: start, steps: 0, start };
     this.#work.push({ type: 'begin', head: { ...head, ...gap }, parts: state });
     this.#waiting += lengthOf(state);

@@ -258,8 +258,10 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     return explainBundle(this.#s, digest);
   }
 
-  snapshot(): Bytes {
-    return snapshotOf(this.#s, this.#wakeAt);
+  snapshot(): Bytes;
+  snapshot(bytesMax: number): Bytes | null;
+  snapshot(bytesMax = Number.POSITIVE_INFINITY): Bytes | null {
+    return snapshotOf(this.#s, this.#wakeAt, bytesMax);
   }
 
   /**

@@ -3,6 +3,7 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { Outbox } from '../outbox.ts';
+import { SESSION_BYTES } from '../sessions.ts';
 import { decodeSnapshot, encodeSnapshot, type SnapshotRefusal } from '../snapshot.ts';
 import type { Millis } from '../types.ts';
 import type { State } from './state.ts';
@@ -14,9 +15,11 @@ const PARTS = ['ledger', 'checkpoints', 'catchUp', 'votes', 'viewChanges', 'pool
 
 type Part = (typeof PARTS)[number];
 
-/** [FLR-1] */
-export function snapshotOf(s: State, wakeAt: Millis): Bytes {
-  return encodeSnapshot({ ...stateFields(s), wakeAt });
+/** [FLR-1] Null where it would be larger than that: known beforehand where the pool or the sessions make it so. */
+export function snapshotOf(s: State, wakeAt: Millis, bytesMax: number): Bytes | null {
+  if (s.pool.bytes + s.ledger.sessionCount * SESSION_BYTES > bytesMax) return null;
+  const bytes = encodeSnapshot({ ...stateFields(s), wakeAt });
+  return bytes.length <= bytesMax ? bytes : null;
 }
 
 function stateFields(s: State): Record<string, unknown> {
