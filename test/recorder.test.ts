@@ -279,7 +279,7 @@ t.test('FLR-4: a state that is slow to write, or larger than its place, is a gap
   // A snapshot that takes a second.
   const slow = (): Uint8Array => {
     flight.now += 1_000;
-    return snapshot.call(flight.solo.core) as Uint8Array; // of any size
+    return snapshot.call(flight.solo.core, Number.POSITIVE_INFINITY) as Uint8Array; // of any size
   };
   flight.solo.core.snapshot = slow;
   for (let i = 0; i < 40; i++) flight.step(flight.large);
