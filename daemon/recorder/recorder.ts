@@ -35,6 +35,7 @@ export interface StepRecorder {
   threw(error: unknown): void;
 }
 
+/** [FLR-6] Nothing of a key: what a recording holds is what the core was given, and a core has none. */
 export interface RecorderOptions {
   readonly folder: SegmentFolder;
   /** Of all files together, at most. */

@@ -29,7 +29,7 @@ export interface ReplayedStep extends RecordedStep {
   readonly threw: string;
 }
 
-/** The first thing that is not as it was. */
+/** [FLR-5] The first thing that is not as it was. */
 export interface Difference {
   /** Null: the state after the last step of the segment. */
   readonly name: StepName | null;
