@@ -225,7 +225,7 @@ function double(value: number): Bytes {
 
 /** Canonical MessagePack (WIRE-1) into memory that grows: the size of a state is not known before it is written. */
 class Sink {
-  #out = new Uint8Array(64 << 10);
+  #out = new Uint8Array(4096);
   #at = 0;
 
   uint(value: number): this {

@@ -611,7 +611,7 @@ t.test('FLR-2, FLR-4, FLR-5, FLR-6: replicas under load, one killed, one without
     t.equal(run.code, 0, run.stderr);
     const { summary } = JSON.parse(run.stdout.trimEnd().split('\n').at(-1)!); // the last line
     t.match(summary, { verdict: 'identical', missed: 0 }, name);
-    t.equal(summary.segments, name === first ? 2 : 1, 'a process, a segment at least');
+    t.ok(summary.segments >= (name === first ? 2 : 1), 'a process, a segment at least');
     const last = segment(join(folder(name), filesIn(folder(name)).at(-1)!));
     t.match(last, { stop: { kind: 'end' }, end: { why: 'stopped' } }, 'SIGTERM ends a segment');
     t.ok(bytesIn(folder(name)) <= 16 * MiB);

@@ -18,7 +18,7 @@ export interface Told {
 }
 
 export function inputTold(input: Input<PbftMessage, PbftPledge>, nameOf: NameOf): Told {
-  const what = input.type;
+  const what: string = input.type;
   switch (input.type) {
     case 'message': {
       const { sender, message } = input.signed;
@@ -43,7 +43,15 @@ export function inputTold(input: Input<PbftMessage, PbftPledge>, nameOf: NameOf)
       return { what, lowest: input.lowest, words: `the log begins at height ${input.lowest}` };
     case 'leading':
       return { what, view: input.view, words: `durable: it leads view ${input.view}` };
+    default:
+      return { what, words: fieldsOf(what, input) };
   }
+}
+
+/** Of what has no words of its own. */
+function fieldsOf(name: string, value: object): string {
+  const fields = Object.entries(value).filter(([key]) => key !== 'type');
+  return printable([name, ...fields.map(([key, each]) => `${key} ${String(each)}`)].join(' '));
 }
 
 /** In the order in which a caller has to do it. */
@@ -111,5 +119,7 @@ function eventWords(event: CoreEvent, nameOf: NameOf): string {
       return `is behind: asks for heights ${event.from} to ${event.to}`;
     case 'caught-up':
       return `has caught up at height ${event.height}`;
+    default:
+      return fieldsOf('event', event);
   }
 }
