@@ -30,7 +30,7 @@ import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
-import type { ReplicaPort } from './ports.ts';
+import type { PeerTransport, ReplicaPort } from './ports.ts';
 import { Recorder } from './recorder/recorder.ts';
 import { folderAt } from './recorder/segment-files.ts';
 import type { Logger } from './replica.ts';
@@ -53,8 +53,17 @@ const RECENT_BYTES_MAX = 16 << 20;
 /** For the last bytes of a recording, when something fatal happened. */
 const RECORDER_CLOSE_MS_MAX = 1_000;
 
+/**
+ * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
+ * it over; no flag, file or message of a replica leads here.
+ */
+export interface Between {
+  core?(core: Pbft, place: { readonly genesis: Genesis; readonly self: ReplicaId }): void;
+  peers?(transport: PeerTransport): PeerTransport;
+}
+
 /** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
-export async function startNode(config: NodeConfig, logger: Logger): Promise<RunningNode> {
+export async function startNode(config: NodeConfig, logger: Logger, between: Between = {}): Promise<RunningNode> {
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
   const { genesis, document } = loaded;
@@ -101,6 +110,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       { log: recovered, guard: { view: guard.state.view, led: guard.state.led, lock } },
       clock.now(),
     );
+    between.core?.(core, { genesis, self });
     const metrics = new Metrics();
     opened.push(async () => metrics.close());
     const evidence = await EvidenceBook.open({
@@ -213,7 +223,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
         },
       });
     });
-    replica.start(transport);
+    replica.start(between.peers?.(transport) ?? transport);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,
       http: http === null ? null : `http://${config.http?.host}:${http.port}`,

@@ -32,6 +32,10 @@ interface Entry {
   /** When it was last handed on to the primary, and to everyone. */
   forwardedAt: Millis | null;
   spreadAt: Millis | null;
+  /** When it was first handed on to the primary of this view; null: not yet. */
+  handedAt: Millis | null;
+  /** It stands in a block that was accepted in this view. */
+  proposed: boolean;
 }
 
 interface Queue {
@@ -67,12 +71,19 @@ export interface Waiting {
 
 const hex = (digest: Hash): Hex => toHex(digest) as Hex; // toHex of 32 bytes is what Hex means
 
+/** Bundles that are looked at for one that the primary owes: those before it can stand nowhere, and the next sweep takes them away. */
+const OWED_LOOKED_AT_MAX = 16;
+
 export class Pool {
   readonly #entries = new Map<Hex, Entry>();
   /** In turn: whoever was served goes to the end. */
   readonly #clients = new Map<Hex, Client>();
   /** Admitted since takeFresh was last called. */
   #fresh: Entry[] = [];
+  /** Handed on to the primary of this view and not yet in a block of it, in that order. */
+  readonly #owed = new Map<Hex, Entry>();
+  /** When a block without room for one more was last accepted: until then, whoever waits came too late for it. */
+  #fullAt: Millis | null = null;
   #bytes = 0;
   #blocks: Blocks = { all: 0, roomy: 0 };
   /** Where the counters stood, and how many waited, when the view began. */
@@ -159,6 +170,8 @@ export class Pool {
       waitingBefore: this.#entries.size,
       forwardedAt: null,
       spreadAt: null,
+      handedAt: null,
+      proposed: false,
     };
     this.#clients.set(name, client);
     client.sessions.set(key, session);
@@ -285,8 +298,44 @@ export class Pool {
   markForwarded(bundles: readonly SignedBundle[], now: Millis): void {
     for (const bundle of bundles) {
       const entry = this.#entries.get(hex(bundle.digest));
-      if (entry !== undefined) entry.forwardedAt = now;
+      if (entry !== undefined) this.#handOn(entry, now);
     }
+  }
+
+  #handOn(entry: Entry, now: Millis): void {
+    entry.forwardedAt = now;
+    if (entry.handedAt !== null) return;
+    entry.handedAt = now;
+    if (!entry.proposed) this.#owed.set(hex(entry.bundle.digest), entry);
+  }
+
+  /** A block was accepted in this view: its primary owes these no more. */
+  noteProposed(bundles: readonly SignedBundle[], { now, hadRoom }: { now: Millis; hadRoom: boolean }): void {
+    for (const { digest } of bundles) {
+      const key = hex(digest);
+      const entry = this.#entries.get(key);
+      if (entry === undefined) continue;
+      entry.proposed = true;
+      this.#owed.delete(key);
+    }
+    if (!hadRoom) this.#fullAt = now;
+  }
+
+  /**
+   * [PACE-1] Since when the primary could have proposed a bundle that it was given and that may stand in the next block on top of `chain`; null:
+   * it owes none.
+   */
+  owedSince(ledger: Ledger, chain: readonly Extension[]): Millis | null {
+    const height = plus.height(ledger.height, chain.length + 1);
+    let looked = 0;
+    for (const { bundle, handedAt } of this.#owed.values()) {
+      if (++looked > OWED_LOOKED_AT_MAX) break;
+      if (bundle.validUntil < height) continue;
+      const next = ledger.nextSequence(chain, bundle, height);
+      if (next !== bundle.sequence || (next === 1 && ledger.isSessionTableFull(bundle, height))) continue;
+      return Math.max(handedAt ?? 0, this.#fullAt ?? 0) as Millis; // the later of branded numbers; what is owed was handed on
+    }
+    return null;
   }
 
   /** [REQ-1] Bundles to hand on to the primary: those never handed on to it, or not since `before`. At most `most` of them. */
@@ -295,7 +344,7 @@ export class Pool {
     for (const entry of this.#entries.values()) {
       if (due.length >= most) break;
       if (entry.forwardedAt !== null && entry.forwardedAt >= before) continue;
-      entry.forwardedAt = now;
+      this.#handOn(entry, now);
       due.push(entry.bundle);
     }
     return due;
@@ -315,7 +364,13 @@ export class Pool {
 
   /** The primary changed: everything is handed on again (PBFT-NV-6), and what was passed over before is not the new one's fault. */
   beginView(): void {
-    for (const entry of this.#entries.values()) entry.forwardedAt = null;
+    for (const entry of this.#entries.values()) {
+      entry.forwardedAt = null;
+      entry.handedAt = null;
+      entry.proposed = false;
+    }
+    this.#owed.clear();
+    this.#fullAt = null;
     this.#view = { blocks: this.#blocks, waiting: this.#entries.size };
   }
 
@@ -341,31 +396,31 @@ export class Pool {
     return found;
   }
 
-  /** Entries in order of arrival, clients and sessions in their turns; counts and sums follow from them. */
+  /** Entries in order of arrival, clients and sessions in their turns, what is owed in the order in which it was; counts and sums follow from them. */
   dump() {
-    const entries = [...this.#entries.values()].map(
-      ({ bundle, arrivedAt, blocksBefore, waitingBefore, forwardedAt, spreadAt }) => ({
-        bundle,
-        arrivedAt,
-        blocksBefore,
-        waitingBefore,
-        forwardedAt,
-        spreadAt,
-      }),
-    );
+    // Whatever else an entry has, it has by itself.
+    const entries = [...this.#entries.values()].map(({ client: _c, session: _s, ...entry }) => entry);
     const clients = [...this.#clients.values()].map(({ name, sessions }) => ({
       name,
       sessions: [...sessions.values()].map(({ key, advanced }) => ({ key, advanced })),
     }));
-    const fresh = this.#fresh.map(({ bundle }) => bundle.digest);
     // What takeFresh would leave out is nothing: the bundle has left, or came again and stands further back.
-    const live = this.#fresh.map((entry) => this.#entries.get(hex(entry.bundle.digest)) === entry);
-    return { entries, clients, fresh: fresh.filter((_, i) => live[i]), blocks: this.#blocks, view: this.#view };
+    const live = this.#fresh.filter((entry) => this.#entries.get(hex(entry.bundle.digest)) === entry);
+    return {
+      entries,
+      clients,
+      fresh: live.map(({ bundle }) => bundle),
+      owed: [...this.#owed.values()].map(({ bundle }) => bundle),
+      fullAt: this.#fullAt,
+      blocks: this.#blocks,
+      view: this.#view,
+    };
   }
 
-  load({ entries, clients, fresh, blocks, view }: ReturnType<Pool['dump']>): void {
+  load({ entries, clients, fresh, owed, fullAt, blocks, view }: ReturnType<Pool['dump']>): void {
     this.#entries.clear();
     this.#clients.clear();
+    this.#owed.clear();
     this.#bytes = 0;
     for (const { name, sessions } of clients) {
       const queues = sessions.map(({ key, advanced }): [SessionKey, Queue] => [
@@ -381,11 +436,14 @@ export class Pool {
       assert(client !== undefined && session !== undefined, 'a pooled bundle has its client and its session');
       this.#put({ ...entry, client, session });
     }
-    this.#fresh = fresh.map((digest) => {
+    const entryOf = ({ digest }: SignedBundle): Entry => {
       const entry = this.#entries.get(hex(digest));
-      assert(entry !== undefined, 'a fresh bundle is in the pool');
+      assert(entry !== undefined, 'what is fresh or owed is in the pool');
       return entry;
-    });
+    };
+    this.#fresh = fresh.map(entryOf);
+    for (const bundle of owed) this.#owed.set(hex(bundle.digest), entryOf(bundle));
+    this.#fullAt = fullAt;
     this.#blocks = blocks;
     this.#view = view;
   }
@@ -400,7 +458,9 @@ export class Pool {
   }
 
   #remove(entry: Entry): void {
-    this.#entries.delete(hex(entry.bundle.digest));
+    const key = hex(entry.bundle.digest);
+    this.#entries.delete(key);
+    this.#owed.delete(key);
     this.#bytes -= entry.bundle.payload.length;
     entry.client.bundles -= 1;
     entry.client.bytes -= entry.bundle.payload.length;

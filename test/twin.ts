@@ -87,7 +87,9 @@ function look({ moved, first }: TwinTally, snapshot: Uint8Array, context: WireCo
   if ('refused' in decoded) return differs(decoded.problem);
   // The casts: an object, as snapshotOf made it.
   for (const [name, value] of Object.entries(decoded.value as object)) {
-    const isPart = ['ledger', 'checkpoints', 'catchUp', 'votes', 'viewChanges', 'pool'].includes(name);
+    const isPart = ['ledger', 'checkpoints', 'catchUp', 'votes', 'viewChanges', 'pool', 'pace', 'stalls'].includes(
+      name,
+    );
     for (const [path, field] of isPart
       ? Object.entries(value as object).map(([inner, each]) => [`${name}.${inner}`, each] as const)
       : [[name, value] as const]) {

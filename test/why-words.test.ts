@@ -163,6 +163,26 @@ const sentences: readonly (readonly [Cause, string])[] = [
     'north, the primary of view 4, has not been heard for 320 ms',
   ],
   [
+    {
+      code: 'primary-slow',
+      who: ids(0),
+      since: ago(320),
+      view: asView(4),
+      percent: 12,
+      lateMs: 600,
+      lateMsMax: 1_000,
+    },
+    'north, the primary of view 4, orders 12 % of what it could: it was late for 600 ms, and after 1.0 s its replacement is asked for',
+  ],
+  [
+    { code: 'stalled', who: ids(0), since: ago(320), what: 'disk', ms: 4_000 },
+    'the disk of north itself took 4.0 s, 320 ms ago: it blames nobody for that time',
+  ],
+  [
+    { code: 'stalled', who: ids(0), since: ago(320), what: 'loop', ms: 700 },
+    'north itself stood still for 700 ms, 320 ms ago (event loop): it blames nobody for that time',
+  ],
+  [
     { code: 'member-away', who: ids(1), since: ago(1_500), have: 3, need: 3, of: 4 },
     'south was last heard 1.5 s ago; 3 of 4 answer, so no other may fail',
   ],
@@ -201,6 +221,8 @@ t.test('each cause in words, and each has an action or none on purpose', async (
     'proposal-missing': 'wait',
     'checkpoint-missing': 'look',
     'primary-silent': 'wait',
+    'primary-slow': 'wait',
+    stalled: 'disk',
     'member-away': 'start',
     'door-silent': 'look',
     'cut-off': 'connect',

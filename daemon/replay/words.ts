@@ -43,6 +43,14 @@ export function inputTold(input: Input<PbftMessage, PbftPledge>, nameOf: NameOf)
       return { what, lowest: input.lowest, words: `the log begins at height ${input.lowest}` };
     case 'leading':
       return { what, view: input.view, words: `durable: it leads view ${input.view}` };
+    case 'stalled':
+      return { what, by: input.what, ms: input.ms, words: `held up by its own ${input.what} for ${input.ms} ms` };
+    case 'wall':
+      return {
+        what,
+        aheadMs: input.aheadMs,
+        words: `its wall clock is ${input.aheadMs} ms ahead of its timers' clock`,
+      };
     default:
       return { what, words: fieldsOf(what, input) };
   }

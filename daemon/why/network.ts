@@ -197,7 +197,7 @@ function brokenPairs(witnesses: readonly Witness[]): [ReplicaId, ReplicaId][] {
 /** Told of the links better than any of them can. */
 const linkCodes: readonly CauseCode[] = ['no-quorum', 'member-away'];
 /** What a replica has by itself, whatever the others do. */
-const selfCodes: readonly CauseCode[] = ['draining', 'disk-slow', 'clock-off'];
+const selfCodes: readonly CauseCode[] = ['draining', 'disk-slow', 'stalled', 'clock-off'];
 /** Whoever has one of these cannot vote or propose. */
 const lackingCodes: readonly CauseCode[] = [...selfCodes, 'catching-up', 'behind'];
 
