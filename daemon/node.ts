@@ -36,6 +36,7 @@ import { folderAt } from './recorder/segment-files.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
+import { version } from './version.ts';
 
 export interface RunningNode {
   readonly addresses: { readonly listen: string; readonly http: string | null };
@@ -131,7 +132,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
             genesisDocument: document,
             self,
             member: config.member,
-            software: VERSION,
+            software: version(),
             startedAt: Date.now(),
             sha256,
             meter: metrics,
@@ -207,7 +208,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
             meter: metrics,
             metrics,
             genesisDocument: document,
-            node: { version: VERSION, startedAt: Date.now() },
+            node: { version: version(), startedAt: Date.now() },
             signer: clientSigner(SecretKey.generate(), genesis.chainId),
             evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
@@ -250,8 +251,6 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     throw error;
   }
 }
-
-export const VERSION = '0.1.0';
 
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
 
