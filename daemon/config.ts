@@ -10,7 +10,8 @@ import type { Crypto } from '../crypto/provider.ts';
 import type { PassphraseSource } from '../keys/passphrase.ts';
 import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
 
-const fileBytesMax = 1 << 20;
+/** Of a config file or a genesis document. */
+export const fileBytesMax = 1 << 20;
 
 const port = z.int().min(1).max(65_535);
 const host = z.string().min(1, 'a host name or an IP address').max(255);

@@ -40,6 +40,10 @@ const TAG = { other: 0, message: 1, own: 2, bundle: 3 } as const;
  * from buffer to buffer was nearly all that a recorder cost.
  */
 const LARGE_BYTES = 4096;
+/** Of a step that is read: the queues of a loop hold some ten thousand inputs, of six values each. */
+const VALUES_MAX = 1 << 20;
+/** Of inputs without bytes of their own, together. */
+const OTHER_BYTES_MAX = 8 << 20;
 
 /**
  * [FLR-2] As they came: messages and bundles by the very bytes that were signed. To be written one behind the other: the length of the step as 4
@@ -77,13 +81,13 @@ export function decodeStep(bytes: Bytes, context: WireContext): RecordedStep | R
   const end = bytes.length < 4 ? 0 : 4 + new LayoutReader(bytes).u32();
   if (end > bytes.length) return refuse('a step is longer than its record');
   const step = bytes.subarray(Math.min(4, end), end);
-  const decoded = decodeMsgpack(step, { bytesMax: step.length, depthMax: 2, valuesMax: step.length });
+  const decoded = decodeMsgpack(step, { bytesMax: step.length, depthMax: 2, valuesMax: VALUES_MAX });
   if ('refused' in decoded) return refuse(decoded.refused);
   if (!isList(decoded.value)) return refuse('a step is a list');
   const [now, ...items] = decoded.value;
   if (typeof now !== 'number') return refuse('a step has its time');
   const inputs: Step[] = [];
-  const behind = { bytes, at: end };
+  const behind = { bytes, at: end, otherBytes: 0 };
   for (const item of items) {
     const input = isList(item) ? inputIn(item, behind, context) : undefined;
     if (input === undefined) return refuse(`input ${inputs.length + 1} is none that this version knows`);
@@ -93,10 +97,11 @@ export function decodeStep(bytes: Bytes, context: WireContext): RecordedStep | R
   return { now: asMillis(now), inputs };
 }
 
-/** The large payloads behind a step, and how many bytes of them have been taken. */
+/** The large payloads behind a step, and how many bytes of them have been taken; and of the inputs without bytes of their own. */
 interface Behind {
   readonly bytes: Bytes;
   at: number;
+  otherBytes: number;
 }
 
 function payloadIn(value: WireValue | undefined, behind: Behind): Bytes | undefined {
@@ -127,7 +132,8 @@ function inputIn([tag, ...fields]: readonly WireValue[], behind: Behind, context
       return isRefusal(bundle) ? undefined : { type: 'bundle', bundle };
     }
     case TAG.other:
-      return isBytes(first) ? otherIn(first, context) : undefined;
+      behind.otherBytes += isBytes(first) ? first.length : 0;
+      return isBytes(first) && behind.otherBytes <= OTHER_BYTES_MAX ? otherIn(first, context) : undefined;
     default:
       return undefined;
   }

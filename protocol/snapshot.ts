@@ -32,6 +32,15 @@ export { encodeSnapshot } from './snapshot-writer.ts';
 
 /** Arrays inside arrays: the state of a core needs about half of it. */
 const DEPTH_MAX = 64;
+/**
+ * What a file may make of its bytes in memory. The value of a state takes six bytes and more on average (the smallest bundles in a full pool); short
+ * ones may have less.
+ */
+const VALUE_BYTES_MIN = 4;
+const VALUES_FREE = 65_536;
+/** Of all blocks together: they may share their bundles, so few bytes can ask for many. A core has some hundred blocks. */
+const BODY_BYTES_MAX = 256 << 20;
+const TRANSACTIONS_MAX = 1 << 22;
 
 export interface SnapshotRefusal {
   readonly refused: 'snapshot-malformed' | 'snapshot-other-software';
@@ -40,7 +49,8 @@ export interface SnapshotRefusal {
 
 /** Bytes from a file that anyone may have written: never throws. What is in it has the form of a snapshot; what it means is for the caller to check. */
 export function decodeSnapshot(bytes: Bytes, context: WireContext): { readonly value: unknown } | SnapshotRefusal {
-  const limits = { bytesMax: bytes.length, depthMax: DEPTH_MAX, valuesMax: bytes.length };
+  const valuesMax = bytes.length / VALUE_BYTES_MIN + VALUES_FREE;
+  const limits = { bytesMax: bytes.length, depthMax: DEPTH_MAX, valuesMax };
   const decoded = decodeMsgpack(bytes, limits);
   if ('refused' in decoded) return malformed(decoded.refused);
   try {
@@ -62,6 +72,8 @@ class SnapshotReader {
   readonly #shapes: readonly (readonly string[])[];
   readonly #bundles: readonly SignedBundle[];
   readonly #blocks: readonly Block[];
+  #bodyBytes = 0;
+  #transactions = 0;
 
   constructor(value: WireValue, context: WireContext) {
     this.#context = context;
@@ -127,13 +139,22 @@ class SnapshotReader {
 
   #bundleIn(item: WireValue): SignedBundle {
     const [payload, signature] = list(item);
-    return sound(decodeBundle({ payload: bin(payload), signature: bin(signature, 64) }, this.#context));
+    const bundle = sound(decodeBundle({ payload: bin(payload), signature: bin(signature, 64) }, this.#context));
+    this.#transactions += bundle.transactions.length;
+    if (this.#transactions > TRANSACTIONS_MAX) throw new Malformed('more transactions than a core holds');
+    return bundle;
   }
 
   #blockIn(item: WireValue): Block {
     const [header, bundles] = list(item);
-    const body = encodeBody(list(bundles).map((index) => at(this.#bundles, index)));
-    return sound(decodeStoredBlock({ header: bin(header), body }, this.#context));
+    const inside = list(bundles).map((index) => at(this.#bundles, index));
+    for (const { payload, transactions } of inside) {
+      this.#bodyBytes += payload.length;
+      this.#transactions += transactions.length;
+    }
+    if (this.#bodyBytes > BODY_BYTES_MAX || this.#transactions > TRANSACTIONS_MAX)
+      throw new Malformed('more in its blocks than a core holds');
+    return sound(decodeStoredBlock({ header: bin(header), body: encodeBody(inside) }, this.#context));
   }
 
   #signed(sort: typeof SORT.signed | typeof SORT.proposal, fields: readonly WireValue[]): Signed<PbftMessage> {

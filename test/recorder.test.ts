@@ -18,11 +18,15 @@ import {
   readSegment,
   type Segment,
   type SegmentHead,
+  STEPS_MAX,
+  type StepRecord,
 } from '../daemon/recorder/format.ts';
 import { RECORDER_LIMITS, Recorder, type RecorderOptions, segmentBytesOf } from '../daemon/recorder/recorder.ts';
 import { folderAt, type SegmentFolder, segmentName } from '../daemon/recorder/segment-files.ts';
-import { encodeStep } from '../protocol/recording.ts';
-import { encodeSnapshot } from '../protocol/snapshot.ts';
+import { LayoutWriter } from '../protocol/layout.ts';
+import { encodeMsgpack } from '../protocol/msgpack.ts';
+import { decodeStep, encodeStep } from '../protocol/recording.ts';
+import { decodeSnapshot, encodeSnapshot } from '../protocol/snapshot.ts';
 import { asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { randomFrom } from '../sim/random.ts';
 import { settingOf } from '../sim/setting.ts';
@@ -42,9 +46,11 @@ interface Run {
   readonly stderr: string;
 }
 
-function replay(...args: readonly string[]): Promise<Run> {
+const replay = (...args: readonly string[]): Promise<Run> => synod('replay', ...args);
+
+function synod(...args: readonly string[]): Promise<Run> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, 'replay', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     const run = { stdout: '', stderr: '' };
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
       run.stdout += chunk;
@@ -196,12 +202,12 @@ t.test('FLR-4: a restart goes on in the ring of the process before; other files 
   t.equal(segment(join(directory, segmentName(2))).head.gap, 'start');
   t.equal(flight.warnings.length, 0);
   // Ends in a moment, again and again: few bytes, and few files.
-  for (let i = 0; i < RECORDER_LIMITS.filesMax + 3; i++) {
+  for (let i = 0; i < RECORDER_LIMITS.filesMin + 3; i++) {
     const short = new Flight({ folder: folderAt(directory) });
     short.step();
     await short.close();
   }
-  t.equal(filesIn(directory).length, RECORDER_LIMITS.filesMax + 1, 'and the notes');
+  t.equal(filesIn(directory).length, RECORDER_LIMITS.filesMin + 1, 'and the notes');
 });
 
 /** A folder whose disk does what the test says. */
@@ -477,6 +483,125 @@ t.test('FLR-3: files that are none, of another version, chain or member', async 
   t.match(await replay(file), { code: 2, stderr: /ENOENT.*\[recording-missing\]/ });
 });
 
+/** A recording whose state or steps somebody has changed, with every checksum in order. */
+async function changed(t: Test, name: string, change: Change): Promise<string> {
+  const { file } = await record(t, name);
+  const whole = segment(file);
+  const { genesis } = settingOf(4);
+  const decoded = decodeSnapshot(whole.snapshot, { sha256: native.sha256, parameters: genesis.parameters });
+  if ('refused' in decoded) throw new Error(decoded.problem);
+  const state = decoded.value as Record<string, unknown>; // an object of the fields of a State
+  const steps = change(state) ?? whole.steps;
+  written(file, { ...whole, snapshot: encodeSnapshot(state), steps });
+  return file;
+}
+
+/** Changes a state in place; returns other steps. */
+type Change = (state: Record<string, unknown>) => readonly StepRecord[] | undefined;
+
+const stepOf = (...inputs: readonly unknown[]): StepRecord => ({
+  digest: 0,
+  threw: '',
+  // The cast: what a hostile hand writes is of no type.
+  inputs: concat(...encodeStep({ now: asMillis(1_700_000_000_010), inputs: inputs as readonly Step[] })),
+});
+
+const ESCAPES = '\u001b]0;mine\u0007\u001b[2J\u009b31m\u202e\r\n';
+
+t.test('FLR-3, FLR-5: recordings of a hostile hand end with a code, and put nothing on a terminal', async (t) => {
+  const attacks: readonly (readonly [string, number, RegExp, Change])[] = [
+    [
+      'a map that is none',
+      1,
+      /the core throws now: .*\[replay-differs\]/,
+      (state) => void Object.assign(state, { phases: 5, committed: 'x' }),
+    ],
+    [
+      'peers that are none',
+      2,
+      /what it shows makes no sense: TypeError.*\[recording-malformed\]/,
+      (state) => void Object.assign(state, { peers: [null] }),
+    ],
+    [
+      'blocks in a ring',
+      2,
+      /a block is known by its hash \[recording-damaged\]/,
+      (state) => void Object.assign(state, { known: new Map([['one', { block: { hash: new Uint8Array(32) } }]]) }),
+    ],
+    [
+      'a head that is none',
+      2,
+      /\[recording-(malformed|damaged)\]/,
+      (state) => void Object.assign(state, { ledger: {} }),
+    ],
+    [
+      'numbers that are text',
+      1,
+      /\[replay-differs\]/,
+      (state) => void Object.assign(state, { view: ESCAPES, backoff: ESCAPES }),
+    ],
+    ['no time', 1, /\[replay-differs\]/, (state) => void Object.assign(state, { now: Number.NaN })],
+    ['a field of nobody', 2, /\[recording-version\]/, (state) => void Object.assign(state, { [ESCAPES]: ESCAPES })],
+    ['an input of no type', 1, /the core throws now: .*\[replay-differs\]/, () => [stepOf({ type: ESCAPES })]],
+    ['an input with text in it', 1, /differs/, () => [stepOf({ type: 'leading', view: ESCAPES })]],
+    [
+      'an input that is no text',
+      1,
+      /differs/,
+      () => [stepOf({ type: 'connected', peer: { toString: 1, valueOf: 1 } })],
+    ],
+    ['an input without its pledge', 1, /differs/, () => [stepOf({ type: 'refused', pledge: null })]],
+    ['something thrown', 1, /differs/, () => [{ ...stepOf(), digest: null, threw: ESCAPES }]],
+  ];
+  for (const [what, code, sentence, change] of attacks) {
+    const file = await changed(t, what.replaceAll(' ', '-'), change);
+    for (const flags of [[], ['--state', '--json']]) {
+      const run = await replay(file, ...flags);
+      t.match(run, { code, stderr: sentence }, `${what} ${flags}`);
+      t.notMatch(run.stderr, /\[internal\]|\n\s+at /, 'no stack trace');
+      t.notMatch(run.stdout + run.stderr, /[^\x20-\x7e\n]/, 'nothing but printable ASCII');
+    }
+  }
+});
+
+t.test('FLR-3: few bytes never ask for much memory', async (t) => {
+  const { file } = await record(t);
+  const whole = segment(file);
+  const { genesis } = settingOf(4);
+  const context = { sha256: native.sha256, parameters: genesis.parameters };
+  const empty = (count: number) => Array.from({ length: count }, () => []);
+  t.match(decodeSnapshot(encodeMsgpack([1, empty(1 << 20), [], [], []]), context), { problem: 'msgpack-values' });
+  const values = encodeMsgpack([7, ...empty(1 << 20)]);
+  const step = concat(new LayoutWriter(4).u32(values.length).done(), values);
+  t.match(decodeStep(step, context), { problem: 'msgpack-values' });
+  const other = { type: 'leading', view: new Uint8Array(5 << 20) } as unknown as Step; // as large as none is
+  t.match(decodeStep(concat(...encodeStep({ now: asMillis(7), inputs: [other, other] })), context), {
+    problem: /input 2 is none/,
+  });
+  const bundle = new Flight({ folder: folderAt('') }).solo.client.bundle([
+    new Uint8Array(100_000),
+    new Uint8Array(100_000),
+  ]);
+  const block = [new Uint8Array(9), Array.from({ length: 2_000 }, () => 0)];
+  const bundles = [[bundle.payload, bundle.signature]];
+  t.match(decodeSnapshot(encodeMsgpack([1, 0, [block], bundles, []]), context), {
+    problem: 'more in its blocks than a core holds',
+  });
+  written(file, { ...whole, snapshot: new Uint8Array((32 << 20) + 1) });
+  t.match(await replay(file), { code: 2, stderr: /its state is too large \[recording-malformed\]/ });
+  written(file, { ...whole, head: { ...whole.head, genesis: new Uint8Array((1 << 20) + 1) } });
+  t.match(await replay(file), { code: 2, stderr: /its genesis document is too large \[recording-malformed\]/ });
+  // One step after the other, as fast as a file can have them.
+  const start = concat(encodeHead(whole.head), ...encodeState(whole.snapshot));
+  const one = concat(...encodeStepRecord(0, encodeStep({ now: asMillis(7), inputs: [] })));
+  const bytes = new Uint8Array(start.length + (STEPS_MAX + 1) * one.length);
+  bytes.set(start);
+  for (let at = start.length; at < bytes.length; at += one.length) bytes.set(one, at);
+  const read = readSegment(bytes);
+  if ('refused' in read) return t.fail(read.problem);
+  t.match([read.steps.length, read.stop], [STEPS_MAX, { kind: 'damaged', problem: /more steps than a segment holds/ }]);
+});
+
 const otherState = () => encodeSnapshot({ view: 1 });
 
 /** The same bytes with another version in their head: the first field of its list. */
@@ -553,6 +678,34 @@ t.test('synod replay: a line for each step, a part of them, the state, and JSON'
     const run = await replay(file, ...args);
     t.match(run, { code: 2, stdout: '', stderr: sentence });
   }
+});
+
+t.test('synod sim --record: a recording of each simulated replica, a segment for each of its lives', async (t) => {
+  const directory = join(t.testdir(), 'runs');
+  const sim = (...args: readonly string[]) => synod('sim', '--ms', '4000', '--json', ...args);
+  const ran = await sim('--seed', '9', '--record', directory);
+  t.equal(ran.code, 0, ran.stderr);
+  const { crashes, digest } = JSON.parse(ran.stdout);
+  const again = JSON.parse((await sim('--seed', '9')).stdout);
+  t.equal(again.digest, digest, 'and it goes as it goes without');
+  let segments = 0;
+  for (const name of filesIn(directory)) {
+    const run = await replay(join(directory, name), '--quiet', '--json');
+    t.equal(run.code, 0, run.stderr);
+    const { summary } = JSON.parse(run.stdout);
+    t.match(summary, { verdict: 'identical', member: name, missed: 0, remarks: [] });
+    t.ok(summary.steps > 10 && summary.height[1] > 0);
+    segments += summary.segments;
+  }
+  // A replica may stay down.
+  const members = filesIn(directory).length;
+  t.ok(segments > members && segments <= members + crashes, `${segments} segments, ${crashes} crashes`);
+  t.ok(crashes > 0);
+  t.match(await sim('--seed', '9', '--record', directory), { code: 2, stderr: /--record: .* is not empty \[usage\]/ });
+  t.match(await sim('--seeds', '1..2', '--record', directory), {
+    code: 2,
+    stderr: /--record is for one seed.*\[usage\]/,
+  });
 });
 
 t.test('recorderMiB: 0, or from 16 on; 256 where it is not given', async (t) => {

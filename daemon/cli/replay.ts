@@ -16,7 +16,7 @@ import {
 import { effectsTold, inputTold, type NameOf, type Told } from '../replay/words.ts';
 import { printable } from '../transport/log.ts';
 import { Complaint, EXIT, usageError } from './errors.ts';
-import { writeLine } from './output.ts';
+import { ReaderGone, writeLine } from './output.ts';
 
 interface Options {
   readonly from?: StepName;
@@ -71,7 +71,7 @@ async function replay(path: string, options: Options): Promise<void> {
       // The oldest goes, and the newest begins, while a replica runs.
       const isRunning = recording.refused === 'recording-missing' || index === files.length - 1;
       if (files.length === 1 || !isRunning || recording.refused === 'recording-version') throw complaintOf(recording);
-      await run.remark(`left out ${file}: ${recording.problem}`);
+      await run.remark(`left out ${file}: ${printable(recording.problem)}`);
       continue;
     }
     if (!(await run.segment(recording))) break;
@@ -125,9 +125,26 @@ class Run {
   /** False: what was asked for is done, or something is not as it was. */
   async segment(recording: Recording): Promise<boolean> {
     const { from, to } = this.#options;
-    const { head, genesis, file, stop } = recording;
+    const { head, file } = recording;
     if (from !== undefined && head.number < from.segment) return true;
     if (to !== undefined && head.number > to.segment) return false;
+    try {
+      return await this.#replay(recording);
+    } catch (error) {
+      if (error instanceof Complaint || error instanceof ReaderGone) throw error;
+      // A state of the right fields may hold anything in them. The core's own steps are looked at apart (replay/replay.ts).
+      throw new Complaint({
+        code: 'recording-malformed',
+        sentence: `segment ${head.number} of ${file}: what it shows makes no sense: ${printable(String(error))}`,
+        remedy: 'If it is as synod wrote it, that is a bug: SECURITY.md says where to send it.',
+        exit: EXIT.usage,
+      });
+    }
+  }
+
+  async #replay(recording: Recording): Promise<boolean> {
+    const { from, to } = this.#options;
+    const { head, genesis, file, stop } = recording;
     const running = SegmentReplay.begin(recording);
     if ('refused' in running) throw complaintOf(running);
     const nameOf: NameOf = (replica) => printable(genesis.members[replica]?.name ?? `replica ${replica}`);
@@ -179,13 +196,13 @@ class Run {
     const wakeInMs = ready === null ? null : ready.wakeAt - now;
     if (this.#options.json === true) {
       const what = { step: stepText(name), at: isoOf(now), view, height, inputs, causes, wakeInMs };
-      return writeLine(JSON.stringify(threw === '' ? what : { ...what, threw }));
+      return writeLine(jsonOf(threw === '' ? what : { ...what, threw }));
     }
     const came = inputs.length === 0 ? 'time passed' : wordsOf(inputs);
     const made = threw === '' ? wordsOf(causes) : `THROWS ${printable(threw)}`;
     const effect = made === '' ? '' : ` => ${made}`;
     const next = wakeInMs === null ? '' : ` (next in ${wakeInMs} ms)`;
-    await writeLine(`${stepText(name)} ${clockOf(now)} view ${view} height ${height}: ${came}${effect}${next}`);
+    await writeLine(plain(`${stepText(name)} ${clockOf(now)} view ${view} height ${height}: ${came}${effect}${next}`));
   }
 
   /** @throws Complaint where a step differs, or a file is damaged */
@@ -199,7 +216,7 @@ class Run {
           'A recording of a moment, or --from and --to name steps that are not in it.',
         );
     }
-    if (json === true) await writeLine(JSON.stringify({ summary: this.#summary() }, hexBytes));
+    if (json === true) await writeLine(jsonOf({ summary: this.#summary() }));
     else await writeLine(this.#inWords());
     if (this.#damage !== null) throw complaintOf(this.#damage);
     if (this.#difference !== null) throw this.#differs(this.#difference);
@@ -249,17 +266,17 @@ class Run {
     const [first, last] = [this.#first, this.#last];
     const lines: string[] = [];
     if (this.#options.state === true && this.#explanation !== null)
-      lines.push(JSON.stringify(this.#explanation, hexBytes, 2), `state ${this.#state}`);
+      lines.push(jsonOf(this.#explanation, 2), `state ${this.#state}`);
     const plural = (count: number, thing: string) => `${count} ${thing}${count === 1 ? '' : 's'}`;
     const what = `${plural(this.#steps, 'step')} in ${plural(this.#segments, 'segment')} of ${this.#member}`;
     if (first === null || last === null) lines.push(what);
     else {
       const seconds = ((last.at - first.at) / 1000).toFixed(3);
       lines.push(`${what}: ${isoOf(first.at)} to ${isoOf(last.at)}, ${seconds} s`);
-      lines.push(`view ${this.#span('view')?.join(' to ')}, height ${this.#span('height')?.join(' to ')}`);
+      lines.push(plain(`view ${this.#span('view')?.join(' to ')}, height ${this.#span('height')?.join(' to ')}`));
     }
     const refused = [...this.#refusals].map(([code, count]) => `${code} ${count}`);
-    lines.push(`refused: ${refused.length === 0 ? 'nothing' : refused.join(', ')}`);
+    lines.push(plain(`refused: ${refused.length === 0 ? 'nothing' : refused.join(', ')}`));
     if (this.#options.quiet === true) lines.push(...this.#remarks);
     if (this.#threw !== '') lines.push(`the core threw, as it did then: ${printable(this.#threw)}`);
     if (this.#difference !== null) lines.push('differs');
@@ -286,5 +303,15 @@ function clockOf(ms: number): string {
   const two = (part: number) => String(part).padStart(2, '0');
   return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, '0')}`;
 }
+
+// What stands in a recording is anybody's: printable ASCII, whatever prints it.
+
+const plain = (line: string): string => line.replace(/[^\x20-\x7e]/g, '?');
+
+const jsonOf = (value: unknown, indent = 0): string =>
+  JSON.stringify(value, hexBytes, indent).replace(
+    /[^\x20-\x7e\n]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 
 const hexBytes = (_: string, value: unknown): unknown => (value instanceof Uint8Array ? toHex(value as Bytes) : value);

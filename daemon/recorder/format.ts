@@ -16,6 +16,10 @@ const HEAD_BYTES = 12;
 const TYPE = { head: 1, state: 2, step: 3, threw: 4, end: 5 } as const;
 /** A segment is read whole; no recorder writes larger ones. */
 export const SEGMENT_BYTES_MAX = 256 << 20;
+/** A segment is full with so many steps, however small they are: a reader has a place for each. */
+export const STEPS_MAX = 1 << 20;
+/** Of a state that a segment begins with: writing a larger one would hold the loop for longer than a heartbeat. */
+export const STATE_BYTES_MAX = 32 << 20;
 /** Of an error's sentence. */
 const TEXT_MAX = 2_000;
 /** Room that every segment keeps for its end. */
@@ -156,12 +160,17 @@ export function readSegment(bytes: Bytes): Segment | SegmentRefusal {
   if (head !== null && 'refused' in head) return head;
   const second = head === null ? null : next();
   if (head === null || second === null || second[0] !== TYPE.state) return withoutState(stop);
+  if (second.length > 1 + STATE_BYTES_MAX) return { refused: 'recording-malformed', problem: 'its state is too large' };
   const steps: StepRecord[] = [];
   let end: SegmentEnd | null = null;
   while (stop === null) {
     const began = at;
     const body = next();
     if (body === null) break;
+    if (steps.length === STEPS_MAX && body[0] !== TYPE.end) {
+      stop = { kind: 'damaged', at: began, problem: 'more steps than a segment holds' };
+      break;
+    }
     const step: StepRecord | null = stepIn(body);
     end = step === null ? endIn(body) : null;
     if (step !== null) steps.push(step);

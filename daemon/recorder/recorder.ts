@@ -21,6 +21,8 @@ import {
   lengthOf,
   SEGMENT_BYTES_MAX,
   type SegmentHead,
+  STATE_BYTES_MAX,
+  STEPS_MAX,
   stepRecordBytes,
 } from './format.ts';
 import type { SegmentFile, SegmentFolder } from './segment-files.ts';
@@ -58,10 +60,8 @@ export interface RecorderOptions {
 export const RECORDER_LIMITS = {
   /** The oldest goes when a new one begins, so three quarters of the ring are always there. */
   segments: 4,
-  /** Segments that ended before they were full are small, and there may be more of them. */
-  filesMax: 64,
-  /** Of a state that a segment begins with: writing a larger one would hold the loop for longer than a heartbeat. */
-  stateBytesMax: 32 << 20,
+  /** Segments that ended before they were full are small, and there may be more of them; in a ring of many GiB, twice those that fill it. */
+  filesMin: 64,
   /** Bytes that wait for the disk, beside the state that a segment begins with: then the rest of the segment is left out. */
   waitingBytesMax: 16 << 20,
   /** Written when so much waits, or after so long. */
@@ -76,6 +76,10 @@ export const RECORDER_LIMITS = {
 /** Bytes of one segment of a ring. */
 export const segmentBytesOf = (bytesMax: number): number =>
   Math.min(SEGMENT_BYTES_MAX, Math.floor(bytesMax / RECORDER_LIMITS.segments));
+
+/** Files of one ring, at most. */
+export const filesMaxOf = (bytesMax: number): number =>
+  Math.max(RECORDER_LIMITS.filesMin, Math.ceil((2 * bytesMax) / segmentBytesOf(bytesMax)));
 
 interface OpenSegment {
   bytes: number;
@@ -193,7 +197,8 @@ export class Recorder implements StepRecorder {
       this.#end('disk-slow', null);
       return this.#pause('disk-slow', RECORDER_LIMITS.pauseMs);
     }
-    if (segment !== null && segment.bytes + bytes + END_BYTES_MAX <= this.#segmentBytesMax) return true;
+    const hasRoom = segment !== null && segment.bytes + bytes + END_BYTES_MAX <= this.#segmentBytesMax;
+    if (hasRoom && segment.steps < STEPS_MAX) return true;
     // The disk has not taken yet what it was given before.
     if (segment === null && this.#waiting > RECORDER_LIMITS.waitingBytesMax / 2)
       return this.#pause('disk-slow', RECORDER_LIMITS.pauseMs);
@@ -216,7 +221,7 @@ export class Recorder implements StepRecorder {
   /** Null: it would take more than half of a segment, or too long. */
   #snapshot(core: RecordedCore): Bytes | null {
     const began = this.#monotonic();
-    const snapshot = core.snapshot(Math.min(RECORDER_LIMITS.stateBytesMax, this.#segmentBytesMax / 2));
+    const snapshot = core.snapshot(Math.min(STATE_BYTES_MAX, this.#segmentBytesMax / 2));
     this.#snapshotAt = this.#monotonic();
     this.#snapshotMs = this.#snapshotAt - began;
     this.#options.meter.observe('synod_recorder_snapshot_ms', this.#snapshotMs);
@@ -345,7 +350,7 @@ export class Recorder implements StepRecorder {
     const segments = await folder.list();
     let bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
     for (const [index, { number, bytes: freed }] of segments.entries()) {
-      const isFew = segments.length - index < RECORDER_LIMITS.filesMax;
+      const isFew = segments.length - index < filesMaxOf(bytesMax);
       if (isFew && bytes + this.#segmentBytesMax <= bytesMax) break;
       await folder.remove(number);
       bytes -= freed;

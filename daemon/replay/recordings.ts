@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { equalBytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import { type Genesis, parseGenesis } from '../../protocol/genesis.ts';
+import { fileBytesMax } from '../config.ts';
 import { readSegment, SEGMENT_BYTES_MAX, type Segment } from '../recorder/format.ts';
 import { segmentNumber } from '../recorder/segment-files.ts';
 
@@ -56,6 +57,7 @@ export function readRecording(file: string): Recording | RecordingProblem {
   const segment = readSegment(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length));
   if ('refused' in segment) return refuse(segment.refused, segment.problem);
   const { head } = segment;
+  if (head.genesis.length > fileBytesMax) return refuse('recording-malformed', 'its genesis document is too large');
   const genesis = parseGenesis(native, head.genesis, new TextDecoder().decode(head.genesis));
   if ('refused' in genesis) return refuse('recording-malformed', `its genesis document: ${genesis.field}`);
   if (!equalBytes(genesis.chainId, head.chainId) || genesis.members[head.replica]?.name !== head.member)

@@ -2,10 +2,11 @@
 // named here that never change.
 
 import type { Bytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
 import { SESSION_BYTES } from '../sessions.ts';
 import { decodeSnapshot, encodeSnapshot, type SnapshotRefusal } from '../snapshot.ts';
 import type { Millis } from '../types.ts';
-import type { State } from './state.ts';
+import { hexOf, type State } from './state.ts';
 
 /** Given by the genesis document and the replica's own place in it. */
 const CONSTANT = ['genesis', 'parameters', 'epoch', 'self', 'quorums', 'sha256'] as const satisfies (keyof State)[];
@@ -60,6 +61,8 @@ export function loadSnapshot(s: State, bytes: Bytes): Millis | SnapshotRefusal {
       else if (part.load === undefined) Object.assign(part, value);
       else part.load(value);
     }
+    // The one thing in it that a walk goes along until it ends: by its hashes it does.
+    for (const [hash, { block }] of s.known) assert(hash === hexOf(block.hash), 'a block is known by its hash');
   } catch (error) {
     // Of a form that this software never wrote. Bytes from a file are not a reason to stop.
     return { refused: 'snapshot-malformed', problem: String(error) };
