@@ -16,12 +16,19 @@ import {
   encodeStepRecord,
   encodeThrew,
   readSegment,
+  SEGMENT_BYTES_MAX,
   type Segment,
   type SegmentHead,
   STEPS_MAX,
   type StepRecord,
 } from '../daemon/recorder/format.ts';
-import { RECORDER_LIMITS, Recorder, type RecorderOptions, segmentBytesOf } from '../daemon/recorder/recorder.ts';
+import {
+  filesMaxOf,
+  RECORDER_LIMITS,
+  Recorder,
+  type RecorderOptions,
+  segmentBytesOf,
+} from '../daemon/recorder/recorder.ts';
 import { folderAt, type SegmentFolder, segmentName } from '../daemon/recorder/segment-files.ts';
 import { LayoutWriter } from '../protocol/layout.ts';
 import { encodeMsgpack } from '../protocol/msgpack.ts';
@@ -208,6 +215,30 @@ t.test('FLR-4: a restart goes on in the ring of the process before; other files 
     await short.close();
   }
   t.equal(filesIn(directory).length, RECORDER_LIMITS.filesMin + 1, 'and the notes');
+});
+
+t.test('FLR-4: a ring that is made smaller, and one with less room than a step', async (t) => {
+  const directory = join(t.testdir(), 'recorder');
+  const large = new Flight({ folder: folderAt(directory) });
+  await large.fly(12 * MiB);
+  await large.close();
+  t.ok(bytesIn(directory) > 8 * MiB);
+  const small = new Flight({ folder: folderAt(directory), bytesMax: 1 * MiB });
+  await small.fly(4 * MiB);
+  await small.close();
+  t.ok(bytesIn(directory) <= 1 * MiB, 'what was there before counts as well');
+  t.match(await replay(directory, '--quiet'), { code: 0, stdout: /identical\n$/ });
+  const before = filesIn(directory);
+  const tiny = new Flight({ folder: folderAt(directory), bytesMax: MiB / 2 });
+  for (let i = 0; i < 5; i++) tiny.step(tiny.large);
+  await tiny.close();
+  t.equal(tiny.counts.get('synod_recorder_missed_total step-too-large'), 5);
+  t.match(tiny.warnings, [{ why: 'step-too-large' }], 'said once');
+  t.same(filesIn(directory), before, 'and nothing is thrown away for it');
+  // Segments of a large ring do not grow beyond what a reader takes: there are more of them.
+  t.equal(segmentBytesOf(65_536 * MiB), SEGMENT_BYTES_MAX);
+  t.ok(filesMaxOf(65_536 * MiB) * SEGMENT_BYTES_MAX > 65_536 * MiB);
+  t.equal(filesMaxOf(16 * MiB), RECORDER_LIMITS.filesMin);
 });
 
 /** A folder whose disk does what the test says. */

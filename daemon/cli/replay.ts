@@ -178,7 +178,9 @@ class Run {
     if (stop.kind === 'damaged') return false;
     const after = `after step ${head.number}.${recording.steps.length}`;
     if (stop.kind === 'torn')
-      await this.remark(`segment ${head.number} is torn ${after}: the process was killed, or writes there now`);
+      await this.remark(
+        `segment ${head.number} is torn ${after}: the process was killed, a write failed, or it is under way`,
+      );
     if (stop.kind === 'cut' && this.#threw === '')
       await this.remark(`segment ${head.number} has no end ${after}: the process was killed, or still runs`);
     return true;
