@@ -396,21 +396,22 @@ export class Pool {
     return found;
   }
 
-  /** Entries in order of arrival, clients and sessions in their turns, what is owed in the order in which it was; counts and sums follow from them. */
+  /** Entries in order of arrival, clients and sessions in their turns; what is fresh or owed by its place among the entries. Counts and sums follow. */
   dump() {
-    // Whatever else an entry has, it has by itself.
-    const entries = [...this.#entries.values()].map(({ client: _c, session: _s, ...entry }) => entry);
+    const entries = [...this.#entries.values()];
+    const places = new Map(entries.map((entry, at) => [entry, at]));
     const clients = [...this.#clients.values()].map(({ name, sessions }) => ({
       name,
       sessions: [...sessions.values()].map(({ key, advanced }) => ({ key, advanced })),
     }));
-    // What takeFresh would leave out is nothing: the bundle has left, or came again and stands further back.
-    const live = this.#fresh.filter((entry) => this.#entries.get(hex(entry.bundle.digest)) === entry);
+    // What takeFresh would leave out has no place: the bundle has left, or came again and stands further back.
+    const placesOf = (some: Iterable<Entry>) => [...some].flatMap((entry) => places.get(entry) ?? []);
     return {
-      entries,
+      // Whatever else an entry has, it has by itself.
+      entries: entries.map(({ client: _client, session: _session, ...fields }) => fields),
       clients,
-      fresh: live.map(({ bundle }) => bundle),
-      owed: [...this.#owed.values()].map(({ bundle }) => bundle),
+      fresh: placesOf(this.#fresh),
+      owed: placesOf(this.#owed.values()),
       fullAt: this.#fullAt,
       blocks: this.#blocks,
       view: this.#view,
@@ -429,20 +430,22 @@ export class Pool {
       ]);
       this.#clients.set(name, { name, sessions: new Map(queues), bundles: 0, bytes: 0 });
     }
-    for (const entry of entries) {
-      const { bundle } = entry;
+    const loaded = entries.map((fields): Entry => {
+      const { bundle } = fields;
       const client = this.#clients.get(toHex(bundle.client) as Hex); // as above
       const session = client?.sessions.get(sessionKey(bundle));
       assert(client !== undefined && session !== undefined, 'a pooled bundle has its client and its session');
-      this.#put({ ...entry, client, session });
-    }
-    const entryOf = ({ digest }: SignedBundle): Entry => {
-      const entry = this.#entries.get(hex(digest));
+      const entry = { ...fields, client, session };
+      this.#put(entry);
+      return entry;
+    });
+    const entryAt = (at: number): Entry => {
+      const entry = loaded[at];
       assert(entry !== undefined, 'what is fresh or owed is in the pool');
       return entry;
     };
-    this.#fresh = fresh.map(entryOf);
-    for (const bundle of owed) this.#owed.set(hex(bundle.digest), entryOf(bundle));
+    this.#fresh = fresh.map(entryAt);
+    for (const entry of owed.map(entryAt)) this.#owed.set(hex(entry.bundle.digest), entry);
     this.#fullAt = fullAt;
     this.#blocks = blocks;
     this.#view = view;
