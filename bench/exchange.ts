@@ -2,7 +2,7 @@
 // sockets, and nothing else. What the parts cost one after the other is one floor; what n of them cost on this machine's cores, where
 // messages of all to all take turns, is this one.
 
-import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from 'node:fs';
+import { fdatasyncSync, openSync, writeSync } from 'node:fs';
 import WebSocket, { type RawData, WebSocketServer } from 'ws';
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -59,10 +59,6 @@ function assertSigned(frame: Bytes): void {
 async function replica({ index, ports, path }: Extract<ExchangeTask, { kind: 'exchange-replica' }>): Promise<never> {
   const { quorum } = byzantineQuorums(ports.length);
   const fd = openSync(path, 'w', 0o600);
-  process.on('exit', () => {
-    closeSync(fd);
-    rmSync(path, { force: true });
-  });
   const record = new Uint8Array(recordBytes);
   let written = 0;
   const write = () => {
@@ -77,12 +73,12 @@ async function replica({ index, ports, path }: Extract<ExchangeTask, { kind: 'ex
   const isPrimary = index === 0;
   let round = 0;
   /** Prepares and commits of `round`, own ones too; and whether the own one is durable. */
-  let heard = { accepted: false, prepares: 0, commits: 0, prepared: false, done: false };
+  let heard = { prepares: 0, commits: 0, prepared: false, done: false };
   /** Of rounds that this replica has not been told of yet: others may be faster. */
   let early: Buffer[] = [];
   function begin(next: number): void {
     round = next;
-    heard = { accepted: false, prepares: 0, commits: 0, prepared: false, done: false };
+    heard = { prepares: 0, commits: 0, prepared: false, done: false };
   }
   function onFrame(data: RawData): void {
     const frame = data as Buffer; // binaryType is nodebuffer, the default
@@ -92,7 +88,6 @@ async function replica({ index, ports, path }: Extract<ExchangeTask, { kind: 'ex
       assertSigned(frame);
       if (kind === kinds.proposal) assertSigned(frame); // the bundle in it
       begin(of);
-      heard.accepted = true;
       // A proposal is a prepare.
       const own = signedFrame(isPrimary ? kinds.proposal : kinds.prepare, of);
       if (isPrimary) toAll(own);

@@ -19,7 +19,7 @@ import { Conspiracy } from '../sim/conspiracy.ts';
 import { SimReplica } from '../sim/replica.ts';
 import { standInCrypto } from '../sim/signatures.ts';
 import { faultsOf } from './cluster-world.ts';
-import { EverythingSaid } from './said.ts';
+import { saidByHonest } from './said.ts';
 import { load, torment } from './torment.ts';
 
 t.setTimeout(0);
@@ -104,14 +104,7 @@ function forkedLife(seed: number): Outcome {
   const conspiracy = new Conspiracy(cluster, liars);
   // Who is restarted again and again decides little: in one life of four they do that too.
   conspiracy.cutsPower = seed % 4 === 0;
-  const said = new EverythingSaid(n);
-  const { tamper } = cluster;
-  cluster.tamper = (from, to, message) => {
-    if (!liars.includes(from)) said.hear(from, message);
-    const passed = tamper === null ? message : tamper(from, to, message);
-    if (passed?.kind === 'pre-prepare') said.know(passed.block);
-    return passed;
-  };
+  const said = saidByHonest(cluster, liars);
   load(cluster, { clients: 3, everyMs: 150, untilMs: LIFE_MS });
   if (seed % 4 === 0) torment(cluster, { untilMs: LIFE_MS, blackouts: false });
   else {

@@ -26,6 +26,7 @@ import {
 import type { Core, Explanation } from '../protocol/core.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { CheckpointVote, PbftMessage, PbftPledge, Status } from '../protocol/messages.ts';
+import { Outbox } from '../protocol/outbox.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asHeight, asMillis, asReplicaId, asView, type Millis } from '../protocol/types.ts';
 import { openFrame, signingBytes, type VerifyContext } from '../protocol/verify.ts';
@@ -204,21 +205,7 @@ class TestCore implements Core<PbftMessage, PbftPledge> {
 }
 
 function outOf(ready: Partial<Out>): Out {
-  return {
-    records: [],
-    pledges: [],
-    lock: null,
-    lead: null,
-    send: [],
-    resend: [],
-    deliver: [],
-    admissions: [],
-    refusals: [],
-    evidence: [],
-    events: [],
-    wakeAt: asMillis(0),
-    ...ready,
-  };
+  return { ...new Outbox<PbftMessage, PbftPledge>().ready(asMillis(0)), ...ready };
 }
 
 const pledged = (...pledges: PbftPledge[]): Pick<Out, 'pledges'> => ({

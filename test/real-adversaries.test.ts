@@ -4,12 +4,10 @@
 //
 // REAL_ONLY=silent one of them; REAL_KEEP=1 keeps files and logs.
 
-import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect as connectSocket } from 'node:net';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import tap, { type Test } from 'tap';
+import tap from 'tap';
 import WebSocket from 'ws';
 import { connect } from '../client/index.ts';
 import { native } from '../crypto/native.ts';
@@ -23,23 +21,20 @@ import { parseGenesis } from '../protocol/genesis.ts';
 import { asEpoch } from '../protocol/types.ts';
 import type { LieName } from '../sim/liars.ts';
 import { randomFrom } from '../sim/random.ts';
-import { brokenPromises, differences, readChain, unproven } from './chaos/chains.ts';
 import { Submitter } from './chaos/load.ts';
+import { type Settling, settle } from './chaos/settle.ts';
 import { ChaosStage, settleMsMax, within } from './chaos/stage.ts';
+import { synod } from './program.ts';
 
 tap.setTimeout(1_200_000);
 
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const only = process.env.REAL_ONLY;
 /** Four replicas and their clients share the cores with others: a primary is given up later than on machines of their own. */
 const parameters = { viewTimeoutMs: 1_000, heartbeatMs: 200, checkpointInterval: 16 };
 /** Acknowledged by each client before and after what is done: enough to see a few views and checkpoints. */
 const ENOUGH = 25;
 
-interface Play {
-  readonly t: Test;
-  readonly stage: ChaosStage;
-  readonly submitters: readonly Submitter[];
+interface Play extends Settling {
   /** Until each client has so many more acknowledged. */
   more(what: string, count?: number): Promise<void>;
   /** Until an honest one has logged this. */
@@ -111,31 +106,16 @@ function attack(name: string, title: string, { lies = {}, faulty = [], config, b
   });
 }
 
-/** Everything is acknowledged, nothing of it is lost or doubled, and the honest hold one chain. */
-async function settle({ t, stage, submitters }: Play): Promise<void> {
-  await Promise.all(submitters.map((submitter) => submitter.finish()));
-  t.strictSame(
-    submitters.flatMap(({ refusals }) => refusals),
-    [],
-    'nothing was refused',
-  );
-  const height = await stage.allEqual();
-  const chains = await Promise.all(stage.honest.map((name) => readChain(stage.network, name, height)));
-  const count = submitters.reduce((sum, { acknowledged }) => sum + acknowledged.length, 0);
-  const views = (await stage.statuses()).map((status) => status?.view);
-  t.comment(`${count} transactions acknowledged, height ${height}, views ${views.join(', ')}`);
-  for (const [index, chain] of chains.entries())
-    t.strictSame(brokenPromises(chain, submitters).slice(0, 10), [], `${stage.honest[index]} keeps every promise`);
-  t.strictSame(differences(chains).slice(0, 10), [], 'the honest chains are the same, byte for byte');
-  t.strictSame(unproven(stage.network, submitters).slice(0, 10), [], 'receipts prove their transactions offline');
-}
-
 /** What the honest ones keep, written by `synod evidence` and checked by `synod verify` with the genesis document alone. */
 async function checkEvidence({ t, stage }: Play, { of, words }: NonNullable<Attack['evidence']>): Promise<void> {
   for (const [index, name] of stage.honest.entries()) {
     const out = join(stage.directory, `${name}-${index}.witness`);
     const config = join(stage.directory, name, CONFIG_FILE);
-    const given = await synod('evidence', '--config', config, '--out', out, '--json');
+    const given = await within(
+      settleMsMax,
+      synod(['evidence', '--config', config, '--out', out, '--json']),
+      'synod evidence',
+    );
     t.equal(given.code, 0, `${name}: ${given.stderr}`);
     const culprits = (JSON.parse(given.stdout).evidence ?? []).map(
       (piece: { culprit: { name: string } }) => piece.culprit.name,
@@ -145,32 +125,17 @@ async function checkEvidence({ t, stage }: Play, { of, words }: NonNullable<Atta
       `${name} accuses ${culprits}`,
     );
     if (!culprits.includes(of)) continue;
-    const verified = await synod('verify', out, '--genesis', join(stage.directory, 'genesis.json'));
+    const verified = await within(
+      settleMsMax,
+      synod(['verify', out, '--genesis', join(stage.directory, 'genesis.json')]),
+      'synod verify',
+    );
     t.equal(verified.code, 0, verified.stderr);
     t.match(verified.stdout, words, 'and anybody can check it');
     t.match(verified.stdout, of);
     return;
   }
   t.fail(`nobody holds evidence against ${of}`);
-}
-
-async function synod(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const run = { code: null as number | null, stdout: '', stderr: '' };
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    run.stdout += chunk;
-  });
-  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-    run.stderr += chunk;
-  });
-  const closed = new Promise<void>((resolve) =>
-    child.on('close', (code) => {
-      run.code = code;
-      resolve();
-    }),
-  );
-  await within(settleMsMax, closed, `synod ${args[0]}`);
-  return run;
 }
 
 // ---- primaries ------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@
 import t from 'tap';
 import { equalBytes } from '../crypto/bytes.ts';
 import { isLater } from '../protocol/certificate.ts';
-import type { Input, Ready } from '../protocol/core.ts';
+import type { Input } from '../protocol/core.ts';
 import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import { Outbox } from '../protocol/outbox.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asMillis, asReplicaId } from '../protocol/types.ts';
 import { SimClient } from '../sim/clients.ts';
@@ -176,23 +177,9 @@ t.test('PBFT-VC-1, A32: a replica that pauses starts no view change by itself', 
   const { cluster, client } = begin();
   let until = 0;
   let held: Input<PbftMessage, PbftPledge>[] = [];
-  const rest: Ready<PbftMessage, PbftPledge> = {
-    records: [],
-    pledges: [],
-    lock: null,
-    lead: null,
-    send: [],
-    resend: [],
-    deliver: [],
-    admissions: [],
-    refusals: [],
-    evidence: [],
-    events: [],
-    wakeAt: asMillis(0),
-  };
   between(cluster, 2, (step, inputs, now) => {
     held.push(...inputs);
-    if (now < until) return { ...rest, wakeAt: asMillis(until) };
+    if (now < until) return new Outbox<PbftMessage, PbftPledge>().ready(asMillis(until));
     const all = held;
     held = [];
     return step(all, now);

@@ -22,11 +22,11 @@ import { drawPlan, live } from '../sim/life.ts';
 import { shrink } from '../sim/shrink.ts';
 import { keyPair, standInCrypto, standInKey } from '../sim/signatures.ts';
 import { caughtAt, liveWith, PLANTED } from './planted.ts';
+import { program, type Run, synod } from './program.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
 t.setTimeout(0);
 
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const life = (seed: number, more: Partial<LifeOptions> = {}): LifeOptions => ({
   seed,
   n: null,
@@ -35,25 +35,7 @@ const life = (seed: number, more: Partial<LifeOptions> = {}): LifeOptions => ({
   ...more,
 });
 
-interface Run {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function synodSim(...args: readonly (string | number)[]): Promise<Run> {
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, 'sim', ...args.map(String)], { stdio: ['ignore', 'pipe', 'pipe'] });
-    const run = { stdout: '', stderr: '' };
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-      run.stdout += chunk;
-    });
-    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-      run.stderr += chunk;
-    });
-    child.on('close', (code) => resolve({ code, ...run }));
-  });
-}
+const synodSim = (...args: readonly (string | number)[]): Promise<Run> => synod(['sim', ...args.map(String)]);
 
 // ---- determinism ----------------------------------------------------------------------------------------------------------
 
