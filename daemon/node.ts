@@ -31,9 +31,12 @@ import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
 import type { PeerTransport, ReplicaPort } from './ports.ts';
+import { Recorder } from './recorder/recorder.ts';
+import { folderAt } from './recorder/segment-files.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
+import { version } from './version.ts';
 
 export interface RunningNode {
   readonly addresses: { readonly listen: string; readonly http: string | null };
@@ -48,6 +51,8 @@ export interface RunningNode {
 const SEEN_SIGNATURES_MAX = 8_192;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
+/** For the last bytes of a recording, when something fatal happened. */
+const RECORDER_CLOSE_MS_MAX = 1_000;
 
 /**
  * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
@@ -117,6 +122,23 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       logger,
     });
     opened.push(() => evidence.settle());
+    const recorder =
+      config.recorderMiB === 0
+        ? null
+        : new Recorder({
+            folder: folderAt(config.recorderDir),
+            bytesMax: config.recorderMiB * 2 ** 20,
+            chainId: genesis.chainId,
+            genesisDocument: document,
+            self,
+            member: config.member,
+            software: version(),
+            startedAt: Date.now(),
+            sha256,
+            meter: metrics,
+            logger,
+          });
+    if (recorder !== null) opened.push(() => recorder.close(core));
     const verify: VerifyContext = {
       crypto: native,
       chainId: genesis.chainId,
@@ -144,6 +166,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       meter: metrics,
       logger,
       evidence,
+      recorder,
       head: recoveredHead(genesis, recovered),
     });
     metrics.watch(replica);
@@ -185,7 +208,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
             meter: metrics,
             metrics,
             genesisDocument: document,
-            node: { version: VERSION, startedAt: Date.now() },
+            node: { version: version(), startedAt: Date.now() },
             signer: clientSigner(SecretKey.generate(), genesis.chainId),
             evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
@@ -193,7 +216,13 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     if (http !== null) opened.push(() => http.close());
 
     const done = new Promise<number>((resolve) => {
-      replica.subscribe({ fatal: () => resolve(1) });
+      replica.subscribe({
+        fatal: () => {
+          // What led to it is what the recorder is for; a disk that hangs must not keep the process alive.
+          const recorded = recorder?.close(core) ?? Promise.resolve();
+          void Promise.race([recorded, later(RECORDER_CLOSE_MS_MAX)]).finally(() => resolve(1));
+        },
+      });
     });
     replica.start(between.peers?.(transport) ?? transport);
     const addresses = {
@@ -223,7 +252,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
   }
 }
 
-export const VERSION = '0.1.0';
+const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
 
 function memberNamed(genesis: Genesis, name: string): ReplicaId {
   const index = genesis.members.findIndex((member) => member.name === name);

@@ -35,6 +35,7 @@ import { canBeCarried, isRequest, isVote } from './kinds.ts';
 import { LoopLag } from './loop-lag.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
+import type { StepRecorder } from './recorder/recorder.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
 import { Speaker } from './speaker.ts';
@@ -58,6 +59,8 @@ export interface ReplicaParts {
   readonly meter: Meter;
   readonly logger: Logger;
   readonly evidence: Pick<EvidenceBook, 'found' | 'entered'>;
+  /** Null: the operator wants none. */
+  readonly recorder: StepRecorder | null;
   /** The head that was recovered. */
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
@@ -224,10 +227,20 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
-    const { core, meter } = this.#parts;
+    const { core, meter, recorder } = this.#parts;
     const told = this.#ownStalls(now);
+    // What is recorded is the very array that the core is given.
+    const all = told.length > 0 ? [...told, ...inputs] : inputs;
+    recorder?.before(core, all, now);
     const started = performance.now();
-    const ready = core.step(told.length > 0 ? [...told, ...inputs] : inputs, now);
+    let ready: Ready<PbftMessage, PbftPledge>;
+    try {
+      ready = core.step(all, now);
+    } catch (error) {
+      recorder?.threw(error);
+      throw error;
+    }
+    recorder?.after(ready);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);
