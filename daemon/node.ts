@@ -39,9 +39,12 @@ import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
 import type { PeerTransport, ReplicaPort } from './ports.ts';
+import { Recorder } from './recorder/recorder.ts';
+import { folderAt } from './recorder/segment-files.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
+import { version } from './version.ts';
 
 export interface RunningNode {
   readonly addresses: { readonly listen: string; readonly http: string | null };
@@ -59,6 +62,8 @@ export type NodeEnd = number | EpochEnd | 'behind';
 const SEEN_SIGNATURES_MAX = 8_192;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
+/** For the last bytes of a recording, when something fatal happened. */
+const RECORDER_CLOSE_MS_MAX = 1_000;
 
 /**
  * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
@@ -147,6 +152,24 @@ export async function startNode(
     opened.push(() => evidence.settle());
     const quorums = quorumsOf(own.protocol, genesis.members.length);
     const former = keysBefore(epochs, epoch);
+    const recorder =
+      config.recorderMiB === 0
+        ? null
+        : new Recorder({
+            folder: folderAt(config.recorderDir),
+            bytesMax: config.recorderMiB * 2 ** 20,
+            chainId,
+            genesisDocument: document,
+            epoch: own,
+            self,
+            member: config.member,
+            software: version(),
+            startedAt: Date.now(),
+            sha256,
+            meter: metrics,
+            logger,
+          });
+    if (recorder !== null) opened.push(() => recorder.close(core));
     const verify: VerifyContext = {
       crypto: native,
       chainId: genesis.chainId,
@@ -176,6 +199,7 @@ export async function startNode(
       meter: metrics,
       logger,
       evidence,
+      recorder,
       head: recoveredHead(first, recovered),
     });
     metrics.watch(replica);
@@ -220,7 +244,7 @@ export async function startNode(
             metrics,
             genesisDocument: document,
             epochsFile: () => encodeEpochsFile(chainId, epochs.links),
-            node: { version: VERSION, startedAt: Date.now() },
+            node: { version: version(), startedAt: Date.now() },
             signer: clientSigner(SecretKey.generate(), chainId),
             evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
@@ -228,7 +252,14 @@ export async function startNode(
     if (http !== null) opened.push(() => http.close());
 
     const done = new Promise<NodeEnd>((resolve) => {
-      replica.subscribe({ fatal: () => resolve(1), ended: resolve });
+      replica.subscribe({
+        fatal: () => {
+          // What led to it is what the recorder is for; a disk that hangs must not keep the process alive.
+          const recorded = recorder?.close(core) ?? Promise.resolve();
+          void Promise.race([recorded, later(RECORDER_CLOSE_MS_MAX)]).finally(() => resolve(1));
+        },
+        ended: resolve,
+      });
       const scout = new EpochScout({
         own,
         epochs,
@@ -276,7 +307,7 @@ function keysBefore(epochs: EpochChain, epoch: Epoch): ReadonlySet<string> {
   return new Set(earlier.flatMap(({ members }) => members.map(({ publicKey }) => toHex(publicKey))));
 }
 
-export const VERSION = '0.1.0';
+const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
 
 interface OwnKey {
   readonly path: string;

@@ -34,8 +34,10 @@ import type { Clock } from './clock.ts';
 import type { EvidenceBook } from './evidence.ts';
 import { canBeCarried, isRequest, isVote } from './kinds.ts';
 import { LoopLag } from './loop-lag.ts';
+import { LOOP_LIMITS } from './loop-limits.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
+import type { StepRecorder } from './recorder/recorder.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
 import { Speaker } from './speaker.ts';
@@ -59,25 +61,11 @@ export interface ReplicaParts {
   readonly meter: Meter;
   readonly logger: Logger;
   readonly evidence: Pick<EvidenceBook, 'found' | 'entered'>;
+  /** Null: the operator wants none. */
+  readonly recorder: StepRecorder | null;
   /** The head that was recovered. */
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
-
-/** Every queue of the loop has its bound. */
-export const LOOP_LIMITS = {
-  /** Frames that wait for the loop; beyond it the transport stops reading bulk lanes. */
-  framesMax: 4096,
-  frameBytesMax: 64 << 20,
-  framesPerPeerMax: 1024,
-  /** A turn takes no further frame after this, so that timers and writes are never far away. */
-  turnMsMax: 20,
-  /** Block bytes on their way to a disk that does not keep up. */
-  unwrittenBytesMax: 64 << 20,
-  bundlesMax: 8192,
-  bundleBytesMax: 64 << 20,
-  /** Unanswered requests of one peer. */
-  requestsPerPeerMax: 32,
-} as const;
 
 export class Replica implements ReplicaPort, PeerEvents {
   readonly #parts: ReplicaParts;
@@ -236,10 +224,20 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
-    const { core, meter } = this.#parts;
+    const { core, meter, recorder } = this.#parts;
     const told = this.#ownStalls(now);
+    // What is recorded is the very array that the core is given.
+    const all = told.length > 0 ? [...told, ...inputs] : inputs;
+    recorder?.before(core, all, now);
     const started = performance.now();
-    const ready = core.step(told.length > 0 ? [...told, ...inputs] : inputs, now);
+    let ready: Ready<PbftMessage, PbftPledge>;
+    try {
+      ready = core.step(all, now);
+    } catch (error) {
+      recorder?.threw(error);
+      throw error;
+    }
+    recorder?.after(ready);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);

@@ -66,9 +66,9 @@ export class Checkpoints {
   readonly #interval: number;
   /** Where the epoch starts: a checkpoint wherever it lies (EPO-10). */
   readonly #start: Height;
-  readonly #votes = new Map<Height, Tally<Verified<CheckpointVote>>>();
+  #votes: Map<Height, Tally<Verified<CheckpointVote>>> = new Map();
   /** What this replica computed itself, until it is stable. */
-  readonly #own = new Map<Height, CheckpointPlace>();
+  #own: Map<Height, CheckpointPlace> = new Map();
   #stable: CheckpointCertificate | null = null;
 
   constructor(quorums: Quorums, interval: number, start: Height = asHeight(0)) {
@@ -200,5 +200,21 @@ export class Checkpoints {
   /** This replica's own votes that are not yet stable, to say again. */
   ownVotes(self: ReplicaId): Verified<CheckpointVote>[] {
     return [...this.#votes.values()].flatMap((tally) => tally.get(self) ?? []);
+  }
+
+  dump() {
+    const votes = [...this.#votes].map(([height, tally]) => [height, tally.dump()] as const);
+    return { votes, own: this.#own, stable: this.#stable };
+  }
+
+  load({ votes, own, stable }: ReturnType<Checkpoints['dump']>): void {
+    this.#votes = new Map();
+    for (const [height, dumped] of votes) {
+      const tally = new Tally<Verified<CheckpointVote>>();
+      tally.load(dumped);
+      this.#votes.set(height, tally);
+    }
+    this.#own = own;
+    this.#stable = stable;
   }
 }

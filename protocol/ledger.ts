@@ -375,6 +375,23 @@ export class Ledger {
   get stateDigest(): Hash {
     return this.#digest();
   }
+
+  dump() {
+    const { header, hash } = this.#head;
+    return {
+      sessions: this.#sessions.dump(),
+      chunkLeaves: this.#chunkLeaves,
+      frontier: this.#frontier,
+      head: { header, hash },
+    };
+  }
+
+  load({ sessions, chunkLeaves, frontier, head }: ReturnType<Ledger['dump']>): void {
+    this.#sessions.load(sessions);
+    this.#chunkLeaves = chunkLeaves;
+    this.#frontier = frontier;
+    this.#head = head;
+  }
 }
 
 /** [EPO-10] The document in the log chunk of a state; null: it is of epoch 0. The chunk is certified, or was written by this replica. */

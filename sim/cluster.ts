@@ -9,6 +9,7 @@ import type { SimulationKey } from '../keys/simulation-key.ts';
 import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
+import { describeMessage } from '../protocol/describe.ts';
 import { genesisEpoch } from '../protocol/epoch/document.ts';
 import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
@@ -29,7 +30,7 @@ import { Seals } from './seals.ts';
 import { settingOf } from './setting.ts';
 import { keyPair, standInCrypto, standInKey } from './signatures.ts';
 import { Timeline } from './timeline.ts';
-import { describeMessage, Trace } from './trace.ts';
+import { Trace } from './trace.ts';
 import type { Reaches } from './twins.ts';
 import { Twins } from './twins.ts';
 

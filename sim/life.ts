@@ -41,6 +41,8 @@ export interface LifeOptions {
 export interface Plan {
   readonly n: number;
   readonly realSignatures: boolean;
+  /** Whether the members have operators, who change the epoch; then there are spare nodes as well. */
+  readonly operators: boolean;
   readonly parameters: NonNullable<GenesisDocument['parameters']>;
   /** Decided blocks that each replica keeps. */
   readonly retain: readonly number[];
@@ -108,6 +110,7 @@ export function drawPlan({
   const size = n ?? drawnN;
   const { f } = byzantineQuorums(size);
   const retain = dice.pick([8, 32, Number.POSITIVE_INFINITY]);
+  const changesDrawn = drawChanges(new Dice(seedOf(seed, 103)), { ms, wanted: changes });
   const validFor = dice.pick([100, 50_000, 50_000]);
   return {
     n: size,
@@ -132,11 +135,8 @@ export function drawPlan({
     },
     noticeMs: dice.pick([null, 300, 2_000]),
     dawdling: drawTrial(new Dice(seedOf(seed, 102))),
-    faults: withChanges(
-      drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms }),
-      drawChanges(new Dice(seedOf(seed, 103)), { ms, wanted: changes }),
-      size,
-    ),
+    operators: changesDrawn.length > 0,
+    faults: withChanges(drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms }), changesDrawn, size),
   };
 }
 
@@ -161,13 +161,12 @@ class Life {
     const { seed, only, onLine, Replica } = options;
     this.#options = options;
     this.#plan = drawPlan(options);
-    const { n, parameters, realSignatures, faults } = this.#plan;
+    const { n, parameters, realSignatures, operators, faults } = this.#plan;
     this.#faults = only == null ? faults : faults.filter((_, number) => only.includes(number));
-    const hasChanges = faults.some(({ kind }) => kind === 'change');
     this.#cluster = new Cluster({
       n,
-      spare: hasChanges ? SPARE_NODES : 0,
-      operators: hasChanges,
+      spare: operators ? SPARE_NODES : 0,
+      operators,
       seed,
       parameters,
       realSignatures,

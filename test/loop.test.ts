@@ -6,8 +6,9 @@ import t from 'tap';
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { Clock } from '../daemon/clock.ts';
+import { LOOP_LIMITS } from '../daemon/loop-limits.ts';
 import type { Meter, PeerTransport } from '../daemon/ports.ts';
-import { LOOP_LIMITS, type Logger, Replica } from '../daemon/replica.ts';
+import { type Logger, Replica } from '../daemon/replica.ts';
 import { Speaker } from '../daemon/speaker.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, GuardState, PromiseBatch, ProposalPlace } from '../keys/guard.ts';
@@ -190,6 +191,10 @@ class TestCore implements Core<PbftMessage, PbftPledge> {
     throw new Error('not asked for');
   }
 
+  snapshot(): never {
+    throw new Error('not asked for');
+  }
+
   /** Senders of the messages that came, step by step; what the loop says of itself (STALL-1, STALL-5) is another matter. */
   get heard(): (number | string)[][] {
     return this.steps.map(({ inputs }) =>
@@ -306,6 +311,7 @@ class Stage {
       logger: this.#logger,
       head: { height: asHeight(0), hash: other(9), certificate: null },
       evidence: { found: () => {}, entered: () => {} },
+      recorder: null,
     });
     test.teardown(() => replica.stop());
     replica.start(this.network);
