@@ -377,6 +377,7 @@ export class Client {
     this.#emitter.emit('epoch', { epoch, members: members.map(({ name }) => name) });
     this.#emitter.emit('view', { view: this.#chain.view, primary: this.head().primary });
     this.#knownView = this.#chain.view;
+    this.#checkReady();
   }
 
   /** Somebody's block is of an epoch that is not known here; null: of one that is known and not entered yet. */
@@ -397,7 +398,7 @@ export class Client {
   #overheard(link: Link, message: DoorMessage): void {
     if (message.kind !== 'head') return;
     this.#overhear(link, message);
-    if (this.#isFollower) this.#ready?.resolve();
+    this.#checkReady();
   }
 
   #overhear(link: Link, message: Extract<DoorMessage, { kind: 'head' }>): void {
@@ -450,9 +451,18 @@ export class Client {
     }
     this.#learnt();
     this.#pipeline.retarget();
+    this.#checkReady();
+  }
+
+  /** Enough of them have told their heads, and nobody of those is in an epoch that is still to be learnt. */
+  #checkReady(): void {
     if (this.#ready === null) return;
-    const heard = this.#links.filter(({ claim }) => claim !== null).length;
-    if (heard >= this.#chain.quorums.oneHonest) this.#ready.resolve();
+    const { epoch, quorums } = this.#chain;
+    const heard = (link: Link) => link.claim !== null && link.claim.epoch <= epoch;
+    const isReady = this.#isFollower
+      ? this.#sources.some(heard)
+      : this.#links.filter(heard).length >= quorums.oneHonest;
+    if (isReady) this.#ready.resolve();
   }
 
   /** The epoch, a head or a view may have changed. */

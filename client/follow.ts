@@ -165,7 +165,7 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
       this.#avoided.clear();
       this.#nextAttemptAt = now + settings.reconnectMs;
       // f+1 of them say so, and whoever else could be asked has failed twice.
-      if (this.#pruned.size < this.#world.chain.quorums.oneHonest) return;
+      if (this.#pruned.size < (links.length === 0 ? 1 : this.#world.chain.quorums.oneHonest)) return;
       this.#prunedRounds += 1;
       if (this.#prunedRounds < 2 && !ready.every(({ id }) => this.#pruned.has(id))) return;
       const lowest = Math.min(...this.#pruned.values());

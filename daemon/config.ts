@@ -43,6 +43,7 @@ const configSchema = z.strictObject({
   dataDir: path,
   listen: z.strictObject({ host, port }),
   peers: z.record(memberName, peerUrl),
+  sources: z.record(memberName, peerUrl).default({}),
   http: z.strictObject({ host, port }).nullable(),
   log: z
     .strictObject({
@@ -92,6 +93,8 @@ export interface NodeConfig {
   readonly listen: Address;
   /** Where the other members listen. */
   readonly peers: ReadonlyMap<string, string>;
+  /** Where nodes that are no members serve what they follow: for one that observes, beside the members and where it reaches none. */
+  readonly sources: ReadonlyMap<string, string>;
   /** Health, metrics, status; null: none. */
   readonly http: Address | null;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
@@ -141,7 +144,7 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
   }
   const parsed = configSchema.safeParse(json);
   if (!parsed.success) return refuse(...firstIssue(parsed.error));
-  const { genesis, key, nextKey, passphraseFile, dataDir, peers, member, ...rest } = parsed.data;
+  const { genesis, key, nextKey, passphraseFile, dataDir, peers, sources, member, ...rest } = parsed.data;
   if (Object.hasOwn(peers, member)) return refuse(`peers.${member}`, 'this replica itself: leave it out');
   const at = (path: string) => resolve(dirname(where), path);
   return {
@@ -155,6 +158,7 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
     dataDir: at(dataDir),
     ...dataPaths(at(dataDir)),
     peers: new Map(Object.entries(peers)),
+    sources: new Map(Object.entries(sources)),
   };
 }
 

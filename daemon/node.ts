@@ -309,13 +309,13 @@ function keysBefore(epochs: EpochChain, epoch: Epoch): ReadonlySet<string> {
 
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
 
-interface OwnKey {
+export interface OwnKey {
   readonly path: string;
   readonly secret: SecretKey;
 }
 
 /** The key, and the one that is to follow it. */
-async function loadKeys({ key, nextKey, passphraseFile }: NodeConfig, logger: Logger): Promise<OwnKey[]> {
+export async function loadKeys({ key, nextKey, passphraseFile }: NodeConfig, logger: Logger): Promise<OwnKey[]> {
   const keys: OwnKey[] = [];
   for (const path of [key, nextKey]) {
     if (path === null) continue;

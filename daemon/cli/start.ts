@@ -8,7 +8,6 @@ import { checkAgainstGenesis, loadConfig, loadGenesis } from '../config.ts';
 import { createLogs } from '../logging.ts';
 import { deferred } from './deferred.ts';
 import { EXIT, explainError, orComplain } from './errors.ts';
-import { inspectKeyFile } from './key-files.ts';
 
 interface Options {
   readonly observe?: true;
@@ -90,10 +89,8 @@ async function start(configFile: string, { observe: asObserver, withParent }: Op
         ending.abort();
         return ended;
       };
-      const keys = [config.key, config.nextKey].filter((file) => file !== null);
-      const publicKeys = keys.map((file) => inspectKeyFile(file).publicKey);
       const { observe } = await import('../observe.ts');
-      const isThere = await observe({ config, publicKeys, until, logger, signal: ending.signal });
+      const isThere = await observe({ config, until, logger, signal: ending.signal });
       resolve();
       stop = undefined;
       return isThere;

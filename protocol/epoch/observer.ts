@@ -20,7 +20,7 @@ import { type Genesis, storedParameters } from '../genesis.ts';
 import { documentIn, Ledger } from '../ledger.ts';
 import type { LogRecord, RecoveredLog } from '../log.ts';
 import type { CheckpointCertificate } from '../messages.ts';
-import type { Height } from '../types.ts';
+import type { Hash, Height } from '../types.ts';
 import { epochOf } from './begin.ts';
 import { type EpochDocument, genesisEpoch, genesisOf } from './document.ts';
 
@@ -50,6 +50,11 @@ export class Observer {
   /** The last block that was taken. */
   get height(): Height {
     return this.#ledger.height;
+  }
+
+  /** Of that block. */
+  get hash(): Hash {
+    return this.#ledger.head.hash;
   }
 
   /** The epoch of the next block. */
