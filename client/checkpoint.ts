@@ -17,7 +17,7 @@ export interface CheckpointRequest extends ConversationRequest {
   readonly above: Height;
 }
 
-/** [EPO-20] The state at the node's newest stable checkpoint; or why there is none. Never rejects. */
+/** [EPO-20] [WIRE-36] The state at the node's newest stable checkpoint; or why there is none. Never rejects. */
 export function fetchCheckpoint(request: CheckpointRequest): Promise<CertifiedState | { readonly refused: string }> {
   return new Promise((resolve) => {
     const { crypto, epochs, above } = request;

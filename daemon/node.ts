@@ -7,7 +7,7 @@ import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { KeyError } from '../keys/errors.ts';
-import { openGuard } from '../keys/guard.ts';
+import { type Guard, openGuard } from '../keys/guard.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { blockHash } from '../protocol/block.ts';
@@ -92,12 +92,7 @@ export async function startNode(
 
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   // The guard says what the log must hold, and the log says which epoch the guard is of.
-  let guard = await openGuardOf(
-    config,
-    keys.find(({ path }) => existsSync(signStateOf(config, path))) ?? keys[0]!,
-    chainId,
-    null,
-  );
+  let guard = await openLatestGuard(config, keys, chainId);
   // From here on, whatever fails must give back what was opened.
   const opened: (() => Promise<unknown>)[] = [() => guard.close()];
   const closeAll = async () => {
@@ -341,6 +336,24 @@ const openGuardOf = (config: NodeConfig, { path, secret }: OwnKey, chainId: Hash
     create: false,
     checkpointSigningBytes: (place) => checkpointSigningBytes(chainId, place),
   });
+
+/**
+ * Of the key that has signed last: it is the one that has seen the most of the log. That of a key which was replaced says what the log held
+ * then, and the log has forgotten so long ago.
+ */
+async function openLatestGuard(config: NodeConfig, keys: readonly OwnKey[], chainId: Hash): Promise<Guard> {
+  const paths = keys.map(({ path }) => signStateOf(config, path));
+  const used = keys.filter((_, index) => existsSync(paths[index]!) && paths.indexOf(paths[index]!) === index);
+  const [first = keys[0]!, ...others] = used;
+  let latest = await openGuardOf(config, first, chainId, null);
+  for (const key of others) {
+    const guard = await openGuardOf(config, key, chainId, null);
+    const isLater = guard.state.floor.sequence > latest.state.floor.sequence;
+    await (isLater ? latest : guard).close();
+    if (isLater) latest = guard;
+  }
+  return latest;
+}
 
 /** The operator's own word first, then the epoch's. */
 function addressesOf(

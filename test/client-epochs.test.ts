@@ -2,6 +2,7 @@
 // next epoch; its receipts and streams cross with it.
 
 import t from 'tap';
+import { fetchCheckpoint } from '../client/checkpoint.ts';
 import { learnEpochs } from '../client/epochs.ts';
 import { type Client, ClientError, connect, verifyReceiptFile } from '../client/index.ts';
 import { openWebSocket } from '../client/socket.ts';
@@ -11,7 +12,8 @@ import { clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { EPOCH_LINKS_MAX, encodePayload } from '../protocol/codec.ts';
 import type { Epochs } from '../protocol/door.ts';
-import { asEpoch } from '../protocol/types.ts';
+import { Observer } from '../protocol/epoch/observer.ts';
+import { asEpoch, asHeight } from '../protocol/types.ts';
 import { EpochChain } from '../protocol/verify.ts';
 import { EpochNode } from './epoch-nodes.ts';
 import { EpochWorld, replicaKey } from './epoch-world.ts';
@@ -334,4 +336,66 @@ t.test('[EPO-16] a removed primary that goes on talking as if nothing had happen
     ['b', 'c', 'd', 'e'],
   );
   t.equal(nodes.get('a')!.submitted.length <= 2, true);
+});
+
+t.test('[EPO-20] [WIRE-36] a certified checkpoint from anybody, and the log that goes on from it', async (t) => {
+  const world = new EpochWorld();
+  world.idle(20);
+  windows(world, 2);
+  world.idle(3);
+  const state = world.checkpoint();
+  world.idle(2);
+  const node = await nodeOf(t, world);
+  const epochs = chainOf(world);
+  const { genesis } = world;
+  const fetchIt = (above = 0, known = epochs) =>
+    fetchCheckpoint({
+      url: node.url,
+      above: asHeight(above),
+      chainId: genesis.chainId,
+      epochs: known,
+      crypto: native,
+      signer: clientSigner(SecretKey.generate(), genesis.chainId),
+      openSocket: openWebSocket,
+      timeoutMs: 20_000,
+    });
+  t.match(await fetchIt(), { refused: 'certificate-epoch' }, 'the links come first');
+  await learn(node, epochs);
+  const fetched = await fetchIt();
+  if ('refused' in fetched) throw new Error(fetched.refused);
+  t.equal(fetched.certificate.height, state.certificate.height);
+  // An observer with an empty log, and one that has come some way in an earlier epoch.
+  for (const blocks of [0, 5]) {
+    const observer = new Observer({ sha256: native.sha256, genesis }, null);
+    for (const { block, certificate } of world.blocks.slice(0, blocks)) observer.take(block, certificate);
+    const records = observer.install(fetched);
+    t.equal(records.at(-1)?.type, 'reset-to-checkpoint');
+    t.equal(observer.height, state.certificate.height);
+    t.same(observer.document.hash, world.epoch.hash);
+    for (const { block, certificate } of world.blocks.slice(observer.height)) observer.take(block, certificate);
+    t.equal(observer.height, world.height, 'and goes on with the next block');
+  }
+  t.match(await fetchIt(state.certificate.height), { refused: 'checkpoint-below' });
+  // What does not prove itself is not taken.
+  const changes: [string, EpochNode['changesChunk']][] = [
+    ['state-chunk-proof', (same) => ({ ...same, found: same.found && { ...same.found, bytes: Buffer.from('other') } })],
+    ['state-unasked', (same) => ({ ...same, chunk: same.chunk + 100 })],
+    ['state-gone', (same) => ({ ...same, found: null })],
+  ];
+  for (const [code, change] of changes) {
+    node.changesChunk = (same) => (same.chunk === 7 ? change(same) : same);
+    t.match(await fetchIt(), { refused: code });
+  }
+  node.changesChunk = (same) => same;
+  const { signatures } = state.certificate;
+  const forged = {
+    ...state.certificate,
+    signatures: signatures.map((each) => ({ ...each, signature: signatures[0]!.signature })),
+  };
+  world.state = { ...state, certificate: forged };
+  t.match(await fetchIt(), { refused: /^note-|^certificate-/ });
+  world.state = { ...state, headerBytes: world.blocks[0]!.block.headerBytes };
+  t.match(await fetchIt(), { refused: 'checkpoint-header' });
+  world.state = null;
+  t.match(await fetchIt(), { refused: 'checkpoint-none' });
 });

@@ -21,6 +21,8 @@ export class EpochNode {
   epoch: number | null = null;
   /** Bytes for a `query-epochs`, in place of the sound answer; null: none at all. */
   answer: ((query: door.QueryEpochs) => door.Epochs | Bytes | null) | undefined;
+  /** A piece of the state, in place of the sound one. */
+  changesChunk: (answer: door.StateHere) => door.StateHere | null = (same) => same;
   readonly heard: string[] = [];
   readonly submitted: Bytes[] = [];
   #server: WebSocketServer | null = null;
@@ -129,6 +131,15 @@ class Door {
       }
       case 'query-head':
         return this.send(this.#head());
+      case 'query-checkpoint': {
+        const { state } = world;
+        const proof = state && { checkpoint: state.certificate, headerBytes: state.headerBytes };
+        return this.send({ kind: 'checkpoint-here', proof });
+      }
+      case 'query-state': {
+        const given = this.#node.changesChunk(world.chunk(message));
+        return given === null ? undefined : this.send(given);
+      }
       case 'submit': {
         const { digest } = message.bundle;
         this.#waiting.add(digest);

@@ -1,14 +1,17 @@
 // A chain with operators, for the tests of epochs: its keys, its control transactions, and blocks that its members certify.
 
 import { type Bytes, toHex } from '../crypto/bytes.ts';
+import { inclusionProof, leafHash } from '../crypto/merkle.ts';
 import { native } from '../crypto/native.ts';
 import { type SimulationKey, simulationKey } from '../keys/simulation-key.ts';
 import type { Block } from '../protocol/block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../protocol/bundle.ts';
 import { type Certificate, voteSigningBytes } from '../protocol/certificate.ts';
 import { decodeBundle, encodeBundlePayload } from '../protocol/codec.ts';
+import type { StateHere } from '../protocol/door.ts';
+import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import { type Genesis, type GenesisDocument, parseGenesis } from '../protocol/genesis.ts';
-import { Ledger } from '../protocol/ledger.ts';
+import { Ledger, STATE_CHUNKS } from '../protocol/ledger.ts';
 import { quorumsOf } from '../protocol/quorum.ts';
 import type { Height } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
@@ -16,6 +19,7 @@ import {
   type Change,
   type Control,
   type ControlBody,
+  checkpointSigningBytes,
   controlSigningBytes,
   decodeControl,
   type EpochDocument,
@@ -167,6 +171,45 @@ export class EpochWorld {
     this.ledger = this.ledger.succeed(genesisOf(this.genesis, this.ledger.ended.next));
     this.documents.push(this.epoch);
     return block;
+  }
+
+  /** The newest checkpoint, signed by a quorum of its epoch; with its state. */
+  state: CertifiedState | null = null;
+  readonly #chunks = new Map<number, Bytes>();
+
+  /** At the head, as at the start of an epoch or at an interval. */
+  checkpoint(): CertifiedState {
+    const { document, head, height } = this.ledger;
+    const { stateDigest, logRoot, changed } = this.ledger.checkpoint();
+    for (const { chunk, bytes } of changed) this.#chunks.set(chunk, bytes);
+    const place = {
+      epoch: document.epoch,
+      height,
+      hash: head.hash,
+      logRoot,
+      memberSetHash: document.hash,
+      stateDigest,
+    };
+    const message = checkpointSigningBytes(document.chainId, place);
+    const { quorum } = quorumsOf(document.protocol, document.members.length);
+    const signatures = document.members.slice(0, quorum).map(({ id, publicKey }) => ({
+      replica: id,
+      signature: signerOf(publicKey).sign(message),
+    }));
+    const { headerBytes } = this.blocks.at(-1)!.block;
+    this.state = { certificate: { ...place, signatures }, headerBytes, chunks: new Map(this.#chunks) };
+    return this.state;
+  }
+
+  /** As a node serves it. */
+  chunk({ height, chunk }: Pick<StateHere, 'height' | 'chunk'>): StateHere {
+    const { state } = this;
+    if (state === null || state.certificate.height !== height)
+      return { kind: 'state-here', height, chunk, found: null };
+    const bytesAt = (at: number) => state.chunks.get(at) ?? new Uint8Array(0);
+    const leaves = Array.from({ length: STATE_CHUNKS }, (_, at) => leafHash(sha256, bytesAt(at)));
+    const proof = inclusionProof(sha256, leaves, chunk);
+    return { kind: 'state-here', height, chunk, found: { bytes: bytesAt(chunk), proof } };
   }
 
   /** Ordinary blocks. */
