@@ -38,6 +38,7 @@ export const seriesTable = {
   synod_peer_height: { type: 'gauge', help: 'Height that a peer claims.', labels: ['peer'] },
   synod_view_timeout_seconds: { type: 'gauge', help: 'Current view timeout, back-off included.' },
   synod_waits: { type: 'gauge', help: 'Things this replica waits for, by what they are.', labels: ['what'] },
+  synod_quarantined: { type: 'gauge', help: '1 while this replica votes for nothing, for its memory was lost.' },
   synod_view_changes_total: { type: 'counter', help: 'View changes begun.' },
 
   // The loop.
@@ -240,6 +241,7 @@ export class Metrics implements Meter {
     this.gauge('synod_stable_height', now.stable);
     this.gauge('synod_highest_seen_height', now.highestSeen);
     for (const phase of phases) this.gauge('synod_phase', now.phase === phase ? 1 : 0, { phase });
+    this.gauge('synod_quarantined', now.phase === 'quarantine' ? 1 : 0);
     this.gauge('synod_blocks_in_flight', now.inFlight);
     this.gauge('synod_pool_bundles', now.pool.bundles);
     this.gauge('synod_pool_bytes', now.pool.bytes);
@@ -284,7 +286,7 @@ export class Metrics implements Meter {
   }
 }
 
-const phases: readonly Explanation['phase'][] = ['idle', 'ordering', 'view-change', 'catching-up'];
+const phases: readonly Explanation['phase'][] = ['idle', 'ordering', 'view-change', 'catching-up', 'quarantine'];
 const waitKinds: readonly Explanation['waits'][number]['what'][] = [
   'pre-prepare',
   'prepare',
@@ -294,4 +296,6 @@ const waitKinds: readonly Explanation['waits'][number]['what'][] = [
   'block',
   'checkpoint',
   'heartbeat',
+  'standing',
+  'readmission',
 ];

@@ -1,6 +1,7 @@
 // One replica as a process: opens what it owns, plugs the parts together, and closes them in the other order. The picture of the
 // parts is in docs/architecture.md; each line here is one arrow of it.
 
+import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -16,9 +17,10 @@ import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
+import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHash, asReplicaId } from '../protocol/types.ts';
+import { asEpoch, asHash, asReplicaId, asView } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
@@ -89,11 +91,19 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     opened.pop(); // the log closes its store
     opened.push(() => log.close());
 
+    const { quarantined } = guard.state;
+    // Following overwrites what the log still shows of this key's words.
+    if (quarantined) await guard.abstain(tracesIn(recovered));
+    const { view, led, abstained } = guard.state;
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
     const core = new Pbft(
       { genesis, epoch, self, sha256 },
-      { log: recovered, guard: { view: guard.state.view, led: guard.state.led, lock } },
+      {
+        log: recovered,
+        guard: { view: asView(Math.max(view, abstained.view ?? 0)), led, lock },
+        quarantine: quarantined ? { nonce: randomBytes(32), abstained } : null,
+      },
       clock.now(),
     );
     const metrics = new Metrics();
@@ -174,6 +184,11 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     const done = new Promise<number>((resolve) => {
       replica.subscribe({ fatal: () => resolve(1) });
     });
+    if (quarantined)
+      logger.warn(
+        { signState: config.signState },
+        'in quarantine: what this key has signed is not known, so it votes for nothing until the others have gone on far enough',
+      );
     replica.start(transport);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,

@@ -41,8 +41,9 @@ interface Pending {
   pledges: Pledged<PbftPledge>[];
   lock: Certificate | null;
   lead: View | null;
+  readmit: Ready<PbftMessage, PbftPledge>['readmit'];
 }
-const nothing = (): Pending => ({ records: [], pledges: [], lock: null, lead: null });
+const nothing = (): Pending => ({ records: [], pledges: [], lock: null, lead: null, readmit: null });
 
 export class Speaker {
   readonly #parts: SpeakerParts;
@@ -84,6 +85,7 @@ export class Speaker {
     this.#forgetStale(ready);
     this.#pending.lock = ready.lock ?? this.#pending.lock;
     this.#pending.lead = ready.lead ?? this.#pending.lead;
+    this.#pending.readmit = ready.readmit ?? this.#pending.readmit;
     this.#persistSoon();
   }
 
@@ -115,9 +117,9 @@ export class Speaker {
   // ---- persist, then send -----------------------------------------------------------------------------------------
 
   #persistSoon(): void {
-    const { records, pledges, lead, lock } = this.#pending;
+    const { records, pledges, lead, lock, readmit } = this.#pending;
     if (this.#writing !== null || this.#stopped) return;
-    if (pledges.length > 0 || lead !== null || lock !== null) {
+    if (pledges.length > 0 || lead !== null || lock !== null || readmit !== null) {
       // After the sockets have been flushed (transport/flusher.ts): the others check a proposal while its primary writes it down.
       if (!this.#persisting) process.nextTick(() => this.#persist());
       this.#persisting = true;
@@ -143,7 +145,7 @@ export class Speaker {
       });
   }
 
-  async #write({ records, pledges, lock, lead }: Pending): Promise<void> {
+  async #write({ records, pledges, lock, lead, readmit }: Pending): Promise<void> {
     const { log, guard, meter } = this.#parts;
     const durable = { log: log.position, decided: log.head };
     const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
@@ -156,6 +158,7 @@ export class Speaker {
     writes.push(this.#timed('synod_guard_write_ms', promised));
     const led = lead === null ? Promise.resolve(null) : this.#lead(lead);
     writes.push(led);
+    if (readmit !== null) writes.push(guard.readmit(readmit)); // REC-4
     await Promise.all(writes);
     if (this.#stopped) return;
     log.moveFloor(guard.floor);
@@ -163,6 +166,7 @@ export class Speaker {
     const back: Input<PbftMessage, PbftPledge>[] = [];
     const view = await led;
     if (view !== null) back.push({ type: 'leading', view });
+    if (readmit !== null) back.push({ type: 'readmitted', ...readmit });
     const kept = await promised;
     for (const each of kept) {
       const signed = this.#sign(each);

@@ -79,6 +79,8 @@ export type GuardRefusalCode =
   | 'guard-view-burned'
   /** The height is at or below one whose mark is no longer held. */
   | 'guard-height-passed'
+  /** This key's memory was lost, and it has not been readmitted (REC-1). */
+  | 'guard-quarantined'
   /** The guard was opened for another epoch. */
   | 'guard-wrong-epoch'
   /** A proposal in a view whose `lead` is not durable. */
@@ -109,8 +111,8 @@ export class GuardRefusal extends Error {
 const advice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'key-file-mode': 'run chmod 600 on it',
   'key-passphrase': 'wrong passphrase or damaged file',
-  'guard-missing': 'this replica must not vote until it was repaired',
-  'guard-damaged': 'this replica must not vote until it was repaired',
+  'guard-missing': 'this replica must not vote until it was readmitted',
+  'guard-damaged': 'this replica must not vote until it was readmitted',
   'guard-lock-unavailable': 'on Linux, install the flock command of util-linux',
 };
 

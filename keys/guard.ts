@@ -28,7 +28,8 @@ import {
   Proposals,
   type ViewMark,
 } from './marks.ts';
-import { decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
+import { encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
+import { firstState, openSignState } from './sign-state-file.ts';
 import { SlotFile } from './slot-file.ts';
 import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
 
@@ -76,6 +77,10 @@ export interface GuardState {
   readonly led: View | null;
   /** No vote is signed at or below this view in this incarnation; null: no such view. */
   readonly burned: View | null;
+  /** Nothing is signed at or below these, ever (GRD-12); null and 0: no such place. */
+  readonly abstained: { readonly view: View | null; readonly height: Height };
+  /** What this key has signed is not known: no pledge is, until `readmit`. */
+  readonly quarantined: boolean;
   readonly lock: Bytes | null;
   readonly floor: LogPosition;
   readonly viewChange: ViewMark | null;
@@ -113,6 +118,8 @@ export interface Guard {
    * Repair calls it with the highest of both that any peer holds from this key. @throws GuardError
    */
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void>;
+  /** [REC-4] The same, and the quarantine is over, in one write. @throws GuardError */
+  readmit(options: { readonly view: View; readonly height: Height }): Promise<void>;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -125,22 +132,15 @@ export interface Guard {
  */
 export async function openGuard(options: GuardOptions): Promise<Guard> {
   const { path, create, epoch, chainId } = options;
-  const { publicKey } = options.secret;
-  let opened = await SlotFile.open(path);
+  const owner = { publicKey: options.secret.publicKey, chainId };
+  let opened = await openSignState(path, owner);
   if (opened === undefined && create) {
-    const floor = { sequence: 0, hash: new Uint8Array(32) };
-    const marks = emptyMarks(epoch, asView(0));
-    await SlotFile.create(path, encodeSignState({ publicKey, chainId, marks, floor, lock: null }));
-    opened = await SlotFile.open(path);
+    await SlotFile.create(path, encodeSignState(firstState(owner, epoch, false)));
+    opened = await openSignState(path, owner);
   }
   if (opened === undefined) throw new GuardError('guard-missing', { path });
-  const { file, content } = opened;
+  const { file, state } = opened;
   try {
-    const state = decodeSignState(content);
-    if (state === undefined) throw new GuardError('guard-damaged', { path });
-    if (!equalBytes(state.publicKey, publicKey) || !equalBytes(state.chainId, chainId)) {
-      throw new GuardError('guard-wrong-owner', { path });
-    }
     if (epoch < state.marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: state.marks.epoch });
     const guard = new FileGuard(options, file, epoch === state.marks.epoch ? state : beginEpoch(state, epoch));
     await guard.settle();
@@ -204,12 +204,14 @@ class FileGuard implements Guard {
   }
 
   get state(): GuardState {
-    const { marks, floor, lock } = this.#state;
+    const { marks, floor, lock, quarantined } = this.#state;
     return {
       epoch: marks.epoch,
       view: marks.view,
       led: marks.led,
       burned: this.#burned < 0 ? null : asView(this.#burned),
+      abstained: { view: marks.abstainedView, height: marks.abstainedHeight },
+      quarantined,
       lock,
       floor,
       viewChange: marks.viewChange,
@@ -232,6 +234,7 @@ class FileGuard implements Guard {
   /** [GRD-1] All or nothing, and durable before it can be signed. */
   async promise({ pledges, lock, log, decided }: PromiseBatch): Promise<void> {
     this.#assertAlive();
+    this.#assertRemembers();
     const floor = this.#risenFloor(log);
     if (lock !== null && lock.length > lockBytesMax)
       throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
@@ -287,6 +290,7 @@ class FileGuard implements Guard {
 
   async lead(view: View): Promise<void> {
     this.#assertAlive();
+    this.#assertRemembers();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
     draft.lead(view);
     if (this.#proposals.view !== view) {
@@ -319,14 +323,25 @@ class FileGuard implements Guard {
     return signBytes(this.#options.secret, statementBytes(this.#frameBytes, kind, payload));
   }
 
-  async abstain({ view, height }: { readonly view: View; readonly height: Height }): Promise<void> {
+  abstain(options: { readonly view: View; readonly height: Height }): Promise<void> {
+    return this.#giveUp(options, this.#state.quarantined);
+  }
+
+  readmit(options: { readonly view: View; readonly height: Height }): Promise<void> {
+    return this.#giveUp(options, false);
+  }
+
+  async #giveUp(
+    { view, height }: { readonly view: View; readonly height: Height },
+    quarantined: boolean,
+  ): Promise<void> {
     this.#assertAlive();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
     draft.abstain(view, height);
     this.#burned = Math.max(this.#burned, view);
     this.#promised.clear();
     this.#changes += 1;
-    this.#state = { ...this.#state, marks: draft.marks };
+    this.#state = { ...this.#state, marks: draft.marks, quarantined };
     await this.settle();
   }
 
@@ -419,6 +434,11 @@ class FileGuard implements Guard {
       },
     );
     return this.#writing;
+  }
+
+  /** [REC-1] Pledges, a lead and with it proposals need a memory; statements bind nobody. */
+  #assertRemembers(): void {
+    if (this.#state.quarantined) throw new GuardRefusal('guard-quarantined');
   }
 
   #assertAlive(): void {

@@ -26,10 +26,14 @@ export interface SignState {
   readonly floor: LogPosition;
   /** Opaque to this folder; at most `lockBytesMax`. Null: never set. */
   readonly lock: Bytes | null;
+  /** What this key signed before the file was made is not known: nothing that binds is signed until that is past (REC-1). */
+  readonly quarantined: boolean;
 }
 
 /** Says which marks follow; another protocol's are another number. */
 const MARKS_PBFT = 1;
+/** The same layout; a program that does not know what a quarantine is refuses the file instead of voting. */
+const MARKS_PBFT_QUARANTINED = 2;
 const FIXED_BYTES = 1 + 32 + 32 + 8 + (8 + 32) + 8 + (1 + 8) + (1 + 8) + 8 + 8 + 2 * (1 + 8 + 32) + 1 + 2 + 1 + 4;
 const CHECKPOINT_BYTES = 8 + 32;
 const voteBytes = { empty: 8 + 1, hash: 32 };
@@ -43,12 +47,12 @@ const hasCommit = 2;
 /** Prepare and commit name one hash, as they nearly always do: it is written once. */
 const isShared = 4;
 
-export function encodeSignState({ publicKey, chainId, marks, floor, lock }: SignState): Bytes {
+export function encodeSignState({ publicKey, chainId, marks, floor, lock, quarantined }: SignState): Bytes {
   assert(lock === null || lock.length <= lockBytesMax, 'the lock fits into its slot');
   const votes = encodeVotes(marks.votes);
   const size = FIXED_BYTES + marks.checkpoints.length * CHECKPOINT_BYTES + votes.length + (lock?.length ?? 0);
   const out = new LayoutWriter(size)
-    .u8(MARKS_PBFT)
+    .u8(quarantined ? MARKS_PBFT_QUARANTINED : MARKS_PBFT)
     .bytes(publicKey, 32)
     .bytes(chainId, 32)
     .u64(marks.epoch)
@@ -83,7 +87,8 @@ export function decodeSignState(content: Bytes): SignState | undefined {
 }
 
 function readSignState(input: LayoutReader): SignState | undefined {
-  if (input.u8() !== MARKS_PBFT) return undefined;
+  const layout = input.u8();
+  if (layout !== MARKS_PBFT && layout !== MARKS_PBFT_QUARANTINED) return undefined;
   const publicKey = input.bytes(32);
   const chainId = asHash(input.bytes(32));
   const epoch = asEpoch(input.u64());
@@ -124,7 +129,8 @@ function readSignState(input: LayoutReader): SignState | undefined {
     newView,
     checkpoints,
   };
-  return { publicKey, chainId, marks, floor, lock: hasLock ? lockBytes : null };
+  const quarantined = layout === MARKS_PBFT_QUARANTINED;
+  return { publicKey, chainId, marks, floor, lock: hasLock ? lockBytes : null, quarantined };
 }
 
 /** Straight into memory, since this part is the longest and every vote waits for it: measured, 5 us less than LayoutWriter. */

@@ -6,9 +6,9 @@
 //
 // The caller's duties, in order, for every Ready (daemon/replica.ts is the one caller in production):
 //   1. Send `send` and `resend` whenever it likes: nothing in `send` binds this replica, and `resend` is durable already.
-//   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock` and `lead` durably.
+//   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock`, `lead` and `readmit` durably.
 //   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input (and
-//      `lead` as `leading`). Persist before you speak. The core counts its own vote when it comes back, not before.
+//      `lead` as `leading`, `readmit` as `readmitted`). Persist before you speak. The core counts its own vote when it comes back, not before.
 //   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change.
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
 //   6. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
@@ -57,7 +57,9 @@ export type Input<Message, Pledge> =
   /** The lowest decided height that the log still serves; said in this replica's status. */
   | { readonly type: 'retained'; readonly lowest: Height }
   /** The guard has made it durable that this replica leads `view`: from now on it may propose there, until it restarts. */
-  | { readonly type: 'leading'; readonly view: View };
+  | { readonly type: 'leading'; readonly view: View }
+  /** The guard has made it durable that nothing is signed at or below these (`readmit`): the quarantine is over. */
+  | { readonly type: 'readmitted'; readonly view: View; readonly height: Height };
 
 export interface Ready<Message, Pledge> {
   /** One synced write, in this order. */
@@ -68,6 +70,8 @@ export interface Ready<Message, Pledge> {
   readonly lock: Certificate | null;
   /** Set when this replica becomes the primary of a view: the guard must remember it before the first proposal. */
   readonly lead: View | null;
+  /** Set once, when a replica in quarantine may vote again: the guard must abstain from these for ever before it says anything. */
+  readonly readmit: { readonly view: View; readonly height: Height } | null;
   /** The at-once outbox. Its type has no place for a vote. */
   readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
   /** Signed before, by whoever signed it, and durable there: may be said again at any time, to whoever missed it. */
@@ -142,7 +146,11 @@ export type CoreEvent =
   /** The state of a certified checkpoint was taken from peers; `deliver` goes on above it. */
   | { readonly type: 'checkpoint-installed'; readonly height: Height }
   | { readonly type: 'catching-up'; readonly from: Height; readonly to: Height }
-  | { readonly type: 'caught-up'; readonly height: Height };
+  | { readonly type: 'caught-up'; readonly height: Height }
+  /** In quarantine: enough peers have answered; it votes again when a block above `height` is decided. */
+  | { readonly type: 'quarantine-bounded'; readonly height: Height }
+  /** The quarantine is over: it abstains from this view and height, and from all below. */
+  | { readonly type: 'readmitted'; readonly view: View; readonly height: Height };
 
 /** Where a replica stands and what it waits for, in data; words are made from it at the edge. */
 export interface Explanation {
@@ -150,7 +158,7 @@ export interface Explanation {
   readonly view: View;
   readonly primary: ReplicaId;
   readonly self: ReplicaId;
-  readonly phase: 'idle' | 'ordering' | 'view-change' | 'catching-up';
+  readonly phase: 'idle' | 'ordering' | 'view-change' | 'catching-up' | 'quarantine';
   readonly height: Height;
   readonly hash: Hash;
   readonly stable: Height;
@@ -176,7 +184,10 @@ export interface Wait {
     | 'new-view'
     | 'block'
     | 'checkpoint'
-    | 'heartbeat';
+    | 'heartbeat'
+    /** In quarantine: answers of peers, then a decided block at this height. */
+    | 'standing'
+    | 'readmission';
   readonly height: Height;
   readonly view: View;
   readonly have: number;

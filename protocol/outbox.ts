@@ -4,7 +4,7 @@ import type { Certificate } from './certificate.ts';
 import type { Admission, CoreEvent, Decided, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
-import type { Millis, ReplicaId, View } from './types.ts';
+import type { Height, Millis, ReplicaId, View } from './types.ts';
 
 export class Outbox<Message, Pledge> {
   readonly records: LogRecord[] = [];
@@ -18,8 +18,12 @@ export class Outbox<Message, Pledge> {
   readonly events: CoreEvent[] = [];
   lock: Certificate | null = null;
   lead: View | null = null;
+  readmit: { readonly view: View; readonly height: Height } | null = null;
+  /** [REC-1] In quarantine the rules run as ever, and what they would pledge is not said. */
+  muted = false;
 
   pledge(pledge: Pledge, { broadcast = true }: { broadcast?: boolean } = {}): void {
+    if (this.muted) return;
     this.pledges.push({ pledge, broadcast });
   }
 
@@ -32,6 +36,7 @@ export class Outbox<Message, Pledge> {
   }
 
   ready(wakeAt: Millis): Ready<Message, Pledge> {
-    return { ...this, wakeAt };
+    const { muted: _, ...ready } = this;
+    return { ...ready, wakeAt };
   }
 }

@@ -134,8 +134,9 @@ export class ModelDisk {
     this.writes += 1;
     for (const record of records) this.#apply(record);
     const stable = Math.max(0, ...[...this.checkpoints].filter(([, c]) => c.certificate !== null).map(([h]) => h));
+    const { head } = this;
     for (const height of [...this.decided.keys()]) {
-      if (height >= stable || height > this.head - this.retain) continue;
+      if (height >= stable || height > head - this.retain) continue;
       this.decided.delete(height);
       this.lowest = Math.max(this.lowest, height + 1);
     }

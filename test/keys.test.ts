@@ -26,6 +26,7 @@ import { SecretKey } from '../keys/keypair.ts';
 import { loadKey, saveKey } from '../keys/keystore.ts';
 import { checkpointsMax, heightsMax } from '../keys/marks.ts';
 import { contentBytesMax, decodeSignState, encodeSignState, lockBytesMax } from '../keys/sign-state.ts';
+import { createQuarantined, giveUpLog, inspectSignState } from '../keys/sign-state-file.ts';
 import { decodeFile, encodeSlot, FILE_BYTES, offsetOf, SLOT_BYTES } from '../keys/slots.ts';
 import { bundleSigningBytes } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
@@ -639,6 +640,78 @@ t.test('GRD-12: what a replica abstains from is not signed, in this life nor the
   await guard.lead(asView(7));
   await guard.abstain({ view: asView(7), height: asHeight(0) });
   t.throws(() => guard.signProposal(proposal(7, 200, A)), { code: 'guard-view-burned' });
+  await guard.close();
+});
+
+t.test(
+  'REC-1 REC-4: in quarantine nothing that binds is signed, across restarts, until it is readmitted',
+  async (t) => {
+    const path = newPath();
+    const owner = { publicKey: optionsFor(path).secret.publicKey, chainId };
+    t.ok(await createQuarantined(path, owner, asEpoch(0)));
+    t.notOk(await createQuarantined(path, owner, asEpoch(0)), 'one that is there is never replaced');
+    let guard = await openGuard(optionsFor(path));
+    for (let round = 0; round < 2; round++) {
+      t.ok(guard.state.quarantined);
+      for (const pledge of [prepare(9, 99, A), commit(9, 99, A), checkpoint(64, A), viewChange(9, A)])
+        await t.rejects(promise(guard, pledge), { code: 'guard-quarantined' });
+      await t.rejects(guard.lead(asView(9)), { code: 'guard-quarantined' });
+      t.throws(() => guard.signProposal(proposal(9, 99, A)), { code: 'guard-not-leading' });
+      t.ok(verifies(frameSigningBytes(chainId, 'status', A), guard.signStatement('status', A)));
+      await guard.abstain({ view: asView(2), height: asHeight(7) });
+      guard = await reopened(guard, path);
+    }
+    t.match(guard.state.abstained, { view: 2, height: 7 }, 'what it learns meanwhile is kept');
+    await t.rejects(inspectSignState(path, owner), { code: 'guard-locked' });
+    await guard.readmit({ view: asView(5), height: asHeight(40) });
+    for (let round = 0; round < 2; round++) {
+      t.notOk(guard.state.quarantined);
+      await t.rejects(promise(guard, commit(5, 41, A)), { code: 'guard-view-burned' });
+      await t.rejects(promise(guard, viewChange(5, A)), { code: 'guard-view-burned' });
+      await t.rejects(promise(guard, prepare(6, 40, A)), { code: 'guard-height-passed' });
+      guard = await reopened(guard, path);
+    }
+    await promiseAndSign(guard, viewChange(6, A));
+    await promiseAndSign(guard, prepare(6, 41, A));
+    await guard.close();
+  },
+);
+
+t.test('REC-6: without its log a replica keeps its marks, and votes in no view that they speak of', async (t) => {
+  const path = newPath();
+  const owner = { publicKey: optionsFor(path).secret.publicKey, chainId };
+  const order: string[] = [];
+  await t.rejects(
+    giveUpLog(path, owner, async () => void order.push('moved')),
+    { code: 'guard-missing' },
+  );
+  let guard = await freshGuard(path);
+  const log = { sequence: 9, hash: filled(9) };
+  await guard.promise({ pledges: [prepare(3, 8, A), checkpoint(8, A)], lock: A, log });
+  await t.rejects(
+    giveUpLog(path, owner, async () => void order.push('moved')),
+    { code: 'guard-locked' },
+  );
+  t.strictSame(order, [], 'nothing is moved under a running replica, or without marks');
+  await guard.close();
+  await t.rejects(
+    giveUpLog(path, owner, () => Promise.reject(new Error('disk'))),
+    { message: 'disk' },
+  );
+  t.match(
+    await inspectSignState(path, owner),
+    { hasSigned: true, view: 3, floor: { sequence: 9 } },
+    'the floor stands',
+  );
+  await giveUpLog(path, owner, async () => void order.push('moved'));
+  t.strictSame(order, ['moved']);
+  t.match(await inspectSignState(path, owner), { quarantined: false, floor: { sequence: 0 } });
+  guard = await openGuard(optionsFor(path));
+  t.ok(equalBytes(guard.state.lock ?? none, A), 'the certificate that a view change rests on');
+  await t.rejects(promise(guard, prepare(3, 9, A)), { code: 'guard-view-burned' });
+  await promiseAndSign(guard, viewChange(4, A));
+  await promiseAndSign(guard, prepare(4, 8, A));
+  await t.rejects(promise(guard, checkpoint(8, B)), { code: 'guard-conflict' });
   await guard.close();
 });
 

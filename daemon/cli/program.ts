@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { z } from 'zod';
+import { backupCommand } from './backup.ts';
 import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
 import { EXIT, explainError } from './errors.ts';
@@ -11,6 +12,7 @@ import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
+import { repairCommand } from './repair.ts';
 import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
 import { submitCommand } from './submit.ts';
@@ -62,6 +64,8 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no rep
     submitCommand(),
     followCommand(),
     exportCommand(),
+    backupCommand(),
+    repairCommand(),
     verifyCommand(),
   ];
   for (const command of commands) all.addCommand(command);

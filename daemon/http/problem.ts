@@ -34,6 +34,7 @@ const statuses = {
   'no-quorum': 503,
   'view-change': 503,
   'catching-up': 503,
+  quarantine: 503,
   'loop-slow': 503,
   internal: 500,
 } as const;

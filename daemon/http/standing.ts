@@ -8,7 +8,7 @@ import type { ReplicaId } from '../../protocol/types.ts';
 import type { ReplicaPort } from '../ports.ts';
 
 export interface NotReady {
-  readonly code: 'draining' | 'no-quorum' | 'view-change' | 'catching-up';
+  readonly code: 'draining' | 'no-quorum' | 'view-change' | 'catching-up' | 'quarantine';
   readonly message: string;
 }
 
@@ -23,6 +23,8 @@ export function notReady(explanation: Explanation, genesis: Genesis, draining: b
     const message = `connected to ${connected} of ${n - 1} other replicas, ${quorum - 1} are needed; away: ${away.join(', ')}`;
     return { code: 'no-quorum', message };
   }
+  if (phase === 'quarantine')
+    return { code: 'quarantine', message: `votes for nothing yet, ${waitsInWords(explanation, genesis)}` };
   if (phase === 'view-change')
     return { code: 'view-change', message: `no active view, ${waitsInWords(explanation, genesis)}` };
   // Blocks of the window are on their way by the normal case; more than that is a gap to be caught up.
@@ -37,9 +39,15 @@ function waitsInWords(explanation: Explanation, genesis: Genesis): string {
 }
 
 function waitInWords({ what, view, height, have, need, missing }: Wait, genesis: Genesis): string {
-  const at = what === 'view-change' || what === 'new-view' ? `for view ${view}` : `at height ${height}`;
+  if (what === 'readmission') return `waiting until the block at height ${height} is decided`;
+  const at =
+    what === 'view-change' || what === 'new-view'
+      ? ` for view ${view}`
+      : what === 'standing'
+        ? ''
+        : ` at height ${height}`;
   const names = missing.map((id) => nameOf(genesis, id)).join(', ');
-  return `waiting ${at} for ${what} messages: ${have} of ${need}${names === '' ? '' : `, missing ${names}`}`;
+  return `waiting${at} for ${what} messages: ${have} of ${need}${names === '' ? '' : `, missing ${names}`}`;
 }
 
 export interface NodeInfo {

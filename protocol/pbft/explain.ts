@@ -3,6 +3,7 @@
 import type { Explanation, Wait } from '../core.ts';
 import type { Height, ReplicaId } from '../types.ts';
 import { asHeight, plus } from '../types.ts';
+import { boundOf } from './quarantine.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, timeoutOf, tip } from './state.ts';
 import { askersOf } from './view-change.ts';
@@ -34,6 +35,7 @@ export function explain(s: State): Explanation {
 }
 
 function phaseOf(s: State): Explanation['phase'] {
+  if (s.quarantine !== null) return 'quarantine';
   if (s.catchUp.active) return 'catching-up';
   if (s.mode === 'changing') return 'view-change';
   return s.chain.length > 0 || s.base !== null || s.pool.bundles > 0 ? 'ordering' : 'idle';
@@ -64,6 +66,15 @@ function waitsOf(s: State): Wait[] {
     since,
   });
 
+  const { quarantine } = s;
+  if (quarantine !== null) {
+    const bound = boundOf(s, quarantine);
+    if (bound !== null)
+      return [{ ...wait('readmission', plus.height(bound, 1), [], 1, quarantine.since), missing: [] }];
+    // Answers of others alone: it has nothing to say itself.
+    const { missing, ...answers } = wait('standing', height, [...quarantine.answered], quorum, quarantine.since);
+    return [{ ...answers, missing: missing.filter((replica) => replica !== s.self) }];
+  }
   if (s.mode === 'changing') {
     const askers = askersOf(s);
     if (askers.length < quorum) return [wait('view-change', height, askers, quorum, s.viewSince)];

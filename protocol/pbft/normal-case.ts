@@ -119,6 +119,7 @@ function certifiedButUnproposed(s: State, height: Height): Block | undefined {
 
 /** [PBFT-P-2] [PBFT-C-1] Prepared: the certificate becomes durable with the commit's mark, then the commit leaves. */
 export function prepareAccepted(s: State): void {
+  if (s.quarantine !== null) return; // REC-1: a certificate that it votes on is its own, and lives in the guard's file
   for (const { block } of s.chain) {
     const { height } = block.header;
     if (s.committed.has(height) || height <= (s.headCertificate?.height ?? 0)) continue; // PBFT-CU-4

@@ -29,6 +29,7 @@ import {
   prepareAccepted,
   propose,
 } from './normal-case.ts';
+import { onFetchStanding, onReadmitted, onStanding } from './quarantine.ts';
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
 import type { State } from './state.ts';
@@ -65,6 +66,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     propose(s);
     const out = s.out;
     s.out = new Outbox();
+    s.out.muted = s.quarantine !== null;
     this.#wakeAt = wakeAt(s);
     return out.ready(this.#wakeAt);
   }
@@ -97,6 +99,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       case 'leading':
         if (input.view === s.view && isPrimary(s)) s.leading = true; // PBFT-PP-6
         return;
+      case 'readmitted':
+        return onReadmitted(s, input);
       default:
         return unreachable(input);
     }
@@ -141,6 +145,10 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return s.catchUp.onCheckpointProof(s, with_(signed, message));
       case 'state-chunk':
         return s.catchUp.onStateChunk(s, with_(signed, message));
+      case 'fetch-standing':
+        return onFetchStanding(s, with_(signed, message));
+      case 'standing':
+        return onStanding(s, with_(signed, message));
       case 'fetch-blocks':
       case 'fetch-block':
       case 'fetch-checkpoint':
@@ -210,6 +218,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return s.catchUp.awaitsChunk(message.chunk, sender);
       case 'block-data':
         return s.catchUp.awaitsBlock(message.block.hash);
+      case 'standing':
+        return s.quarantine !== null && !s.quarantine.answered.has(sender);
       default:
         return true;
     }
@@ -291,6 +301,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     committed: new Set(),
     pledged: new Map(),
     prepared: null,
+    quarantine: null,
     viewChanges: new Tally(),
     ownViewChange: null,
     lonely: new Map(),

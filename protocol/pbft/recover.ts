@@ -24,6 +24,8 @@ import { noteCommitCertificate } from './chain.ts';
 import type { HardState } from './hard-state.ts';
 import { decodeHardState } from './hard-state.ts';
 import { baseOf } from './new-view.ts';
+import type { QuarantineStart } from './quarantine.ts';
+import { beginQuarantine } from './quarantine.ts';
 import type { State } from './state.ts';
 import { hexOf, isPrimary } from './state.ts';
 import { startViewChange } from './view-change.ts';
@@ -40,11 +42,15 @@ export interface PbftRecovery {
   readonly log: RecoveredLog | null;
   /** What the guard's file says: the highest view it has a mark of, the view it led last, the highest prepared certificate. */
   readonly guard: { readonly view: View; readonly led: View | null; readonly lock: Certificate | null };
+  /** Given where the guard's memory is lost: then nothing of its file counts, and of the log only what is decided. */
+  readonly quarantine?: QuarantineStart | null;
 }
 
-export function recover(s: State, { log, guard }: PbftRecovery): void {
+export function recover(s: State, { log, guard, quarantine = null }: PbftRecovery): void {
   const context: WireContext = { sha256: s.sha256, parameters: s.parameters };
+  if (quarantine !== null) beginQuarantine(s, quarantine);
   if (log !== null) recoverLedger(s, log, context);
+  if (quarantine !== null) return; // REC-1: it is shown the view by the others, and votes for nothing that it finds
   s.prepared = guard.lock;
   if (log !== null)
     for (const { bytes } of log.accepted) {

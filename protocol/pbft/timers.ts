@@ -4,6 +4,7 @@ import type { SignedBundle } from '../bundle.ts';
 import type { Millis, ReplicaId } from '../types.ts';
 import { next, plus } from '../types.ts';
 import { baseOf } from './new-view.ts';
+import { onQuarantineTime } from './quarantine.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, seesQuorum, timeoutOf } from './state.ts';
 import { followTheLonely, startViewChange } from './view-change.ts';
@@ -20,7 +21,9 @@ const PASSED_FULL_MAX = 256;
 
 export function onTime(s: State): void {
   heartbeat(s);
-  if (s.mode === 'active') {
+  if (s.quarantine !== null) {
+    onQuarantineTime(s, s.quarantine);
+  } else if (s.mode === 'active') {
     suspectPrimary(s);
     if (s.mode === 'active') followTheLonely(s);
   } else if (s.quorumAskedAt !== null && s.now - s.quorumAskedAt > timeoutOf(s) && seesQuorum(s)) {
@@ -45,7 +48,8 @@ export function statusOf(s: State) {
     kind: 'status',
     epoch: s.epoch,
     view: s.view,
-    active: s.mode === 'active',
+    // A primary in quarantine leads nobody.
+    active: s.mode === 'active' && !(s.quarantine !== null && isPrimary(s)),
     height: s.ledger.height,
     hash: s.ledger.head.hash,
     stable: s.checkpoints.stableHeight,
@@ -165,7 +169,7 @@ function sweep(s: State): void {
 export function wakeAt(s: State): Millis {
   const timeout = timeoutOf(s);
   const deadlines = [s.heartbeatAt];
-  if (s.mode === 'active' && !isPrimary(s))
+  if (s.mode === 'active' && !isPrimary(s) && s.quarantine === null)
     deadlines.push(plus.millis(Math.max(s.primaryHeardAt, s.viewSince) as Millis, timeout + 1));
   if (s.quorumAskedAt !== null) deadlines.push(plus.millis(s.quorumAskedAt, timeout + 1));
   return Math.min(...deadlines) as Millis; // the least of branded numbers

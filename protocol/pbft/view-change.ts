@@ -12,6 +12,7 @@ import { isPrimary, peerOf } from './state.ts';
 /** [PBFT-VC-1] [PBFT-VC-2] Stops voting below `view` and asks for it; the request leaves when that promise is durable. */
 export function startViewChange(s: State, view: View, reason: string): void {
   assert(view > s.view, 'views never go back');
+  if (s.quarantine !== null) return; // REC-1: it may not ask, and follows those who do
   leaveView(s);
   s.view = view;
   s.mode = 'changing';
@@ -65,6 +66,7 @@ export function onViewChange(s: State, signed: Verified<ViewChange>): void {
 
 /** [PBFT-VC-3] [PBFT-VC-4] [PBFT-NV-1] What the view-changes seen so far allow: to join others, to time the new primary, to open the view. */
 export function followViewChanges(s: State): void {
+  if (s.quarantine !== null) return; // REC-1
   for (;;) {
     const higher = s.viewChanges.entries().filter(([, vote]) => vote.message.view > s.view);
     if (higher.length < s.quorums.oneHonest) break;
