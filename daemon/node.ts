@@ -8,6 +8,7 @@ import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { KeyError } from '../keys/errors.ts';
 import { openGuard } from '../keys/guard.ts';
+import { assertAtHome } from '../keys/home.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { blockHash } from '../protocol/block.ts';
@@ -77,6 +78,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     for (const close of opened.reverse()) await close();
   };
   try {
+    await assertAtHome(config.signState);
     const kv = await openStore(config.logDir);
     opened.push(() => kv.close());
     const { sha256 } = native;

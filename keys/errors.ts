@@ -44,6 +44,8 @@ export type GuardErrorCode =
   | 'guard-missing'
   /** The file cannot be trusted: what this key has signed is not known, so it must not vote. */
   | 'guard-damaged'
+  /** The file is a copy, or was put back from a backup: what the key has signed since is not in it, so it must not vote. */
+  | 'guard-copied'
   /** The file belongs to another key or another chain. */
   | 'guard-wrong-owner'
   /** The file has seen a later epoch than the one asked for. */
@@ -113,6 +115,7 @@ const advice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'key-passphrase': 'wrong passphrase or damaged file',
   'guard-missing': 'this replica must not vote until it was readmitted',
   'guard-damaged': 'this replica must not vote until it was readmitted',
+  'guard-copied': 'this replica must not vote until it was readmitted',
   'guard-lock-unavailable': 'on Linux, install the flock command of util-linux',
 };
 

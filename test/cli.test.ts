@@ -1,7 +1,7 @@
 // The command line, as a user meets it: real processes, their output and their exit codes.
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import tap from 'tap';
@@ -67,7 +67,20 @@ function complains(
 tap.test('help, version, usage', async (t) => {
   const help = await synod(['--help']);
   t.equal(help.code, 0);
-  const commands = ['init', 'keys', 'start', 'dev', 'demo', 'status', 'submit', 'follow', 'export', 'verify'];
+  const commands = [
+    'init',
+    'keys',
+    'start',
+    'dev',
+    'demo',
+    'status',
+    'submit',
+    'follow',
+    'export',
+    'backup',
+    'repair',
+    'verify',
+  ];
   for (const command of commands) t.match(help.stdout, new RegExp(`^  ${command}\\b`, 'm'));
   const pages = await Promise.all(commands.map((command) => synod([command, '--help'])));
   for (const [index, page] of pages.entries()) {
@@ -281,3 +294,57 @@ tap.test('the Bitcoin block folds to its Merkle root, and only in its order', as
   const wide = Buffer.concat([bytes.subarray(0, 80), Buffer.from('fe15060000', 'hex'), bytes.subarray(83)]);
   t.match(parseBitcoinBlock(native.sha256, wide), { problem: /more bytes than it needs/ });
 });
+
+tap.test(
+  'REC-6 REC-7 REC-8: repair says what is there, moves aside and never deletes; a backup holds no marks',
+  async (t) => {
+    const net = join(t.testdir(), 'net');
+    t.equal((await synod(['init', net, '--unsealed'])).code, 0);
+    const home = join(net, 'node-3');
+    const config = join(home, 'config.json');
+    const signState = join(home, 'data', 'sign-state');
+    const looked = await synod(['repair', config]);
+    t.match(looked, { code: 0, stdout: /sign-state: sound, has signed nothing yet\nlog: none yet\nnothing to repair/ });
+
+    const out = join(net, 'copy');
+    t.equal((await synod(['backup', config, '--out', out])).code, 0);
+    t.strictSame(readdirSync(out).sort(), ['config.json', 'data', 'genesis.json', 'replica.key']);
+    t.equal(statSync(join(out, 'replica.key')).mode & 0o777, 0o600);
+    t.match((await synod(['repair', join(out, 'config.json')])).stdout, /sign-state: in quarantine/);
+    complains(t, await synod(['backup', config, '--out', out]), 'directory-not-empty', 2, /copy/);
+    const both = await synod(['backup', config, '--out', join(net, 'both'), '--with-log']);
+    t.equal(both.code, 1, 'there is no log yet');
+    t.notOk(existsSync(join(net, 'both')), 'a backup that fails leaves nothing');
+
+    const bytes = readFileSync(signState);
+    const { ino, birthtimeNs } = statSync(signState, { bigint: true });
+    writeFileSync(`${signState}.home`, `${ino} ${birthtimeNs}\n`);
+    t.equal((await synod(['repair', config])).code, 0, 'at home');
+    writeFileSync(`${signState}.home`, `${ino + 1n} ${birthtimeNs}\n`);
+    t.match(await synod(['repair', config]), { code: 1, stdout: /a copy.*\[guard-copied\]/ });
+    complains(t, await quietStart(config), 'guard-copied', 2, /readmit/);
+
+    writeFileSync(signState, bytes.subarray(1));
+    t.match(await synod(['repair', config]), { code: 1, stdout: /damaged \[guard-damaged\][\s\S]*next: .* --readmit/ });
+    t.match(await synod(['repair', config, '--readmit']), { code: 0, stdout: /moved to[\s\S]*in quarantine/ });
+    t.equal(
+      readdirSync(join(home, 'data')).filter((name) => name.startsWith('sign-state')).length,
+      3,
+      'nothing is deleted',
+    );
+    t.match(
+      await synod(['repair', config, '--readmit']),
+      { code: 0, stdout: /^sign-state: in quarantine/ },
+      'once is enough',
+    );
+    rmSync(signState);
+    t.match(await synod(['repair', config]), { code: 1, stdout: /missing \[guard-missing\]/ });
+    complains(t, await synod(['repair', config, '--log']), 'guard-missing', 2, /readmit/);
+    complains(t, await quietStart(config), 'guard-missing', 2, /repair CONFIG --readmit/);
+  },
+);
+
+/** A start that is refused; its log on standard output is not looked at. */
+async function quietStart(config: string): Promise<Run> {
+  return { ...(await synod(['start', config])), stdout: '' };
+}

@@ -82,6 +82,7 @@ const keySentences: Record<KeyErrorCode | GuardErrorCode, string> = {
   'key-not-member': 'the key is not the one that the genesis document names for this member',
   'guard-missing': 'there is no sign-state file, so it is not known what this key has signed',
   'guard-damaged': 'the sign-state file is damaged, so it is not known what this key has signed',
+  'guard-copied': 'the sign-state file is a copy, or was put back: what this key has signed since is not in it',
   'guard-wrong-owner': 'the sign-state file belongs to another key or another chain',
   'guard-epoch-passed': 'the sign-state file has seen a later epoch',
   'guard-locked': "another process uses this replica's sign-state file",
@@ -101,6 +102,8 @@ const keyAdvice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'guard-missing':
     'Was the data directory lost or not copied? `synod repair CONFIG --readmit` brings the replica back, at first without its vote.',
   'guard-damaged': '`synod repair CONFIG --readmit` brings the replica back, at first without its vote.',
+  'guard-copied':
+    'If the replica it was copied from still runs, stop here. Else `synod repair CONFIG --readmit` brings it back, at first without its vote.',
   'guard-locked': 'Is the replica running already? One key must never run twice.',
   'guard-lock-unavailable': 'On Linux, install the flock command (util-linux).',
 };

@@ -2,11 +2,12 @@
 // is damaged is moved aside. The rules are REC-1 to REC-6 of docs/spec.md, the reasons docs/adr/0006-amnesia.md.
 
 import { existsSync } from 'node:fs';
-import { mkdir, rename } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { Command } from 'commander';
 import { native } from '../../crypto/native.ts';
-import { GuardError } from '../../keys/errors.ts';
+import { GuardError, type GuardErrorCode } from '../../keys/errors.ts';
+import { assertAtHome, homeFileOf } from '../../keys/home.ts';
 import {
   createQuarantined,
   giveUpLog,
@@ -86,11 +87,12 @@ async function diagnose(config: NodeConfig, owner: SignStateOwner): Promise<stri
     const found = await inspectSignState(config.signState, owner);
     if (found === undefined) throw new GuardError('guard-missing', { path: config.signState });
     floor = found.floor;
+    if (existsSync(homeFileOf(config.signState))) await assertAtHome(config.signState);
     await writeLine(`sign-state: ${signStateInWords(found)}`);
   } catch (error) {
-    if (!(error instanceof GuardError) || (error.code !== 'guard-missing' && error.code !== 'guard-damaged'))
-      throw error;
-    await writeLine(`sign-state: ${error.code === 'guard-missing' ? 'missing' : 'damaged'} [${error.code}]`);
+    const words = error instanceof GuardError ? lossInWords[error.code] : undefined;
+    if (!(error instanceof GuardError) || words === undefined) throw error;
+    await writeLine(`sign-state: ${words} [${error.code}]`);
     advice.push('--readmit');
   }
   try {
@@ -105,6 +107,12 @@ async function diagnose(config: NodeConfig, owner: SignStateOwner): Promise<stri
   }
   return advice;
 }
+
+const lossInWords: Partial<Record<GuardErrorCode, string>> = {
+  'guard-missing': 'missing',
+  'guard-damaged': 'damaged',
+  'guard-copied': 'a copy, or put back from a backup',
+};
 
 function signStateInWords({ quarantined, hasSigned, view }: SignStateSummary): string {
   if (quarantined) return 'in quarantine: votes for nothing until it is readmitted';
@@ -154,8 +162,9 @@ async function replaceLog(config: NodeConfig, owner: SignStateOwner): Promise<vo
 /** [REC-1] A file in quarantine in the place of whatever was there. */
 async function readmit({ dataDir, signState }: NodeConfig, owner: SignStateOwner): Promise<void> {
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
-  if (await isQuarantined(signState, owner)) return;
-  if (existsSync(signState)) await moveAside(signState);
+  // A quarantine that was copied is one all the same, and at home wherever it is found.
+  if (await isQuarantined(signState, owner)) return rm(homeFileOf(signState), { force: true });
+  for (const path of [signState, homeFileOf(signState)]) if (existsSync(path)) await moveAside(path);
   await createQuarantined(signState, owner, asEpoch(0));
   await writeLine(`${signState}: made in quarantine`);
 }
