@@ -21,7 +21,7 @@ import { Pbft } from '../protocol/pbft/pbft.ts';
 import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHash, asReplicaId, asView } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
@@ -96,14 +96,20 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     const { quarantined } = guard.state;
     // Following overwrites what the log still shows of this key's words.
     if (quarantined) await guard.abstain(tracesIn(recovered));
-    const { view, led, abstained } = guard.state;
+    const { view, led, abstained, marks } = guard.state;
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
     const core = new Pbft(
       { genesis, epoch, self, sha256 },
       {
         log: recovered,
-        guard: { view: asView(Math.max(view, abstained.view ?? 0)), led, lock },
+        guard: {
+          view: asView(Math.max(view, abstained.view ?? 0)),
+          led,
+          lock,
+          abstained: abstained.view,
+          height: marks.at(-1)?.height ?? asHeight(0),
+        },
         quarantine: quarantined ? { nonce: randomBytes(32), abstained } : null,
       },
       clock.now(),

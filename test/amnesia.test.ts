@@ -7,7 +7,7 @@ import t from 'tap';
 import type { PbftMessage } from '../protocol/messages.ts';
 import { asEpoch, asHeight, asView } from '../protocol/types.ts';
 import { Cluster, calm, ModelDisk, ModelGuard, type Tamper } from './cluster.ts';
-import { bootForgetful, ForgetfulGuard, type Witness, wipe, witness } from './readmission.ts';
+import { bootForgetful, ForgetfulGuard, rollBack, snapshot, type Witness, wipe, witness } from './readmission.ts';
 import { load } from './torment.ts';
 
 t.setTimeout(0);
@@ -136,6 +136,28 @@ t.test('REC-4: a restart in quarantine, and one right after it', async (t) => {
   );
   t.ok(cluster.nodes[3]!.core!.explain().view > guard.abstained.view);
   t.strictSame(watching.doubles, []);
+});
+
+t.test('REC-9: shown its own signature where its marks know of none, a replica stops', async (t) => {
+  for (const changeView of [false, true]) {
+    const cluster = new Cluster({ parameters, seed: 9 });
+    load(cluster, { clients: 3, everyMs: 120, untilMs: 90_000 });
+    const watching = witness(cluster);
+    cluster.until(() => cluster.height(0) >= 10, 20_000);
+    const old = snapshot(cluster, 3);
+    if (changeView) cluster.crash(0);
+    cluster.run(3_000);
+    t.ok(cluster.height(3) > 20);
+    t.throws(
+      () => {
+        rollBack(cluster, 3, old);
+        cluster.run(3_000);
+      },
+      { message: /^guard-behind: / },
+      changeView ? 'in a view that it had entered meanwhile' : 'in the same view',
+    );
+    t.strictSame(watching.doubles, [], 'it has not said two things before');
+  }
 });
 
 /** What a replica in quarantine may hear from those who lie: less than they know, or nothing. */

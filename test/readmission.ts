@@ -74,18 +74,45 @@ export function bootForgetful(cluster: Cluster, id: number): void {
   const node = cluster.nodes[id]!;
   const guard = node.guard;
   if (!(guard instanceof ForgetfulGuard)) throw new Error('it was not wiped');
+  // The cluster starts a core of its own, which knows nothing of quarantines: with empty hands, and it never takes a step.
+  const { disk } = node;
+  node.disk = new ModelDisk();
   cluster.boot(id);
+  node.disk = disk;
   const nonce = createHash('sha256').update(`${id} ${node.life}`).digest();
   node.core = new Readmitted(
     { genesis: cluster.genesis, epoch: asEpoch(0), self: node.id, sha256: native.sha256 },
     {
       log: node.disk.recover(),
-      guard: { view: guard.view, led: guard.led, lock: guard.lock },
+      guard: { view: guard.view, led: guard.led, lock: guard.lock, abstained: guard.abstained.view },
       quarantine: guard.quarantined ? { nonce, abstained: guard.abstained } : null,
     },
     asMillis(Math.floor(cluster.now)),
     guard,
   );
+}
+
+/** What a snapshot of a whole disk holds: log and marks of one moment. */
+export function snapshot(cluster: Cluster, id: number): { readonly disk: ModelDisk; readonly guard: ModelGuard } {
+  const { disk, guard } = cluster.nodes[id]!;
+  return { disk: copyOf(disk, new ModelDisk()), guard: copyOf(guard, new ModelGuard()) };
+}
+
+/** Its disk is put back to the snapshot, and it starts again. */
+export function rollBack(cluster: Cluster, id: number, to: ReturnType<typeof snapshot>): void {
+  cluster.crash(id);
+  Object.assign(cluster.nodes[id]!, to);
+  cluster.boot(id);
+}
+
+/** Maps, and the lists in them, are copied; what else they hold is never changed in place. */
+function copyOf<T extends object>(from: T, to: T): T {
+  const copied = (value: unknown) => (Array.isArray(value) ? [...value] : value);
+  for (const [name, value] of Object.entries(from)) {
+    const kept = value instanceof Map ? new Map([...value].map(([key, each]) => [key, copied(each)])) : value;
+    Object.assign(to, { [name]: kept });
+  }
+  return to;
 }
 
 /** Remembers what each replica has ever signed, over all of its lives. */

@@ -7,6 +7,7 @@ import type { Certificate } from '../certificate.ts';
 import { encodeBody, encodeCertificate } from '../codec.ts';
 import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
+import { noticeOwnVote } from './own-words.ts';
 import type { State } from './state.ts';
 import { hexOf, timeoutOf } from './state.ts';
 
@@ -16,6 +17,7 @@ export function accept(s: State, extension: Extension, { broadcast }: { broadcas
   s.chain.push(extension);
   remember(s, extension);
   const { height } = extension.block.header;
+  s.ownWords.height = Math.max(s.ownWords.height, height);
   if (s.headCertificate !== null && height <= s.headCertificate.height) return;
   s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: extension.block.hash }, { broadcast });
 }
@@ -38,6 +40,7 @@ function store(s: State, block: Block): void {
 
 /** [PBFT-C-3] Heights below the head cannot be compared, for their hashes are not kept; whoever shows a rival there shows one above as well. */
 export function noteCommitCertificate(s: State, certificate: Certificate): void {
+  noticeOwnVote(s, certificate);
   for (const decided of [s.headCertificate, { height: s.ledger.height, hash: s.ledger.head.hash }])
     assert(
       decided?.height !== certificate.height || equalBytes(decided.hash, certificate.hash),

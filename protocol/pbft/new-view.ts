@@ -11,6 +11,7 @@ import type { Hex } from '../types.ts';
 import { asHeight } from '../types.ts';
 import { accept, decideFetched, giveUpChain, noteCommitCertificate, remember } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
+import { noticeOwnViewChange, noticeOwnVote } from './own-words.ts';
 import type { Base, State } from './state.ts';
 import { hexOf, primaryOf } from './state.ts';
 import { leaveView } from './view-change.ts';
@@ -39,6 +40,10 @@ export function onNewView(s: State, signed: Verified<NewView>): void {
 export function enterView(s: State, signed: Verified<NewView>): void {
   const { view } = signed.message;
   assert(view >= s.view, 'views never go back');
+  for (const { sender, message } of signed.message.viewChanges) {
+    if (sender === s.self) noticeOwnViewChange(s, message.view);
+    if (message.prepared !== null) noticeOwnVote(s, message.prepared);
+  }
   // The guard's mark may be durable before this replica's own new-view comes back.
   const leading = s.leading && view === s.view;
   leaveView(s);

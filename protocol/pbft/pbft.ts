@@ -302,6 +302,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     pledged: new Map(),
     prepared: null,
     quarantine: null,
+    ownWords: { givenUp: -1, view: 0, height: 0 },
     viewChanges: new Tally(),
     ownViewChange: null,
     lonely: new Map(),

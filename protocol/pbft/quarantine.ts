@@ -122,6 +122,7 @@ export function onFetchStanding(s: State, { message, sender }: Verified<FetchSta
 /** [REC-5] The guard remembers what it abstains from: from here on this replica is like any other, and asks for a view that it can vote in. */
 export function onReadmitted(s: State, { view, height }: Readmission): void {
   s.quarantine = null;
+  s.ownWords.givenUp = Math.max(s.ownWords.givenUp, view);
   s.out.muted = false;
   s.out.events.push({ type: 'readmitted', view, height });
   if (s.view <= view) startViewChange(s, asView(view + 1), 'readmitted: it votes in no earlier view');

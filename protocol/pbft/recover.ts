@@ -18,7 +18,7 @@ import type { Genesis } from '../genesis.ts';
 import type { Extension } from '../ledger.ts';
 import type { BlockBytes, RecoveredLog } from '../log.ts';
 import { asVerified } from '../messages.ts';
-import type { Epoch, ReplicaId, View } from '../types.ts';
+import type { Epoch, Height, ReplicaId, View } from '../types.ts';
 import { next } from '../types.ts';
 import { noteCommitCertificate } from './chain.ts';
 import type { HardState } from './hard-state.ts';
@@ -41,7 +41,14 @@ export interface PbftRecovery {
   /** Null for a new chain. */
   readonly log: RecoveredLog | null;
   /** What the guard's file says: the highest view it has a mark of, the view it led last, the highest prepared certificate. */
-  readonly guard: { readonly view: View; readonly led: View | null; readonly lock: Certificate | null };
+  readonly guard: {
+    readonly view: View;
+    readonly led: View | null;
+    readonly lock: Certificate | null;
+    /** The highest view that it abstains from, and the highest height of any mark; without them there are none. */
+    readonly abstained?: View | null;
+    readonly height?: Height;
+  };
   /** Given where the guard's memory is lost: then nothing of its file counts, and of the log only what is decided. */
   readonly quarantine?: QuarantineStart | null;
 }
@@ -49,6 +56,7 @@ export interface PbftRecovery {
 export function recover(s: State, { log, guard, quarantine = null }: PbftRecovery): void {
   const context: WireContext = { sha256: s.sha256, parameters: s.parameters };
   if (quarantine !== null) beginQuarantine(s, quarantine);
+  rememberOwnWords(s, log, guard);
   if (log !== null) recoverLedger(s, log, context);
   if (quarantine !== null) return; // REC-1: it is shown the view by the others, and votes for nothing that it finds
   s.prepared = guard.lock;
@@ -64,6 +72,14 @@ export function recover(s: State, { log, guard, quarantine = null }: PbftRecover
   if (s.mode === 'active') recoverChain(s, log, context);
   // A new chain, or one whose first primary has not led yet: view 0 needs no new-view.
   if (s.view === 0 && s.mode === 'active' && isPrimary(s)) s.out.lead = s.view; // PBFT-PP-6
+}
+
+/** [REC-9] First: what the log holds of this key's votes must be known by the guard as well. */
+function rememberOwnWords(s: State, log: RecoveredLog | null, guard: PbftRecovery['guard']): void {
+  s.ownWords.givenUp = Math.max(guard.led ?? -1, guard.abstained ?? -1);
+  s.ownWords.view = guard.view;
+  const heights = [log?.checkpoint, log?.decided.at(-1), log?.accepted.at(-1), guard.lock].map((at) => at?.height ?? 0);
+  s.ownWords.height = Math.max(...heights, guard.height ?? 0);
 }
 
 function recoverLedger(s: State, log: RecoveredLog, context: WireContext): void {

@@ -15,6 +15,7 @@ import type { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId } from '../types.ts';
 import type { Tally, VoteBox } from '../votes.ts';
+import type { OwnWords } from './own-words.ts';
 import type { Quarantine } from './quarantine.ts';
 
 export interface Peer {
@@ -92,6 +93,7 @@ export interface State {
 
   /** While what this key has signed is not known: nothing is pledged, and the view is followed, never left by itself. Then null for good. */
   quarantine: Quarantine | null;
+  readonly ownWords: OwnWords;
 
   // ---- view change
   readonly viewChanges: Tally<Verified<ViewChange>>;
