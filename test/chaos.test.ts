@@ -182,6 +182,8 @@ tap.test(
       // A2, A19: the whole directory is lost; the key and the config come from a backup.
       const backup = join(stage.directory, 'backup');
       t.match(await synod(['backup', join(home, 'config.json'), '--out', backup]), { code: 0 }, 'of a running replica');
+      const torn = await synod(['backup', join(home, 'config.json'), '--out', `${backup}-torn`, '--with-log']);
+      t.match(torn, { code: 1, stderr: /\[guard-locked\]/ }, 'not with a log that is being written');
       await stage.kill(patient);
       rmSync(data, { recursive: true });
       cpSync(join(backup, 'data'), data, { recursive: true });
@@ -190,6 +192,10 @@ tap.test(
 
       // A21: the log is lost, the marks are there.
       await stage.kill(patient);
+      const whole = join(stage.directory, 'backup-with-log');
+      t.match(await synod(['backup', join(home, 'config.json'), '--out', whole, '--with-log']), { code: 0 });
+      const restored = await synod(['repair', join(whole, 'config.json')]);
+      t.match(restored, { code: 0, stdout: /in quarantine[\s\S]*log: sound, blocks 1 to/ }, 'the log too, no marks');
       const refused = stage.ended(patient);
       rmSync(join(data, 'log'), { recursive: true });
       stage.start(patient);
