@@ -68,6 +68,8 @@ export interface NodeConfig {
   readonly logDir: string;
   /** What this key has signed (keys/guard.ts), in `dataDir`; `synod init` makes it, since only a new key may begin without one. */
   readonly signState: string;
+  /** What other replicas were seen to do wrong (evidence.ts), in `dataDir`. */
+  readonly evidenceDir: string;
   /** Peers and clients connect here. */
   readonly listen: Address;
   /** Where the other members listen. */
@@ -148,6 +150,7 @@ export const gatewayLimits = ({ limits: { clientsMax, clientBufferedBytesMax } }
 export const dataPaths = (dataDir: string) => ({
   logDir: join(dataDir, 'log'),
   signState: join(dataDir, 'sign-state'),
+  evidenceDir: join(dataDir, 'evidence'),
 });
 
 export interface LoadedGenesis {

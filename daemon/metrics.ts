@@ -62,7 +62,8 @@ export const seriesTable = {
   },
   synod_refusals_total: { type: 'counter', help: 'What peers sent and was refused.', labels: ['code', 'kind'] },
   synod_admissions_total: { type: 'counter', help: 'Verdicts on bundles.', labels: ['code'] },
-  synod_evidence_total: { type: 'counter', help: 'Proofs of misbehaviour of another replica.', labels: ['peer'] },
+  synod_evidence_total: { type: 'counter', help: 'Proofs of misbehaviour of a replica, as seen.', labels: ['peer'] },
+  synod_evidence_kept: { type: 'gauge', help: 'Proofs of misbehaviour of a replica on disk.', labels: ['peer'] },
   synod_events_total: { type: 'counter', help: 'Events of the core.', labels: ['type'] },
   synod_guard_refusals_total: { type: 'counter', help: 'What the guard refused to sign.', labels: ['code'] },
 
@@ -296,6 +297,7 @@ const waitKinds: readonly Explanation['waits'][number]['what'][] = [
   'block',
   'checkpoint',
   'heartbeat',
+  'lead',
   'standing',
   'readmission',
 ];

@@ -29,6 +29,7 @@ import { openStore } from '../storage/open.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
+import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
@@ -116,6 +117,14 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     );
     const metrics = new Metrics();
     opened.push(async () => metrics.close());
+    const evidence = await EvidenceBook.open({
+      directory: config.evidenceDir,
+      genesis,
+      crypto: native,
+      meter: metrics,
+      logger,
+    });
+    opened.push(() => evidence.settle());
     const verify: VerifyContext = {
       crypto: native,
       chainId: genesis.chainId,
@@ -142,6 +151,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       clock,
       meter: metrics,
       logger,
+      evidence,
       head: recoveredHead(genesis, recovered),
     });
     metrics.watch(replica);
@@ -185,6 +195,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
             genesisDocument: document,
             node: { version: VERSION, startedAt: Date.now() },
             signer: clientSigner(SecretKey.generate(), genesis.chainId),
+            evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
           });
     if (http !== null) opened.push(() => http.close());

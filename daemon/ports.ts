@@ -5,7 +5,14 @@ import type { Bytes } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
-import type { AdmissionCode, CoreEvent, Decided, Explanation } from '../protocol/core.ts';
+import type {
+  AdmissionCode,
+  BundleExplanation,
+  CoreEvent,
+  Decided,
+  Explanation,
+  HeightExplanation,
+} from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import type { LogStore } from '../storage/log-store.ts';
@@ -40,7 +47,12 @@ export interface ReplicaPort {
   readonly log: LogStore;
   /** A checked bundle (decodeBundle and the client's signature); the verdict arrives through `admission`. False: the input queue is full, say busy. */
   submit(bundle: SignedBundle): boolean;
+  /** What the core says of itself, of a height and of a bundle (protocol/core.ts). */
   explain(): Explanation;
+  explainHeight(height: Height): HeightExplanation;
+  explainBundle(digest: Hash): BundleExplanation;
+  /** How long the synced write that is under way has taken, in ms; 0: none is. */
+  writingMs(): number;
   /** The last decided height, with a certificate that covers it once one is known. */
   head(): { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
   /** Returns the function that ends the subscription. */

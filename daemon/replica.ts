@@ -12,7 +12,16 @@ import type { Guard } from '../keys/guard.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
-import type { Admission, Core, Decided, Explanation, Input, Ready } from '../protocol/core.ts';
+import type {
+  Admission,
+  BundleExplanation,
+  Core,
+  Decided,
+  Explanation,
+  HeightExplanation,
+  Input,
+  Ready,
+} from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Vote } from '../protocol/messages.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
@@ -21,6 +30,7 @@ import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, verifyMessage } from '../protocol/verify.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
+import type { EvidenceBook } from './evidence.ts';
 import { canBeCarried, isRequest, isVote } from './kinds.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
@@ -46,6 +56,7 @@ export interface ReplicaParts {
   readonly clock: Clock;
   readonly meter: Meter;
   readonly logger: Logger;
+  readonly evidence: Pick<EvidenceBook, 'found' | 'entered'>;
   /** The head that was recovered. */
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
@@ -272,10 +283,8 @@ export class Replica implements ReplicaPort, PeerEvents {
       // Every one of these codes says that an honest replica would not have sent it.
       this.#transport?.punish(from, code);
     }
-    for (const { culprit } of ready.evidence) {
-      this.#parts.meter.count('synod_evidence_total', { peer: this.#nameOf(culprit) });
-      this.#parts.logger.error({ peer: this.#nameOf(culprit) }, 'a replica signed two conflicting messages');
-    }
+    for (const evidence of ready.evidence) this.#parts.evidence.found(evidence);
+    this.#parts.evidence.entered(ready.records);
     for (const event of ready.events) {
       this.#parts.meter.count('synod_events_total', { type: event.type });
       if (event.type === 'prepared') this.#phases.prepared(event.height);
@@ -359,6 +368,18 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   explain(): Explanation {
     return this.#parts.core.explain();
+  }
+
+  explainHeight(height: Height): HeightExplanation {
+    return this.#parts.core.explainHeight(height);
+  }
+
+  explainBundle(digest: Hash): BundleExplanation {
+    return this.#parts.core.explainBundle(digest);
+  }
+
+  writingMs(): number {
+    return this.#speaker.writingMs;
   }
 
   head(): { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null } {

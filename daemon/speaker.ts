@@ -12,7 +12,7 @@ import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec
 import type { Input, Pledged, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { PbftMessage, PbftPledge, PrePrepare, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { ReplicaId, View } from '../protocol/types.ts';
 import type { LogStore } from '../storage/log-store.ts';
@@ -52,6 +52,7 @@ export class Speaker {
   #pending = nothing();
   #waitingBytes = 0;
   #writing: Promise<void> | null = null;
+  #writingSince = 0;
   #lazy: NodeJS.Timeout | null = null;
   /** A write begins before the loop goes on. */
   #persisting = false;
@@ -76,6 +77,11 @@ export class Speaker {
     return this.#pending.records.length;
   }
 
+  /** How long the write under way has taken; 0: none is. */
+  get writingMs(): number {
+    return this.#writing === null ? 0 : performance.now() - this.#writingSince;
+  }
+
   speak(ready: Ready<PbftMessage, PbftPledge>): void {
     for (const { to, message } of ready.send) this.state(to, message);
     for (const { to, signed } of ready.resend) this.#sendSigned(to, signed);
@@ -90,10 +96,15 @@ export class Speaker {
   }
 
   /** Votes that waited for a slow disk until they were of no more use: decided heights, views that are over. */
-  #forgetStale({ deliver, pledges }: Ready<PbftMessage, PbftPledge>): void {
-    const decided = deliver.at(-1)?.block.header.height ?? 0;
-    const left = pledges.findLast(({ pledge }) => pledge.kind === 'view-change')?.pledge;
-    const view = left?.kind === 'view-change' ? left.view : 0;
+  #forgetStale({ deliver, pledges, events }: Ready<PbftMessage, PbftPledge>): void {
+    let decided: number = deliver.at(-1)?.block.header.height ?? 0;
+    let view = 0;
+    for (const { pledge } of pledges) if (pledge.kind === 'view-change') view = Math.max(view, pledge.view);
+    for (const event of events) {
+      // Into a view that others have opened, or past heights that a state from peers covers.
+      if (event.type === 'view-entered') view = Math.max(view, event.view);
+      if (event.type === 'checkpoint-installed') decided = Math.max(decided, event.height);
+    }
     if (decided === 0 && view === 0) return;
     this.#pending.pledges = this.#pending.pledges.filter(
       ({ pledge }) =>
@@ -103,10 +114,20 @@ export class Speaker {
 
   /** Writes what waits, however little it is; resolves when nothing is left. */
   async flush(): Promise<void> {
-    while (!this.#stopped && (this.#writing !== null || this.#pending.records.length > 0)) {
+    while (!this.#stopped && (this.#writing !== null || this.#waits())) {
       if (this.#writing === null) this.#persist();
       await this.#writing;
     }
+  }
+
+  #waits(): boolean {
+    return this.#pending.records.length > 0 || this.#isUrgent();
+  }
+
+  /** Something waits that a vote or a proposal waits for. */
+  #isUrgent(): boolean {
+    const { pledges, lead, lock, readmit } = this.#pending;
+    return pledges.length > 0 || lead !== null || lock !== null || readmit !== null;
   }
 
   stop(): void {
@@ -117,16 +138,15 @@ export class Speaker {
   // ---- persist, then send -----------------------------------------------------------------------------------------
 
   #persistSoon(): void {
-    const { records, pledges, lead, lock, readmit } = this.#pending;
     if (this.#writing !== null || this.#stopped) return;
-    if (pledges.length > 0 || lead !== null || lock !== null || readmit !== null) {
+    if (this.#isUrgent()) {
       // After the sockets have been flushed (transport/flusher.ts): the others check a proposal while its primary writes it down.
       if (!this.#persisting) process.nextTick(() => this.#persist());
       this.#persisting = true;
       return;
     }
     // Nothing waits for these: decided blocks are safe with the quorum that prepared them. They share the next write, or go soon.
-    if (records.length > 0) this.#lazy ??= setTimeout(() => this.#persist(), LAZY_WRITE_MS_MAX);
+    if (this.#pending.records.length > 0) this.#lazy ??= setTimeout(() => this.#persist(), LAZY_WRITE_MS_MAX);
   }
 
   #persist(): void {
@@ -137,6 +157,7 @@ export class Speaker {
     const batch = this.#pending;
     this.#pending = nothing();
     this.#waitingBytes = 0;
+    this.#writingSince = performance.now();
     this.#writing = this.#write(batch)
       .catch((error: unknown) => this.#parts.failed(error))
       .finally(() => {
@@ -158,7 +179,10 @@ export class Speaker {
     writes.push(this.#timed('synod_guard_write_ms', promised));
     const led = lead === null ? Promise.resolve(null) : this.#lead(lead);
     writes.push(led);
-    if (readmit !== null) writes.push(guard.readmit(readmit)); // REC-4
+    if (readmit !== null) {
+      const { view, height, prepared } = readmit;
+      writes.push(guard.readmit({ view, height, lock: encodeCertificate(prepared) })); // REC-4
+    }
     await Promise.all(writes);
     if (this.#stopped) return;
     log.moveFloor(guard.floor);
@@ -166,7 +190,7 @@ export class Speaker {
     const back: Input<PbftMessage, PbftPledge>[] = [];
     const view = await led;
     if (view !== null) back.push({ type: 'leading', view });
-    if (readmit !== null) back.push({ type: 'readmitted', ...readmit });
+    if (readmit !== null) back.push({ type: 'readmitted', view: readmit.view, height: readmit.height });
     const kept = await promised;
     for (const each of kept) {
       const signed = this.#sign(each);
@@ -248,12 +272,30 @@ export class Speaker {
     const payload = encodePayload(message);
     let signature: Bytes;
     if (message.kind === 'pre-prepare') {
-      const { header, hash } = message.block;
-      signature = guard.signProposal({ epoch: header.epoch, view: message.view, height: header.height, hash });
+      const proposed = this.#signProposal(message);
+      if (proposed === null) return;
+      signature = proposed;
     } else {
       signature = guard.signStatement(message.kind, payload);
     }
     this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[self]!, signature });
+  }
+
+  /**
+   * Null where it would contradict what was signed before, and in a view that is burned for that (GRD-17): the prepare beside it is refused
+   * as well, and the core hears of that. Any other refusal is a bug.
+   */
+  #signProposal({ view, block }: PrePrepare): Bytes | null {
+    const { epoch, height } = block.header;
+    try {
+      return this.#parts.guard.signProposal({ epoch, view, height, hash: block.hash });
+    } catch (error) {
+      const isContradiction =
+        error instanceof GuardRefusal && (error.code === 'guard-conflict' || error.code === 'guard-view-burned');
+      if (!isContradiction) throw error;
+      this.#note(error, 'pre-prepare');
+      return null;
+    }
   }
 
   #sendSigned(to: ReplicaId | 'all', { message, payload, sender, signature }: Signed<PbftMessage>): void {

@@ -118,8 +118,11 @@ export interface Guard {
    * Repair calls it with the highest of both that any peer holds from this key. @throws GuardError
    */
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void>;
-  /** [REC-4] The same, and the quarantine is over, in one write. @throws GuardError */
-  readmit(options: { readonly view: View; readonly height: Height }): Promise<void>;
+  /**
+   * [REC-4] The same, and the quarantine is over, and the lock is this one, in one write.
+   * @throws GuardError; GuardRefusal guard-lock-too-large
+   */
+  readmit(options: { readonly view: View; readonly height: Height; readonly lock: Bytes }): Promise<void>;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -246,7 +249,7 @@ class FileGuard implements Guard {
       try {
         draft.mark(place);
       } catch (error) {
-        this.#burnOnConflict(place, error);
+        if (place.kind === 'prepare' || place.kind === 'commit') this.#burnOnConflict(place.view, error);
         throw error;
       }
       promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
@@ -269,10 +272,8 @@ class FileGuard implements Guard {
    * [GRD-17] Whoever asks for a vote that contradicts a mark has forgotten what it accepted in this view. A vote stands for the blocks below
    * it, so the next one, at a free height, could contradict the forgotten ones as well: no vote of the view is signed any more.
    */
-  #burnOnConflict(place: Place, error: unknown): void {
-    const isVote = place.kind === 'prepare' || place.kind === 'commit';
-    if (isVote && error instanceof GuardRefusal && error.code === 'guard-conflict')
-      this.#burned = Math.max(this.#burned, place.view);
+  #burnOnConflict(view: View, error: unknown): void {
+    if (error instanceof GuardRefusal && error.code === 'guard-conflict') this.#burned = Math.max(this.#burned, view);
   }
 
   sign(pledge: PbftPledge, payload: Bytes): Bytes {
@@ -310,8 +311,14 @@ class FileGuard implements Guard {
     if (this.#proposals.view !== view || this.#leadChange > this.#durable) {
       throw new GuardRefusal('guard-not-leading', { view });
     }
-    assertVoteFree(marks, 'prepare', view, height, hash);
-    this.#proposals.assertAgrees(view, height, hash);
+    try {
+      assertVoteFree(marks, 'prepare', view, height, hash);
+      this.#proposals.assertAgrees(view, height, hash);
+    } catch (error) {
+      // A proposal is its primary's prepare (PBFT-PP-5): the next one, on top of it, would stand for what was contradicted here.
+      this.#burnOnConflict(view, error);
+      throw error;
+    }
     this.#proposals.assertRises(view, height);
     this.#proposals.add(height, hash);
     const place = { phase: 'prepare', epoch, view, height, hash } as const;
@@ -324,16 +331,17 @@ class FileGuard implements Guard {
   }
 
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void> {
-    return this.#giveUp(options, this.#state.quarantined);
+    return this.#giveUp(options, {});
   }
 
-  readmit(options: { readonly view: View; readonly height: Height }): Promise<void> {
-    return this.#giveUp(options, false);
+  async readmit({ lock, ...places }: Parameters<Guard['readmit']>[0]): Promise<void> {
+    if (lock.length > lockBytesMax) throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
+    await this.#giveUp(places, { lock: Uint8Array.from(lock), quarantined: false });
   }
 
   async #giveUp(
     { view, height }: { readonly view: View; readonly height: Height },
-    quarantined: boolean,
+    changes: Partial<Pick<SignState, 'lock' | 'quarantined'>>,
   ): Promise<void> {
     this.#assertAlive();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
@@ -341,7 +349,7 @@ class FileGuard implements Guard {
     this.#burned = Math.max(this.#burned, view);
     this.#promised.clear();
     this.#changes += 1;
-    this.#state = { ...this.#state, marks: draft.marks, quarantined };
+    this.#state = { ...this.#state, ...changes, marks: draft.marks };
     await this.settle();
   }
 

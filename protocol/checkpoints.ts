@@ -4,7 +4,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { assert } from './assert.ts';
 import type { Block } from './block.ts';
 import { encodeCheckpointCertificate, encodeCheckpointPlace } from './codec.ts';
-import type { CoreEvent } from './core.ts';
+import type { CoreEvent, Evidence } from './core.ts';
 import type { Ledger } from './ledger.ts';
 import type { LogRecord } from './log.ts';
 import type { CheckpointCertificate, CheckpointPlace, CheckpointVote, Verified } from './messages.ts';
@@ -20,6 +20,7 @@ export interface CheckpointHost {
   readonly out: {
     readonly records: LogRecord[];
     readonly events: CoreEvent[];
+    readonly evidence: { push(evidence: Evidence<CheckpointVote>): unknown };
     pledge(pledge: CheckpointVote): void;
     refuse(from: ReplicaId, kind: string, code: string): void;
   };
@@ -101,7 +102,9 @@ export class Checkpoints {
     }
     const before = tally.get(sender);
     if (before !== undefined) {
-      if (keyOf(before.message) !== keyOf(message)) host.out.refuse(sender, message.kind, 'equivocation');
+      if (keyOf(before.message) === keyOf(message)) return;
+      host.out.evidence.push({ culprit: sender, first: before, second: signed }); // ACC-1
+      host.out.refuse(sender, message.kind, 'equivocation');
       return;
     }
     tally.set(sender, keyOf(message), signed);
@@ -158,6 +161,14 @@ export class Checkpoints {
 
   wants(vote: CheckpointVote): boolean {
     return vote.height > this.stableHeight;
+  }
+
+  /** The lowest checkpoint that this replica has taken and that is not yet stable, with who has signed the same; null: none. */
+  awaited(): { readonly height: Height; readonly voters: readonly ReplicaId[] } | null {
+    const [height, own] = [...this.#own].sort(([a], [b]) => a - b)[0] ?? [];
+    if (height === undefined || own === undefined) return null;
+    const equal = this.#votes.get(height)?.withKey(keyOf(own)) ?? [];
+    return { height, voters: equal.map(([replica]) => replica) };
   }
 
   /** This replica's own votes that are not yet stable, to say again. */

@@ -34,8 +34,12 @@ export interface Core<Message, Pledge> {
   wants(message: Message, sender: ReplicaId, others?: ReadonlySet<ReplicaId>): boolean;
   /** A bundle that was admitted here and waits: it need not be decoded or checked again. */
   pooled(digest: Hash): SignedBundle | undefined;
-  /** The one answer that `synod why`, /readyz, the dashboard and the metrics read. */
+  /** The one answer that `synod why`, /readyz, the dashboard and the metrics read. Changes nothing, like the two below it. */
   explain(): Explanation;
+  /** How far one height has come here, and who has voted for it. */
+  explainHeight(height: Height): HeightExplanation;
+  /** Where a bundle stands that is not decided: by its digest, or by the SHA-256 of a transaction in it. */
+  explainBundle(digest: Hash): BundleExplanation;
 }
 
 export type Input<Message, Pledge> =
@@ -70,8 +74,11 @@ export interface Ready<Message, Pledge> {
   readonly lock: Certificate | null;
   /** Set when this replica becomes the primary of a view: the guard must remember it before the first proposal. */
   readonly lead: View | null;
-  /** Set once, when a replica in quarantine may vote again: the guard must abstain from these for ever before it says anything. */
-  readonly readmit: { readonly view: View; readonly height: Height } | null;
+  /**
+   * Set once, when a replica in quarantine may vote again: the guard must abstain from these for ever, and hold the prepared certificate as it
+   * holds a `lock`, before this replica says anything.
+   */
+  readonly readmit: { readonly view: View; readonly height: Height; readonly prepared: Certificate } | null;
   /** The at-once outbox. Its type has no place for a vote. */
   readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
   /** Signed before, by whoever signed it, and durable there: may be said again at any time, to whoever missed it. */
@@ -152,8 +159,10 @@ export type CoreEvent =
   /** The quarantine is over: it abstains from this view and height, and from all below. */
   | { readonly type: 'readmitted'; readonly view: View; readonly height: Height };
 
-/** Where a replica stands and what it waits for, in data; words are made from it at the edge. */
+/** Where a replica stands and what it waits for, in data; daemon/why/ makes a diagnosis and words from it. */
 export interface Explanation {
+  /** When the core last took a step: ages are counted from here. */
+  readonly at: Millis;
   readonly epoch: Epoch;
   readonly view: View;
   readonly primary: ReplicaId;
@@ -170,8 +179,30 @@ export interface Explanation {
   readonly waits: readonly Wait[];
   /** View changes begun since the start. */
   readonly viewChanges: number;
+  /** The view timeout with its back-off, and without. */
   readonly timeoutMs: number;
+  readonly baseTimeoutMs: number;
+  /** How many replicas make a quorum, and how many blocks may be in flight. */
+  readonly quorum: number;
+  readonly window: number;
+  /** What a replica asks for that is behind others; null: nothing. Usually others are ahead by a block for a moment only. */
+  readonly catchUp: CatchUpView | null;
+  /** The next proposal waits, for its time is too far from this replica's clock: by so much, in ms; negative: behind it. */
+  readonly clock: { readonly height: Height; readonly offMs: number } | null;
+  /** All other replicas, by rising id. */
   readonly peers: readonly PeerView[];
+}
+
+export interface CatchUpView {
+  /** When it last gained a block or a piece of the state, or fell behind. */
+  readonly since: Millis;
+  readonly what: 'blocks' | 'checkpoint' | 'state';
+  /** Who was asked and has not answered yet. */
+  readonly asked: readonly ReplicaId[];
+  /** Who answered nothing of use, and is left out for a while. */
+  readonly passedOver: readonly ReplicaId[];
+  /** Of the state at a checkpoint, how many chunks are here. */
+  readonly chunks: { readonly have: number; readonly need: number } | null;
 }
 
 /** One thing that is being waited for. */
@@ -185,14 +216,16 @@ export interface Wait {
     | 'block'
     | 'checkpoint'
     | 'heartbeat'
-    /** In quarantine: answers of peers, then a decided block at this height. */
+    /** This replica's own mark that it leads the view. */
+    | 'lead'
+    /** In quarantine: answers of peers, then a block at this height that a quorum of others has prepared and decided. */
     | 'standing'
     | 'readmission';
   readonly height: Height;
   readonly view: View;
   readonly have: number;
   readonly need: number;
-  /** Who has not said what is missing. */
+  /** Who has not said what is missing. This replica itself: its vote waits for its own disk. */
   readonly missing: readonly ReplicaId[];
   readonly since: Millis;
 }
@@ -200,8 +233,61 @@ export interface Wait {
 export interface PeerView {
   readonly replica: ReplicaId;
   readonly connected: boolean;
+  /** As its last status said; 0 before the first. */
   readonly height: Height;
   readonly view: View;
-  /** When this replica last heard from it; null: never. */
+  /** When this replica last heard from it, and what; null: never. */
   readonly heardAt: Millis | null;
+  readonly heard: string | null;
+}
+
+/** How far a height has come, at this replica and in its view. */
+export interface HeightExplanation {
+  readonly height: Height;
+  /**
+   * Committed: a commit certificate covers it, and the block, or one below it, is not here. Pruned: decided, and its block is kept no more.
+   * Of what is decided the log has more to say: the core keeps neither its hash nor its votes.
+   */
+  readonly stage: 'unknown' | 'proposed' | 'prepared' | 'committed' | 'decided' | 'pruned';
+  readonly view: View;
+  /** What was proposed or voted for at this height; more than one only where a replica is faulty. Empty once it is decided. */
+  readonly candidates: readonly Candidate[];
+}
+
+export interface Candidate {
+  readonly hash: Hash;
+  /** The block is here, and part of the chain that this replica votes for. */
+  readonly accepted: boolean;
+  /** Null: only votes for it are here. */
+  readonly block: { readonly proposer: ReplicaId; readonly bundles: number; readonly transactions: number } | null;
+  /** Who has voted for it, by rising id, the primary's proposal included. */
+  readonly prepares: readonly ReplicaId[];
+  readonly commits: readonly ReplicaId[];
+  /** When this replica accepted it, and when it saw it prepared; null: not yet. */
+  readonly acceptedAt: Millis | null;
+  readonly preparedAt: Millis | null;
+}
+
+/** Where a bundle stands above the decided blocks. */
+export interface BundleExplanation {
+  /** Its own digest, also where it was asked for by a transaction's; null: unknown here. */
+  readonly digest: Hash | null;
+  /** Its place in the bundle, where it was asked for by a transaction's digest. */
+  readonly transaction: number | null;
+  /** The undecided block that holds it. */
+  readonly height: Height | null;
+  readonly pool: Pooled | null;
+}
+
+export interface Pooled {
+  readonly since: Millis;
+  /** Bundles that came before it and wait as well. */
+  readonly ahead: number;
+  readonly session: number;
+  readonly sequence: number;
+  /** What its session needs next: a lower sequence is waited for first. */
+  readonly nextSequence: number;
+  readonly validUntil: Height;
+  /** When it was last handed on to the primary; null: never, or this replica is the primary. */
+  readonly forwardedAt: Millis | null;
 }

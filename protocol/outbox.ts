@@ -18,7 +18,7 @@ export class Outbox<Message, Pledge> {
   readonly events: CoreEvent[] = [];
   lock: Certificate | null = null;
   lead: View | null = null;
-  readmit: { readonly view: View; readonly height: Height } | null = null;
+  readmit: { readonly view: View; readonly height: Height; readonly prepared: Certificate } | null = null;
   /** [REC-1] In quarantine the rules run as ever, and what they would pledge is not said. */
   muted = false;
 

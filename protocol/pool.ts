@@ -86,6 +86,29 @@ export class Pool {
     return this.#bytes;
   }
 
+  /** When the bundle came that has waited longest; null: none waits. */
+  get oldestAt(): Millis | null {
+    return this.#entries.values().next().value?.arrivedAt ?? null;
+  }
+
+  *waiting(): Generator<SignedBundle> {
+    for (const { bundle } of this.#entries.values()) yield bundle;
+  }
+
+  /** Since when a bundle waits, and behind how many that came before it; undefined: it does not. Walks the pool. */
+  place(
+    digest: Hash,
+  ): { readonly since: Millis; readonly ahead: number; readonly forwardedAt: Millis | null } | undefined {
+    const entry = this.#entries.get(hex(digest));
+    if (entry === undefined) return undefined;
+    let ahead = 0;
+    for (const other of this.#entries.values()) {
+      if (other === entry) break;
+      ahead += 1;
+    }
+    return { since: entry.arrivedAt, ahead, forwardedAt: entry.forwardedAt };
+  }
+
   has(digest: Hash): boolean {
     return this.#entries.has(hex(digest));
   }

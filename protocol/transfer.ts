@@ -8,7 +8,7 @@ import type { Block, BlockHeader, Sha256 } from './block.ts';
 import { blockHash, decodeHeader } from './block.ts';
 import type { Certificate } from './certificate.ts';
 import type { Checkpoints } from './checkpoints.ts';
-import type { CoreEvent, Outgoing } from './core.ts';
+import type { CatchUpView, CoreEvent, Outgoing } from './core.ts';
 import type { Parameters } from './genesis.ts';
 import type { Ledger } from './ledger.ts';
 import { STATE_CHUNKS } from './ledger.ts';
@@ -70,6 +70,7 @@ interface Want {
   readonly height: Height;
   readonly hash: Hash;
   readonly holders: readonly ReplicaId[];
+  readonly since: Millis;
   turn: number;
   askedAt: Millis | null;
 }
@@ -93,6 +94,8 @@ export class CatchUp {
   readonly #passedOver = new Map<ReplicaId, Millis>();
   /** Since when the others are ahead while this replica stands at `at`. */
   #behind: { since: Millis; at: Height } | null = null;
+  /** When something was last gained while the others are ahead; null while they are not. */
+  #gainedAt: Millis | null = null;
   #request: { readonly peer: ReplicaId; readonly at: Millis; readonly what: 'blocks' | 'checkpoint' } | null = null;
   #transfer: Transfer | null = null;
   /** Since when peers show a stable checkpoint at or below our head that we have no certificate of. */
@@ -117,6 +120,7 @@ export class CatchUp {
       height,
       hash,
       holders: holders.filter((r) => r !== host.self),
+      since: host.now,
       turn: this.#turn++,
       askedAt: null,
     });
@@ -151,6 +155,7 @@ export class CatchUp {
     const height = host.ledger.height;
     const goal = this.#goal(host);
     if (goal <= height) return this.#caughtUp(host);
+    this.#gainedAt ??= host.now;
     if (this.#request !== null) {
       if (host.now - this.#request.at < host.parameters.viewTimeoutMs) return;
       this.#passOver(host, this.#request.peer);
@@ -185,6 +190,8 @@ export class CatchUp {
     if (this.#announced) host.out.events.push({ type: 'caught-up', height: host.ledger.height });
     this.#announced = false;
     this.#behind = null;
+    // Also here while it is behind and all who are ahead are passed over for a while.
+    if (this.#gainedAt !== null && this.believed(host) <= host.ledger.height) this.#gainedAt = null;
     if (this.#request?.what === 'blocks') this.#request = null;
     this.#learnStable(host);
   }
@@ -258,6 +265,7 @@ export class CatchUp {
       this.#actions.decideFetched(block, certificate);
     }
     if (host.ledger.height === before) this.#passOver(host, signed.sender);
+    else this.#gainedAt = host.now;
   }
 
   onCheckpointProof(host: CatchUpHost, signed: Verified<CheckpointProof>): void {
@@ -322,14 +330,36 @@ export class CatchUp {
     if (!verifyInclusion({ sha256: host.sha256, leaf, index: chunk, size: STATE_CHUNKS, proof, root })) {
       host.out.refuse(signed.sender, 'state-chunk', 'state-chunk-proof');
       this.#passOver(host, signed.sender);
+      // What else it was asked for is asked of others: a liar costs one chunk. Who is only late may still deliver.
+      for (const [other, { peer }] of transfer.asked) if (peer === signed.sender) transfer.asked.delete(other);
     } else {
       transfer.chunks.set(chunk, Uint8Array.from(bytes));
+      this.#gainedAt = host.now;
     }
     if (transfer.chunks.size < STATE_CHUNKS) return this.#askForChunks(host, transfer);
     this.#transfer = null;
     if (transfer.certificate.height <= host.ledger.height) return; // blocks came first
     this.#actions.install(transfer);
     host.out.events.push({ type: 'checkpoint-installed', height: transfer.certificate.height });
+  }
+
+  /** What is asked for, of whom, since when; null: nothing. */
+  view(host: CatchUpHost): CatchUpView | null {
+    if (this.#gainedAt === null) return null;
+    const transfer = this.#transfer;
+    const asked = transfer === null ? [this.#request?.peer] : [...transfer.asked.values()].map(({ peer }) => peer);
+    return {
+      since: this.#gainedAt,
+      what: transfer === null ? (this.#request?.what ?? 'blocks') : 'state',
+      asked: [...new Set(asked)].filter((peer) => peer !== undefined),
+      passedOver: [...this.#passedOver.keys()].filter((peer) => this.#isPassedOver(host, peer)),
+      chunks: transfer === null ? null : { have: transfer.chunks.size, need: STATE_CHUNKS },
+    };
+  }
+
+  /** Single blocks that are asked for by hash. */
+  wanted(): readonly Pick<Want, 'height' | 'hash' | 'holders' | 'since'>[] {
+    return [...this.#wants.values()];
   }
 
   #askForWants(host: CatchUpHost): void {

@@ -2,6 +2,7 @@
 // (blueprint, section 10). Portable, pure, and without a word to say about the state of the protocol. Each refusal is a value with a
 // stable code; the codes and the rules behind them stand in docs/wire.md.
 
+export { Audit, type AuditReport, type Branch, type Culprit, type Fork, type Need } from './audit.ts';
 export {
   checkpointSigningBytes,
   checkpointSigningText,
@@ -11,6 +12,17 @@ export {
   type NoteProblem,
   type NoteSigners,
 } from './checkpoint-note.ts';
+export type { Conflict, Offence } from './conflict.ts';
+export {
+  decodeEvidence,
+  type EvidenceContext,
+  type EvidencePiece,
+  encodeEvidence,
+  evidenceOf,
+  type ProvenEvidence,
+  type Statement,
+  verifyEvidence,
+} from './wire/evidence.ts';
 export { type Seen, SeenSignatures, verifyOnce } from './wire/seen.ts';
 export {
   type SignerSet,

@@ -58,6 +58,15 @@ export class VoteBox {
     return [...slot[phase]].filter(([, cast]) => equalBytes(cast.hash, hash)).map(([replica]) => replica);
   }
 
+  /** What was voted for at this height, in the order in which it came. */
+  hashes(height: Height): Hash[] {
+    const slot = this.#slots.get(height);
+    const found = new Map<string, Hash>();
+    for (const { hash } of [...(slot?.prepare.values() ?? []), ...(slot?.commit.values() ?? [])])
+      if (!found.has(toHex(hash))) found.set(toHex(hash), hash);
+    return [...found.values()];
+  }
+
   /** The hash at this height that a quorum voted for, if one did. There is at most one while the faulty are at most f. */
   quorumHash(phase: VotePhase, height: Height): Hash | undefined {
     const slot = this.#slots.get(height);

@@ -6,8 +6,9 @@
 import t from 'tap';
 import type { PbftMessage } from '../protocol/messages.ts';
 import { asEpoch, asHeight, asView } from '../protocol/types.ts';
-import { Cluster, calm, ModelDisk, ModelGuard, type Tamper } from './cluster.ts';
+import { Cluster, calm, ModelDisk, ModelGuard, type Tamper, TestClient } from './cluster.ts';
 import { bootForgetful, ForgetfulGuard, rollBack, snapshot, type Witness, wipe, witness } from './readmission.ts';
+import { heard, proposal, Solo, vote } from './solo.ts';
 import { load } from './torment.ts';
 
 t.setTimeout(0);
@@ -136,6 +137,31 @@ t.test('REC-4: a restart in quarantine, and one right after it', async (t) => {
   );
   t.ok(cluster.nodes[3]!.core!.explain().view > guard.abstained.view);
   t.strictSame(watching.doubles, []);
+});
+
+t.test('REC-1 PBFT-PP-9: in quarantine it leaves no view, whatever contradicts what it follows', async (t) => {
+  const nonce = new Uint8Array(32);
+  const solo = new Solo({
+    recovery: {
+      log: null,
+      guard: { view: asView(0), led: null, lock: null },
+      quarantine: { nonce, abstained: { view: null, height: asHeight(0) } },
+    },
+  }).connect();
+  const mine = solo.block();
+  solo.chain.pop();
+  const theirs = solo.block({ bundles: [new TestClient(solo.genesis, 'bob').bundle([Buffer.from('theirs')])] });
+  solo.hear(0, proposal(mine));
+  t.equal(solo.core.explain().inFlight, 1, 'it follows the proposal');
+  const { evidence } = solo.hear(0, vote('prepare', theirs));
+  t.match(evidence, [{ culprit: 0 }], 'evidence against others it gives like any other');
+  solo.all(...[0, 1, 2].map((id) => heard(id, vote('commit', theirs))));
+  solo.wait(1_000);
+  solo.hear(Number(solo.asked.get('fetch-block')), { kind: 'block-data', block: theirs });
+  t.equal(solo.core.explain().height, 1, 'decided, and not what it followed');
+  solo.wait(3_000);
+  t.match(solo.core.explain(), { phase: 'quarantine', view: 0, viewChanges: 0 });
+  t.strictSame(solo.pledged, []);
 });
 
 t.test('REC-9: shown its own signature where its marks know of none, a replica stops', async (t) => {

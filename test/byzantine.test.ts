@@ -21,6 +21,7 @@ import { signingBytes } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk } from '../storage/memory.ts';
 import { Cluster, calm, keyPair, type Tamper, TestClient } from './cluster.ts';
+import { EverythingSaid } from './said.ts';
 import { load, torment } from './torment.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
@@ -511,11 +512,14 @@ class Conspiracy {
   readonly #prepared = new Map<string, Set<string>>();
   readonly #said: { readonly from: number; readonly message: PbftMessage }[] = [];
   cutsPower = true;
+  /** By the honest ones. */
+  readonly said: EverythingSaid;
   #over = false;
 
   constructor(cluster: Cluster, members: readonly number[]) {
     this.#cluster = cluster;
     this.#members = members;
+    this.said = new EverythingSaid(cluster.nodes.length);
     this.#honest = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !members.includes(id));
     this.#ledger = newLedger(cluster.genesis);
     for (const id of members) cluster.byzantine.add(id);
@@ -543,6 +547,7 @@ class Conspiracy {
   readonly #pass: Tamper = (from, to, message) => {
     if (message.kind === 'pre-prepare') this.#blocks.set(toHex(message.block.hash), message.block);
     if (message.kind === 'view-change') this.#note(from, message);
+    if (!this.#members.includes(from)) this.said.hear(from, message);
     if (!this.#members.includes(from)) {
       if (message.kind === 'prepare' || message.kind === 'commit') this.#agree(from, message);
       return message;
@@ -621,7 +626,10 @@ class Conspiracy {
             });
       rival = candidate?.block ?? null;
       this.#rivals.set(name, rival);
-      if (rival !== null) this.#blocks.set(toHex(rival.hash), rival);
+      if (rival !== null) {
+        this.#blocks.set(toHex(rival.hash), rival);
+        this.said.know(rival);
+      }
     }
     return rival;
   }
@@ -722,6 +730,8 @@ interface Outcome {
   readonly height: number;
   readonly views: readonly number[];
   readonly divided: number;
+  /** Pieces of evidence against liars; against honest ones there must be none. */
+  readonly evidence: number;
 }
 
 /** Crashes, splits and loss with liars at work; then all honest ones are up, and must order everything in spite of them. */
@@ -751,26 +761,40 @@ function outlives(seed: number): Outcome {
   const isDone = cluster.until(() => sent.every((b) => honest.every((id) => isCovered(id, b))), 120_000);
   conspiracy.end();
   const isOne = cluster.until(() => new Set(honest.map((id) => cluster.height(id))).size === 1, 10_000);
+  const isFramed = cluster.evidence.some(({ culprit }) => !members.includes(culprit));
+  const twice = conspiracy.said.end();
   return {
-    problem: !isDone ? 'a transaction was never ordered' : !isOne ? 'the heights stay apart' : '',
+    problem: isFramed
+      ? 'evidence against an honest one'
+      : twice.length > 0
+        ? `an honest one contradicts itself: ${twice.join('; ')}`
+        : !isDone
+          ? 'a transaction was never ordered'
+          : !isOne
+            ? 'the heights stay apart'
+            : '',
     height: cluster.height(honest[0]!),
     views: honest.map((id) => explain(cluster, id).view),
     divided: conspiracy.divided,
+    evidence: cluster.evidence.length,
   };
 }
 
-t.test('PBFT-C-3, PBFT-Q-1: f liars together fork nothing and stop nobody for good', async (t) => {
+t.test('PBFT-C-3, PBFT-Q-1, ACC-3: f liars together fork nothing and stop nobody for good', async (t) => {
   const only = process.env.SEED === undefined ? null : [Number(process.env.SEED)];
   const seeds = only ?? Array.from({ length: Number(process.env.SEEDS ?? 20) }, (_, i) => i + 1);
   let divided = 0;
+  let evidence = 0;
   for (const seed of seeds) {
     try {
       const { problem, ...outcome } = outlives(seed);
       divided += outcome.divided;
+      evidence += outcome.evidence;
       t.equal(problem, '', `seed ${seed} ${JSON.stringify(outcome)}`);
     } catch (error) {
       t.fail(`seed ${seed}: ${error instanceof Error ? error.stack : String(error)}`);
     }
   }
   if (seeds.length > 1) t.ok(divided > 0, `${divided} times honest ones voted for two blocks at one place`);
+  if (seeds.length > 1) t.ok(evidence > 0, `${evidence} pieces of evidence, all against liars`);
 });

@@ -74,12 +74,16 @@ tap.test('help, version, usage', async (t) => {
     'dev',
     'demo',
     'status',
+    'why',
+    'explain',
     'submit',
     'follow',
     'export',
     'backup',
     'repair',
     'verify',
+    'evidence',
+    'audit',
   ];
   for (const command of commands) t.match(help.stdout, new RegExp(`^  ${command}\\b`, 'm'));
   const pages = await Promise.all(commands.map((command) => synod([command, '--help'])));

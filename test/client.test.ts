@@ -129,6 +129,8 @@ class Door {
   follow: { next: number; to: number; headersOnly: boolean; credit: number; sent: number } | null = null;
   /** Bundles this client waits for. */
   readonly waiting = new Set<string>();
+  /** Stays connected and says nothing any more. */
+  silent = false;
 
   constructor(socket: WebSocket, replica: Replica) {
     this.socket = socket;
@@ -155,6 +157,7 @@ class Door {
     const frame = decodeFrame(data);
     if (isRefusal(frame)) throw new Error(`the client sent a bad frame: ${frame.refused}`);
     if (!this.authenticated) {
+      if (!this.replica.greets) return;
       const step = this.handshake.receive(frame);
       if ('refused' in step) return this.socket.close();
       for (const message of step.send) this.send(message);
@@ -172,6 +175,7 @@ class Door {
   }
 
   send(message: door.DoorMessage | HandshakeMessage): void {
+    if (this.silent) return;
     const payload = encodePayload(message);
     const { key } = this.replica;
     const signature = key.sign(signingBytes(chainId, message as never, payload));
@@ -206,6 +210,10 @@ class Door {
       if (!beyond) stream.credit -= 1;
       stream.sent += 1;
       this.send({ kind: 'follow-blocks', blocks: [this.replica.changesBlock(whole, made)] });
+      if (stream.next > this.replica.silentAbove && !this.silent) {
+        this.silent = true;
+        this.replica.fellSilent += 1;
+      }
     }
     if (stream.to !== 0 && stream.next > stream.to) {
       this.follow = null;
@@ -227,6 +235,11 @@ class Replica {
   #port = 0;
   lowest = 1;
   withholdsAbove = Number.POSITIVE_INFINITY;
+  /** After the block of this height a stream's connection is silent for good. */
+  silentAbove = Number.POSITIVE_INFINITY;
+  fellSilent = 0;
+  /** False: whoever connects has no answer to its handshake. */
+  greets = true;
   changesBlock: (block: door.FollowedBlock, made: Block) => door.FollowedBlock = (same) => same;
   changesReceipt: (receipt: door.BundleReceipt, bundle: SignedBundle | undefined) => door.BundleReceipt = (same) =>
     same;
@@ -1045,6 +1058,50 @@ t.test('a replica that withholds is noticed by the heads of the others, and left
   log.grow(15);
   t.same(heights(await take(stream)), range(6, 20));
   t.ok(events.includes(`suspected ${silent.name} withholding`));
+});
+
+t.test('a replica that does not answer the connection of a stream is left for another', async (t) => {
+  const { log, replicas, events, connect } = await cluster(t);
+  log.grow(20);
+  const client = await connect({ withholdMs: 100 });
+  await until(() => client.status().every(({ claimedHeight }) => claimedHeight === 20));
+  // Backups are asked first; the client's own connections to them stay.
+  for (const replica of replicas.slice(1, 3)) replica.greets = false;
+  const begun = performance.now();
+  t.same(heights(await take(client.follow({ from: 1, to: 20 }))), range(1, 20));
+  const ms = performance.now() - begun;
+  t.ok(ms < 5_000, `${ms} ms: not after the time that a handshake may take`);
+  t.notOk(
+    events.some((event) => event.startsWith('suspected')),
+    'that is no lie',
+  );
+  t.ok(client.status().every(({ state }) => state === 'open'));
+});
+
+t.test('a replica that falls silent in a stream is left: no gap, and no block twice', async (t) => {
+  const { log, replicas, connect } = await cluster(t);
+  // Where it ends, some blocks have been sent and not been proved.
+  log.uncertified = (height) => height % 4 !== 0;
+  log.grow(20);
+  const client = await connect({ silenceMsMax: 300 });
+  await until(() => client.status().every(({ claimedHeight }) => claimedHeight === 20));
+  for (const [id, height] of [
+    [1, 6],
+    [2, 11],
+    [3, 20],
+  ] as const)
+    replicas[id]!.silentAbove = height;
+  const stream = client.follow({ from: 1 });
+  const seen: number[] = [];
+  while (seen.length < 20) seen.push(...heights([(await stream.next()).value!]));
+  t.same(seen, range(1, 20));
+  t.same(
+    replicas.map(({ fellSilent }) => fellSilent > 0),
+    [false, true, true, true],
+    'each of them in its turn',
+  );
+  log.grow(4);
+  t.same(heights(await take(stream, 4)), range(21, 24), 'noticed at the head as well, where nothing is withheld');
 });
 
 const streamLies: Readonly<Record<string, (honest: door.FollowedBlock, made: Block) => door.FollowedBlock>> = {

@@ -1,498 +1,28 @@
-// The client doors (daemon/gateway/, daemon/http/) and the metrics, over real sockets, in front of a replica that decides what the
-// test says. Adversary's book A12 to A15, A25, A26. No fixed sleeps: every wait is for an event, with a deadline.
+// The client door (daemon/gateway/) and the metrics over real sockets, in front of a replica that decides what the test says; the HTTP
+// door is in http.test.ts. Adversary's book A12 to A15, A25, A26.
 
-import { randomBytes } from 'node:crypto';
-import { connect, type Socket } from 'node:net';
 import fc from 'fast-check';
 import t from 'tap';
-import { WebSocket } from 'ws';
 import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import { inclusionProof, leafHash, merkleRoot, rangeProof } from '../crypto/merkle.ts';
-import { native } from '../crypto/native.ts';
 import { BlockTree } from '../daemon/gateway/block-tree.ts';
-import { Gateway } from '../daemon/gateway/gateway.ts';
-import type { GatewayLimits } from '../daemon/gateway/limits.ts';
+import { defaultGatewayLimits } from '../daemon/gateway/limits.ts';
 import { certify } from '../daemon/gateway/receipt-desk.ts';
 import { TokenBuckets } from '../daemon/gateway/token-bucket.ts';
-import { HttpDoor } from '../daemon/http/http-door.ts';
-import type { HttpLimits } from '../daemon/http/limits.ts';
-import { problemCodes } from '../daemon/http/problem.ts';
 import { Metrics, seriesTable } from '../daemon/metrics.ts';
-import openapi from '../daemon/openapi.json' with { type: 'json' };
-import type { ReplicaEvents, ReplicaPort } from '../daemon/ports.ts';
-import type { ClientSocket } from '../daemon/transport/client.ts';
-import { Transport } from '../daemon/transport/peers.ts';
-import type { ClientSigner } from '../keys/client-key.ts';
 import type { Block } from '../protocol/block.ts';
-import { blockHash, decodeHeader } from '../protocol/block.ts';
-import { bundleSigningBytes, type SignedBundle } from '../protocol/bundle.ts';
-import type { Certificate } from '../protocol/certificate.ts';
-import {
-  decodeFrame,
-  decodeMessage,
-  encodeBundlePayload,
-  encodeCertificate,
-  encodeCheckpointCertificate,
-  encodeCheckpointPlace,
-  encodeFrame,
-  encodeStoredBlock,
-  type Frame,
-  frameSigningBytes,
-  isDoorKind,
-  type Kind,
-  type Message,
-} from '../protocol/codec.ts';
-import type { AdmissionCode, CoreEvent, Decided, Explanation } from '../protocol/core.ts';
-import type { BundleAdmission, DoorMessage, FollowedBlock } from '../protocol/door.ts';
-import type { Genesis } from '../protocol/genesis.ts';
-import { Handshake } from '../protocol/handshake.ts';
-import { asHeight, asMillis, asReplicaId, asView, type Hash, type Height } from '../protocol/types.ts';
-import { verifyReceipt, verifyTransactionReceipt } from '../protocol/verify.ts';
-import { type LogStore, openLogStore } from '../storage/log-store.ts';
-import { MemoryDisk } from '../storage/memory.ts';
+import { encodeBundlePayload, encodeFrame, type Message } from '../protocol/codec.ts';
+import type { BundleAdmission } from '../protocol/door.ts';
+import { asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { verifyReceipt } from '../protocol/verify.ts';
+import { bundleOf, checkStream, context, type DoorClient, doorKey, Gate, same, turn, world } from './door-world.ts';
 import * as fixture from './wire-fixtures.ts';
 
-const { chainId, epoch, members, parameters, replicas, sha256, wire, text, keyOf, filled } = fixture;
+const { parameters, sha256, text, keyOf, filled } = fixture;
 type TestKey = fixture.TestKey;
 
 // A busy machine is slow, not wrong.
 t.setTimeout(240_000);
-const deadlineMs = 30_000;
-const genesis: Genesis = { chainId, name: 'doors', protocol: 'pbft', createdAt: asMillis(0), members, parameters };
-const genesisDocument = text('{"synod":1,"name":"doors"}\n');
-const doorKey = keyOf(filled(0x77));
-const context = { genesis, crypto: native };
-
-/** Resolves with what `look` gives as soon as it is not undefined; looks again whenever `wake` is called, and at times. */
-class Waits {
-  readonly #waits = new Set<() => void>();
-
-  wake(): void {
-    for (const wait of [...this.#waits]) wait();
-  }
-
-  until<T>(what: string, look: () => T | undefined): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const deadline = performance.now() + deadlineMs;
-      // Not everything that is waited for tells when it happens.
-      const timer = setInterval(() => check(), 5);
-      const done = () => {
-        clearInterval(timer);
-        this.#waits.delete(check);
-      };
-      const check = () => {
-        try {
-          const found = look();
-          if (found === undefined && performance.now() < deadline) return;
-          done();
-          if (found === undefined) reject(new Error(`not within ${deadlineMs} ms: ${what}`));
-          else resolve(found);
-        } catch (error) {
-          done();
-          reject(error);
-        }
-      };
-      this.#waits.add(check);
-      check();
-    });
-  }
-}
-
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
-
-// ---- a replica that decides what it is told ---------------------------------------------------------------------------------
-
-class FakeReplica implements ReplicaPort {
-  readonly genesis = genesis;
-  readonly self = asReplicaId(1);
-  readonly crypto = native;
-  readonly log: LogStore;
-  readonly waits = new Waits();
-  readonly submitted: SignedBundle[] = [];
-  readonly blocks: Decided[] = [];
-  /** What submit answers, and the verdict; undefined: none comes. */
-  takes = true;
-  verdict: (bundle: SignedBundle) => AdmissionCode | undefined = () => 'pooled';
-  explanation: Explanation;
-  readonly #subscribers = new Set<ReplicaEvents>();
-  #head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
-  #writes: Promise<unknown> = Promise.resolve();
-
-  static async open(): Promise<FakeReplica> {
-    const options = { sha256, chainId, floor: null, retainBlocks: 'all', recentBytesMax: 1 << 20 } as const;
-    const { log } = await openLogStore(new MemoryDisk().open(), options);
-    return new FakeReplica(log);
-  }
-
-  private constructor(log: LogStore) {
-    this.log = log;
-    this.#head = { height: asHeight(0), hash: fixture.hashOf(9), certificate: null };
-    this.explanation = {
-      epoch,
-      view: asView(0),
-      primary: asReplicaId(0),
-      self: this.self,
-      phase: 'idle',
-      height: asHeight(0),
-      hash: fixture.hashOf(9),
-      stable: asHeight(0),
-      highestSeen: asHeight(0),
-      pool: { bundles: 0, bytes: 0 },
-      inFlight: 0,
-      waits: [],
-      viewChanges: 0,
-      timeoutMs: 500,
-      peers: [0, 2, 3].map((id) => ({
-        replica: asReplicaId(id),
-        connected: true,
-        height: asHeight(0),
-        view: asView(0),
-        heardAt: asMillis(1),
-      })),
-    };
-  }
-
-  submit(bundle: SignedBundle): boolean {
-    if (!this.takes) return false;
-    this.submitted.push(bundle);
-    setImmediate(() => {
-      const code = this.verdict(bundle);
-      if (code !== undefined) this.admit(bundle.digest, code);
-    });
-    this.waits.wake();
-    return true;
-  }
-
-  admit(digest: Hash, code: AdmissionCode): void {
-    for (const events of this.#subscribers) events.admission?.(digest, code);
-  }
-
-  emit(event: CoreEvent): void {
-    for (const events of this.#subscribers) events.event?.(event);
-  }
-
-  explain(): Explanation {
-    return { ...this.explanation, height: this.#head.height, hash: this.#head.hash };
-  }
-
-  head() {
-    return this.#head;
-  }
-
-  subscribe(events: ReplicaEvents): () => void {
-    this.#subscribers.add(events);
-    return () => this.#subscribers.delete(events);
-  }
-
-  async drain(): Promise<void> {
-    await this.#writes;
-  }
-
-  /** A block for each list; only those in `certified` (by index) get a certificate of their own. Told first, durable later, as in the loop. */
-  decide(
-    lists: readonly (readonly SignedBundle[])[],
-    certified: (index: number) => boolean = () => true,
-  ): Promise<void> {
-    const decided: Decided[] = [];
-    for (const [index, bundles] of lists.entries()) {
-      const below = decided.at(-1)?.block ?? { header: { height: this.#head.height }, hash: this.#head.hash };
-      const block = fixture.block(bundles, { height: below.header.height + 1, parent: below.hash });
-      const own = certified(index) || index === lists.length - 1;
-      decided.push({ block, certificate: own ? fixture.certificate(block) : null });
-    }
-    const last = decided.at(-1)!;
-    this.#head = { height: last.block.header.height, hash: last.block.hash, certificate: last.certificate };
-    this.blocks.push(...decided);
-    this.#writes = this.#writes.then(turn).then(() => this.log.write(decided.flatMap(recordsOf)));
-    for (const events of this.#subscribers) events.decided?.(decided);
-    return this.#writes.then(() => undefined);
-  }
-
-  /** As if a checkpoint had been taken from peers: nothing at or below this height is here. */
-  async resetTo(height: number): Promise<void> {
-    const block = fixture.block([bundleOf(height)], { height });
-    const checkpoint = fixture.checkpoint(block);
-    const place = encodeCheckpointPlace(fixture.placeOf(block));
-    const certificate = encodeCheckpointCertificate(checkpoint);
-    const header = block.headerBytes;
-    await this.log.write([{ type: 'reset-to-checkpoint', height: asHeight(height), header, place, certificate }]);
-    this.#head = { height: asHeight(height), hash: block.hash, certificate: null };
-  }
-}
-
-function recordsOf({ block, certificate }: Decided) {
-  const { hash, bundles } = block;
-  const { height } = block.header;
-  return [
-    { type: 'block', height, hash, bytes: encodeStoredBlock(block) },
-    {
-      type: 'decided',
-      height,
-      hash,
-      certificate: certificate && encodeCertificate(certificate),
-      bundles: bundles.map(({ digest }) => digest),
-    },
-  ] as const;
-}
-
-let sequences = 0;
-/** A bundle like no other. */
-function bundleOf(
-  label: number | string = 'b',
-  options: { readonly count?: number; readonly bytes?: number; readonly key?: TestKey } = {},
-) {
-  const { count = 2, bytes = 0, key = fixture.client } = options;
-  sequences += 1;
-  const list = Array.from({ length: count }, (_, i) =>
-    Buffer.concat([text(`${label}.${sequences}.${i}`), randomBytes(bytes)]),
-  );
-  return fixture.bundle(sequences, list, key);
-}
-
-// ---- a client of bare frames -------------------------------------------------------------------------------------------
-
-class DoorClient {
-  readonly messages: DoorMessage[] = [];
-  readonly key: TestKey;
-  readonly ws: WebSocket;
-  closedWith: string | null = null;
-  readonly #waits = new Waits();
-  #taken = 0;
-  #verdicts: BundleAdmission[] = [];
-
-  static async connect(port: number, key: TestKey = fixture.client): Promise<DoorClient> {
-    const ws = new WebSocket(`ws://127.0.0.1:${port}/client`, { perMessageDeflate: false });
-    const client = new DoorClient(ws, key);
-    const handshake = new Handshake({
-      crypto: native,
-      chainId,
-      epoch,
-      members,
-      side: 'initiator',
-      role: 'client',
-      key: key.publicKey,
-      nonce: randomBytes(32),
-      expected: replicas[1]!.publicKey,
-    });
-    let up = false;
-    const say = (messages: readonly Message[]) => {
-      for (const message of messages) client.send(message);
-    };
-    ws.on('open', () => say(handshake.start()));
-    ws.on('message', (data: Buffer) => {
-      const frame = decodeFrame(data);
-      if ('refused' in frame) throw new Error(frame.refused);
-      if (up) client.#took(frame);
-      else {
-        const step = handshake.receive(frame);
-        if ('refused' in step) throw new Error(step.refused);
-        say(step.send);
-        up = step.peer !== null;
-        client.#waits.wake();
-      }
-    });
-    await client.#waits.until('the handshake', () => (up ? true : undefined));
-    return client;
-  }
-
-  private constructor(ws: WebSocket, key: TestKey) {
-    this.ws = ws;
-    this.key = key;
-    ws.on('error', () => undefined);
-    ws.on('close', (_code, reason) => {
-      this.closedWith = reason.toString();
-      this.#waits.wake();
-    });
-  }
-
-  send(message: Message): void {
-    this.raw(encodeFrame(fixture.frameOf(message, this.key)));
-  }
-
-  submit(bundle: SignedBundle): void {
-    const { payload, signature, client } = bundle;
-    this.raw(encodeFrame({ kind: 'submit', payload, signature, sender: client }));
-  }
-
-  raw(bytes: Bytes): void {
-    this.ws.send(bytes);
-  }
-
-  /** The next message of this kind; others before it are passed over. */
-  async next<K extends DoorMessage['kind']>(kind: K): Promise<Extract<DoorMessage, { kind: K }>> {
-    const isIt = (message: DoorMessage): message is Extract<DoorMessage, { kind: K }> => message.kind === kind;
-    return this.#waits.until(`a message ${kind}`, () => {
-      while (this.#taken < this.messages.length) {
-        const message = this.messages[this.#taken++]!;
-        if (isIt(message)) return message;
-      }
-      if (this.closedWith !== null) throw new Error(`closed: ${this.closedWith}`);
-      return undefined;
-    });
-  }
-
-  async admission(): Promise<BundleAdmission> {
-    if (this.#verdicts.length === 0) this.#verdicts = [...(await this.next('admissions')).admissions];
-    return this.#verdicts.shift()!;
-  }
-
-  until<T>(what: string, look: () => T | undefined): Promise<T> {
-    return this.#waits.until(what, look);
-  }
-
-  closed(): Promise<string> {
-    return this.#waits.until('the end of the connection', () => this.closedWith ?? undefined);
-  }
-
-  /** Blocks of streams so far, in order. */
-  get blocks(): FollowedBlock[] {
-    return this.messages.flatMap((message) => (message.kind === 'follow-blocks' ? message.blocks : []));
-  }
-
-  /** Waits until everything sent before was answered: frames of one connection are taken in order. */
-  async settled(): Promise<void> {
-    this.send({ kind: 'query-head' });
-    await this.next('head');
-  }
-
-  #took(frame: Frame): void {
-    const { kind, payload, sender, signature } = frame;
-    const message = decodeMessage(frame, wire);
-    if ('refused' in message || !isDoorKind(kind)) throw new Error(`the door sent ${JSON.stringify(message)}`);
-    if (!equalBytes(sender, replicas[1]!.publicKey)) throw new Error('another sender');
-    if (!native.verify(sender, frameSigningBytes(chainId, kind, payload), signature))
-      throw new Error('a bad signature');
-    this.messages.push(message as DoorMessage); // the kind was looked at
-    this.#waits.wake();
-  }
-}
-
-// ---- all of it together ----------------------------------------------------------------------------------------------------
-
-interface World {
-  readonly replica: FakeReplica;
-  readonly metrics: Metrics;
-  readonly gateway: Gateway;
-  readonly transport: Transport;
-  readonly http: HttpDoor;
-  readonly url: string;
-  readonly errors: unknown[];
-  /** The door's end of each client connection, in order. */
-  readonly sockets: ClientSocket[];
-  client(key?: TestKey): Promise<DoorClient>;
-}
-
-interface WorldOptions {
-  readonly gateway?: Partial<GatewayLimits>;
-  readonly http?: Partial<HttpLimits>;
-  readonly signer?: ClientSigner | null;
-}
-
-const httpSigner: ClientSigner = {
-  publicKey: doorKey.publicKey,
-  signBundle: (digest) => doorKey.sign(bundleSigningBytes(chainId, digest)),
-  signStatement: () => filled(0, 64),
-};
-
-async function world(test: { teardown(done: () => unknown): void }, options: WorldOptions = {}): Promise<World> {
-  const replica = await FakeReplica.open();
-  const metrics = new Metrics();
-  metrics.watch(replica);
-  const self = replicas[1]!;
-  // The cast: only kinds of frames get here.
-  const signStatement = (kind: string, payload: Bytes) => self.sign(frameSigningBytes(chainId, kind as Kind, payload));
-  const gateway = new Gateway({
-    replica,
-    meter: metrics,
-    publicKey: self.publicKey,
-    signStatement,
-    ...(options.gateway && { limits: options.gateway }),
-  });
-  const sockets: ClientSocket[] = [];
-  const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
-  const transport = await Transport.open({
-    self: replica.self,
-    credentials: {
-      crypto: native,
-      chainId,
-      epoch: () => epoch,
-      members: () => members,
-      key: self.publicKey,
-      signStatement,
-    },
-    listen: { host: '127.0.0.1', port: 0 },
-    peers: new Map(),
-    events: { frame: () => {}, connected: () => {}, disconnected: () => {} },
-    onClient: (socket) => {
-      sockets.push(socket);
-      return gateway.accept(socket);
-    },
-    overloaded: () => false,
-    meter: metrics,
-    log: silent,
-  });
-  const errors: unknown[] = [];
-  const http = await HttpDoor.listen({
-    listen: { host: '127.0.0.1', port: 0 },
-    replica,
-    gateway,
-    meter: metrics,
-    metrics,
-    genesisDocument,
-    node: { version: '0.1.0', startedAt: 1 },
-    signer: options.signer === undefined ? httpSigner : options.signer,
-    onError: (error) => errors.push(error),
-    ...(options.http && { limits: options.http }),
-  });
-  const clients: DoorClient[] = [];
-  test.teardown(async () => {
-    for (const { ws } of clients) ws.terminate();
-    gateway.close();
-    await Promise.all([http.close(), transport.close()]);
-    await replica.drain();
-    await replica.log.close();
-    metrics.close();
-  });
-  return {
-    replica,
-    metrics,
-    gateway,
-    transport,
-    http,
-    url: `http://127.0.0.1:${http.port}`,
-    errors,
-    sockets,
-    client: async (key) => {
-      const client = await DoorClient.connect(transport.port, key);
-      clients.push(client);
-      return client;
-    },
-  };
-}
-
-/** Consecutive heights from `from`, each naming the one before, with the bodies that were decided; certificates cover the tail. */
-function checkStream(blocks: readonly FollowedBlock[], decided: readonly Decided[], from: number): string | null {
-  let expected = from;
-  for (const { headerBytes, bundles, certificate } of blocks) {
-    const header = decodeHeader(headerBytes);
-    const truth = decided.find(({ block }) => block.header.height === expected);
-    if (header?.height !== expected || truth === undefined) return `height ${header?.height} instead of ${expected}`;
-    if (!equalBytes(headerBytes, truth.block.headerBytes)) return `another block ${expected}`;
-    const body = truth.block.bundles;
-    if (
-      bundles !== null &&
-      !same(
-        bundles.map(({ payload }) => payload),
-        body.map(({ payload }) => payload),
-      )
-    )
-      return `another body ${expected}`;
-    if (certificate !== null && !equalBytes(certificate.hash, blockHash(sha256, headerBytes)))
-      return `another certificate ${expected}`;
-    expected += 1;
-  }
-  return null;
-}
 
 // ---- the pieces -----------------------------------------------------------------------------------------------------------
 
@@ -510,10 +40,6 @@ t.test('the tree of a block gives the proofs of crypto/merkle.ts', async (t) => 
   }
   t.ok(equalBytes(new BlockTree(sha256, []).root(), merkleRoot(sha256, [])), 'no leaf');
 });
-
-function same(a: readonly Bytes[], b: readonly Bytes[]): boolean {
-  return a.length === b.length && a.every((bytes, i) => Buffer.compare(bytes, b[i]!) === 0);
-}
 
 t.test('a block is covered by its own certificate or the next one (BLK-7)', async (t) => {
   const blocks: Block[] = fixture.chain(5);
@@ -733,6 +259,86 @@ t.test('limits: bundles in flight, even shares, and the rate of a key (A14)', as
   const again = await client();
   again.send({ kind: 'query-bundle', question: 1, digest: fixture.hashOf(3) });
   t.equal(await again.closed(), 'rate', "the bucket is the key's, not the connection's");
+});
+
+t.test('questions under overload: each has its answer, or the connection its end (A14)', async (t) => {
+  const { queriesMax, queryTokens, rate } = defaultGatewayLimits;
+  t.strictSame(
+    [queriesMax, rate.perSecond / queryTokens, rate.burst / queryTokens, 1 / queryTokens],
+    [64, 1000, 1000, 1 / 20],
+    'as docs/wire.md says',
+  );
+  const { replica, client } = await world(t);
+  const bundle = bundleOf('asked');
+  await replica.decide([[bundle]]);
+  const { log } = replica;
+  const find = log.findBundle.bind(log);
+  const lookups = { now: 0, most: 0, held: new Gate() };
+  log.findBundle = async (digest) => {
+    lookups.now += 1;
+    lookups.most = Math.max(lookups.most, lookups.now);
+    await lookups.held.opened;
+    lookups.now -= 1;
+    return find(digest);
+  };
+  const ask = (from: DoorClient, question: number) =>
+    from.send({ kind: 'query-bundle', question, digest: question % 2 === 0 ? bundle.digest : fixture.hashOf(3) });
+  const answers = ({ messages }: DoorClient) => messages.filter(({ kind }) => kind === 'receipts').length;
+
+  const asker = await client();
+  const others = await Promise.all(Array.from({ length: 12 }, (_, i) => client(keyOf(filled(0x80 + i)))));
+  for (let question = 1; question <= queriesMax; question++) ask(asker, question);
+  await asker.settled();
+  t.strictSame([lookups.now, answers(asker)], [1, 0], 'a connection has one look-up at a time; the rest waits');
+  for (const other of others) ask(other, 2);
+  for (const other of others) await other.settled();
+  t.equal(lookups.now, 8, 'so many are in the log at once, of all connections');
+  lookups.held.open();
+  for (let question = 1; question <= queriesMax; question++) {
+    const { answer, receipts } = await asker.next('receipts');
+    if (answer?.question !== question || receipts.length !== (question % 2 === 0 ? 1 : 0))
+      t.fail(`the answer to question ${question}`, { found: answer });
+  }
+  for (const other of others) t.equal((await other.next('receipts')).receipts.length, 1, 'nobody is left out');
+  t.equal(lookups.most, 8);
+
+  // Answered, so as many may be asked again; one more than that may not.
+  lookups.held = new Gate();
+  for (let question = 1; question <= queriesMax; question++) ask(asker, question);
+  await asker.settled();
+  ask(others[0]!, 2);
+  ask(asker, queriesMax + 1);
+  t.equal(await asker.closed(), 'queries-too-many');
+  lookups.held.open();
+  t.equal((await others[0]!.next('receipts')).receipts.length, 1, 'the others do not feel it');
+
+  log.findBundle = () => Promise.reject(new Error('damaged'));
+  const before = answers(others[1]!);
+  ask(others[1]!, 2);
+  t.equal(await others[1]!.closed(), 'log-read-failed');
+  t.equal(answers(others[1]!), before, 'an empty answer would say that it was looked for');
+});
+
+t.test('questions cost a key twenty submits each, on all of its connections together (A14)', async (t) => {
+  const rate = { perSecond: 0.001, burst: 100 };
+  for (const submits of [0, 20, 21]) {
+    const { client } = await world(t, { gateway: { rate } });
+    const mine = await client();
+    for (let i = 0; i < submits; i++) mine.submit(bundleOf('s'));
+    for (let i = 0; i < submits; i++) t.equal((await mine.admission()).code, 'pooled');
+    const paid = Math.floor((rate.burst - submits) / 20);
+    const second = await client();
+    for (let question = 1; question <= paid; question++) {
+      const asking = question % 2 === 0 ? mine : second;
+      asking.send({ kind: 'query-bundle', question, digest: fixture.hashOf(3) });
+      t.equal((await asking.next('receipts')).answer?.question, question);
+    }
+    second.send({ kind: 'query-bundle', question: 9, digest: fixture.hashOf(3) });
+    t.equal(await second.closed(), 'rate', `after ${submits} submits and ${paid} questions`);
+    const other = await client(keyOf(filled(0x43)));
+    other.send({ kind: 'query-bundle', question: 1, digest: fixture.hashOf(3) });
+    t.equal((await other.next('receipts')).answer?.question, 1, 'another key has its own');
+  }
 });
 
 t.test('what an honest client never sends (A12, A26): a code, never a crash', async (t) => {
@@ -1022,476 +628,4 @@ t.test('drain: streams end, bundles are put off, receipts still come', async (t)
   t.equal((await mine.next('receipts')).receipts.length, 1);
   gateway.close();
   t.equal(await mine.closed(), 'draining');
-});
-
-// ---- HTTP ------------------------------------------------------------------------------------------------------------------
-
-const hex = (...values: string[]) =>
-  JSON.stringify({ encoding: 'hex', transactions: values.map((value) => toHex(text(value))) });
-const typed = (value: string) => ({ 'content-type': value });
-const jsonType = typed('application/json');
-
-interface Answer {
-  readonly status: number;
-  readonly headers: Headers;
-  // Whatever JSON came: the assertions say what it must be.
-  readonly body: Readonly<Record<string, never>>;
-}
-
-async function ask(url: string, init: RequestInit = {}): Promise<Answer> {
-  const response = await fetch(url, { ...init, signal: AbortSignal.timeout(deadlineMs) });
-  return { status: response.status, headers: response.headers, body: (await response.json()) as Answer['body'] };
-}
-
-const post = (url: string, body: string | Uint8Array, headers: Record<string, string> = jsonType) =>
-  ask(url, { method: 'POST', body, headers });
-const codeOf = ({ body }: Answer) => (body as { error?: { code?: string } }).error?.code;
-const fieldOf = ({ body }: Answer) => (body as { error?: { field?: string } }).error?.field;
-
-/** Bytes as they are; what comes back until the other side ends. */
-function rawHttp(port: number, bytes: string, then: (socket: Socket) => void = () => {}): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1');
-    const timer = setTimeout(() => reject(new Error('no end')), deadlineMs);
-    let heard = '';
-    socket.on('data', (chunk) => {
-      heard += chunk.toString('latin1');
-    });
-    socket.on('error', () => undefined);
-    socket.on('close', () => {
-      clearTimeout(timer);
-      resolve(heard);
-    });
-    socket.write(bytes);
-    then(socket);
-  });
-}
-
-t.test('HTTP: transactions in, a verifiable receipt for each out', async (t) => {
-  const { replica, url, errors } = await world(t);
-  const bodies: readonly (readonly [string | Uint8Array, Record<string, string>, readonly string[]])[] = [
-    [hex('one', 'two', 'three'), jsonType, ['one', 'two', 'three']],
-    [
-      JSON.stringify({ encoding: 'base64', transactions: [Buffer.from('four').toString('base64')] }),
-      jsonType,
-      ['four'],
-    ],
-    [text('five'), typed('application/octet-stream'), ['five']],
-    [hex('six'), { 'content-type': 'application/json; charset=UTF-8' }, ['six']],
-  ];
-  for (const [body, headers, expected] of bodies) {
-    const before = replica.submitted.length;
-    const answer = post(`${url}/v1/transactions`, body, headers);
-    await replica.waits.until('a bundle', () => (replica.submitted.length > before ? true : undefined));
-    await replica.decide([[bundleOf(), ...replica.submitted.slice(before)], [bundleOf()]], () => false);
-    const { status, body: result } = await answer;
-    t.equal(status, 200);
-    t.match(result, { status: 'committed', transactionCount: expected.length, firstTransaction: 2 });
-    const receipts = (result as unknown as { receipts: unknown[] }).receipts;
-    t.strictSame(
-      receipts.map((receipt) => {
-        const proven = verifyTransactionReceipt(JSON.stringify(receipt), context);
-        return 'refused' in proven ? proven : Buffer.from(proven.transaction).toString();
-      }),
-      expected,
-    );
-    const again = await ask(`${url}/v1/bundles/${(result as unknown as { bundle: string }).bundle}`);
-    t.strictSame(again.body, result, 'the same from the log');
-    const part = await ask(
-      `${url}/v1/bundles/${(result as unknown as { bundle: string }).bundle}?first=${expected.length - 1}&count=1&receipts=none`,
-    );
-    t.match(part.body, { transactionCount: 1, firstTransaction: 1 + expected.length });
-    t.notOk('receipts' in part.body);
-  }
-  t.strictSame(
-    replica.submitted.map(({ sequence }) => sequence),
-    [1, 2, 3, 4],
-    'one session, in sequence',
-  );
-  t.strictSame(errors, []);
-});
-
-t.test('HTTP: requests of one moment share bundles; accepted, pending, refused, taken back', async (t) => {
-  const { replica, url, metrics } = await world(t);
-  const many = Array.from({ length: 30 }, (_, i) => post(`${url}/v1/transactions?receipts=none`, hex(`m${i}`)));
-  // Nothing is decided before every session has a bundle in flight: the other requests wait, and then go together.
-  await replica.waits.until('eight bundles', () => (replica.submitted.length >= 8 ? true : undefined));
-  const metricsSay = async () => /synod_http_connections (\d+)/.exec(await metrics.scrape())?.[1];
-  while ((await metricsSay()) !== '30') await turn();
-  const timer = setInterval(() => {
-    const open = replica.submitted.filter(
-      (bundle) => !replica.blocks.some(({ block }) => block.bundles.includes(bundle)),
-    );
-    if (open.length > 0) void replica.decide([open]);
-  }, 1);
-  const answers = await Promise.all(many);
-  clearInterval(timer);
-  t.ok(answers.every(({ status }) => status === 200));
-  const ordered = replica.blocks.flatMap(({ block }) =>
-    block.bundles.flatMap(({ transactions }) => transactions.map((each) => Buffer.from(each).toString())),
-  );
-  t.strictSame([...ordered].sort(), Array.from({ length: 30 }, (_, i) => `m${i}`).sort(), 'each once');
-  t.ok(replica.submitted.length < 30, `${replica.submitted.length} bundles`);
-
-  const accepted = await post(`${url}/v1/transactions?wait=accepted`, hex('a'));
-  t.equal(accepted.status, 202);
-  t.match(accepted.body, { status: 'accepted', transactionCount: 1 });
-  const location = accepted.headers.get('location') ?? '';
-  t.equal((await ask(`${url}${location}`)).status, 404, 'not decided yet');
-  await replica.decide([[replica.submitted.at(-1)!]]);
-  t.match((await ask(`${url}${location}`)).body, { status: 'committed' });
-
-  const pending = await post(`${url}/v1/transactions?timeout=20`, hex('p'));
-  t.strictSame([pending.status, (pending.body as { status?: string }).status], [202, 'pending']);
-
-  for (const code of ['pool-full', 'client-quota', 'sessions-full', 'expired'] as const) {
-    replica.verdict = () => code;
-    const refused = await post(`${url}/v1/transactions`, hex(code));
-    t.strictSame(
-      [refused.status, codeOf(refused)],
-      [code === 'client-quota' ? 429 : 503, code === 'expired' ? 'not-ordered' : code],
-    );
-    t.equal(refused.headers.get('retry-after'), '1');
-  }
-  replica.takes = false;
-  t.equal(codeOf(await post(`${url}/v1/transactions`, hex('b'))), 'busy');
-  replica.takes = true;
-  // The session is gone: what was refused goes into a new one, and is not lost.
-  let gaps = 0;
-  replica.verdict = ({ sequence }) => (sequence > 1 && gaps++ < 2 ? 'sequence-gap' : 'pooled');
-  const before = replica.submitted.length;
-  const moved = post(`${url}/v1/transactions?receipts=none`, hex('moved'));
-  const fresh = await replica.waits.until('a bundle of a new session', () =>
-    replica.submitted.slice(before).find(({ sequence }) => sequence === 1),
-  );
-  await replica.decide([[fresh]]);
-  t.equal((await moved).status, 200);
-});
-
-t.test('HTTP: an Idempotency-Key joins the first request', async (t) => {
-  const { replica, url } = await world(t);
-  const headers = { ...jsonType, 'idempotency-key': 'k-1' };
-  const first = await post(`${url}/v1/transactions?wait=accepted`, hex('once'), headers);
-  const second = post(`${url}/v1/transactions`, hex('once'), headers);
-  t.equal(codeOf(await post(`${url}/v1/transactions`, hex('twice'), headers)), 'idempotency-key-reused');
-  t.equal(
-    codeOf(await post(`${url}/v1/transactions`, hex('x'), { ...jsonType, 'idempotency-key': 'ä b' })),
-    'idempotency-key-invalid',
-  );
-  await replica.decide([replica.submitted]);
-  t.equal((await second).body.bundle, first.body.bundle);
-  t.equal(replica.submitted.length, 1);
-});
-
-t.test('HTTP: reads', async (t) => {
-  const { replica, url, http } = await world(t);
-  t.match((await ask(`${url}/v1/blocks`)).body, { blocks: [], head: 0, lowest: 1 }, 'an empty log');
-  await replica.decide(
-    Array.from({ length: 40 }, () => [bundleOf('r')]),
-    (i) => i % 2 === 1,
-  );
-  const newest = (await ask(`${url}/v1/blocks`)).body as unknown as {
-    blocks: { header: { height: number }; certificate: unknown }[];
-    next: number;
-  };
-  t.strictSame([newest.blocks.length, newest.blocks[0]?.header.height, newest.next], [32, 9, 41]);
-  const some = (await ask(`${url}/v1/blocks?from=3&limit=2`)).body as unknown as typeof newest;
-  t.strictSame(
-    some.blocks.map(({ header, certificate }) => [header.height, certificate === null]),
-    [
-      [3, true],
-      [4, false],
-    ],
-  );
-  const one = (await ask(`${url}/v1/blocks/7`)).body as unknown as {
-    header: { hash: string };
-    links: string[];
-    bundles: { transactions: string[] }[];
-  };
-  const truth = replica.blocks[6]!.block;
-  t.equal(one.header.hash, toHex(truth.hash));
-  t.equal(one.links.length, 1, 'the header above, which is certified');
-  t.strictSame(one.bundles[0]?.transactions, truth.bundles[0]!.transactions.map(toHex));
-  const based = (await ask(`${url}/v1/blocks/7?encoding=base64`)).body as unknown as typeof one;
-  t.strictSame(
-    based.bundles[0]?.transactions,
-    truth.bundles[0]!.transactions.map((each) => Buffer.from(each).toString('base64')),
-  );
-  t.equal(codeOf(await ask(`${url}/v1/blocks/41`)), 'block-not-found');
-  for (const [path, code] of [
-    ['/v1/blocks/0', 'path-invalid'],
-    ['/v1/blocks/1e3', 'path-invalid'],
-    ['/v1/blocks/99999999999999999999', 'path-invalid'],
-    ['/v1/blocks/', 'path-invalid'],
-    ['/v1/blocks/7?encoding=xml', 'query-invalid'],
-    ['/v1/blocks/7?colour=red', 'query-invalid'],
-    ['/v1/blocks?from=1&from=2', 'query-invalid'],
-    ['/v1/blocks?limit=257', 'query-invalid'],
-    ['/v1/bundles/xyz', 'path-invalid'],
-    [`/v1/bundles/${'0'.repeat(64)}`, 'bundle-not-found'],
-    ['/v2/blocks', 'not-found'],
-    ['/../etc/passwd', 'not-found'],
-    ['/%00', 'not-found'],
-    [`/${'x'.repeat(3000)}`, 'path-invalid'],
-  ] as const)
-    t.equal(codeOf(await ask(url + path)), code, path.slice(0, 60));
-  const genesisBytes = new Uint8Array(await (await fetch(`${url}/v1/genesis`)).arrayBuffer());
-  t.ok(equalBytes(genesisBytes, genesisDocument), 'byte for byte');
-  t.match(await (await fetch(`${url}/metrics`)).text(), /synod_height 40/);
-  t.strictSame((await ask(`${url}/v1/openapi.json`)).body, openapi);
-  const head = await fetch(`${url}/healthz`, { method: 'HEAD' });
-  t.strictSame([head.status, await head.text()], [200, '']);
-  t.equal(http.routes.length, 10);
-  await replica.resetTo(900);
-  const pruned = await ask(`${url}/v1/blocks/7`);
-  t.strictSame([pruned.status, codeOf(pruned)], [410, 'block-pruned']);
-});
-
-t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
-  const { replica, url, http } = await world(t);
-  const calm = replica.explanation;
-  t.match((await ask(`${url}/readyz`)).body, { ready: true, height: 0 });
-  const away = calm.peers.map((peer, i) => ({ ...peer, connected: i === 0 }));
-  const since = asMillis(5);
-  const wait = {
-    what: 'view-change',
-    height: asHeight(1),
-    view: asView(1),
-    have: 1,
-    need: 3,
-    missing: [asReplicaId(2)],
-    since,
-  } as const;
-  for (const [explanation, code, words] of [
-    [
-      { ...calm, peers: away },
-      'no-quorum',
-      'connected to 1 of 3 other replicas, 2 are needed; away: replica-2, replica-3',
-    ],
-    [
-      { ...calm, phase: 'view-change', waits: [wait] },
-      'view-change',
-      'no active view, waiting for view 1 for view-change messages: 1 of 3, missing replica-2',
-    ],
-    [{ ...calm, phase: 'catching-up', highestSeen: asHeight(900) }, 'catching-up', 'at height 0 of 900 in view 0'],
-    [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'at height 0 of 9 in view 0'],
-  ] as const) {
-    replica.explanation = explanation;
-    const { status, body } = await ask(`${url}/readyz`);
-    t.strictSame([status, body], [503, { error: { code, message: words } }]);
-  }
-  replica.explanation = { ...calm, highestSeen: asHeight(8), waits: [wait] };
-  t.equal((await ask(`${url}/readyz`)).status, 200, 'a window ahead is the normal case');
-  const { body } = await ask(`${url}/v1/status`);
-  t.match(body, {
-    node: { name: 'replica-1', version: '0.1.0' },
-    chain: { name: 'doors', chainId: toHex(chainId), protocol: 'pbft' },
-    ready: true,
-    primary: { name: 'replica-0' },
-    waits: [{ missing: [{ name: 'replica-2' }], words: /1 of 3/ }],
-    peers: [{ name: 'replica-0' }, { name: 'replica-2' }, { name: 'replica-3' }],
-  });
-  http.drain();
-  t.equal(codeOf(await ask(`${url}/readyz`)), 'draining');
-  t.equal(codeOf(await post(`${url}/v1/transactions`, hex('x'))), 'draining');
-  t.equal((await ask(`${url}/healthz`)).status, 200, 'alive all the same');
-});
-
-t.test('HTTP: hostile bodies get a code, and nothing is submitted (A26)', async (t) => {
-  const { replica, url, errors } = await world(t);
-  const where = `${url}/v1/transactions`;
-  const octets = typed('application/octet-stream');
-  const unsupported = 'content-type-unsupported';
-  for (const [name, body, headers, code, field] of [
-    ['not JSON', '{"transactions":', jsonType, 'body-not-json', undefined],
-    ['not UTF-8', Uint8Array.of(0x22, 0xff, 0x22), jsonType, 'body-not-json', undefined],
-    ['deep', '['.repeat(200_000), jsonType, 'body-not-json', undefined],
-    ['deep and closed', '['.repeat(100_000) + ']'.repeat(100_000), jsonType, 'body-invalid', undefined],
-    ['null', 'null', jsonType, 'body-invalid', undefined],
-    ['nothing', '', jsonType, 'body-not-json', undefined],
-    ['no transaction', hex(), jsonType, 'body-invalid', 'transactions'],
-    ['an empty one', hex('a', ''), jsonType, 'transaction-empty', 'transactions.1'],
-    ['no encoding', '{"transactions":["aa"]}', jsonType, 'body-invalid', 'encoding'],
-    ['not hex', '{"encoding":"hex","transactions":["aa","xy"]}', jsonType, 'body-invalid', 'transactions.1'],
-    ['odd hex', '{"encoding":"hex","transactions":["aaa"]}', jsonType, 'body-invalid', 'transactions.0'],
-    ['not base64', '{"encoding":"base64","transactions":["a"]}', jsonType, 'body-invalid', 'transactions.0'],
-    ['numbers', '{"encoding":"hex","transactions":[1]}', jsonType, 'body-invalid', 'transactions.0'],
-    ['an object', '{"encoding":"hex","transactions":{"length":3}}', jsonType, 'body-invalid', 'transactions'],
-    ['unknown', '{"encoding":"hex","transactions":["aa"],"x":1}', jsonType, 'body-invalid', 'x'],
-    ['__proto__', '{"__proto__":{"encoding":"hex"},"transactions":["aa"]}', jsonType, 'body-invalid', '__proto__'],
-    [
-      'too many',
-      `{"encoding":"hex","transactions":[${'"aa",'.repeat(1024)}"aa"]}`,
-      jsonType,
-      'transactions-too-many',
-      'transactions',
-    ],
-    ['a large one', hex('x'.repeat(131_073)), jsonType, 'transaction-too-large', 'transactions.0'],
-    ['large together', hex('x'.repeat(131_072), 'y'.repeat(131_072)), jsonType, 'bundle-too-large', 'transactions'],
-    ['an empty body', new Uint8Array(0), octets, 'body-empty', undefined],
-    ['a large body', new Uint8Array(131_073), octets, 'transaction-too-large', undefined],
-    ['a huge body', new Uint8Array(2 << 20), octets, 'body-too-large', 'content-length'],
-    ['a form', 'a=b', typed('application/x-www-form-urlencoded'), unsupported, 'content-type'],
-    ['another charset', hex('a'), typed('application/json; charset=utf-16'), unsupported, 'content-type'],
-    [
-      'packed',
-      hex('a'),
-      { ...jsonType, 'content-encoding': 'gzip' },
-      'content-encoding-unsupported',
-      'content-encoding',
-    ],
-  ] as const) {
-    const answer = await post(where, body, headers);
-    t.strictSame([codeOf(answer), fieldOf(answer)], [code, field], name);
-  }
-  for (const [query, code] of [
-    ['wait=forever', 'query-invalid'],
-    ['timeout=0', 'query-invalid'],
-    ['timeout=60001', 'query-invalid'],
-    ['x', 'query-invalid'],
-  ])
-    t.equal(codeOf(await post(`${where}?${query}`, hex('a'))), code, query ?? '');
-  await fc.assert(
-    fc.asyncProperty(fc.oneof(fc.json(), fc.string()), async (body) => {
-      const { status } = await post(where, body);
-      return status >= 400 && status < 500;
-    }),
-    { numRuns: 100, seed: 3 },
-  );
-  t.equal(replica.submitted.length, 0);
-  t.strictSame(errors, []);
-});
-
-t.test('HTTP: methods, malformed requests, slow ones, and floods (A25)', async (t) => {
-  const { url, http, replica } = await world(t, {
-    http: { requestMsMax: 300, headersMsMax: 200, checkMs: 20, bodiesBytesMax: 2 << 20 },
-  });
-  for (const [method, path, allow] of [
-    ['DELETE', '/v1/blocks', 'GET, HEAD'],
-    ['GET', '/v1/transactions', 'POST'],
-    ['OPTIONS', '/v1/transactions', 'POST'],
-  ] as const) {
-    const answer = await ask(url + path, { method });
-    t.strictSame(
-      [answer.status, codeOf(answer), answer.headers.get('allow')],
-      [405, 'method-not-allowed', allow],
-      `${method} ${path}`,
-    );
-  }
-  const head = 'POST /v1/transactions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n';
-  for (const [name, bytes, expected] of [
-    ['not HTTP', 'hello\r\n\r\n', /^HTTP\/1.1 400 .*"code":"request-malformed"/s],
-    [
-      'large headers',
-      `GET / HTTP/1.1\r\nhost: x\r\nx: ${'y'.repeat(9000)}\r\n\r\n`,
-      /^HTTP\/1.1 431 .*"code":"headers-too-large"/s,
-    ],
-    ['two lengths', `${head}content-length: 4\r\ncontent-length: 5\r\n\r\nabcd`, /^HTTP\/1.1 400 /],
-    [
-      'a length and chunks',
-      `${head}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`,
-      /^HTTP\/1.1 400 /,
-    ],
-    ['a negative length', `${head}content-length: -1\r\n\r\n`, /^HTTP\/1.1 400 /],
-    ['headers that never end', 'GET / HTTP/1.1\r\nhost: x\r\n', /^HTTP\/1.1 408 .*"code":"request-timeout"/s],
-    ['a body that never ends', `${head}content-length: 100\r\n\r\n{`, /^HTTP\/1.1 408 .*"code":"request-timeout"/s],
-    [
-      'chunks beyond the bound',
-      `${head}transfer-encoding: chunked\r\n\r\n${`ffff\r\n${'a'.repeat(0xffff)}\r\n`.repeat(10)}`,
-      /^HTTP\/1.1 413 .*"code":"body-too-large"/s,
-    ],
-    [
-      'a length beyond the bound',
-      `${head}content-length: 999999999\r\n\r\n`,
-      /^HTTP\/1.1 413 .*"code":"body-too-large"/s,
-    ],
-  ] as const)
-    t.match(await rawHttp(http.port, bytes), expected, name);
-
-  // Bodies that were announced and never come take their memory from a bounded budget.
-  const uploads = Array.from({ length: 6 }, () => rawHttp(http.port, `${head}content-length: 500000\r\n\r\n{`));
-  const answers = await Promise.all(uploads);
-  t.equal(answers.filter((answer) => answer.includes('"code":"busy"')).length, 2, 'two of six find no room');
-  t.equal(answers.filter((answer) => answer.includes('"code":"request-timeout"')).length, 4);
-  const after = post(`${url}/v1/transactions?wait=accepted`, hex('after'));
-  t.equal((await after).status, 202, 'the memory came back');
-
-  // A client that goes away in the middle.
-  await rawHttp(http.port, `${head}content-length: 100\r\n\r\n{`, (socket) => socket.destroy());
-  t.equal((await ask(`${url}/healthz`)).status, 200);
-  t.equal(replica.submitted.length, 1);
-});
-
-t.test('HTTP: without a key of its own the door only reads; answers that nobody takes are bounded', async (t) => {
-  const { url } = await world(t, { signer: null, http: { answersBytesMax: 3000 } });
-  t.equal(codeOf(await post(`${url}/v1/transactions`, hex('x'))), 'submissions-disabled');
-  const full = await ask(`${url}/v1/openapi.json`);
-  t.strictSame([full.status, codeOf(full)], [503, 'busy']);
-});
-
-t.test('HTTP: a fault of ours is a code, its cause stays inside', async (t) => {
-  const { url, replica, errors } = await world(t);
-  await replica.decide([[bundleOf()]]);
-  await replica.log.close();
-  const answer = await ask(`${url}/v1/blocks?from=1`);
-  t.strictSame([answer.status, codeOf(answer)], [500, 'internal']);
-  t.notMatch(JSON.stringify(answer.body), /storage/);
-  t.match(String(errors[0]), /storage-closed/);
-});
-
-t.test('HTTP: closing answers what is open, then ends', async (t) => {
-  const { url, http, replica } = await world(t, { http: { closeMsMax: 5_000 } });
-  const open = post(`${url}/v1/transactions`, hex('last'));
-  const bundle = await replica.waits.until('the bundle', () => replica.submitted[0]);
-  const closed = http.close();
-  await replica.decide([[bundle]]);
-  t.equal((await open).status, 200);
-  await closed;
-  await t.rejects(fetch(`${url}/healthz`));
-});
-
-t.test('openapi.json describes exactly the routes, their parameters and the codes', async (t) => {
-  const { http } = await world(t);
-  interface Operation {
-    readonly operationId: string;
-    readonly parameters?: readonly { readonly name: string; readonly in: string }[];
-    readonly responses: Readonly<Record<string, { readonly description: string }>>;
-  }
-  // The cast: the document's own type knows only the paths that it has.
-  const paths = openapi.paths as Readonly<Record<string, Readonly<Record<string, Operation>>>>;
-  const documented = Object.entries(paths).flatMap(([path, methods]) =>
-    Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
-  );
-  t.strictSame(documented.sort(), http.routes.map(({ method, path }) => `${method} ${path}`).sort());
-  for (const { method, path, query } of http.routes) {
-    const { parameters = [], responses } = paths[path]![method.toLowerCase()]!;
-    const named = (place: string) => parameters.filter((each) => each.in === place).map(({ name }) => name);
-    t.strictSame(named('query'), [...query], `${path}: query`);
-    t.strictSame(
-      named('path'),
-      [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name),
-      `${path}: path`,
-    );
-    t.ok('200' in responses, path);
-  }
-  t.strictSame(
-    [...openapi.components.schemas.Error.properties.error.properties.code.enum].sort(),
-    [...problemCodes].sort(),
-  );
-  const references = JSON.stringify(openapi).matchAll(/"\$ref":"#\/components\/schemas\/(\w+)"/g);
-  t.strictSame(
-    [...new Set([...references].map(([, name]) => name ?? ''))].filter((name) => !(name in openapi.components.schemas)),
-    [],
-  );
-  const mentioned = new Set(
-    [...JSON.stringify(openapi.paths).matchAll(/Codes: ([a-z, -]+)\./g)].flatMap(([, list]) =>
-      (list ?? '').split(', '),
-    ),
-  );
-  const general = ['not-found', 'method-not-allowed', 'headers-too-large'];
-  t.strictSame(
-    problemCodes.filter((code) => !mentioned.has(code) && !general.includes(code)),
-    [],
-    'every code stands at a route',
-  );
 });

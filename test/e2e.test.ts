@@ -2,6 +2,7 @@
 // command that talks to one. Nothing may be left behind: no process, no directory.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -217,6 +218,15 @@ tap.test('a network under every command', async (t) => {
   first.child.kill('SIGTERM');
   t.equal((await first.ended).code, 0, 'SIGTERM stops all of them in order');
   t.equal((first.stdout.match(/\| .*info +stopped/g) ?? []).length, 4, 'every replica has drained');
+  // Down: each one's own chain, from its log; and they are one.
+  for (const name of ['node-0', 'node-1']) {
+    const own = await synod(['export', '--config', `net/${name}/config.json`, '--out', `${name}.chain`], dir);
+    t.match(own, { code: 0, stdout: new RegExp(`^${name}\\.chain: blocks 1 to \\d+, 302 transactions`) }, own.stderr);
+  }
+  t.match(await synod(['audit', 'node-0.chain', 'node-1.chain', 'net.chain', ...genesis], dir), {
+    code: 0,
+    stdout: /where they overlap they are one chain\nnothing is proved against anybody\n$/,
+  });
   const away = await synod(['status', ...net], dir);
   t.match(away, { code: 4, stderr: /\[no-replica-answers\]/ });
 
@@ -230,6 +240,72 @@ tap.test('a network under every command', async (t) => {
   t.match(await synod(['submit', ...net, 'after the restart'], dir), { code: 0 });
   second.child.kill('SIGINT');
   t.equal((await second.ended).code, 0);
+});
+
+tap.test('why: two of four are stopped, and it says which; nothing is ordered, and it says why not', async (t) => {
+  const dir = t.testdir();
+  await synod(['init', 'net', '--unsealed', '--param', 'viewTimeoutMs=2000'], dir);
+  const net = ['--network', 'net'];
+  const start = (id: number) => new Synod(['start', `net/node-${id}/config.json`], dir);
+  const replicas = [0, 1, 2, 3].map(start);
+  t.teardown(() => {
+    for (const { child } of replicas) child.kill('SIGKILL');
+  });
+  const patient = ['--timeout', '60s'];
+  const until = async (pattern: RegExp) => {
+    let told = await synod(['why', ...net, ...patient], dir);
+    await eventually(async () => {
+      if (!pattern.test(told.stdout)) told = await synod(['why', ...net, ...patient], dir);
+      return pattern.test(told.stdout);
+    }, 60_000);
+    return told;
+  };
+  t.match(await until(/^healthy: all 4 replicas answer, (idle|ordering) at height 0 .*\n$/), { code: 0, stderr: '' });
+  t.match(await synod(['submit', ...net], dir, 'hello\n'), { code: 0 });
+  t.match(await synod(['explain', '1', ...net, ...patient], dir), { code: 0, stdout: /^block 1 is decided: node-/ });
+  const sha256 = '5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03';
+  t.match(await synod(['explain', sha256, ...net, ...patient], dir), {
+    code: 0,
+    stdout: /^this transaction, number 0 of its bundle, is decided: block 1, index 0\n$/,
+  });
+
+  for (const id of [1, 3]) replicas[id]?.child.kill('SIGTERM');
+  for (const id of [1, 3]) t.equal((await replicas[id]?.ended)?.code, 0);
+  const stopped = await until(/^nothing is ordered: 2 of 4 replicas answer/);
+  t.equal(stopped.code, 1);
+  const lines = stopped.stdout.split('\n');
+  t.match(lines[0], /3 are needed; node-1 was last heard [\d.]+ m?s ago, node-3 was last heard .* \[no-quorum\]$/);
+  t.match(lines[1], /^ {2}do: start node-1 or node-3; /);
+  t.match(lines.slice(2).join('\n'), /^ {2}node-1 cannot be reached at .*\n {2}node-3 cannot be reached at .*\n$/);
+  const one = await synod(['why', '--config', 'net/node-2/config.json', ...patient], dir);
+  t.match(one, { code: 1, stdout: /^node-2: cut off: 2 of 4 replicas answer.*\n[\s\S]*\n {2}heard: node-0: \w+ \d+/ });
+  t.match(await synod(['why', '--config', 'net/node-1/config.json', ...patient], dir), {
+    code: 1,
+    stdout: /cannot be reached/,
+  });
+  const json = JSON.parse((await synod(['why', ...net, ...patient, '--json'], dir)).stdout);
+  t.match(json, {
+    healthy: false,
+    state: 'stopped',
+    causes: [{ code: 'no-quorum', who: ['node-1', 'node-3'], have: 2, need: 3, of: 4 }],
+    action: { code: 'start', who: ['node-1', 'node-3'], count: 1 },
+  });
+  t.equal(json.causes.length, 1, 'and no other');
+
+  const stuck = new Synod(['submit', ...net, 'stuck'], dir);
+  const place = createHash('sha256').update('stuck').digest('hex');
+  const explain = () => synod(['explain', place, ...net, ...patient], dir);
+  const waits = /is in a block that is not decided yet: block 2 is proposed, .*2 of 4 prepares|waits in the pool/;
+  await eventually(async () => waits.test((await explain()).stdout), 30_000);
+  t.match((await explain()).stdout, /Why not yet: 2 of 4 replicas answer, 3 are needed/);
+
+  replicas[3] = start(3);
+  t.match(await stuck.ended, { code: 0 }, 'the action that was proposed is enough');
+  const less = await until(/\[member-away\]/);
+  t.match(less, { code: 1, stdout: /^(idle|ordering), not healthy: node-1 was last heard/ });
+  t.match((await explain()).stdout, /is decided: block 2, index 0/);
+  for (const { child } of replicas) child.kill('SIGTERM');
+  await Promise.all(replicas.map(({ ended }) => ended));
 });
 
 tap.test('start: alone, with a sealed key', async (t) => {

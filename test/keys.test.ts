@@ -449,7 +449,6 @@ t.test('GRD-6: a proposal is signed at once in a view whose lead is durable, at 
   const signature = guard.signProposal(proposal(0, 1, A));
   t.ok(verifies(voteSigningBytes(chainId, { phase: 'prepare', ...proposal(0, 1, A) }), signature));
   t.ok(equalBytes(signature, guard.signProposal(proposal(0, 1, A))));
-  t.throws(() => guard.signProposal(proposal(0, 1, B)), { code: 'guard-conflict' });
   guard.signProposal(proposal(0, 5, A));
   t.throws(() => guard.signProposal(proposal(0, 4, A)), { code: 'guard-height-passed' });
   t.throws(() => guard.signProposal(proposal(1, 6, A)), { code: 'guard-not-leading' });
@@ -458,7 +457,6 @@ t.test('GRD-6: a proposal is signed at once in a view whose lead is durable, at 
   await promise(guard, prepare(0, 5, A));
   t.ok(equalBytes(await promiseAndSign(guard, prepare(0, 1, A)), signature));
   await promise(guard, prepare(0, 6, A));
-  t.throws(() => guard.signProposal(proposal(0, 6, B)), { code: 'guard-conflict' });
   guard.signProposal(proposal(0, 6, A));
   for (let height = 7; height < 7 + 2 * heightsMax; height++) guard.signProposal(proposal(0, height, A));
   t.throws(
@@ -476,10 +474,14 @@ t.test('GRD-6: a proposal is signed at once in a view whose lead is durable, at 
   guard.signProposal(proposal(1, 1, B));
   await guard.lead(asView(2));
   guard.signProposal(proposal(2, 1, A));
+  t.equal(guard.state.burned, null, 'none of these contradicts anything');
   t.throws(() => guard.signProposal(proposal(2, 1, B)), { code: 'guard-conflict' });
-  await t.rejects(promise(guard, prepare(2, 1, B)), { code: 'guard-conflict' });
   await guard.lead(asView(3));
   await promiseAndSign(guard, prepare(3, 1, B));
+  t.throws(() => guard.signProposal(proposal(3, 1, A)), { code: 'guard-conflict' });
+  await guard.lead(asView(4));
+  guard.signProposal(proposal(4, 1, A));
+  await t.rejects(promise(guard, prepare(4, 1, B)), { code: 'guard-conflict' });
   await guard.close();
 });
 
@@ -663,9 +665,13 @@ t.test(
     }
     t.match(guard.state.abstained, { view: 2, height: 7 }, 'what it learns meanwhile is kept');
     await t.rejects(inspectSignState(path, owner), { code: 'guard-locked' });
-    await guard.readmit({ view: asView(5), height: asHeight(40) });
+    const tooLarge = guard.readmit({ view: asView(9), height: asHeight(40), lock: new Uint8Array(1 << 16) });
+    await t.rejects(tooLarge, { code: 'guard-lock-too-large' });
+    t.ok(guard.state.quarantined, 'without its certificate it is not over');
+    await guard.readmit({ view: asView(5), height: asHeight(40), lock: A });
     for (let round = 0; round < 2; round++) {
       t.notOk(guard.state.quarantined);
+      t.strictSame(guard.state.lock, A, 'what its view-changes show is kept in the same write');
       await t.rejects(promise(guard, commit(5, 41, A)), { code: 'guard-view-burned' });
       await t.rejects(promise(guard, viewChange(5, A)), { code: 'guard-view-burned' });
       await t.rejects(promise(guard, prepare(6, 40, A)), { code: 'guard-height-passed' });
@@ -987,6 +993,41 @@ t.test('GRD-17: a prepare that contradicts a proposal burns the view; other refu
   await guard.close();
 });
 
+t.test('GRD-17: a proposal that contradicts a proposal or a mark burns the view like a vote', async (t) => {
+  for (const marked of [false, true]) {
+    const path = newPath();
+    const guard = await freshGuard(path);
+    await guard.lead(asView(3));
+    // What it has signed at height 5; then it is asked for another block there, as by a core that has forgotten the first.
+    const held = prepare(3, 5, A);
+    if (marked) await promise(guard, held);
+    else guard.signProposal(proposal(3, 5, A));
+    const before = await readFile(path);
+    t.throws(() => guard.signProposal(proposal(3, 5, B)), { code: 'guard-conflict' });
+    t.equal(guard.state.burned, 3);
+    for (const [height, hash] of [
+      [6, B],
+      [5, A],
+      [5, B],
+    ] as const) {
+      t.throws(
+        () => guard.signProposal(proposal(3, height, hash)),
+        { code: 'guard-view-burned' },
+        'nothing on top of it',
+      );
+      await t.rejects(promise(guard, prepare(3, height, hash)), { code: 'guard-view-burned' });
+      await t.rejects(promise(guard, commit(3, height, hash)), { code: 'guard-view-burned' });
+    }
+    await t.rejects(guard.lead(asView(3)), { code: 'guard-view-burned' });
+    t.ok(equalBytes(before, await readFile(path)), 'nothing was written');
+    if (marked) t.equal(sign(guard, held).length, 64, 'what was promised stands');
+    await promiseAndSign(guard, viewChange(4, A));
+    await guard.lead(asView(7));
+    guard.signProposal(proposal(7, 5, B));
+    await guard.close();
+  }
+});
+
 t.test(
   'GRD-2, GRD-6, GRD-7 and GRD-17: no sequence of requests, restarts and power cuts gets two signatures at one place',
   async (t) => {
@@ -1200,10 +1241,7 @@ class VoteModel {
       this.#view = before.view;
       this.#votes = before.votes;
       this.bases = before.bases;
-      if (code === 'guard-conflict') {
-        if (pledge.view > this.#burned) this.burns += 1;
-        this.#burned = Math.max(this.#burned, pledge.view);
-      }
+      this.#burnIf(code, pledge.view);
       break;
     }
     same('promise', refusal?.code ?? 'none', code);
@@ -1227,7 +1265,14 @@ class VoteModel {
     const isNew = !this.#proposed.has(height);
     if (code === 'none' && isNew && height < Math.max(...this.#proposed.keys())) code = 'guard-height-passed';
     same('propose', refusal?.code ?? 'none', code);
+    this.#burnIf(code, view);
     if (code === 'none') this.#proposed.set(height, hash);
+  }
+
+  #burnIf(code: VoteCode, view: number): void {
+    if (code !== 'guard-conflict') return;
+    if (view > this.#burned) this.burns += 1;
+    this.#burned = Math.max(this.#burned, view);
   }
 
   #vote({ kind, view, height, hash }: Vote): VoteCode {

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { encodePayload } from '../protocol/codec.ts';
+import { denies } from '../protocol/conflict.ts';
 import type { Input, Ready } from '../protocol/core.ts';
 import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
@@ -19,11 +20,12 @@ export class ForgetfulGuard extends ModelGuard {
   quarantined = true;
   abstained: Readmission = { view: asView(0), height: asHeight(0) };
 
-  readmit(from: Readmission): void {
+  readmit({ view, height, prepared }: NonNullable<Ready<PbftMessage, PbftPledge>['readmit']>): void {
     this.quarantined = false;
-    this.abstained = from;
+    this.abstained = { view, height };
+    this.lock = prepared;
     // What daemon/node.ts gives to the core as the highest view of any mark.
-    this.view = asView(Math.max(this.view, from.view));
+    this.view = asView(Math.max(this.view, view));
   }
 
   override lead(view: View): boolean {
@@ -53,7 +55,8 @@ class Readmitted extends Pbft {
     const ready = super.step([...this.#back.splice(0), ...inputs], now);
     if (ready.readmit === null) return ready;
     this.#guard.readmit(ready.readmit);
-    this.#back.push({ type: 'readmitted', ...ready.readmit });
+    const { view, height } = ready.readmit;
+    this.#back.push({ type: 'readmitted', view, height });
     return { ...ready, wakeAt: asMillis(now + 1) };
   }
 }
@@ -117,7 +120,7 @@ function copyOf<T extends object>(from: T, to: T): T {
 
 /** Remembers what each replica has ever signed, over all of its lives. */
 export class Witness {
-  /** Two different words of one key at one place. */
+  /** Two different words of one key at one place, or a view-change that denies a commit (ACC-3). */
   readonly doubles: string[] = [];
   /** All words of these replicas, in order, as they were said. */
   readonly said = new Map<number, PbftPledge[]>();
@@ -133,6 +136,8 @@ export class Witness {
     if (before === undefined) this.#places.set(place, word.digest);
     else this.doubles.push(place);
     const said = this.said.get(from) ?? [];
+    if (message.kind === 'view-change' && said.some((before) => before.kind === 'commit' && denies(message, before)))
+      this.doubles.push(`${from} denies a commit`);
     if (isPledge(message)) said.push(message);
     this.said.set(from, said);
   }

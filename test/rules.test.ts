@@ -4,257 +4,43 @@
 import t from 'tap';
 import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
-import { inclusionProof, leafHash } from '../crypto/merkle.ts';
 import { native } from '../crypto/native.ts';
 import { InvariantViolation } from '../protocol/assert.ts';
-import type { Block, BlockHeader } from '../protocol/block.ts';
-import { blockHash, encodeHeader } from '../protocol/block.ts';
+import type { Block } from '../protocol/block.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
-import type { Certificate, VotePhase } from '../protocol/certificate.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { Input, Ready } from '../protocol/core.ts';
-import type { GenesisDocument } from '../protocol/genesis.ts';
 import type { Extension } from '../protocol/ledger.ts';
-import { Ledger, STATE_CHUNKS } from '../protocol/ledger.ts';
-import type {
-  CheckpointPlace,
-  CheckpointVote,
-  NewView,
-  PbftMessage,
-  PbftPledge,
-  PrePrepare,
-  Status,
-  Verified,
-  ViewChange,
-  Vote,
-} from '../protocol/messages.ts';
-import { asVerified } from '../protocol/messages.ts';
-import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
-import { Pbft } from '../protocol/pbft/pbft.ts';
+import { Ledger } from '../protocol/ledger.ts';
+import type { CheckpointVote, PrePrepare, Status, ViewChange } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Millis } from '../protocol/types.ts';
-import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
-import { ModelDisk, TestClient, testGenesis } from './cluster.ts';
+import { asEpoch, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
+import { ModelDisk, TestClient } from './cluster.ts';
+import {
+  altered,
+  codes,
+  epoch,
+  heard,
+  history,
+  join,
+  type Out,
+  other,
+  proposal,
+  resentKinds,
+  Solo,
+  type Step,
+  said,
+  sentKinds,
+  signatureOf,
+  small,
+  T,
+  text,
+  viewChange,
+  vote,
+} from './solo.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
 t.setTimeout(200_000);
-
-const text = (value: string) => Buffer.from(value);
-const epoch = asEpoch(0);
-const T = 500;
-
-type Step = Input<PbftMessage, PbftPledge>;
-type Out = Ready<PbftMessage, PbftPledge>;
-type PledgeOf<K> = K extends Vote['kind'] ? Vote : Extract<PbftPledge, { kind: K }>;
-
-const signatureOf = (id: number) => new Uint8Array(64).fill(id + 1);
-const said = <M extends PbftMessage>(sender: number, message: M): Verified<M> =>
-  asVerified({
-    sender: asReplicaId(sender),
-    message,
-    payload: encodePayload(message),
-    signature: signatureOf(sender),
-  });
-const heard = (sender: number, message: PbftMessage): Step => ({ type: 'message', signed: said(sender, message) });
-
-/** One core. Its peers say what the test says; its own pledges come back at once unless the test holds them back. */
-class Solo {
-  readonly genesis;
-  readonly self: number;
-  readonly core: Pbft;
-  readonly quorum: number;
-  /** What the chain looks like to the others: builds the blocks they propose. */
-  readonly ledger: Ledger;
-  readonly chain: Extension[] = [];
-  readonly client: TestClient;
-  now = 1_700_000_000_000;
-  /** Everything this replica ever pledged, in order. */
-  readonly pledged: PbftPledge[] = [];
-  /** Whom it last asked, by what it asked. */
-  readonly asked = new Map<PbftMessage['kind'], number | 'all'>();
-  /** What the core remembers of all it has been told to write. */
-  readonly disk = new ModelDisk();
-
-  constructor({
-    n = 4,
-    self = 3,
-    parameters = {},
-    recovery = { log: null, guard: { view: asView(0), led: null, lock: null } },
-    now,
-  }: {
-    n?: number;
-    self?: number;
-    parameters?: GenesisDocument['parameters'];
-    recovery?: PbftRecovery;
-    now?: number;
-  } = {}) {
-    this.genesis = testGenesis(n, parameters).genesis;
-    this.self = self;
-    this.now = now ?? this.now;
-    this.quorum = byzantineQuorums(n).quorum;
-    this.client = new TestClient(this.genesis, 'alice');
-    this.ledger = new Ledger({ sha256: native.sha256, genesis: this.genesis, epoch });
-    this.core = new Pbft(
-      { genesis: this.genesis, epoch, self: asReplicaId(self), sha256: native.sha256 },
-      recovery,
-      asMillis(this.now),
-    );
-  }
-
-  get others(): number[] {
-    return this.genesis.members.map(({ id }) => Number(id)).filter((id) => id !== this.self);
-  }
-
-  connect(peers = this.others): this {
-    this.all(...peers.map((peer): Step => ({ type: 'connected', peer: asReplicaId(peer) })));
-    return this;
-  }
-
-  /** One step; pledges are written down and not given back. */
-  step(...inputs: Step[]): Out {
-    const out = this.core.step(inputs, asMillis(this.now));
-    this.pledged.push(...out.pledges.map(({ pledge }) => pledge));
-    for (const { to, message } of out.send) this.asked.set(message.kind, to);
-    this.disk.write(out.records);
-    return out;
-  }
-
-  /** Steps until nothing follows any more, as a machine with instant disks would. */
-  all(...inputs: Step[]): Out {
-    let all: Out | undefined;
-    for (let next: Step[] = inputs; all === undefined || next.length > 0; ) {
-      const out = this.step(...next);
-      next = out.pledges.map(({ pledge }): Step => ({ type: 'own', signed: said(this.self, pledge) }));
-      if (out.lead !== null) next.unshift({ type: 'leading', view: out.lead });
-      all = all === undefined ? out : join(all, out);
-    }
-    return all;
-  }
-
-  hear(sender: number, message: PbftMessage): Out {
-    return this.all(heard(sender, message));
-  }
-
-  /** Time passes in heartbeats; those who are alive say so. */
-  wait(ms: number, { alive = this.others, ahead = {} }: { alive?: number[]; ahead?: Partial<Status> } = {}): Out {
-    let all = this.all();
-    const end = this.now + ms;
-    while (this.now < end) {
-      this.now = Math.min(end, this.now + 50);
-      all = join(all, this.all(...alive.map((id) => heard(id, this.status(ahead)))));
-    }
-    return all;
-  }
-
-  status(more: Partial<Status> = {}): Status {
-    const { view, height, hash, stable } = this.core.explain();
-    return { kind: 'status', epoch, view, active: true, height, hash, stable, lowest: asHeight(1), ...more };
-  }
-
-  /** The next block of the others' chain. */
-  block({
-    bundles = [this.client.bundle([text('x')])],
-    proposer = 0,
-    time = this.now,
-  }: {
-    bundles?: SignedBundle[];
-    proposer?: number;
-    time?: number;
-  } = {}): Block {
-    const extension = this.ledger.build(this.chain, {
-      bundles,
-      time: asMillis(time),
-      proposer: asReplicaId(proposer),
-    });
-    if (extension === null) throw new Error('none of these bundles may stand there');
-    this.chain.push(extension);
-    return extension.block;
-  }
-
-  pledgesOf<K extends PbftPledge['kind']>(kind: K): PledgeOf<K>[] {
-    return this.pledged.filter((pledge) => pledge.kind === kind) as PledgeOf<K>[]; // as its kind says
-  }
-
-  prepares(): string[] {
-    return this.pledgesOf('prepare').map((vote) => `${vote.view}/${vote.height}`);
-  }
-
-  commits(): string[] {
-    return this.pledgesOf('commit').map((vote) => `${vote.view}/${vote.height}`);
-  }
-
-  /** Everybody votes as they should until this block is decided. */
-  decide(block: Block, view = 0): Out {
-    const from = this.others;
-    const primary = view % this.genesis.members.length;
-    return this.all(
-      ...(primary === this.self ? [] : [heard(primary, proposal(block, view))]),
-      ...from.filter((id) => id !== primary).map((id) => heard(id, vote('prepare', block, view))),
-      ...from.map((id) => heard(id, vote('commit', block, view))),
-    );
-  }
-
-  certificate(phase: VotePhase, block: Block, view = 0, by = [0, 1, 2, 3, 4, 5, 6].slice(0, this.quorum)): Certificate {
-    const { height } = block.header;
-    const signatures = by.map((id) => ({ replica: asReplicaId(id), signature: signatureOf(id) }));
-    return { phase, epoch, view: asView(view), height, hash: block.hash, signatures };
-  }
-
-  /** A quorum of view-changes, the first ones with what they hold. */
-  newView(view: number, holding: Partial<Pick<ViewChange, 'commit' | 'prepared'>>[] = []): NewView {
-    const viewChanges = Array.from({ length: this.quorum }, (_, id) => said(id, viewChange(view, holding[id])));
-    return { kind: 'new-view', epoch, view: asView(view), viewChanges };
-  }
-
-  get view(): string {
-    const { view, phase } = this.core.explain();
-    return `${view}${phase === 'view-change' ? '?' : ''}`;
-  }
-}
-
-function join(a: Out, b: Out): Out {
-  return {
-    records: [...a.records, ...b.records],
-    pledges: [...a.pledges, ...b.pledges],
-    lock: b.lock ?? a.lock,
-    lead: b.lead ?? a.lead,
-    readmit: b.readmit ?? a.readmit,
-    send: [...a.send, ...b.send],
-    resend: [...a.resend, ...b.resend],
-    deliver: [...a.deliver, ...b.deliver],
-    admissions: [...a.admissions, ...b.admissions],
-    refusals: [...a.refusals, ...b.refusals],
-    evidence: [...a.evidence, ...b.evidence],
-    events: [...a.events, ...b.events],
-    wakeAt: b.wakeAt,
-  };
-}
-
-const proposal = (block: Block, view = 0): PrePrepare => ({ kind: 'pre-prepare', epoch, view: asView(view), block });
-const vote = (kind: VotePhase, block: Block, view = 0): Vote => ({
-  kind,
-  epoch,
-  view: asView(view),
-  height: block.header.height,
-  hash: block.hash,
-});
-const viewChange = (
-  view: number,
-  { commit = null, prepared = null }: Partial<Pick<ViewChange, 'commit' | 'prepared'>> = {},
-): ViewChange => ({ kind: 'view-change', epoch, view: asView(view), commit, prepared });
-const codes = (out: Out) => out.refusals.map(({ code }) => code);
-const sentKinds = (out: Out, kind: PbftMessage['kind']) => out.send.filter(({ message }) => message.kind === kind);
-const resentKinds = (out: Out, kind: PbftMessage['kind']) =>
-  out.resend.filter(({ signed }) => signed.message.kind === kind);
-
-/** The block with another header: what a faulty proposer would sign. */
-function altered(block: Block, changes: Partial<BlockHeader>, bundles = block.bundles): Block {
-  const header = { ...block.header, ...changes };
-  const headerBytes = encodeHeader(header);
-  return { header, headerBytes, hash: blockHash(native.sha256, headerBytes), bundles };
-}
-
-const other = (byte: number) => asHash(new Uint8Array(32).fill(byte));
 
 // ---- the normal case ------------------------------------------------------------------------------------------------
 
@@ -276,6 +62,60 @@ t.test('PBFT-PP-1: only the primary of the active view proposes', async (t) => {
   early.hear(1, early.newView(1));
   t.strictSame(early.prepares(), ['1/1'], 'and what came early counts when it begins');
   t.strictSame(early.commits(), ['1/1']);
+});
+
+t.test('PBFT-PP-1: of views to come each sender has its newest 64 messages kept, 8 of them proposals', async (t) => {
+  const begin = () => {
+    const solo = new Solo().connect();
+    return { solo, block: solo.block({ proposer: 1 }) };
+  };
+  const flood = (solo: Solo, sender: number, count: number) => {
+    for (let i = 0; i < count; i++) {
+      solo.hear(sender, { kind: 'commit', epoch, view: asView(1), height: asHeight(2 + i), hash: other(i) });
+    }
+  };
+  for (const [after, kept] of [
+    [63, true],
+    [64, false],
+  ] as const) {
+    const { solo, block } = begin();
+    solo.hear(2, vote('prepare', block, 1));
+    flood(solo, 2, after);
+    // Whatever another one sends takes nobody's place.
+    flood(solo, 0, 200);
+    solo.hear(1, proposal(block, 1));
+    solo.hear(1, solo.newView(1));
+    t.strictSame(solo.prepares(), ['1/1']);
+    t.strictSame(solo.commits(), kept ? ['1/1'] : [], `a vote and ${after} messages after it`);
+    solo.hear(2, vote('prepare', block, 1));
+    t.strictSame(solo.commits(), ['1/1'], 'said again, it counts');
+  }
+
+  for (const [count, votes] of [
+    [8, 8],
+    [9, 0],
+  ] as const) {
+    const solo = new Solo().connect();
+    const blocks = Array.from({ length: count }, () => solo.block({ proposer: 1 }));
+    for (const block of blocks) solo.hear(1, proposal(block, 1));
+    solo.hear(1, solo.newView(1));
+    t.equal(solo.prepares().length, votes, `of ${count} proposals`);
+    if (votes > 0) continue;
+    solo.hear(1, proposal(blocks[0]!, 1));
+    t.equal(solo.prepares().length, count, 'the oldest was dropped, the others were here');
+  }
+
+  // One turn of primaries: 4 replicas.
+  for (const [view, kept] of [
+    [4, true],
+    [5, false],
+  ] as const) {
+    const solo = new Solo().connect();
+    const primary = view % 4;
+    solo.hear(primary, proposal(solo.block({ proposer: primary }), view));
+    solo.hear(primary, solo.newView(view));
+    t.strictSame(solo.prepares(), kept ? [`${view}/1`] : [], `a proposal of view ${view} that came in view 0`);
+  }
 });
 
 t.test('PBFT-PP-2: proposals in order, each on top of the last accepted one', async (t) => {
@@ -1039,8 +879,6 @@ t.test('PBFT-HB-2: to who connects, and to all when nothing moves, pledges and p
 
 // ---- checkpoints ----------------------------------------------------------------------------------------------------
 
-const small = { checkpointInterval: 4, window: 2 };
-
 function atCheckpoint(options: ConstructorParameters<typeof Solo>[0] = {}): {
   solo: Solo;
   own: CheckpointVote;
@@ -1132,10 +970,6 @@ t.test('PBFT-CP-3: what lies below a stable checkpoint is not asked for and not 
 // ---- catch-up -------------------------------------------------------------------------------------------------------
 
 /** A chain that the others have decided, and what they answer from. */
-function history(solo: Solo, count: number): Block[] {
-  return Array.from({ length: count }, () => solo.block());
-}
-
 t.test('PBFT-CU-1: whoever claims more is asked, without a restart', async (t) => {
   const solo = new Solo({ parameters: small }).connect();
   const blocks = history(solo, 3);
@@ -1229,78 +1063,6 @@ t.test('PBFT-CU-2, GEN-1: a certified block that breaks a rule stops the replica
   const to = Number(sentKinds(solo.wait(T, { ahead }), 'fetch-blocks').at(-1)!.to);
   const blocks = [{ block, certificate: solo.certificate('commit', block) }];
   t.throws(() => solo.hear(to, { kind: 'blocks', blocks, tail: null }), InvariantViolation);
-});
-
-t.test('PBFT-CU-3, A16: a checkpoint, chunk by chunk, past peers that withhold or lie', async (t) => {
-  const solo = new Solo({ n: 7, self: 6, parameters: small }).connect();
-  const source = new Ledger({ sha256: native.sha256, genesis: solo.genesis, epoch });
-  const chunks = new Map<number, Bytes>();
-  let place: CheckpointPlace | undefined;
-  for (const block of history(solo, 8)) {
-    source.apply(source.extend([], block) as Extension);
-    if (block.header.height % 4 !== 0) continue;
-    const { stateDigest, logRoot, changed } = source.checkpoint();
-    for (const { chunk, bytes } of changed) chunks.set(chunk, bytes);
-    const { height } = block.header;
-    place = { epoch, height, hash: block.hash, logRoot, memberSetHash: source.memberSetHash, stateDigest };
-  }
-  const { headerBytes } = solo.chain[7]!.block;
-  const signatures = [0, 1, 2, 3, 4].map((id) => ({ replica: asReplicaId(id), signature: signatureOf(id) }));
-  const checkpoint = { ...place!, signatures };
-  const bytesOf = (chunk: number) => chunks.get(chunk) ?? new Uint8Array(0);
-  const leaves = Array.from({ length: STATE_CHUNKS }, (_, chunk) => leafHash(native.sha256, bytesOf(chunk)));
-  const proofOf = (chunk: number) => inclusionProof(native.sha256, leaves, chunk);
-
-  const ahead = { height: asHeight(8), stable: asHeight(8), lowest: asHeight(9) };
-  let out = solo.wait(T, { ahead });
-  t.equal(sentKinds(out, 'fetch-blocks').length, 0, 'nobody serves what comes next');
-  const asked = Number(solo.asked.get('fetch-checkpoint'));
-  t.strictSame(
-    codes(
-      solo.hear(asked, {
-        kind: 'checkpoint-proof',
-        checkpoint,
-        headerBytes: altered(solo.chain[7]!.block, { proposer: asReplicaId(1) }).headerBytes,
-      }),
-    ),
-    ['checkpoint-header-mismatch'],
-    'the header is the one that is signed',
-  );
-  solo.wait(100, { ahead });
-  const next = Number(solo.asked.get('fetch-checkpoint'));
-  t.not(next, asked);
-  out = solo.hear(next, { kind: 'checkpoint-proof', checkpoint, headerBytes });
-
-  const [liar, silent] = solo.others.filter((id) => id !== asked && id !== next);
-  const requested = new Set<number>();
-  let lies = 0;
-  let installed = false;
-  let answers = 0;
-  for (let round = 0; round < 400 && !installed; round++) {
-    const fetches = sentKinds(out, 'fetch-state').map(({ to, message }) => ({
-      to: Number(to),
-      chunk: (message as { chunk: number }).chunk,
-    }));
-    const replies = fetches.flatMap(({ to, chunk }): Step[] => {
-      requested.add(to);
-      if (to === silent) return [];
-      answers += 1;
-      const bytes = to === liar ? text('lie') : bytesOf(chunk);
-      return [heard(to, { kind: 'state-chunk', height: asHeight(8), chunk, bytes, proof: proofOf(chunk) })];
-    });
-    out = replies.length > 0 ? solo.all(...replies) : solo.wait(T / 2, { ahead });
-    lies += codes(out).filter((code) => code === 'state-chunk-proof').length;
-    installed = out.events.some(({ type }) => type === 'checkpoint-installed');
-  }
-  t.ok(installed, `after ${answers} answers`);
-  t.ok(requested.size >= 2, 'from several peers');
-  t.ok(lies > 0 && lies <= 16, `a liar is passed over: ${lies} chunks wasted, those under way`);
-  const { height, hash, stable } = solo.core.explain();
-  t.strictSame([height, toHex(hash), stable], [8, toHex(place!.hash), 8]);
-  const reset = solo.disk.recover();
-  t.equal(reset.checkpoint?.height, 8, 'and it starts from there after a restart');
-  solo.decide(solo.block());
-  t.equal(solo.core.explain().height, 9, 'the next block follows');
 });
 
 t.test('PBFT-CU-4: no vote at or below a height that is known to be decided', async (t) => {

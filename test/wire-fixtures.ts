@@ -24,11 +24,23 @@ import {
   type Message,
   type WireContext,
 } from '../protocol/codec.ts';
+import type { Explanation } from '../protocol/core.ts';
 import type { BundleReceipt } from '../protocol/door.ts';
 import type { Parameters } from '../protocol/genesis.ts';
 import type { CheckpointCertificate, CheckpointPlace, PbftMessage, Signed, ViewChange } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
-import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView, type Hash, type Member } from '../protocol/types.ts';
+import {
+  asEpoch,
+  asHash,
+  asHeight,
+  asMillis,
+  asReplicaId,
+  asView,
+  type Hash,
+  type Member,
+  type Millis,
+  type ReplicaId,
+} from '../protocol/types.ts';
 import { signingBytes, type VerifyContext } from '../protocol/verify.ts';
 
 export const sha256 = native.sha256;
@@ -217,5 +229,41 @@ export function receipt(of: Block, index: number, above: readonly Block[] = []):
     firstTransaction: first,
     transactionCount: chosen.leaves.length,
     proof: rangeProof(sha256, leaves, first, first + chosen.leaves.length),
+  };
+}
+
+/** What a replica of four says of itself when nothing is the matter. */
+export function calm(self: ReplicaId, at: Millis = asMillis(1)): Explanation {
+  return {
+    at,
+    epoch,
+    view: asView(0),
+    primary: asReplicaId(0),
+    self,
+    phase: 'idle',
+    height: asHeight(0),
+    hash: hashOf(9),
+    stable: asHeight(0),
+    highestSeen: asHeight(0),
+    pool: { bundles: 0, bytes: 0 },
+    inFlight: 0,
+    waits: [],
+    viewChanges: 0,
+    timeoutMs: 500,
+    baseTimeoutMs: 500,
+    quorum,
+    window: parameters.window,
+    catchUp: null,
+    clock: null,
+    peers: members
+      .filter(({ id }) => id !== self)
+      .map(({ id }) => ({
+        replica: id,
+        connected: true,
+        height: asHeight(0),
+        view: asView(0),
+        heardAt: at,
+        heard: 'status',
+      })),
   };
 }

@@ -4,11 +4,11 @@
 
 import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
-import type { FollowedBlock } from '../../client/index.ts';
 import { type Bytes, concat, equalBytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import { type BlockHeader, decodeHeader, memberSetHash } from '../../protocol/block.ts';
 import { decodePayload, encodePayload, isRefusal, LINKS_MAX } from '../../protocol/codec.ts';
+import type { FollowedBlock } from '../../protocol/door.ts';
 import { FRAME_BYTES_MAX, type Genesis } from '../../protocol/genesis.ts';
 import { domainTag } from '../../protocol/layout.ts';
 import { genesisBlock } from '../../protocol/ledger.ts';

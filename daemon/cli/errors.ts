@@ -10,7 +10,7 @@ import type { ConfigProblem } from '../config.ts';
 /** Documented in docs/operations.md. */
 export const EXIT = {
   ok: 0,
-  /** It was asked rightly and could not be done. */
+  /** It was asked rightly and could not be done; `why`: not healthy, or nobody answers. */
   failure: 1,
   /** A wrong argument, config, genesis document or key file: nothing was attempted. */
   usage: 2,
@@ -18,6 +18,10 @@ export const EXIT = {
   notProved: 3,
   /** No replica could be reached, or not in time. */
   unreachable: 4,
+  /** `audit`: members are proved guilty. */
+  guilty: 5,
+  /** `audit`: the chains fork, and too few can be named. */
+  tooFew: 6,
   /** Ctrl-C before the end. */
   interrupted: 130,
 } as const;

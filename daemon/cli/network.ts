@@ -91,7 +91,8 @@ function replicasOf(directory: string, genesis: Genesis): KnownReplica[] {
   });
 }
 
-function httpOf({ http }: NodeConfig, url: string): string | null {
+/** Where its HTTP door is asked; null: it has none. `url`: where it is dialled, for a door on every interface. */
+export function httpOf({ http }: NodeConfig, url: string): string | null {
   if (http === null) return null;
   const isAny = http.host === '0.0.0.0' || http.host === '::';
   return `http://${isAny ? new URL(url).hostname : urlHost(http.host)}:${http.port}`;

@@ -3,10 +3,13 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { z } from 'zod';
+import { auditCommand } from './audit.ts';
 import { backupCommand } from './backup.ts';
 import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
 import { EXIT, explainError } from './errors.ts';
+import { evidenceCommand } from './evidence.ts';
+import { explainCommand } from './explain.ts';
 import { exportCommand } from './export.ts';
 import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
@@ -17,6 +20,7 @@ import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
 import { submitCommand } from './submit.ts';
 import { verifyCommand } from './verify.ts';
+import { whyCommand } from './why.ts';
 
 /** Returns the exit code; nothing is thrown. */
 export async function run(args: readonly string[]): Promise<number> {
@@ -52,7 +56,8 @@ Examples:
   $ echo hello | synod submit --network net --receipt hello.receipt
   $ synod verify hello.receipt --genesis net/genesis.json
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no replica in reach, 130 interrupted.`,
+Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 not proved, 4 no replica in reach,
+5 guilty (audit), 6 a fork that is not explained (audit), 130 interrupted.`,
     );
   const commands = [
     initCommand(),
@@ -61,12 +66,16 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or files, 3 not proved, 4 no rep
     devCommand(),
     demoCommand(),
     statusCommand(),
+    whyCommand(),
+    explainCommand(),
     submitCommand(),
     followCommand(),
     exportCommand(),
     backupCommand(),
     repairCommand(),
     verifyCommand(),
+    evidenceCommand(),
+    auditCommand(),
   ];
   for (const command of commands) all.addCommand(command);
   for (const command of everyCommand(all)) {

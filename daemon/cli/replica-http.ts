@@ -1,7 +1,10 @@
-// The HTTP door of a replica, read by `status` and `demo`. Only the fields that are used here are looked at; the rest is the
+// The HTTP door of a replica, read by `status`, `why`, `explain` and `demo`. Only the fields that are used here are looked at; the rest is the
 // door's own business (daemon/http/openapi.json).
 
 import { z } from 'zod';
+
+/** More than the largest piece of evidence: two new-views of 128 members. */
+const fileBytesMax = 4 << 20;
 
 const named = z.object({ replica: z.int(), name: z.string() });
 
@@ -40,11 +43,73 @@ export async function fetchBlockHash(base: string, height: number, timeoutMs: nu
   return parsed.success && parsed.data.header.height === height ? parsed.data.header.hash : null;
 }
 
-async function fetchJson(url: string, timeoutMs: number): Promise<unknown> {
+const evidenceSchema = z.object({
+  evidence: z.array(z.object({ id: z.string() })),
+  newViews: z.array(z.object({ id: z.string() })),
+});
+
+/** The witness files that the replica keeps; null: no answer, not in time, or not what a replica answers. */
+export async function fetchWitness(base: string, timeoutMs: number): Promise<readonly Uint8Array[] | null> {
+  const parsed = evidenceSchema.safeParse(await fetchJson(`${base}/v1/evidence`, timeoutMs));
+  if (!parsed.success) return null;
+  const files: Uint8Array[] = [];
+  for (const { id } of [...parsed.data.evidence, ...parsed.data.newViews]) {
+    const file = await fetchBytes(`${base}/v1/evidence/${encodeURIComponent(id)}`, timeoutMs);
+    // A new-view that was dropped since the list was made is no reason to lose the rest.
+    if (file !== null) files.push(file);
+  }
+  return files;
+}
+
+async function fetchBytes(url: string, timeoutMs: number): Promise<Uint8Array | null> {
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs) });
-    return await response.json();
+    if (!response.ok || Number(response.headers.get('content-length') ?? 0) > fileBytesMax) return null;
+    return new Uint8Array(await response.arrayBuffer());
   } catch {
     return null; // away
   }
+}
+
+async function fetchJson(url: string, timeoutMs: number): Promise<unknown> {
+  const answer = await fetchAnswer(url, timeoutMs);
+  return 'json' in answer ? answer.json : null;
+}
+
+/** More than the largest answer that is asked for here; a stranger's is not read to its end. */
+const answerBytesMax = 8 << 20;
+
+/** `problem`: why there is none, as one word of Node's or of ours. */
+export type Answer = { readonly status: number; readonly json: unknown } | { readonly problem: string };
+
+export async function fetchAnswer(url: string, timeoutMs: number): Promise<Answer> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs) });
+    const text = await boundedText(response);
+    return text === null ? { problem: 'too-large' } : { status: response.status, json: JSON.parse(text) };
+  } catch (error) {
+    return { problem: problemOf(error) };
+  }
+}
+
+async function boundedText({ body }: Response): Promise<string | null> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body ?? []) {
+    // A body of bytes: fetch's own type does not say so.
+    chunks.push(chunk as Uint8Array);
+    bytes += (chunk as Uint8Array).length;
+    if (bytes > answerBytesMax) return null;
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+function problemOf(error: unknown): string {
+  if (error instanceof SyntaxError) return 'not-json';
+  if (!(error instanceof Error)) return 'failed';
+  if (error.name === 'TimeoutError') return 'timeout';
+  // fetch says "fetch failed", and the system's reason is its cause.
+  const cause: unknown = error.cause;
+  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
+  return typeof code === 'string' ? code.toLowerCase() : 'failed';
 }

@@ -1,6 +1,6 @@
-// `synod verify`: what a receipt or a chain file proves, from that file and the genesis document alone. No network, no replica.
+// `synod verify`: what a receipt, a chain file or a witness file proves, from that file and the genesis document alone. No network, no replica.
 
-import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { Command } from 'commander';
 import { toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
@@ -8,8 +8,11 @@ import type { Genesis } from '../../protocol/genesis.ts';
 import { byzantineQuorums } from '../../protocol/quorum.ts';
 import { parseReceipt, verifyTransactionReceipt } from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
+import { offenceInWords } from '../offences.ts';
+import { isWitnessFile, readWitness, WITNESS_BYTES_MAX } from '../witness-file.ts';
 import { isChainFile, readChainFile } from './chain-file.ts';
 import { Complaint, EXIT, orComplain } from './errors.ts';
+import { firstBytes } from './first-bytes.ts';
 import { writeLine } from './output.ts';
 
 /** More than the largest receipt. */
@@ -22,8 +25,8 @@ interface Options {
 
 export function verifyCommand(): Command {
   return new Command('verify')
-    .description('check a receipt or a chain file offline; exit code 3 if it does not hold')
-    .argument('<file>', 'a receipt (`submit --receipt`) or a chain file (`export`)')
+    .description('check a receipt, a chain file or evidence offline; exit code 3 if it does not hold')
+    .argument('<file>', 'a receipt (`submit --receipt`), a chain file (`export`) or a witness file (`evidence`)')
     .requiredOption('--genesis <file>', 'the genesis.json of the network, from a source that you trust')
     .option('--json', 'for programs')
     .addHelpText(
@@ -31,14 +34,20 @@ export function verifyCommand(): Command {
       `
 Examples:
   $ synod verify hello.receipt --genesis net/genesis.json
-  $ synod verify net.chain --genesis net/genesis.json --json`,
+  $ synod verify net.chain --genesis net/genesis.json --json
+  $ synod verify net.witness --genesis net/genesis.json`,
     )
     .action(verify);
 }
 
 async function verify(file: string, options: Options): Promise<void> {
   const { genesis } = orComplain(loadGenesis(native, options.genesis));
-  const facts = isChainFile(firstBytes(file)) ? await verifyChain(file, genesis) : verifyReceiptFile(file, genesis);
+  const start = firstBytes(file);
+  const facts = isChainFile(start)
+    ? await verifyChain(file, genesis)
+    : isWitnessFile(start)
+      ? verifyWitness(file, genesis)
+      : verifyReceiptFile(file, genesis);
   await writeLine(options.json === true ? JSON.stringify({ valid: true, ...facts.fields }) : facts.text);
 }
 
@@ -119,6 +128,36 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
   };
 }
 
+/** [EVD-4] Who did what; or that the file holds statements alone, which prove nothing against anybody. */
+function verifyWitness(file: string, genesis: Genesis): Facts {
+  if (statSync(file).size > WITNESS_BYTES_MAX) throw notProved(file, 'witness-file-malformed', 'larger than any');
+  const witness = readWitness(readFileSync(file), genesis, native);
+  if ('refused' in witness) throw notProved(file, witness.refused, witness.problem);
+  const { pieces, statements } = witness;
+  const lines = pieces.map(({ proven: { culprit, conflict } }) => `  ${culprit.name} ${offenceInWords(conflict)}`);
+  const kinds = [...new Set(statements.map(({ signed }) => signed.message.kind))].join(', ');
+  const beside = statements.length === 0 ? [] : [`beside it: ${statements.length} signed statements (${kinds})`];
+  return {
+    text: [
+      pieces.length === 0
+        ? `no evidence against anybody in it, of chain "${genesis.name}" ${toHex(genesis.chainId)}`
+        : `proved, of chain "${genesis.name}" ${toHex(genesis.chainId)}, by two signatures of one key each:`,
+      ...lines,
+      ...beside,
+    ].join('\n'),
+    fields: {
+      kind: 'witness',
+      chainId: toHex(genesis.chainId),
+      evidence: pieces.map(({ proven: { culprit, conflict } }) => ({
+        culprit: { replica: culprit.id, name: culprit.name, publicKey: toHex(culprit.publicKey) },
+        ...conflict,
+        words: offenceInWords(conflict),
+      })),
+      statements: statements.length,
+    },
+  };
+}
+
 function notProved(file: string, code: string, detail: string): Complaint {
   return new Complaint({
     code,
@@ -133,15 +172,4 @@ const namesOf = (genesis: Genesis, signatures: readonly { readonly replica: numb
 
 function quorumText({ members }: Genesis, signers: readonly string[]): string {
   return `${signers.join(', ')} (${signers.length} of ${members.length} members, a quorum is ${byzantineQuorums(members.length).quorum})`;
-}
-
-function firstBytes(file: string): Uint8Array {
-  const start = new Uint8Array(16);
-  const fd = openSync(file, 'r');
-  try {
-    readSync(fd, start);
-    return start;
-  } finally {
-    closeSync(fd);
-  }
 }

@@ -224,6 +224,7 @@ The network keeps running. Try, in another terminal:
   curl ${http}/v1/blocks/1
   curl -X POST -H 'content-type: application/octet-stream' --data-binary 'hello' ${http}/v1/transactions
   npx synod status --network ${directory}
+  npx synod why --network ${directory}
   npx synod submit --network ${directory} "pay 5 to bob"
   npx synod follow --network ${directory} --from newest
 Ctrl-C ends it.`);

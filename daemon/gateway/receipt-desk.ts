@@ -111,10 +111,14 @@ export class ReceiptDesk {
 
   /** As find, and which blocks were looked into. Rejects where the log cannot be read. */
   async look(digest: Hash): Promise<Looked> {
-    const height = this.#reader.head();
+    let height = this.#reader.head();
     for (const maker of this.#fresh) {
-      const found = maker.chain.block.header.height > height ? maker.find(digest) : null;
+      const { header } = maker.chain.block;
+      if (header.height <= height) continue;
+      const found = maker.find(digest);
       if (found !== null) return { found, lowest: this.#reader.lowest(), height };
+      // Decided, and looked into, though not durable yet.
+      if (header.height === height + 1) height = header.height;
     }
     if (this.#lookups >= lookupsMax) {
       // The place of the one that ends is handed over, so the count stays.

@@ -6,9 +6,12 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { ClientSigner } from '../../keys/client-key.ts';
+import type { EvidenceSource } from '../evidence.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
+import { RecentRefusals } from '../why/refused.ts';
 import { BodyBudget } from './body.ts';
+import { noEvidence } from './evidence.ts';
 import { type Exchange, isFault, parseQuery, problemReply, type Reply, type Route } from './exchange.ts';
 import { defaultHttpLimits, type HttpLimits } from './limits.ts';
 import { LoopHealth } from './loop-health.ts';
@@ -19,6 +22,7 @@ import { type MetricsSource, routesOf } from './routes.ts';
 import type { NodeInfo } from './standing.ts';
 import { Submitter } from './submitter.ts';
 import { Transactions } from './transactions.ts';
+import { Why } from './why.ts';
 
 export interface HttpDoorOptions {
   readonly listen: { readonly host: string /** 0: any free one, see HttpDoor.port. */; readonly port: number };
@@ -31,6 +35,8 @@ export interface HttpDoorOptions {
   readonly node: NodeInfo;
   /** Signs what is submitted over HTTP; null: this door only reads. */
   readonly signer: ClientSigner | null;
+  /** Default: none is kept. */
+  readonly evidence?: EvidenceSource;
   readonly limits?: Partial<HttpLimits>;
   /** An answer failed for a reason that is no request's fault. */
   readonly onError?: (error: unknown, route: string) => void;
@@ -43,6 +49,7 @@ export class HttpDoor {
   readonly #server: Server;
   readonly #submitter: Submitter | null;
   readonly #health = new LoopHealth();
+  readonly #refusals: RecentRefusals;
   /** Connections whose last request has its answer, though perhaps not all of its body has come. */
   readonly #answered = new WeakSet<Duplex>();
   #open = 0;
@@ -72,16 +79,20 @@ export class HttpDoor {
     this.#limits = limits;
     const { desk, reader } = gateway;
     this.#submitter = signer === null ? null : new Submitter({ replica, desk, signer });
+    this.#refusals = new RecentRefusals(replica);
+    const draining = () => this.#draining;
     const budget = new BodyBudget(limits.bodiesBytesMax);
     this.routes = routesOf({
       replica,
       reads: new Reads({ replica, reader, desk }),
+      why: new Why({ replica, desk, refusals: this.#refusals, draining }),
       transactions: new Transactions({ submitter: this.#submitter, parameters: replica.genesis.parameters, budget }),
       health: this.#health,
       metrics,
       node,
+      evidence: options.evidence ?? noEvidence,
       genesisDocument,
-      draining: () => this.#draining,
+      draining,
     });
     this.#server = createServer(
       {
@@ -125,6 +136,7 @@ export class HttpDoor {
       this.#server.close(() => {
         clearTimeout(timer);
         this.#health.close();
+        this.#refusals.close();
         resolve();
       });
       this.#server.closeIdleConnections();

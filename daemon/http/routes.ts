@@ -1,14 +1,17 @@
 // Every route of the HTTP door. openapi.json describes exactly these; a test compares the two.
 
 import type { Bytes } from '../../crypto/bytes.ts';
+import type { EvidenceSource } from '../evidence.ts';
 import openapi from '../openapi.json' with { type: 'json' };
 import type { ReplicaPort } from '../ports.ts';
+import { evidenceFile, evidenceList } from './evidence.ts';
 import { json, type Route } from './exchange.ts';
 import type { LoopHealth } from './loop-health.ts';
 import { problem } from './problem.ts';
 import type { Reads } from './reads.ts';
 import { type NodeInfo, notReady, statusForm } from './standing.ts';
 import type { Transactions } from './transactions.ts';
+import type { Why } from './why.ts';
 
 /** The text of a scrape (daemon/metrics.ts). */
 export interface MetricsSource {
@@ -19,17 +22,19 @@ export interface MetricsSource {
 export interface RouteParts {
   readonly replica: ReplicaPort;
   readonly reads: Reads;
+  readonly why: Why;
   readonly transactions: Transactions;
   readonly health: LoopHealth;
   readonly metrics: MetricsSource;
   readonly node: NodeInfo;
+  readonly evidence: EvidenceSource;
   /** The document's bytes, as the chain id hashes them. */
   readonly genesisDocument: Bytes;
   draining(): boolean;
 }
 
 export function routesOf(parts: RouteParts): readonly Route[] {
-  const { replica, reads, transactions, health, metrics, node, genesisDocument, draining } = parts;
+  const { replica, reads, why, transactions, health, metrics, node, evidence, genesisDocument, draining } = parts;
   const get = (path: string, query: readonly string[], answer: Route['answer']): Route => ({
     method: 'GET',
     path,
@@ -47,6 +52,10 @@ export function routesOf(parts: RouteParts): readonly Route[] {
     get('/v1/blocks', ['from', 'limit'], (exchange) => reads.headers(exchange)),
     get('/v1/blocks/{height}', ['encoding'], (exchange) => reads.block(exchange)),
     get('/v1/status', [], () => json(200, statusForm(replica, node, draining()))),
+    get('/v1/evidence', [], () => evidenceList(evidence, replica.genesis)),
+    get('/v1/evidence/{id}', [], (exchange) => evidenceFile(evidence, exchange)),
+    get('/v1/why', [], () => json(200, why.why())),
+    get('/v1/explain/{place}', [], (exchange) => why.explain(exchange)),
     get('/v1/genesis', [], () => ({ status: 200, contentType: 'application/json', body: genesisDocument })),
     get('/v1/openapi.json', [], () => json(200, openapi)),
     get('/healthz', [], () => {

@@ -2,14 +2,15 @@
 // one signature may stand for many transactions.
 //
 // Each of a few sessions has at most one bundle in flight. So a bundle that was refused leaves no gap behind it: its sequence is
-// used again by the next one, and nothing is ever submitted twice.
+// used again by the next one, and nothing is ever submitted twice. A request is refused only when it is certain that its transactions
+// were not ordered and never will be, for whoever is refused sends again.
 
 import { randomInt } from 'node:crypto';
 import { type Bytes, toHex } from '../../crypto/bytes.ts';
 import type { ClientSigner } from '../../keys/client-key.ts';
 import { assert } from '../../protocol/assert.ts';
 import { decodeBundle, encodeBundlePayload, isRefusal } from '../../protocol/codec.ts';
-import { asHash, asHeight, type Hash } from '../../protocol/types.ts';
+import { asHash, asHeight, type Hash, type Height } from '../../protocol/types.ts';
 import type { Delivered } from '../gateway/block-source.ts';
 import type { DeskCode, ReceiptDesk, Waiting } from '../gateway/receipt-desk.ts';
 import type { ReplicaPort } from '../ports.ts';
@@ -35,7 +36,8 @@ export interface Placed {
 }
 
 export interface CommittedJob extends Placed {
-  readonly delivered: Delivered;
+  /** Null: ordered, or perhaps ordered, in blocks that this replica does not have. Another one has the receipt, if there is one. */
+  readonly delivered: Delivered | null;
 }
 
 type Outcome<T> = T | { readonly refused: SubmitRefusal };
@@ -63,12 +65,18 @@ interface Session {
   sequence: number;
   /** Height at which the replicas may forget this session (SES-3). */
   validUntil: number;
-  flight: { readonly digest: Hash; readonly jobs: readonly OpenJob[] } | null;
+  flight: Flight | null;
 }
 
-interface Landed {
-  readonly session: Session;
+interface Flight {
+  readonly digest: Hash;
   readonly jobs: readonly OpenJob[];
+  /** The decided height when it was signed: it can only stand above it. */
+  readonly above: Height;
+}
+
+interface Landed extends Flight {
+  readonly session: Session;
 }
 
 export class Submitter implements Waiting {
@@ -103,8 +111,11 @@ export class Submitter implements Waiting {
   withdraw(job: Job): boolean {
     const index = this.#queue.findIndex(({ committed }) => committed === job.committed);
     if (index < 0) return false;
-    const [queued] = this.#queue.splice(index, 1);
-    this.#queuedBytes -= queued?.bundleBytes ?? 0;
+    for (const queued of this.#queue.splice(index, 1)) {
+      this.#queuedBytes -= queued.bundleBytes;
+      // For whoever has joined it, and so that its Idempotency-Key begins anew.
+      refuse(queued, 'busy');
+    }
     return true;
   }
 
@@ -123,8 +134,7 @@ export class Submitter implements Waiting {
       if (landed === null) continue;
       landed.session.sequence += 1;
       for (const job of landed.jobs) {
-        const placed = job.placed;
-        assert(placed !== null, 'a job in flight has its place');
+        const placed = placeOf(job);
         job.accept(placed);
         job.commit({ ...placed, delivered });
       }
@@ -139,13 +149,16 @@ export class Submitter implements Waiting {
       for (const job of flight.jobs) if (job.placed !== null) job.accept(job.placed);
       return;
     }
+    // Its place stays taken until it was looked for, or the next bundle would have its sequence.
+    if (code === 'expired') return void this.#expired(digest);
     const landed = this.#land(digest);
     if (landed === null) return;
     switch (code) {
       case 'sequence-passed':
-        // This key signs here alone, so it is this very bundle that was ordered, in blocks that this replica took over with a state. Never
-        // again: the request ends with where to ask for its receipt.
-        return renew(landed.session);
+      case 'busy':
+        // Passed: this key signs here alone, and no more in a session where the fate of a bundle is unknown, so it is this very bundle that
+        // was ordered, in blocks that this replica took over with a state. Busy: nobody could look whether it was.
+        return this.#elsewhere(landed);
       case 'sequence-gap':
       case 'sequence-taken':
         // The session was forgotten: what was refused goes into a fresh one.
@@ -157,11 +170,33 @@ export class Submitter implements Waiting {
         return this.#refuseAll(landed.jobs, 'sessions-full');
       case 'pool-full':
       case 'client-quota':
-      case 'busy':
         return this.#refuseAll(landed.jobs, code);
       default:
         return this.#refuseAll(landed.jobs, 'not-ordered');
     }
+  }
+
+  /** Out of date: refused, if it stands in none of the blocks in which it could. After a state was taken over they may not be here. */
+  async #expired(digest: Hash): Promise<void> {
+    const looked = await this.#desk.look(digest).catch(() => null);
+    if (looked?.found) return this.delivered([looked.found]);
+    const landed = this.#land(digest);
+    if (landed === null) return;
+    const { session, above, jobs } = landed;
+    if (looked === null || looked.lowest > above + 1 || looked.height < session.validUntil)
+      return this.#elsewhere(landed);
+    this.#refuseAll(jobs, 'not-ordered');
+  }
+
+  /** Ordered, or perhaps ordered, but not here: sent again it could be ordered twice. The request ends with where to ask for its receipt. */
+  #elsewhere({ session, jobs }: Landed): void {
+    renew(session);
+    for (const job of jobs) {
+      const placed = placeOf(job);
+      job.accept(placed);
+      job.commit({ ...placed, delivered: null });
+    }
+    this.#schedule();
   }
 
   // ---- out ----
@@ -221,7 +256,7 @@ export class Submitter implements Waiting {
       firstInBundle += job.transactions.length;
     }
     session.validUntil = validUntil;
-    session.flight = { digest, jobs };
+    session.flight = { digest, jobs, above: height };
     this.#byDigest.set(toHex(digest), session);
     if (this.#desk.wait(digest, this) && this.#replica.submit(bundle)) return;
     this.#desk.forget(digest, this);
@@ -233,11 +268,11 @@ export class Submitter implements Waiting {
   #land(digest: Hash): Landed | null {
     const key = toHex(digest);
     const session = this.#byDigest.get(key);
-    const jobs = session?.flight?.jobs;
-    if (session === undefined || jobs === undefined) return null;
+    const flight = session?.flight ?? null;
+    if (session === undefined || flight === null) return null;
     this.#byDigest.delete(key);
     session.flight = null;
-    return { session, jobs };
+    return { ...flight, session };
   }
 
   #again(jobs: readonly OpenJob[]): void {
@@ -283,6 +318,11 @@ function openJob(transactions: readonly Bytes[], bundleBytes: number): OpenJob {
     accept: accepted.resolve,
     commit: committed.resolve,
   };
+}
+
+function placeOf({ placed }: OpenJob): Placed {
+  assert(placed !== null, 'a job in flight has its place');
+  return placed;
 }
 
 function refuse(job: OpenJob, refused: SubmitRefusal): void {

@@ -94,10 +94,12 @@ export class Transactions {
     const committed = await Promise.race([job.committed, late]);
     if (committed === null) return this.#late(following);
     if ('refused' in committed) return refusal(committed.refused);
+    const { digest, delivered } = committed;
     const part: Part = { first: committed.firstInBundle, count };
-    const reply = json(200, committedForm(committed.delivered, part, withReceipts));
+    if (delivered === null) return underWay('pending', toHex(digest), part);
+    const reply = json(200, committedForm(delivered, part, withReceipts));
     // It is decided, so it must never look refused: where memory is short the receipts are left for the client to fetch.
-    return { ...reply, lean: () => json(200, committedForm(committed.delivered, part, false)) };
+    return { ...reply, lean: () => json(200, committedForm(delivered, part, false)) };
   }
 
   #late({ submitter, job }: Following): Reply | Problem {
@@ -117,7 +119,7 @@ interface Following {
   readonly late: Promise<null>;
 }
 
-/** Taken, and not decided yet: where to ask for the rest. */
+/** Taken, and not known to be decided: where to ask for the rest. */
 function underWay(status: 'accepted' | 'pending', bundle: string, { first, count }: Part): Reply {
   const location = `/v1/bundles/${bundle}?first=${first}&count=${count}`;
   return json(202, { status, bundle, firstInBundle: first, transactionCount: count, location }, { location });

@@ -7,6 +7,7 @@ import type { Certificate } from '../certificate.ts';
 import { encodeBody, encodeCertificate } from '../codec.ts';
 import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
+import { compareVotes } from './accuse.ts';
 import { noticeOwnVote } from './own-words.ts';
 import type { State } from './state.ts';
 import { hexOf, timeoutOf } from './state.ts';
@@ -18,6 +19,7 @@ export function accept(s: State, extension: Extension, { broadcast }: { broadcas
   remember(s, extension);
   const { height } = extension.block.header;
   s.ownWords.height = Math.max(s.ownWords.height, height);
+  s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
   if (s.headCertificate !== null && height <= s.headCertificate.height) return;
   s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: extension.block.hash }, { broadcast });
 }
@@ -40,6 +42,7 @@ function store(s: State, block: Block): void {
 
 /** [PBFT-C-3] Heights below the head cannot be compared, for their hashes are not kept; whoever shows a rival there shows one above as well. */
 export function noteCommitCertificate(s: State, certificate: Certificate): void {
+  compareVotes(s, certificate);
   noticeOwnVote(s, certificate);
   for (const decided of [s.headCertificate, { height: s.ledger.height, hash: s.ledger.head.hash }])
     assert(
@@ -91,7 +94,7 @@ export function forgetUndecided(s: State, height: Height): void {
   s.votes.forgetUpTo(height);
   for (const map of [s.proposals, s.proposed]) for (const at of map.keys()) if (at <= height) map.delete(at);
   for (const at of s.committed) if (at <= height) s.committed.delete(at);
-  for (const at of s.pledged.keys()) if (at <= height) s.pledged.delete(at);
+  for (const map of [s.pledged, s.phases]) for (const at of map.keys()) if (at <= height) map.delete(at);
   for (const [key, { block }] of s.known) if (block.header.height <= height) s.known.delete(key);
 }
 
@@ -103,7 +106,8 @@ export function decideFetched(s: State, block: Block, certificate: Certificate |
     s.chain.shift();
     return decide(s, accepted, certificate);
   }
-  // What was accepted here in an older view, and was not what the others decided, is given up.
+  // What was accepted here, and was not what the others decided, is given up.
+  if (accepted !== undefined && s.quarantine === null) s.contradicted = true; // PBFT-PP-9: in quarantine it has voted for neither
   giveUpChain(s);
   const extension = s.ledger.extend([], block);
   assert(!('refused' in extension), () => `a block with a commit certificate is valid: ${JSON.stringify(extension)}`);

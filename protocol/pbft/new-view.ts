@@ -9,6 +9,7 @@ import { isLater } from '../certificate.ts';
 import type { NewView, Verified } from '../messages.ts';
 import type { Hex } from '../types.ts';
 import { asHeight } from '../types.ts';
+import { compareNewView } from './accuse.ts';
 import { accept, decideFetched, giveUpChain, noteCommitCertificate, remember } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
 import { noticeOwnViewChange, noticeOwnVote } from './own-words.ts';
@@ -32,6 +33,7 @@ export function baseOf(newView: NewView): Base | null {
 /** Signatures, senders, the number of view-changes and every certificate have been checked (verify.ts). */
 export function onNewView(s: State, signed: Verified<NewView>): void {
   const { message, sender } = signed;
+  compareNewView(s, signed);
   if (message.view < s.view || (message.view === s.view && s.mode === 'active')) return;
   if (sender !== primaryOf(s, message.view)) return s.out.refuse(sender, message.kind, 'not-primary');
   enterView(s, signed);

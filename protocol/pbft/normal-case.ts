@@ -9,6 +9,7 @@ import { isLater } from '../certificate.ts';
 import type { PbftMessage, PrePrepare, Verified, Vote } from '../messages.ts';
 import type { Height, View } from '../types.ts';
 import { next, plus } from '../types.ts';
+import { accuse, countedVote } from './accuse.ts';
 import { accept, decide, noteCommitCertificate } from './chain.ts';
 import type { State } from './state.ts';
 import { acceptedAt, hexOf, horizonOf, primaryOf, tip } from './state.ts';
@@ -62,8 +63,7 @@ export function onPrePrepare(s: State, signed: Verified<PrePrepare>): void {
   if (first !== undefined) {
     // [PBFT-PP-4] The same again is a retransmission; another one is proof.
     if (equalBytes(first.message.block.hash, hash)) return;
-    s.out.evidence.push({ culprit: sender, first, second: signed });
-    s.out.refuse(sender, message.kind, 'equivocation');
+    accuse(s, first, signed);
     return startViewChange(s, next.view(s.view), 'the primary proposed two blocks for one height');
   }
   // From now on this replica waits for something to be decided.
@@ -71,7 +71,8 @@ export function onPrePrepare(s: State, signed: Verified<PrePrepare>): void {
   s.proposed.set(header.height, signed);
   s.proposals.set(header.height, signed);
   // [PBFT-PP-5] The signature of a proposal is its primary's prepare.
-  s.votes.add('prepare', header.height, hash, sender, signature);
+  const counted = s.votes.add('prepare', header.height, hash, sender, signature);
+  if (counted === 'conflicting') accuse(s, countedVote(s, 'prepare', header.height, sender)!, signed); // one was counted
 }
 
 export function onVote(s: State, signed: Verified<Vote>): void {
@@ -80,7 +81,7 @@ export function onVote(s: State, signed: Verified<Vote>): void {
   if (message.view > s.view || s.mode !== 'active') return keepForLater(s, signed);
   if (message.height > horizonOf(s)) return; // far ahead: catch-up will bring it
   const counted = s.votes.add(message.kind, message.height, message.hash, sender, signature);
-  if (counted === 'conflicting') s.out.refuse(sender, message.kind, 'equivocation');
+  if (counted === 'conflicting') accuse(s, countedVote(s, message.kind, message.height, sender)!, signed); // one was counted
 }
 
 // ---- moving on ----------------------------------------------------------------------------------------------------
@@ -119,17 +120,19 @@ function certifiedButUnproposed(s: State, height: Height): Block | undefined {
 
 /** [PBFT-P-2] [PBFT-C-1] Prepared: the certificate becomes durable with the commit's mark, then the commit leaves. */
 export function prepareAccepted(s: State): void {
-  if (s.quarantine !== null) return; // REC-1: a certificate that it votes on is its own, and lives in the guard's file
   for (const { block } of s.chain) {
     const { height } = block.header;
-    if (s.committed.has(height) || height <= (s.headCertificate?.height ?? 0)) continue; // PBFT-CU-4
+    const isPast = s.committed.has(height) || height <= (s.headCertificate?.height ?? 0); // PBFT-CU-4
+    if (isPast && s.quarantine === null) continue;
     const certificate = s.votes.certificate('prepare', s.view, height, block.hash);
     if (certificate === undefined) continue;
+    const phases = s.phases.get(height);
+    if (phases !== undefined) phases.preparedAt ??= s.now;
+    const isHighest = s.prepared === null || isLater(certificate, s.prepared);
+    if (isHighest) s.prepared = certificate;
+    if (s.quarantine !== null) continue; // REC-1: the others' certificate (REC-4); no commit follows, and the guard keeps no lock
     s.committed.add(height);
-    if (s.prepared === null || isLater(certificate, s.prepared)) {
-      s.prepared = certificate;
-      s.out.lock = certificate;
-    }
+    if (isHighest) s.out.lock = certificate;
     s.out.pledge({ kind: 'commit', epoch: s.epoch, view: s.view, height, hash: block.hash });
     s.out.events.push({ type: 'prepared', view: s.view, height });
   }

@@ -5,7 +5,7 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import type { Core, Explanation, Input, Ready } from '../core.ts';
+import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
@@ -13,11 +13,13 @@ import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { byzantineQuorums } from '../quorum.ts';
 import { CatchUp } from '../transfer.ts';
-import type { Hash, Millis, ReplicaId } from '../types.ts';
+import type { Hash, Height, Millis, ReplicaId } from '../types.ts';
 import { asHeight, asView } from '../types.ts';
 import { Tally, VoteBox } from '../votes.ts';
+import { isOtherNewView, isOtherViewChange } from './accuse.ts';
 import { decideFetched, noteCommitCertificate } from './chain.ts';
 import { explain } from './explain.ts';
+import { explainBundle, explainHeight } from './explain-place.ts';
 import { installState } from './install.ts';
 import { enterView, onNewView, reachBase, reachDecided } from './new-view.ts';
 import {
@@ -35,7 +37,14 @@ import { recover } from './recover.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
 import { forgive, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
-import { followViewChanges, onRefusedPledge, onViewChange, showNewView } from './view-change.ts';
+import {
+  followViewChanges,
+  leaveContradicted,
+  leaveGuiltyPrimary,
+  onRefusedPledge,
+  onViewChange,
+  showNewView,
+} from './view-change.ts';
 
 export type { PbftOptions, PbftRecovery } from './recover.ts';
 
@@ -59,7 +68,9 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     s.now = now;
     if (late > s.parameters.heartbeatMs) forgive(s, late);
     for (const input of inputs) this.#take(input);
+    leaveGuiltyPrimary(s);
     s.catchUp.tick(s);
+    leaveContradicted(s);
     followViewChanges(s);
     advance(s);
     onTime(s);
@@ -85,11 +96,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         s.mayPropose = true;
         return;
       case 'connected':
-        peerOf(s, input.peer).connected = true;
-        // It had no way to be heard before.
-        if (input.peer === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
-        s.out.say(input.peer, statusOf(s));
-        return sayAgainTo(s, input.peer);
+        return this.#onConnected(input.peer);
       case 'disconnected':
         peerOf(s, input.peer).connected = false;
         return;
@@ -106,12 +113,26 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     }
   }
 
+  #onConnected(replica: ReplicaId): void {
+    const s = this.#s;
+    const peer = peerOf(s, replica);
+    peer.connected = true;
+    // It has proved its key: that is a word of it.
+    peer.heardAt = s.now;
+    peer.heard = 'handshake';
+    // It had no way to be heard before.
+    if (replica === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
+    s.out.say(replica, statusOf(s));
+    sayAgainTo(s, replica);
+  }
+
   #onMessage(signed: Verified<PbftMessage>): void {
     const s = this.#s;
     const { sender, message } = signed;
     if (sender === s.self) return;
     const peer = peerOf(s, sender);
     peer.heardAt = s.now;
+    peer.heard = message.kind;
     if ('epoch' in message && message.epoch !== s.epoch) return s.out.refuse(sender, message.kind, 'wrong-epoch');
     switch (message.kind) {
       case 'pre-prepare':
@@ -202,15 +223,19 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     switch (message.kind) {
       case 'prepare':
       case 'commit':
-        return wantsVote(s, message, others);
+        return wantsVote(s, message, sender, others);
       case 'pre-prepare':
         return wantsProposal(s, message, sender);
       case 'checkpoint':
         return s.checkpoints.wants(message);
       case 'view-change':
-        return message.view > (s.viewChanges.get(sender)?.message.view ?? -1);
+        return (
+          message.view > (s.viewChanges.get(sender)?.message.view ?? -1) ||
+          (!s.accused.has(sender) && isOtherViewChange(s, message, sender))
+        );
       case 'new-view':
-        return message.view > s.view || (message.view === s.view && s.mode === 'changing');
+        if (message.view !== s.view) return message.view > s.view;
+        return s.mode === 'changing' || (!s.accused.has(sender) && isOtherNewView(s, message, sender));
       case 'blocks':
       case 'checkpoint-proof':
         return s.catchUp.awaits(message.kind, sender);
@@ -232,6 +257,14 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   explain(): Explanation {
     return explain(this.#s);
   }
+
+  explainHeight(height: Height): HeightExplanation {
+    return explainHeight(this.#s, height);
+  }
+
+  explainBundle(digest: Hash): BundleExplanation {
+    return explainBundle(this.#s, digest);
+  }
 }
 
 /** Reaches the base, accepts proposals, prepares, decides: as far as it goes. */
@@ -244,11 +277,19 @@ function advance(s: State): void {
   }
   decideCovered(s);
   reachDecided(s);
+  leaveContradicted(s);
 }
 
-/** Up to a quorum, and no vote of what is over. */
-function wantsVote(s: State, { kind, view, height, hash }: Vote, others?: ReadonlySet<ReplicaId>): boolean {
+/** Up to a quorum, and no vote of what is over; but whatever contradicts one that was counted (ACC-1). */
+function wantsVote(
+  s: State,
+  { kind, view, height, hash }: Vote,
+  sender: ReplicaId,
+  others?: ReadonlySet<ReplicaId>,
+): boolean {
   if (view !== s.view) return view > s.view;
+  const counted = s.votes.of(kind, height, sender);
+  if (counted !== undefined && !equalBytes(counted.hash, hash)) return true;
   if (height <= s.ledger.height || (kind === 'prepare' && s.committed.has(height))) return false;
   return new Set([...s.votes.voters(kind, height, hash), ...(others ?? [])]).size < s.quorums.quorum;
 }
@@ -294,11 +335,13 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     newView: null,
     base: null,
     chain: [],
+    contradicted: false,
     known: new Map(),
     proposals: new Map(),
     proposed: new Map(),
     votes: new VoteBox(epoch, quorums),
     committed: new Set(),
+    phases: new Map(),
     pledged: new Map(),
     prepared: null,
     quarantine: null,
@@ -311,6 +354,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     backoff: 0,
     relaxedAt: now,
     viewChangeCount: 0,
+    accused: new Set(),
     early: new Map(),
     pool: new Pool(),
     peers: new Map(),

@@ -35,6 +35,7 @@ export interface Quarantine {
   readmission: Readmission | null;
 }
 
+/** Nothing is signed at or below these. */
 export interface Readmission {
   readonly view: View;
   readonly height: Height;
@@ -76,12 +77,15 @@ export function onQuarantineTime(s: State, quarantine: Quarantine): void {
   }
   const bound = boundOf(s, quarantine);
   const certificate = s.headCertificate;
+  const { prepared } = s;
   if (bound === null || certificate === null || quarantine.readmission !== null) return;
   if (certificate.height <= bound || s.ledger.height < certificate.height) return;
+  // Later than whatever this key has committed: view-changes that carry it deny nothing of that (ACC-3).
+  if (prepared === null || prepared.height <= bound) return;
   // A view-change may have gone a turn of primaries beyond the view of any quorum (PBFT-VC-6).
   const view = Math.max(Math.max(certificate.view, s.view) + s.quorums.n, quarantine.signedView);
   quarantine.readmission = { view: asView(view), height: bound };
-  s.out.readmit = quarantine.readmission;
+  s.out.readmit = { ...quarantine.readmission, prepared };
 }
 
 export function onStanding(s: State, signed: Verified<Standing>): void {

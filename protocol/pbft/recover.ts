@@ -158,8 +158,11 @@ function recoverChain(s: State, log: RecoveredLog | null, context: WireContext):
     s.base = null;
   }
   s.chain = chain;
-  for (const { block } of chain.slice(votedFrom))
-    s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height: block.header.height, hash: block.hash });
+  for (const { block } of chain.slice(votedFrom)) {
+    const { height } = block.header;
+    s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
+    s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: block.hash });
+  }
 }
 
 function decoded(bytes: BlockBytes, context: WireContext): Block {

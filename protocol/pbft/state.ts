@@ -21,6 +21,8 @@ import type { Quarantine } from './quarantine.ts';
 export interface Peer {
   connected: boolean;
   heardAt: Millis | null;
+  /** The kind of what was heard last. */
+  heard: string | null;
   status: Status | null;
   /** When it was last shown the new-view of our view. */
   shownNewViewAt: Millis | null;
@@ -78,6 +80,8 @@ export interface State {
   // ---- undecided
   /** Accepted in this view, by rising height from the decided head + 1, each extending the one before. */
   chain: Extension[];
+  /** What was accepted in this view is not what was decided: this replica leaves the view before it votes again (PBFT-PP-9). Of an active view. */
+  contradicted: boolean;
   readonly known: Map<Hex, KnownBlock>;
   /** Proposals of this view that are not yet accepted, by height: they came early, or wait for their time. */
   readonly proposals: Map<Height, Verified<PrePrepare>>;
@@ -86,6 +90,8 @@ export interface State {
   readonly votes: VoteBox;
   /** Heights of this view for which a commit was pledged. */
   readonly committed: Set<Height>;
+  /** When the blocks of this view were accepted and prepared here. Read by explain.ts alone. */
+  readonly phases: Map<Height, { readonly acceptedAt: Millis; preparedAt: Millis | null }>;
   /** This replica's own signed votes of this view, by height, to say again. */
   readonly pledged: Map<Height, Verified<Vote>[]>;
   /** The highest prepared certificate ever held, by view, then height. The guard's file holds it. Never goes back. */
@@ -108,6 +114,8 @@ export interface State {
   /** When the back-off last shrank. */
   relaxedAt: Millis;
   viewChangeCount: number;
+  /** Whom this replica has given evidence against since its start: what else they sign twice is not worth checking a large message for. */
+  readonly accused: Set<ReplicaId>;
   /** Messages of views this replica has not entered yet, by sender. */
   readonly early: Map<ReplicaId, Verified<PbftMessage>[]>;
 
@@ -134,7 +142,14 @@ export const primaryOf = (s: Pick<State, 'genesis'>, view: View): ReplicaId =>
 export function peerOf(s: State, replica: ReplicaId): Peer {
   let peer = s.peers.get(replica);
   if (peer === undefined) {
-    peer = { connected: false, heardAt: null, status: null, shownNewViewAt: null, standingShownAt: null };
+    peer = {
+      connected: false,
+      heardAt: null,
+      heard: null,
+      status: null,
+      shownNewViewAt: null,
+      standingShownAt: null,
+    };
     s.peers.set(replica, peer);
   }
   return peer;

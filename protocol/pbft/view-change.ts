@@ -4,10 +4,11 @@ import { assert } from '../assert.ts';
 import type { NewView, PbftPledge, Verified, ViewChange } from '../messages.ts';
 import type { ReplicaId, View } from '../types.ts';
 import { asView, next } from '../types.ts';
+import { compareViewChange } from './accuse.ts';
 import { giveUpChain } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
 import type { State } from './state.ts';
-import { isPrimary, peerOf } from './state.ts';
+import { isPrimary, peerOf, primaryOf } from './state.ts';
 
 /** [PBFT-VC-1] [PBFT-VC-2] Stops voting below `view` and asks for it; the request leaves when that promise is durable. */
 export function startViewChange(s: State, view: View, reason: string): void {
@@ -32,10 +33,12 @@ export function viewChangeOf(s: State): ViewChange {
 /** What belongs to one view only is forgotten; what it made durable (prepared certificate, blocks) stays. */
 export function leaveView(s: State): void {
   giveUpChain(s);
+  s.contradicted = false;
   s.votes.clear();
   s.proposals.clear();
   s.proposed.clear();
   s.committed.clear();
+  s.phases.clear();
   s.pledged.clear();
   s.leading = false;
   s.newViewPledged = false;
@@ -43,6 +46,23 @@ export function leaveView(s: State): void {
   s.quorumAskedAt = null;
   s.viewSince = s.now;
   s.resentAt = s.now;
+}
+
+/** [PBFT-VC-1] Once in a step: a primary that is proved faulty is given up. */
+export function leaveGuiltyPrimary(s: State): void {
+  if (s.mode !== 'active' || s.quarantine !== null) return; // REC-1
+  const primary = primaryOf(s, s.view);
+  if (s.out.evidence.some(({ culprit }) => culprit === primary))
+    startViewChange(s, next.view(s.view), 'there is evidence against the primary');
+}
+
+/**
+ * [PBFT-PP-9] A vote stands for the blocks below it, so in one view a replica votes for one chain: where the others have decided another
+ * one it votes no more. That is what makes votes of one view for two chains a proof of guilt (EVD-3), however many are faulty.
+ */
+export function leaveContradicted(s: State): void {
+  if (s.contradicted && s.mode === 'active')
+    startViewChange(s, next.view(s.view), 'what was decided is not what this replica voted for in this view');
 }
 
 /** [PBFT-VC-5] The guard remembers a vote that this replica does not: it is silent for the rest of the view, and asks for the next one. */
@@ -54,6 +74,7 @@ export function onRefusedPledge(s: State, pledge: PbftPledge): void {
 
 export function onViewChange(s: State, signed: Verified<ViewChange>): void {
   const { message, sender } = signed;
+  compareViewChange(s, signed);
   if (message.view < s.view || (message.view === s.view && s.mode === 'active')) {
     // [PBFT-NV-5] It asks for a view that has begun, or is over: show it the proof.
     if (s.mode === 'active') resendNewView(s, sender);

@@ -47,7 +47,10 @@ export type VerifyCode =
   | 'chain-broken'
   | 'chain-uncertified'
   | 'receipt-malformed'
-  | 'receipt-range';
+  | 'receipt-range'
+  | 'evidence-epoch'
+  | 'evidence-order'
+  | 'evidence-no-conflict';
 
 export interface VerifyRefusal {
   readonly refused: VerifyCode;

@@ -1,0 +1,101 @@
+// A witness file: what replicas have seen others sign, for `synod verify` and `synod audit`. A tag of 16 bytes, the chain id, then records:
+// what it is as one byte, its length as 4 bytes big-endian, and pieces of evidence or frames (docs/wire.md, "Witness files"). Small enough to
+// be read whole.
+
+import { type Bytes, concat, equalBytes } from '../crypto/bytes.ts';
+import type { Crypto } from '../crypto/provider.ts';
+import { decodeFrame, isRefusal } from '../protocol/codec.ts';
+import type { Genesis } from '../protocol/genesis.ts';
+import { domainTag, LayoutReader, LayoutWriter } from '../protocol/layout.ts';
+import type { PbftMessage, Verified } from '../protocol/messages.ts';
+import type { Hash } from '../protocol/types.ts';
+import { genesisSigners, type ProvenEvidence, verifyEvidence, verifyFrame } from '../protocol/verify.ts';
+
+const tag = domainTag('synod-v1:witness');
+const PREFIX_BYTES = 16 + 32;
+const HEAD_BYTES = 1 + 4;
+/** Of a whole file. */
+export const WITNESS_BYTES_MAX = 256 << 20;
+
+const SORTS = { evidence: 1, frame: 2 } as const;
+
+export interface WitnessRecord {
+  readonly sort: keyof typeof SORTS;
+  readonly bytes: Bytes;
+}
+
+/** What a file proves: every piece holds, every statement is signed by its sender and sound inside. */
+export interface Witness {
+  readonly pieces: readonly { readonly bytes: Bytes; readonly proven: ProvenEvidence }[];
+  readonly statements: readonly { readonly frame: Bytes; readonly signed: Verified<PbftMessage> }[];
+}
+
+export interface WitnessProblem {
+  readonly refused: string;
+  readonly problem: string;
+}
+
+/** Does a file with these first bytes claim to be one? */
+export const isWitnessFile = (start: Bytes): boolean => equalBytes(start.subarray(0, tag.length), tag);
+
+export function encodeWitness(chainId: Hash, records: readonly WitnessRecord[]): Bytes {
+  const parts = records.flatMap(({ sort, bytes }) => [
+    new LayoutWriter(HEAD_BYTES).u8(SORTS[sort]).u32(bytes.length).done(),
+    bytes,
+  ]);
+  return concat(tag, chainId, ...parts);
+}
+
+/** [EVD-4] The records of a file of this chain, nothing checked but its form. */
+export function decodeWitness(bytes: Bytes, chainId: Hash): readonly WitnessRecord[] | WitnessProblem {
+  const malformed = (problem: string): WitnessProblem => ({ refused: 'witness-file-malformed', problem });
+  if (bytes.length < PREFIX_BYTES || !isWitnessFile(bytes)) return malformed('not a witness file');
+  if (!equalBytes(bytes.subarray(16, PREFIX_BYTES), chainId))
+    return { refused: 'chain-mismatch', problem: 'the file is of another chain than the genesis document' };
+  const records: WitnessRecord[] = [];
+  for (let at = PREFIX_BYTES; at < bytes.length; ) {
+    const left = bytes.length - at - HEAD_BYTES;
+    if (left < 0) return malformed(`it ends in the middle of record ${records.length + 1}`);
+    const head = new LayoutReader(bytes.subarray(at, at + HEAD_BYTES));
+    const number = head.u8();
+    const length = head.u32();
+    const sort = number === SORTS.evidence ? 'evidence' : number === SORTS.frame ? 'frame' : undefined;
+    if (sort === undefined) return malformed(`record ${records.length + 1} is of no known sort`);
+    if (length > left) return malformed(`it ends in the middle of record ${records.length + 1}`);
+    at += HEAD_BYTES;
+    records.push({ sort, bytes: bytes.subarray(at, at + length) });
+    at += length;
+  }
+  return records.length === 0 ? malformed('nothing is in it') : records;
+}
+
+/** [EVD-4] All of it, each record checked, or why the first one that does not hold proves nothing. */
+export function readWitness(
+  bytes: Bytes,
+  genesis: Pick<Genesis, 'chainId' | 'members' | 'parameters'>,
+  crypto: Crypto,
+): Witness | WitnessProblem {
+  const records = decodeWitness(bytes, genesis.chainId);
+  if ('refused' in records) return records;
+  const pieces: Witness['pieces'][number][] = [];
+  const statements: Witness['statements'][number][] = [];
+  const context = { ...genesisSigners({ genesis, crypto }), parameters: genesis.parameters };
+  for (const [index, record] of records.entries()) {
+    const refuse = ({ refused, field }: { readonly refused: string; readonly field: string }): WitnessProblem => ({
+      refused,
+      problem: `record ${index + 1}${field === '' ? '' : `: ${field}`}`,
+    });
+    if (record.sort === 'evidence') {
+      const proven = verifyEvidence(record.bytes, { genesis, crypto });
+      if ('refused' in proven) return refuse(proven);
+      pieces.push({ bytes: record.bytes, proven });
+      continue;
+    }
+    const frame = decodeFrame(record.bytes);
+    if (isRefusal(frame)) return refuse(frame);
+    const signed = verifyFrame(frame, context);
+    if (isRefusal(signed)) return refuse(signed);
+    statements.push({ frame: record.bytes, signed });
+  }
+  return { pieces, statements };
+}
