@@ -5,7 +5,7 @@
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { assert } from '../protocol/assert.ts';
-import type { Explanation } from '../protocol/core.ts';
+import { type Explanation, phases, waitKinds } from '../protocol/core.ts';
 import type { Meter, ReplicaPort } from './ports.ts';
 
 interface SeriesShape {
@@ -286,18 +286,3 @@ export class Metrics implements Meter {
     return new Histogram({ ...options, buckets: [...(shape.buckets ?? slowSeconds)] });
   }
 }
-
-const phases: readonly Explanation['phase'][] = ['idle', 'ordering', 'view-change', 'catching-up', 'quarantine'];
-const waitKinds: readonly Explanation['waits'][number]['what'][] = [
-  'pre-prepare',
-  'prepare',
-  'commit',
-  'view-change',
-  'new-view',
-  'block',
-  'checkpoint',
-  'heartbeat',
-  'lead',
-  'standing',
-  'readmission',
-];

@@ -7,13 +7,14 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, PledgePayload, PromiseBatch } from '../keys/guard.ts';
-import type { Certificate } from '../protocol/certificate.ts';
 import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec.ts';
-import type { Input, Pledged, Ready } from '../protocol/core.ts';
+import type { Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
+import type { Pending } from '../protocol/pending.ts';
+import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { ReplicaId, View } from '../protocol/types.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import { laneOf } from './kinds.ts';
@@ -33,23 +34,11 @@ export interface SpeakerParts {
   readonly failed: (error: unknown) => void;
 }
 
-/** How long records that no vote waits for may wait for company. */
-const LAZY_WRITE_MS_MAX = 20;
-
-interface Pending {
-  records: LogRecord[];
-  pledges: Pledged<PbftPledge>[];
-  lock: Certificate | null;
-  lead: View | null;
-  readmit: Ready<PbftMessage, PbftPledge>['readmit'];
-}
-const nothing = (): Pending => ({ records: [], pledges: [], lock: null, lead: null, readmit: null });
-
 export class Speaker {
   readonly #parts: SpeakerParts;
   readonly #publicKeys: readonly Bytes[];
   #transport: PeerTransport | null = null;
-  #pending = nothing();
+  #pending = nothingPending();
   #waitingBytes = 0;
   #writing: Promise<void> | null = null;
   #writingSince = 0;
@@ -85,49 +74,17 @@ export class Speaker {
   speak(ready: Ready<PbftMessage, PbftPledge>): void {
     for (const { to, message } of ready.send) this.state(to, message);
     for (const { to, signed } of ready.resend) this.#sendSigned(to, signed);
-    this.#pending.records.push(...ready.records);
+    gather(this.#pending, ready);
     this.#waitingBytes += sizeOf(ready.records);
-    this.#pending.pledges.push(...ready.pledges);
-    this.#forgetStale(ready);
-    this.#pending.lock = ready.lock ?? this.#pending.lock;
-    this.#pending.lead = ready.lead ?? this.#pending.lead;
-    this.#pending.readmit = ready.readmit ?? this.#pending.readmit;
     this.#persistSoon();
-  }
-
-  /** Votes that waited for a slow disk until they were of no more use: decided heights, views that are over. */
-  #forgetStale({ deliver, pledges, events }: Ready<PbftMessage, PbftPledge>): void {
-    let decided: number = deliver.at(-1)?.block.header.height ?? 0;
-    let view = 0;
-    for (const { pledge } of pledges) if (pledge.kind === 'view-change') view = Math.max(view, pledge.view);
-    for (const event of events) {
-      // Into a view that others have opened, or past heights that a state from peers covers.
-      if (event.type === 'view-entered') view = Math.max(view, event.view);
-      if (event.type === 'checkpoint-installed') decided = Math.max(decided, event.height);
-    }
-    if (decided === 0 && view === 0) return;
-    this.#pending.pledges = this.#pending.pledges.filter(
-      ({ pledge }) =>
-        (pledge.kind !== 'prepare' && pledge.kind !== 'commit') || (pledge.height > decided && pledge.view >= view),
-    );
   }
 
   /** Writes what waits, however little it is; resolves when nothing is left. */
   async flush(): Promise<void> {
-    while (!this.#stopped && (this.#writing !== null || this.#waits())) {
+    while (!this.#stopped && (this.#writing !== null || !isEmpty(this.#pending))) {
       if (this.#writing === null) this.#persist();
       await this.#writing;
     }
-  }
-
-  #waits(): boolean {
-    return this.#pending.records.length > 0 || this.#isUrgent();
-  }
-
-  /** Something waits that a vote or a proposal waits for. */
-  #isUrgent(): boolean {
-    const { pledges, lead, lock, readmit } = this.#pending;
-    return pledges.length > 0 || lead !== null || lock !== null || readmit !== null;
   }
 
   stop(): void {
@@ -139,13 +96,13 @@ export class Speaker {
 
   #persistSoon(): void {
     if (this.#writing !== null || this.#stopped) return;
-    if (this.#isUrgent()) {
+    if (isUrgent(this.#pending)) {
       // After the sockets have been flushed (transport/flusher.ts): the others check a proposal while its primary writes it down.
       if (!this.#persisting) process.nextTick(() => this.#persist());
       this.#persisting = true;
       return;
     }
-    // Nothing waits for these: decided blocks are safe with the quorum that prepared them. They share the next write, or go soon.
+    // They share the next write, or go soon.
     if (this.#pending.records.length > 0) this.#lazy ??= setTimeout(() => this.#persist(), LAZY_WRITE_MS_MAX);
   }
 
@@ -155,7 +112,7 @@ export class Speaker {
     this.#persisting = false;
     if (this.#writing !== null || this.#stopped) return;
     const batch = this.#pending;
-    this.#pending = nothing();
+    this.#pending = nothingPending();
     this.#waitingBytes = 0;
     this.#writingSince = performance.now();
     this.#writing = this.#write(batch)

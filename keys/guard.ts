@@ -28,8 +28,8 @@ import {
   Proposals,
   type ViewMark,
 } from './marks.ts';
-import { encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
-import { firstState, openSignState } from './sign-state-file.ts';
+import { encodeSignState, firstState, lockBytesMax, type SignState } from './sign-state.ts';
+import { openSignState } from './sign-state-file.ts';
 import { SlotFile } from './slot-file.ts';
 import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
 

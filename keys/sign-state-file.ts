@@ -1,21 +1,20 @@
 // The sign-state file as a whole: opened under its lock, read, and held against the key and the chain that it must belong to.
 // guard.ts signs by it; the functions at the end mend it, and need no secret for that (docs/adr/0006-amnesia.md).
 
-import { type Bytes, equalBytes } from '../crypto/bytes.ts';
+import { equalBytes } from '../crypto/bytes.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import { asView, type Epoch, type Hash } from '../protocol/types.ts';
+import type { Epoch } from '../protocol/types.ts';
 import { GuardError } from './errors.ts';
-import { emptyMarks, type Marks } from './marks.ts';
-import { decodeSignState, encodeSignState, type SignState } from './sign-state.ts';
+import {
+  decodeSignState,
+  encodeSignState,
+  firstState,
+  hasSigned,
+  type SignState,
+  type SignStateOwner,
+  withoutLog,
+} from './sign-state.ts';
 import { SlotFile } from './slot-file.ts';
-
-/** Whose file it must be. 32 bytes each. */
-export interface SignStateOwner {
-  readonly publicKey: Bytes;
-  readonly chainId: Hash;
-}
-
-const noFloor = { sequence: 0, hash: new Uint8Array(32) };
 
 /** Undefined: there is no such file. The lock is held until `file` is closed. @throws GuardError */
 export async function openSignState(
@@ -35,11 +34,6 @@ export async function openSignState(
     await file.close();
     throw error;
   }
-}
-
-/** [REC-1] The first state of a file: of a key that has never signed, or, `quarantined`, of one whose signatures nobody remembers. */
-export function firstState({ publicKey, chainId }: SignStateOwner, epoch: Epoch, quarantined: boolean): SignState {
-  return { publicKey, chainId, marks: emptyMarks(epoch, asView(0)), floor: noFloor, lock: null, quarantined };
 }
 
 /** [REC-1] Makes a file in quarantine; one that is there is never replaced. @returns false: there is one already */
@@ -79,19 +73,8 @@ export async function giveUpLog(path: string, owner: SignStateOwner, moveAside: 
   const { file, state } = opened;
   try {
     await moveAside();
-    const marks: Marks = hasSigned(state)
-      ? { ...state.marks, abstainedView: atLeastOwnView(state.marks) }
-      : state.marks;
-    await file.write(encodeSignState({ ...state, marks, floor: noFloor }));
+    await file.write(encodeSignState(withoutLog(state)));
   } finally {
     await file.close();
   }
-}
-
-const atLeastOwnView = ({ view, abstainedView }: Marks) => asView(Math.max(view, abstainedView ?? 0));
-
-function hasSigned({ marks, lock, floor }: SignState): boolean {
-  const { view, led, votes, viewChange, newView, checkpoints, heightFloor } = marks;
-  const marked = [led, viewChange, newView, lock].some((mark) => mark !== null);
-  return marked || view > 0 || votes.size > 0 || checkpoints.length > 0 || heightFloor > 0 || floor.sequence > 0;
 }

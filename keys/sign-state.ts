@@ -4,10 +4,11 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
 import { LayoutReader, LayoutWriter } from '../protocol/layout.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import { asEpoch, asHash, asHeight, asView, type Hash, type Height, type View } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import {
   type CheckpointMark,
   checkpointsMax,
+  emptyMarks,
   type HeightMarks,
   heightsMax,
   type Marks,
@@ -28,6 +29,31 @@ export interface SignState {
   readonly lock: Bytes | null;
   /** What this key signed before the file was made is not known: nothing that binds is signed until that is past (REC-1). */
   readonly quarantined: boolean;
+}
+
+/** Whose file it must be. 32 bytes each. */
+export type SignStateOwner = Pick<SignState, 'publicKey' | 'chainId'>;
+
+const noFloor: LogPosition = { sequence: 0, hash: new Uint8Array(32) };
+
+/** [REC-1] The first state of a file: of a key that has never signed, or, `quarantined`, of one whose signatures nobody remembers. */
+export function firstState({ publicKey, chainId }: SignStateOwner, epoch: Epoch, quarantined: boolean): SignState {
+  return { publicKey, chainId, marks: emptyMarks(epoch, asView(0)), floor: noFloor, lock: null, quarantined };
+}
+
+/** [REC-6] The next log may begin from nothing; what rested on the last one, the votes of its view and of all below, is given up. */
+export function withoutLog(state: SignState): SignState {
+  const { view, abstainedView } = state.marks;
+  const givenUp = asView(Math.max(view, abstainedView ?? 0));
+  const marks = hasSigned(state) ? { ...state.marks, abstainedView: givenUp } : state.marks;
+  return { ...state, marks, floor: noFloor };
+}
+
+/** Whether the key has signed anything that binds, as far as this state knows. */
+export function hasSigned({ marks, lock, floor }: SignState): boolean {
+  const { view, led, votes, viewChange, newView, checkpoints, heightFloor } = marks;
+  const marked = [led, viewChange, newView, lock].some((mark) => mark !== null);
+  return marked || view > 0 || votes.size > 0 || checkpoints.length > 0 || heightFloor > 0 || floor.sequence > 0;
 }
 
 /** Says which marks follow; another protocol's are another number. */

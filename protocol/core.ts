@@ -167,7 +167,7 @@ export interface Explanation {
   readonly view: View;
   readonly primary: ReplicaId;
   readonly self: ReplicaId;
-  readonly phase: 'idle' | 'ordering' | 'view-change' | 'catching-up' | 'quarantine';
+  readonly phase: (typeof phases)[number];
   readonly height: Height;
   readonly hash: Hash;
   readonly stable: Height;
@@ -205,22 +205,27 @@ export interface CatchUpView {
   readonly chunks: { readonly have: number; readonly need: number } | null;
 }
 
+/** What a replica may be at, and wait for: lists, since metrics have a series for each and a reader from outside takes no others. */
+export const phases = ['idle', 'ordering', 'view-change', 'catching-up', 'quarantine'] as const;
+export const waitKinds = [
+  'pre-prepare',
+  'prepare',
+  'commit',
+  'view-change',
+  'new-view',
+  'block',
+  'checkpoint',
+  'heartbeat',
+  /** This replica's own mark that it leads the view. */
+  'lead',
+  /** In quarantine: answers of peers, then a block at this height that a quorum of others has prepared and decided. */
+  'standing',
+  'readmission',
+] as const;
+
 /** One thing that is being waited for. */
 export interface Wait {
-  readonly what:
-    | 'pre-prepare'
-    | 'prepare'
-    | 'commit'
-    | 'view-change'
-    | 'new-view'
-    | 'block'
-    | 'checkpoint'
-    | 'heartbeat'
-    /** This replica's own mark that it leads the view. */
-    | 'lead'
-    /** In quarantine: answers of peers, then a block at this height that a quorum of others has prepared and decided. */
-    | 'standing'
-    | 'readmission';
+  readonly what: (typeof waitKinds)[number];
   readonly height: Height;
   readonly view: View;
   readonly have: number;

@@ -22,7 +22,8 @@ import { type Extension, Ledger } from '../protocol/ledger.ts';
 import type { PbftMessage, Signed, ViewChange, Vote } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { Audit, encodeEvidence, evidenceOf, signingBytes, verifyEvidence } from '../protocol/verify.ts';
-import { TestClient, testGenesis } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { settingOf } from '../sim/setting.ts';
 
 const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const epoch = asEpoch(0);
@@ -55,13 +56,13 @@ function synod(args: readonly string[]): Promise<Run> {
 /** All keys of a network in one hand, and a directory with its genesis document. */
 class Forger {
   readonly directory: string;
-  readonly network: ReturnType<typeof testGenesis>;
+  readonly network: ReturnType<typeof settingOf>;
   readonly #ledger: Ledger;
 
   constructor(directory: string, n = 4) {
     this.directory = directory;
     mkdirSync(directory, { recursive: true });
-    this.network = testGenesis(n);
+    this.network = settingOf(n);
     this.#ledger = new Ledger({ sha256: native.sha256, genesis: this.network.genesis, epoch });
     writeFileSync(this.path('genesis.json'), this.network.document);
   }
@@ -74,7 +75,7 @@ class Forger {
   grow(chain: readonly Extension[], ...names: string[]): Extension[] {
     const grown = [...chain];
     for (const name of names) {
-      const bundles = [new TestClient(this.network.genesis, name).bundle([Buffer.from(name)])];
+      const bundles = [new SimClient(this.network.genesis, name).bundle([Buffer.from(name)])];
       const time = asMillis(1_700_000_000_000 + grown.length);
       grown.push(this.#ledger.build(grown, { bundles, time, proposer: asReplicaId(0) })!);
     }

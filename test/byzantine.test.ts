@@ -13,14 +13,15 @@ import type { Genesis } from '../protocol/genesis.ts';
 import { type Extension, Ledger } from '../protocol/ledger.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PbftMessage, Signed, ViewChange, Vote } from '../protocol/messages.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
 import { BUCKET_SESSIONS_MAX, bucketOf } from '../protocol/sessions.ts';
-import type { View } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { signingBytes } from '../protocol/verify.ts';
+import { SimClient } from '../sim/clients.ts';
+import { Cluster, calm } from '../sim/cluster.ts';
+import { Conspiracy } from '../sim/conspiracy.ts';
+import { keyPair } from '../sim/signatures.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk } from '../storage/memory.ts';
-import { Cluster, calm, keyPair, type Tamper, TestClient } from './cluster.ts';
 import { EverythingSaid } from './said.ts';
 import { load, torment } from './torment.ts';
 
@@ -74,7 +75,7 @@ class Puppet {
 
   /** A block with one bundle of its own on top of these undecided ones, sound in every way. */
   block(chain: readonly Extension[], name: string): Extension {
-    const bundles = [new TestClient(this.#cluster.genesis, name).bundle([text(name)])];
+    const bundles = [new SimClient(this.#cluster.genesis, name).bundle([text(name)])];
     const time = asMillis(Math.floor(this.#cluster.now));
     const extension = this.#ledger.build(chain, { bundles, time, proposer: asReplicaId(this.#id) });
     if (extension === null) throw new Error('a block that could stand');
@@ -131,7 +132,7 @@ t.test(
     // Block 1 is prepared in view 0 and decided nowhere: the base of view 1, whose primary is the liar.
     cluster.tamper = (_from, _to, message) =>
       message.kind === 'commit' || (message.kind === 'prepare' && message.view === 1) ? null : message;
-    cluster.submit(0, new TestClient(cluster.genesis, 'alice').bundle([text('one')]));
+    cluster.submit(0, new SimClient(cluster.genesis, 'alice').bundle([text('one')]));
     const inViewOne = (id: number) => {
       const { view, phase, inFlight } = explain(cluster, id);
       return view === 1 && phase !== 'view-change' && inFlight === 1;
@@ -173,9 +174,9 @@ t.test(
     puppet.vote([behind, restarted], 'commit', 1, z3);
     cluster.run(40);
     t.equal(cluster.height(behind), 0, 'nobody decides the other chain');
-    const votes = cluster.nodes[restarted]!.guard.votes;
-    t.equal(votes.get('prepare/1/2'), toHex(x2.block.hash));
-    t.notOk(votes.has('prepare/1/3'), 'nor votes above it');
+    const signed = (height: number) => cluster.checks.signedBy(asReplicaId(restarted), `prepare 1 ${height}`);
+    t.equal(signed(2), toHex(x2.block.hash));
+    t.equal(signed(3), undefined, 'nor votes above it');
 
     cluster.partition = null;
     t.ok(
@@ -197,7 +198,7 @@ t.test('PBFT-NV-2, GEN-1: two sound new-views of one primary stop no honest repl
     return to === misled && (message.kind === 'pre-prepare' || message.kind === 'block-data') ? null : message;
   };
   for (const name of ['x1', 'x2']) {
-    cluster.submit(a, new TestClient(cluster.genesis, name).bundle([text(name)]));
+    cluster.submit(a, new SimClient(cluster.genesis, name).bundle([text(name)]));
     cluster.run(30);
   }
   t.ok(
@@ -234,7 +235,7 @@ t.test('PBFT-NV-2, GEN-1: two sound new-views of one primary stop no honest repl
   cluster.run(50);
   t.same(cluster.live(), honest, 'the base is passed over, and all live');
   cluster.tamper = null;
-  const bundle = new TestClient(cluster.genesis, 'bob').bundle([text('later')]);
+  const bundle = new SimClient(cluster.genesis, 'bob').bundle([text('later')]);
   cluster.submit(misled, bundle);
   t.ok(
     cluster.until(() => has(cluster, bundle), 20 * T),
@@ -251,7 +252,7 @@ t.test('REQ-5, SES-5: no client breaks a primary by filling a part of the sessio
   for (let session = 1; sessions.length < BUCKET_SESSIONS_MAX + 2; session++)
     if (bucketOf(native.sha256, { client, session }) === 0) sessions.push(session);
   const bundles = sessions.map((session) =>
-    new TestClient(cluster.genesis, 'mallory', session).bundle([text('x')], { validUntil: 90_000 }),
+    new SimClient(cluster.genesis, 'mallory', session).bundle([text('x')], { validUntil: 90_000 }),
   );
   // All but one place taken, and three bundles at once that each want it.
   const room = bundles.slice(0, BUCKET_SESSIONS_MAX - 1);
@@ -267,14 +268,14 @@ t.test('REQ-5, SES-5: no client breaks a primary by filling a part of the sessio
   t.same(cluster.live(), [0, 1, 2, 3], 'nobody stops');
   t.equal(bundles.slice(-3).filter((bundle) => has(cluster, bundle)).length, 1, 'one of them is ordered');
   t.same(started(cluster), [], 'and no primary is blamed for the others');
-  const bundle = new TestClient(cluster.genesis, 'alice').bundle([text('hello')]);
+  const bundle = new SimClient(cluster.genesis, 'alice').bundle([text('hello')]);
   cluster.submit(2, bundle);
   t.ok(cluster.until(() => has(cluster, bundle), T));
 });
 
 t.test('REQ-4: bundles behind a gap do not fill the pool', async (t) => {
   const cluster = begin();
-  const sample = new TestClient(cluster.genesis, 'sample').bundle([text('x')], { validUntil: 90_000 });
+  const sample = new SimClient(cluster.genesis, 'sample').bundle([text('x')], { validUntil: 90_000 });
   let count = 0;
   for (const name of ['m1', 'm2', 'm3']) {
     const client = keyPair(name).publicKey;
@@ -292,7 +293,7 @@ t.test('REQ-4: bundles behind a gap do not fill the pool', async (t) => {
     cluster.live().map((id) => explain(cluster, id).pool.bundles),
     [0, 0, 0, 0],
   );
-  const bundle = new TestClient(cluster.genesis, 'alice').bundle([text('hello')]);
+  const bundle = new SimClient(cluster.genesis, 'alice').bundle([text('hello')]);
   cluster.submit(1, bundle);
   t.ok(
     cluster.until(() => has(cluster, bundle), T),
@@ -305,7 +306,7 @@ t.test(
   'REQ-4, REQ-5: a client that floods one of its sessions costs no view, and its other one is ordered',
   async (t) => {
     const cluster = begin({ parameters: { blockBundlesMax: 16 } });
-    const flooding = new TestClient(cluster.genesis, 'mallory', 1);
+    const flooding = new SimClient(cluster.genesis, 'mallory', 1);
     const flood = () => {
       for (let waiting = explain(cluster, 0).pool.bundles; waiting < 200; waiting++)
         submitTo(cluster, [0, 1, 2, 3], flooding.bundle([text('f')], { validUntil: 90_000 }));
@@ -313,7 +314,7 @@ t.test(
     };
     flood();
     cluster.run(1);
-    const lone = new TestClient(cluster.genesis, 'mallory', 2).bundle([text('lone')], { validUntil: 90_000 });
+    const lone = new SimClient(cluster.genesis, 'mallory', 2).bundle([text('lone')], { validUntil: 90_000 });
     submitTo(cluster, [0, 1, 2, 3], lone);
     t.ok(
       cluster.until(() => has(cluster, lone), T),
@@ -327,14 +328,14 @@ t.test(
 
 t.test('REQ-5, A5: a primary that leaves out one client is replaced at a low rate too', async (t) => {
   const cluster = begin();
-  const victim = new TestClient(cluster.genesis, 'victim').bundle([text('v')], { validUntil: 90_000 });
+  const victim = new SimClient(cluster.genesis, 'victim').bundle([text('v')], { validUntil: 90_000 });
   // As if the primary dropped it: it never hears of it.
   cluster.tamper = (_from, to, message) =>
     to === 0 && message.kind === 'forward'
       ? { ...message, bundles: message.bundles.filter(({ digest }) => toHex(digest) !== toHex(victim.digest)) }
       : message;
   submitTo(cluster, [1, 2, 3], victim);
-  const other = new TestClient(cluster.genesis, 'other');
+  const other = new SimClient(cluster.genesis, 'other');
   const five = () => {
     cluster.submit(0, other.bundle([text('o')], { validUntil: 90_000 }));
     cluster.after(200, five);
@@ -353,7 +354,7 @@ t.test('REQ-5, A5: a primary that leaves out one client is replaced at a low rat
 t.test('PBFT-NV-5: a new-view is shown now and then, not for each request', async (t) => {
   const cluster = begin();
   cluster.crash(0);
-  cluster.submit(1, new TestClient(cluster.genesis, 'alice').bundle([text('1')]));
+  cluster.submit(1, new SimClient(cluster.genesis, 'alice').bundle([text('1')]));
   const inViewOne = () => [1, 2, 3].every((id) => explain(cluster, id).view === 1 && cluster.height(id) === 1);
   t.ok(cluster.until(inViewOne, 10 * T));
   let shown = 0;
@@ -374,7 +375,7 @@ t.test(
     const cluster = begin();
     const { genesis } = cluster;
     const ledger = newLedger(genesis);
-    const client = new TestClient(genesis, 'alice');
+    const client = new SimClient(genesis, 'alice');
     const { log } = await openLogStore(new MemoryDisk().open(), {
       sha256: native.sha256,
       chainId: genesis.chainId,
@@ -416,7 +417,10 @@ t.test(
 
 /** The guard of a replica remembers a vote of view 0 for a block that the replica does not know of. */
 function forgetful(cluster: Cluster, id: number, height: number): void {
-  cluster.nodes[id]!.guard.votes.set(`prepare/0/${height}`, 'another');
+  const hash = asHash(new Uint8Array(32).fill(7));
+  const pledge = { kind: 'prepare', epoch, view: asView(0), height: asHeight(height), hash } as const;
+  const durable = { log: cluster.nodes[id]!.disk.position, decided: asHeight(0) };
+  cluster.nodes[id]!.guard.promise([{ pledge, payload: encodePayload(pledge) }], null, durable);
 }
 
 t.test(
@@ -429,7 +433,7 @@ t.test(
       if (from === 2 && (message.kind === 'prepare' || message.kind === 'commit') && message.view === 0) votes += 1;
       return message;
     };
-    const client = new TestClient(cluster.genesis, 'alice');
+    const client = new SimClient(cluster.genesis, 'alice');
     const [first, second] = [client.bundle([text('1')]), client.bundle([text('2')])];
     cluster.submit(1, first);
     t.ok(
@@ -452,7 +456,7 @@ t.test(
 t.test('PBFT-VC-6: a replica that gave its view up alone is followed after 8 T, on an idle chain', async (t) => {
   const cluster = begin();
   forgetful(cluster, 2, 1);
-  const client = new TestClient(cluster.genesis, 'alice');
+  const client = new SimClient(cluster.genesis, 'alice');
   cluster.submit(1, client.bundle([text('1')]));
   t.ok(cluster.until(() => started(cluster).length === 1, T));
   const since = cluster.now;
@@ -491,240 +495,6 @@ t.test('PBFT-VC-6: whoever asks alone again and again is followed each time twic
 
 // ---- f replicas in one hand -----------------------------------------------------------------------------------------------------
 
-/**
- * They run as they should, hear everything, and lie where it hurts: as a primary they tell two halves two chains; they vote for
- * whatever an honest one votes for; they ask for views without the certificates that they hold; they open a view with two sets of
- * view-changes; and they say old things again. With their own keys only: nothing here would be refused for its form or signature.
- */
-class Conspiracy {
-  readonly #cluster: Cluster;
-  readonly #members: readonly number[];
-  readonly #honest: readonly number[];
-  /** Follows what is decided, so that the other chains are sound. */
-  readonly #ledger: Ledger;
-  readonly #blocks = new Map<string, Block>();
-  /** By the hash of what a core of theirs proposed; null where nothing else could stand there. */
-  readonly #rivals = new Map<string, Block | null>();
-  readonly #deceived = new Map<View, { readonly ids: readonly number[]; readonly equivocates: boolean }>();
-  readonly #asked = new Map<View, Map<number, ViewChange>>();
-  readonly #opened = new Set<View>();
-  /** What honest ones prepared, by view and height: two of them, and the liars have divided them. */
-  readonly #prepared = new Map<string, Set<string>>();
-  readonly #said: { readonly from: number; readonly message: PbftMessage }[] = [];
-  cutsPower = true;
-  /** By the honest ones. */
-  readonly said: EverythingSaid;
-  #over = false;
-
-  constructor(cluster: Cluster, members: readonly number[]) {
-    this.#cluster = cluster;
-    this.#members = members;
-    this.said = new EverythingSaid(cluster.nodes.length);
-    this.#honest = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !members.includes(id));
-    this.#ledger = newLedger(cluster.genesis);
-    for (const id of members) cluster.byzantine.add(id);
-    cluster.tamper = this.#pass;
-    const step = () => {
-      if (this.#over) return;
-      this.#mischief();
-      cluster.after(cluster.between([20, 200]), step);
-    };
-    step();
-  }
-
-  /** How many places saw honest ones vote for two blocks. */
-  get divided(): number {
-    return [...this.#prepared.values()].filter(({ size }) => size > 1).length;
-  }
-
-  /** They fall silent. */
-  end(): void {
-    this.#over = true;
-    this.#cluster.tamper = null;
-    for (const id of this.#members) this.#cluster.crash(id);
-  }
-
-  readonly #pass: Tamper = (from, to, message) => {
-    if (message.kind === 'pre-prepare') this.#blocks.set(toHex(message.block.hash), message.block);
-    if (message.kind === 'view-change') this.#note(from, message);
-    if (!this.#members.includes(from)) this.said.hear(from, message);
-    if (!this.#members.includes(from)) {
-      if (message.kind === 'prepare' || message.kind === 'commit') this.#agree(from, message);
-      return message;
-    }
-    switch (message.kind) {
-      case 'pre-prepare': {
-        const rival = this.#isDeceived(message.view, to) ? this.#rivalOf(from, message.block) : null;
-        return rival === null ? message : { ...message, block: rival };
-      }
-      case 'prepare':
-      case 'commit': {
-        this.#remember(from, message);
-        if (this.#chance(0.2)) return null;
-        const rival = this.#isDeceived(message.view, to) ? this.#rivals.get(toHex(message.hash)) : undefined;
-        return rival == null ? message : { ...message, hash: rival.hash };
-      }
-      case 'view-change':
-        this.#remember(from, message);
-        return this.#chance(0.5) ? { ...message, commit: null, prepared: null } : message;
-      default:
-        return message;
-    }
-  };
-
-  /** The power of the machines is in their hand too, for as long as the faults last: whoever has just voted loses it now and then. */
-  #restart(voter: number, vote: Vote): void {
-    const cluster = this.#cluster;
-    if (!this.cutsPower || !this.#chance(vote.kind === 'prepare' ? 0.04 : 0.02)) return;
-    cluster.after(cluster.between([0, 10]), () => {
-      cluster.crash(voter);
-      cluster.after(cluster.between([1, 60]), () => {
-        if (cluster.nodes[voter]!.core === null) cluster.boot(voter);
-      });
-    });
-  }
-
-  /** The honest one that voted hears that all of us are with it; who else hears is chance. */
-  #agree(voter: number, vote: Vote): void {
-    this.#restart(voter, vote);
-    const place = `${vote.view}/${vote.height}`;
-    this.#prepared.set(place, (this.#prepared.get(place) ?? new Set()).add(toHex(vote.hash)));
-    for (const from of this.#members) {
-      if (!this.#chance(0.6)) continue;
-      const others = this.#honest.filter(() => this.#chance(0.2));
-      for (const to of new Set([voter, ...others])) {
-        this.#cluster.inject(from, to, vote);
-        if (vote.kind === 'prepare' && this.#chance(0.3)) this.#cluster.inject(from, to, { ...vote, kind: 'commit' });
-      }
-    }
-  }
-
-  #isDeceived(view: View, id: number): boolean {
-    let half = this.#deceived.get(view);
-    if (half === undefined) {
-      half = { ids: this.#honest.filter(() => this.#chance(0.5)), equivocates: this.#chance(0.7) };
-      this.#deceived.set(view, half);
-    }
-    return half.equivocates && half.ids.includes(id);
-  }
-
-  /** Another block on the other chain at the same height, as sound as this one. */
-  #rivalOf(proposer: number, block: Block): Block | null {
-    const name = toHex(block.hash);
-    let rival = this.#rivals.get(name);
-    if (rival === undefined) {
-      this.#follow();
-      const chain = this.#pathTo(this.#rivals.get(toHex(block.header.parent))?.hash ?? block.header.parent);
-      const fewer = block.bundles.length > 1 && this.#chance(0.5) ? block.bundles.slice(0, -1) : block.bundles;
-      const candidate =
-        chain === null
-          ? null
-          : this.#ledger.build(chain, {
-              bundles: fewer,
-              time: asMillis(block.header.time + 1),
-              proposer: asReplicaId(proposer),
-            });
-      rival = candidate?.block ?? null;
-      this.#rivals.set(name, rival);
-      if (rival !== null) {
-        this.#blocks.set(toHex(rival.hash), rival);
-        this.said.know(rival);
-      }
-    }
-    return rival;
-  }
-
-  #follow(): void {
-    for (;;) {
-      const hash = this.#cluster.chain.get(this.#ledger.height + 1);
-      const block = hash === undefined ? undefined : this.#blocks.get(hash);
-      const extension = block && this.#ledger.extend([], block);
-      if (extension === undefined || 'refused' in extension) return;
-      this.#ledger.apply(extension);
-    }
-  }
-
-  #pathTo(hash: Block['hash']): Extension[] | null {
-    const path: Block[] = [];
-    for (let at = toHex(hash); at !== toHex(this.#ledger.head.hash); ) {
-      const block = this.#blocks.get(at);
-      if (block === undefined || block.header.height <= this.#ledger.height) return null;
-      path.unshift(block);
-      at = toHex(block.header.parent);
-    }
-    const chain: Extension[] = [];
-    for (const block of path) {
-      const extension = this.#ledger.extend(chain, block);
-      if ('refused' in extension) return null;
-      chain.push(extension);
-    }
-    return chain;
-  }
-
-  /** [PBFT-NV-1] Who is the primary of a view that enough ask for opens it twice: for some, from requests that know as little as can be. */
-  #note(from: number, message: ViewChange): void {
-    const { view } = message;
-    const asked = this.#asked.get(view) ?? new Map<number, ViewChange>();
-    this.#asked.set(view, asked.set(from, message));
-    const primary = view % this.#cluster.nodes.length;
-    if (!this.#members.includes(primary) || this.#opened.has(view)) return;
-    const { quorum } = byzantineQuorums(this.#cluster.nodes.length);
-    for (const id of this.#members) if (!asked.has(id)) asked.set(id, { ...message, commit: null, prepared: null });
-    if (asked.size < quorum) return;
-    this.#opened.add(view);
-    this.#cluster.after(this.#cluster.between([0, 60]), () => {
-      if (!this.#over && this.#chance(0.7)) this.#openTwice(primary, view, quorum);
-    });
-  }
-
-  #openTwice(primary: number, view: View, quorum: number): void {
-    const asked = [...(this.#asked.get(view) ?? [])];
-    for (const to of this.#honest) {
-      const blank = this.#isDeceived(view, to);
-      const shown = asked
-        .map(([id, message]): [number, ViewChange] =>
-          blank && this.#members.includes(id) ? [id, { ...message, commit: null, prepared: null }] : [id, message],
-        )
-        .sort(([, a], [, b]) => (blank ? 1 : -1) * ((a.prepared?.view ?? -1) - (b.prepared?.view ?? -1)))
-        .slice(0, quorum)
-        .map(([id, message]) => viewChange(this.#cluster, id, message));
-      this.#cluster.inject(primary, to, { kind: 'new-view', epoch, view, viewChanges: shown });
-    }
-  }
-
-  #mischief(): void {
-    const to = this.#pick(this.#honest.filter((id) => this.#cluster.nodes[id]!.core !== null));
-    if (to === undefined) return;
-    const from = this.#pick(this.#members)!;
-    const stale = this.#pick(this.#said.filter((each) => each.from === from));
-    if (stale !== undefined) for (let i = 0; i < 3; i++) this.#cluster.inject(from, to, stale.message);
-    const { view } = this.#cluster.nodes[to]!.core!.explain();
-    if (this.#chance(0.1)) {
-      const ahead = asView(view + this.#cluster.between([1, 3]));
-      this.#cluster.inject(from, to, { kind: 'view-change', epoch, view: ahead, commit: null, prepared: null });
-    }
-    // Both blocks of one height to the same replica: that is evidence.
-    if (this.#chance(0.03)) {
-      const rival = this.#pick([...this.#rivals.values()].slice(-4));
-      if (rival != null)
-        this.#cluster.inject(rival.header.proposer, to, { kind: 'pre-prepare', epoch, view, block: rival });
-    }
-  }
-
-  #remember(from: number, message: PbftMessage): void {
-    this.#said.push({ from, message });
-    if (this.#said.length > 200) this.#said.shift();
-  }
-
-  #chance(probability: number): boolean {
-    return this.#cluster.random() < probability;
-  }
-
-  #pick<Value>(values: readonly Value[]): Value | undefined {
-    return values[Math.floor(this.#cluster.random() * values.length)];
-  }
-}
-
 interface Outcome {
   readonly problem: string;
   readonly height: number;
@@ -734,6 +504,19 @@ interface Outcome {
   readonly evidence: number;
 }
 
+/** Hears the honest ones from now on, and knows every block that a liar shows them. */
+function saidByHonest(cluster: Cluster, liars: readonly number[]): EverythingSaid {
+  const said = new EverythingSaid(cluster.nodes.length);
+  const { tamper } = cluster;
+  cluster.tamper = (from, to, message) => {
+    if (!liars.includes(from)) said.hear(from, message);
+    const passed = tamper === null ? message : tamper(from, to, message);
+    if (passed?.kind === 'pre-prepare') said.know(passed.block);
+    return passed;
+  };
+  return said;
+}
+
 /** Crashes, splits and loss with liars at work; then all honest ones are up, and must order everything in spite of them. */
 function outlives(seed: number): Outcome {
   const n = seed % 3 === 0 ? 7 : 4;
@@ -741,6 +524,7 @@ function outlives(seed: number): Outcome {
   const parameters = { checkpointInterval: 16 };
   const cluster = new Cluster({ n, seed, realSignatures: seed % 10 === 0, parameters });
   const conspiracy = new Conspiracy(cluster, members);
+  const said = saidByHonest(cluster, members);
   const ms = 8_000;
   const sent = load(cluster, { clients: 3, everyMs: 150, untilMs: ms });
   torment(cluster, { untilMs: ms, blackouts: seed % 2 === 0 });
@@ -755,14 +539,12 @@ function outlives(seed: number): Outcome {
   const honest = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !members.includes(id));
   // Who took a checkpoint never delivered what lies below it: others did.
   const isCovered = (id: number, bundle: SignedBundle) =>
-    honest.some(
-      (by) => (cluster.executed[by]!.get(toHex(bundle.digest)) ?? Number.POSITIVE_INFINITY) <= cluster.height(id),
-    );
+    honest.some((by) => (cluster.executedAt(by, bundle) ?? Number.POSITIVE_INFINITY) <= cluster.height(id));
   const isDone = cluster.until(() => sent.every((b) => honest.every((id) => isCovered(id, b))), 120_000);
   conspiracy.end();
   const isOne = cluster.until(() => new Set(honest.map((id) => cluster.height(id))).size === 1, 10_000);
   const isFramed = cluster.evidence.some(({ culprit }) => !members.includes(culprit));
-  const twice = conspiracy.said.end();
+  const twice = said.end();
   return {
     problem: isFramed
       ? 'evidence against an honest one'

@@ -84,6 +84,7 @@ tap.test('help, version, usage', async (t) => {
     'verify',
     'evidence',
     'audit',
+    'sim',
   ];
   for (const command of commands) t.match(help.stdout, new RegExp(`^  ${command}\\b`, 'm'));
   const pages = await Promise.all(commands.map((command) => synod([command, '--help'])));

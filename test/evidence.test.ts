@@ -37,9 +37,11 @@ import {
   signingBytes,
   verifyEvidence,
 } from '../protocol/verify.ts';
-import { Cluster, TestClient, testGenesis } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { Cluster, calm } from '../sim/cluster.ts';
+import { settingOf } from '../sim/setting.ts';
 import { EverythingSaid } from './said.ts';
-import { heal, load, torment } from './torment.ts';
+import { load, torment } from './torment.ts';
 import * as fx from './wire-fixtures.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
@@ -357,7 +359,7 @@ const offencesIn = (cluster: Cluster, seen: readonly Seen[]) =>
 function rivals(cluster: Cluster, proposer: number): [Block, Block] {
   const ledger = new Ledger({ sha256: native.sha256, genesis: cluster.genesis, epoch });
   const block = (name: string) => {
-    const bundles = [new TestClient(cluster.genesis, name).bundle([text(name)])];
+    const bundles = [new SimClient(cluster.genesis, name).bundle([text(name)])];
     const time = asMillis(Math.floor(cluster.now));
     return ledger.build([], { bundles, time, proposer: asReplicaId(proposer) })!.block;
   };
@@ -542,15 +544,15 @@ t.test('PBFT-PP-9: a replica whose chain is not what was decided votes no more i
   t.equal(cluster.nodes[3]!.core!.explain().inFlight, 1);
   cluster.partition = null;
   // At once the next proposal of the same view: its parent is what was decided, not what this replica voted for.
-  const bundles = [new TestClient(cluster.genesis, 'z').bundle([text('z')])];
+  const bundles = [new SimClient(cluster.genesis, 'z').bundle([text('z')])];
   const ledger = new Ledger({ sha256: native.sha256, genesis: cluster.genesis, epoch });
   const above = ledger.extend([], y);
   if ('refused' in above) return t.fail(above.refused);
   const z = ledger.build([above], { bundles, time: asMillis(cluster.now), proposer: asReplicaId(0) })!.block;
   cluster.until(() => cluster.height(3) === 1, 4 * T);
   says(cluster, 0, 3, propose(z));
-  t.equal(cluster.nodes[3]!.guard.votes.get('prepare/0/1'), toHex(x.hash));
-  t.notOk(cluster.nodes[3]!.guard.votes.has('prepare/0/2'), 'no vote above');
+  t.equal(cluster.checks.signedBy(asReplicaId(3), 'prepare 0 1'), toHex(x.hash));
+  t.equal(cluster.checks.signedBy(asReplicaId(3), 'prepare 0 2'), undefined, 'no vote above');
   const left = () => cluster.events.filter(({ at, type }) => at === 3 && type === 'view-change-started');
   t.ok(cluster.until(() => left().length > 0, 4 * T));
   t.match(left()[0]!.detail, /"view":1,"reason":"what was decided is not what this replica voted for in this view"/);
@@ -596,7 +598,7 @@ t.test(
       cluster.inject(0, to, to < 2 ? second : message);
       return to < 2 ? message : second;
     };
-    const bundle = new TestClient(cluster.genesis, 'alice').bundle([text('x')]);
+    const bundle = new SimClient(cluster.genesis, 'alice').bundle([text('x')]);
     for (const id of [1, 2, 3]) cluster.submit(id, bundle);
     t.ok(
       cluster.until(() => [1, 2, 3].every((id) => cluster.has(id, bundle)), 6 * T),
@@ -630,7 +632,7 @@ t.test(
 
 t.test('ACC-2: what is kept is bounded, the oldest stay; damage is told and harms nothing', async (t) => {
   const directory = join(t.testdir(), 'evidence');
-  const made = testGenesis(4);
+  const made = settingOf(4);
   const { open, lines, counts } = bookIn(directory, made);
   let book = await open();
   const pair = (culprit: number, height: number): Evidence<PbftMessage> => {
@@ -725,17 +727,17 @@ t.test('ACC-3: honest lives with crashes, restarts, splits and loss never give e
     const n = seed % 3 === 0 ? 7 : 4;
     const cluster = new Cluster({ n, seed, parameters: { checkpointInterval: 16 } });
     const said = new EverythingSaid(n);
-    const listen: NonNullable<Cluster['tamper']> = (from, _to, message) => {
+    cluster.tamper = (from, _to, message) => {
       said.hear(from, message);
       return message;
     };
-    cluster.tamper = listen;
     const ms = 10_000;
     load(cluster, { clients: 3, everyMs: 150, untilMs: ms });
     torment(cluster, { untilMs: ms, blackouts: seed % 4 === 0 });
     cluster.run(ms + 500);
-    heal(cluster, { stayDown: [] });
-    cluster.tamper = listen;
+    cluster.faults = calm;
+    cluster.partition = null;
+    for (const { id, core } of cluster.nodes) if (core === null) cluster.boot(id);
     cluster.run(3_000);
     t.strictSame(said.end(), [], `seed ${seed}: nothing that was said conflicts`);
     t.strictSame(cluster.evidence, [], `seed ${seed}: and nobody was accused`);

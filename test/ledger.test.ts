@@ -20,7 +20,8 @@ import { BUCKET_SESSIONS_MAX, bucketOf, SESSION_BUCKETS, sessionKey } from '../p
 import type { ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { Tally, VoteBox } from '../protocol/votes.ts';
-import { TestClient, testGenesis } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { settingOf } from '../sim/setting.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
 t.setTimeout(200_000);
@@ -30,7 +31,7 @@ const epoch = asEpoch(0);
 const sha = (bytes: Bytes): Bytes => Uint8Array.from(createHash('sha256').update(bytes).digest());
 const time = asMillis(1_700_000_000_500);
 const small = { checkpointInterval: 16, validUntilHorizon: 64 } satisfies GenesisDocument['parameters'];
-const { genesis } = testGenesis(4, small);
+const { genesis } = settingOf(4, small);
 
 const newLedger = (of = genesis) => new Ledger({ sha256: native.sha256, genesis: of, epoch });
 const proposer = asReplicaId(0);
@@ -101,7 +102,7 @@ function rootOf(leaves: readonly Bytes[]): Bytes {
 let names = 0;
 /** A bundle of a client nobody has heard of. */
 function fresh(validUntil = 60): SignedBundle {
-  return new TestClient(genesis, `fresh-${names++}`).bundle([text('x')], { validUntil });
+  return new SimClient(genesis, `fresh-${names++}`).bundle([text('x')], { validUntil });
 }
 
 /** Empty blocks do not exist: a stranger's bundle moves the height. */
@@ -126,9 +127,9 @@ t.test('BLK-1: the hash of a block is the SHA-256 of its 256 bytes', async (t) =
 
 t.test('BLK-2: every block names its parent, from the genesis block that everyone computes', async (t) => {
   const ledger = newLedger();
-  const again = testGenesis(4, small);
+  const again = settingOf(4, small);
   t.ok(equalBytes(ledger.genesisBlock.hash, newLedger(again.genesis).genesisBlock.hash));
-  const others = testGenesis(4, { ...small, window: 3 }).genesis;
+  const others = settingOf(4, { ...small, window: 3 }).genesis;
   t.notOk(equalBytes(ledger.genesisBlock.hash, newLedger(others).genesisBlock.hash), 'another document, another chain');
   t.strictSame([ledger.genesisBlock.header.height, ledger.genesisBlock.header.transactionTotal], [0, 0]);
   const first = build(ledger, [], [fresh()]);
@@ -152,7 +153,7 @@ t.test('BLK-2: every block names its parent, from the genesis block that everyon
 
 t.test('BLK-3: both roots are those of RFC 6962', async (t) => {
   const ledger = newLedger();
-  const client = new TestClient(genesis, 'roots');
+  const client = new SimClient(genesis, 'roots');
   const leaves: Bytes[] = [];
   for (let height = 1; height <= 9; height++) {
     const bundles = [1, 2, height].map((count) =>
@@ -213,13 +214,13 @@ t.test('BLK-5: the header commits to the body, and the limits hold', async (t) =
   const total = { ...block.header, transactionTotal: block.header.transactionTotal + 1 };
   t.equal(refusal(ledger, [], withHeader(total, bundles)), 'block-totals-wrong');
 
-  const tight = testGenesis(4, { ...small, blockBundlesMax: 2 }).genesis;
+  const tight = settingOf(4, { ...small, blockBundlesMax: 2 }).genesis;
   const limited = newLedger(tight);
-  const clients = [1, 2, 3].map((i) => new TestClient(tight, `tight-${i}`).bundle([text('x')], { validUntil: 60 }));
+  const clients = [1, 2, 3].map((i) => new SimClient(tight, `tight-${i}`).bundle([text('x')], { validUntil: 60 }));
   t.not(refusal(limited, [], build(limited, [], clients.slice(1)).block), 'block-too-large');
   t.equal(refusal(limited, [], build(limited, [], clients).block), 'block-too-large', 'one bundle too many');
   const large = Array.from({ length: 3 }, (_, i) =>
-    new TestClient(genesis, `large-${i}`).bundle([new Uint8Array(131_000), new Uint8Array(131_000)], {
+    new SimClient(genesis, `large-${i}`).bundle([new Uint8Array(131_000), new Uint8Array(131_000)], {
       validUntil: 60,
     }),
   );
@@ -237,7 +238,7 @@ t.test('BLK-6: a block holds at least one bundle', async (t) => {
 
 t.test('SES-1: the last sequence plus one, from 1', async (t) => {
   const ledger = newLedger();
-  const client = new TestClient(genesis, 'sequence');
+  const client = new SimClient(genesis, 'sequence');
   const at = (sequence: number) => client.bundle([text(`s${sequence}`)], { sequence, validUntil: 30 });
   const verdict = (...sequences: number[]) => refusal(ledger, [], unchecked(ledger, sequences.map(at)));
   t.equal(verdict(2), 'block-bundle-out-of-sequence', 'a new session starts at 1');
@@ -249,14 +250,14 @@ t.test('SES-1: the last sequence plus one, from 1', async (t) => {
   apply(ledger, [at(1), at(2)]);
   for (const sequence of [1, 2, 4]) t.equal(verdict(sequence), 'block-bundle-out-of-sequence', `${sequence} after 2`);
   t.equal(verdict(3), 'accepted');
-  const twin = new TestClient(genesis, 'sequence', 2).bundle([text('x')], { validUntil: 30 });
+  const twin = new SimClient(genesis, 'sequence', 2).bundle([text('x')], { validUntil: 30 });
   t.equal(refusal(ledger, [], unchecked(ledger, [twin])), 'accepted', 'another session counts for itself');
   t.equal(ledger.build([], { bundles: [at(2)], time, proposer }), null, 'and no primary proposes it');
 });
 
 t.test('REQ-5: a primary leaves out what would make its block invalid, and nothing else', async (t) => {
   const ledger = newLedger();
-  const client = new TestClient(genesis, 'picky');
+  const client = new SimClient(genesis, 'picky');
   const at = (sequence: number, validUntil = 30) => client.bundle([text(`s${sequence}`)], { sequence, validUntil });
   const others = [fresh(), fresh()];
   const candidates = [at(2), others[0]!, at(1), at(1), at(3), fresh(0), at(2, 29), fresh(66), others[1]!];
@@ -280,7 +281,7 @@ t.test('SES-2: a bundle stands between valid-until minus the horizon and valid-u
 
 t.test('SES-3: a session is forgotten when none of its bundles can stand any more, and not before', async (t) => {
   const ledger = newLedger();
-  const client = new TestClient(genesis, 'forgotten');
+  const client = new SimClient(genesis, 'forgotten');
   const first = client.bundle([text('first')], { validUntil: 20 });
   const second = client.bundle([text('second')], { validUntil: 12 });
   apply(ledger, [first, second]);
@@ -309,9 +310,9 @@ t.test('SES-3: a session is forgotten when none of its bundles can stand any mor
 
 t.test('SES-5: a full bucket takes no new session, on every replica alike', async (t) => {
   const parameters = { ...small, blockBundlesMax: 2048, checkpointInterval: 16 };
-  const crowded = testGenesis(4, parameters).genesis;
-  const owner = new TestClient(crowded, 'crowd').key;
-  const template = new TestClient(crowded, 'crowd').bundle([text('x')], { validUntil: 40 });
+  const crowded = settingOf(4, parameters).genesis;
+  const owner = new SimClient(crowded, 'crowd').key;
+  const template = new SimClient(crowded, 'crowd').bundle([text('x')], { validUntil: 40 });
   // Nobody checks a client's signature here, so that one bundle serves for many sessions.
   const sessions: SignedBundle[] = [];
   for (let session = 1; sessions.length < BUCKET_SESSIONS_MAX + 2; session++) {
@@ -325,7 +326,7 @@ t.test('SES-5: a full bucket takes no new session, on every replica alike', asyn
     chain.push(extended(ledger, chain, extension.block));
   }
   const [one, two] = sessions.slice(BUCKET_SESSIONS_MAX);
-  const elsewhere = { ...template, client: new TestClient(crowded, 'other').key.publicKey, validUntil: asHeight(60) };
+  const elsewhere = { ...template, client: new SimClient(crowded, 'other').key.publicKey, validUntil: asHeight(60) };
   t.not(bucketOf(native.sha256, elsewhere), 7);
   const next = (on: readonly Extension[], bundle: SignedBundle) => {
     const parent = on.at(-1)?.block ?? ledger.head;
@@ -385,7 +386,7 @@ const moves = fc.array(
   ),
   { minLength: 1, maxLength: 40 },
 );
-const keys = [0, 1, 2, 3].map((i) => new TestClient(genesis, `property-${i}`));
+const keys = [0, 1, 2, 3].map((i) => new SimClient(genesis, `property-${i}`));
 
 /** The bundles of a block, in sequence on top of this chain. Signed by nobody: the ledger does not ask. */
 function bundlesOf(ledger: Ledger, chain: readonly Extension[], block: readonly Move[]): SignedBundle[] {
@@ -395,7 +396,7 @@ function bundlesOf(ledger: Ledger, chain: readonly Extension[], block: readonly 
     const named = { client: keys[client]!.key.publicKey, session };
     const key = sessionKey(named);
     const data = Array.from({ length: transactions }, (_, i) => text(`${height}/${index}/${i}`));
-    const maker = new TestClient(genesis, `property-${client}`, session);
+    const maker = new SimClient(genesis, `property-${client}`, session);
     const draft = maker.bundle(data, { sequence: 1, validUntil: height + lasts });
     const sequence = taken.get(key) ?? ledger.nextSequence(chain, draft, height);
     taken.set(key, sequence + 1);
@@ -476,7 +477,7 @@ t.test('SES-4: the digest does not remember in which order sessions came', async
   // Two sessions of one bucket, the first one too, opened against the order of their keys.
   const inFirst: SignedBundle[] = [];
   for (let i = 0; inFirst.length < 2; i++) {
-    const bundle = new TestClient(genesis, `order-${i}`).bundle([text('x')], { validUntil: 40 });
+    const bundle = new SimClient(genesis, `order-${i}`).bundle([text('x')], { validUntil: 40 });
     if (bucketOf(native.sha256, bundle) === 0) inFirst.push(bundle);
   }
   const [low, high] = inFirst.sort((a, b) => (toHex(a.client) < toHex(b.client) ? -1 : 1));

@@ -11,6 +11,7 @@ import { LOOP_LIMITS, type Logger, Replica } from '../daemon/replica.ts';
 import { Speaker } from '../daemon/speaker.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, GuardState, PromiseBatch, ProposalPlace } from '../keys/guard.ts';
+import type { SimulationKey } from '../keys/simulation-key.ts';
 import { InvariantViolation } from '../protocol/assert.ts';
 import type { Block } from '../protocol/block.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
@@ -28,9 +29,9 @@ import type { CheckpointVote, PbftMessage, PbftPledge, Status } from '../protoco
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asHeight, asMillis, asReplicaId, asView, type Millis } from '../protocol/types.ts';
 import { openFrame, signingBytes, type VerifyContext } from '../protocol/verify.ts';
+import { settingOf } from '../sim/setting.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk, type WriteFate } from '../storage/memory.ts';
-import { type KeyPair, testGenesis } from './cluster.ts';
 import { epoch, type Out, other, proposal, Solo, type Step, viewChange, vote } from './solo.ts';
 
 // A busy machine is slow, not wrong.
@@ -227,7 +228,7 @@ const pledged = (...pledges: PbftPledge[]): Pick<Out, 'pledges'> => ({
 class Stage {
   readonly self = 3;
   readonly solo: Solo;
-  readonly keys: readonly KeyPair[];
+  readonly keys: readonly SimulationKey[];
   /** What happened, in order. */
   readonly trace: string[] = [];
   readonly network: TestNetwork;
@@ -274,7 +275,7 @@ class Stage {
 
   private constructor(n: number) {
     this.solo = new Solo({ n, self: this.self });
-    this.keys = testGenesis(n).keys;
+    this.keys = settingOf(n).keys;
     this.network = new TestNetwork(this);
     this.guard = new TestGuard(this);
     const { chainId, members, parameters } = this.solo.genesis;

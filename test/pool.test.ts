@@ -11,15 +11,15 @@ import { Ledger } from '../protocol/ledger.ts';
 import { POOL_LIMITS, Pool } from '../protocol/pool.ts';
 import type { Millis } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId } from '../protocol/types.ts';
-import { testGenesis } from './cluster.ts';
+import { settingOf } from '../sim/setting.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
 t.setTimeout(200_000);
 
 const text = (value: string) => Buffer.from(value);
 
-function world(parameters: Parameters<typeof testGenesis>[1] = {}) {
-  const { genesis } = testGenesis(4, { validUntilHorizon: 64, ...parameters });
+function world(parameters: Parameters<typeof settingOf>[1] = {}) {
+  const { genesis } = settingOf(4, { validUntilHorizon: 64, ...parameters });
   const ledger = new Ledger({ sha256: native.sha256, genesis, epoch: asEpoch(0) });
   const pool = new Pool();
   const state = { now: asMillis(1_700_000_000_000), ledger, chain: [], parameters: genesis.parameters };

@@ -1,121 +1,39 @@
 // Amnesia for clusters in virtual time: a replica's disk and guard are lost, it comes back in quarantine, and somebody outside remembers
 // every word that it ever signed.
 
-import { createHash } from 'node:crypto';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import { denies } from '../protocol/conflict.ts';
-import type { Input, Ready } from '../protocol/core.ts';
 import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
-import { Pbft } from '../protocol/pbft/pbft.ts';
-import type { Readmission } from '../protocol/pbft/quarantine.ts';
-import type { PbftOptions, PbftRecovery } from '../protocol/pbft/recover.ts';
-import type { Millis, View } from '../protocol/types.ts';
-import { asEpoch, asHeight, asMillis, asView } from '../protocol/types.ts';
-import { type Cluster, ModelDisk, ModelGuard, type Tamper } from './cluster.ts';
-
-/** The guard of keys/guard.ts in quarantine: whoever asks it for a pledge has broken REC-1. */
-export class ForgetfulGuard extends ModelGuard {
-  quarantined = true;
-  abstained: Readmission = { view: asView(0), height: asHeight(0) };
-
-  readmit({ view, height, prepared }: NonNullable<Ready<PbftMessage, PbftPledge>['readmit']>): void {
-    this.quarantined = false;
-    this.abstained = { view, height };
-    this.lock = prepared;
-    // What daemon/node.ts gives to the core as the highest view of any mark.
-    this.view = asView(Math.max(this.view, view));
-  }
-
-  override lead(view: View): boolean {
-    if (this.quarantined) throw new Error('asked to lead in quarantine');
-    return view > this.abstained.view && super.lead(view);
-  }
-
-  override promise(pledge: PbftPledge, payload: Uint8Array): boolean {
-    if (this.quarantined) throw new Error(`asked for a ${pledge.kind} in quarantine`);
-    if ('view' in pledge && pledge.view <= this.abstained.view) return false;
-    if ('height' in pledge && pledge.height <= this.abstained.height) return false;
-    return super.promise(pledge, payload);
-  }
-}
-
-/** The daemon's part of a readmission: the guard makes it durable, then the core hears of it. */
-class Readmitted extends Pbft {
-  readonly #guard: ForgetfulGuard;
-  #back: Input<PbftMessage, PbftPledge>[] = [];
-
-  constructor(options: PbftOptions, recovery: PbftRecovery, now: Millis, guard: ForgetfulGuard) {
-    super(options, recovery, now);
-    this.#guard = guard;
-  }
-
-  override step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
-    const ready = super.step([...this.#back.splice(0), ...inputs], now);
-    if (ready.readmit === null) return ready;
-    this.#guard.readmit(ready.readmit);
-    const { view, height } = ready.readmit;
-    this.#back.push({ type: 'readmitted', view, height });
-    return { ...ready, wakeAt: asMillis(now + 1) };
-  }
-}
+import type { Cluster, Tamper } from '../sim/cluster.ts';
+import { SimDisk } from '../sim/disk.ts';
+import type { SimGuard } from '../sim/guard.ts';
 
 /** Everything is lost; it starts again with nothing but its key. */
-export function wipe(cluster: Cluster, id: number): ForgetfulGuard {
+export function wipe(cluster: Cluster, id: number): SimGuard {
   cluster.crash(id);
-  const guard = new ForgetfulGuard();
-  const node = cluster.nodes[id]!;
-  node.disk = new ModelDisk();
-  node.guard = guard;
-  bootForgetful(cluster, id);
+  const { disk, guard } = cluster.nodes[id]!;
+  disk.become(new SimDisk());
+  guard.lose();
+  cluster.boot(id);
   return guard;
 }
 
-/** Starts a replica that was wiped, whether its quarantine is over or not. */
-export function bootForgetful(cluster: Cluster, id: number): void {
-  const node = cluster.nodes[id]!;
-  const guard = node.guard;
-  if (!(guard instanceof ForgetfulGuard)) throw new Error('it was not wiped');
-  // The cluster starts a core of its own, which knows nothing of quarantines: with empty hands, and it never takes a step.
-  const { disk } = node;
-  node.disk = new ModelDisk();
-  cluster.boot(id);
-  node.disk = disk;
-  const nonce = createHash('sha256').update(`${id} ${node.life}`).digest();
-  node.core = new Readmitted(
-    { genesis: cluster.genesis, epoch: asEpoch(0), self: node.id, sha256: native.sha256 },
-    {
-      log: node.disk.recover(),
-      guard: { view: guard.view, led: guard.led, lock: guard.lock, abstained: guard.abstained.view },
-      quarantine: guard.quarantined ? { nonce, abstained: guard.abstained } : null,
-    },
-    asMillis(Math.floor(cluster.now)),
-    guard,
-  );
-}
-
 /** What a snapshot of a whole disk holds: log and marks of one moment. */
-export function snapshot(cluster: Cluster, id: number): { readonly disk: ModelDisk; readonly guard: ModelGuard } {
+export function snapshot(cluster: Cluster, id: number): { readonly disk: SimDisk; readonly file: SimGuard['file'] } {
   const { disk, guard } = cluster.nodes[id]!;
-  return { disk: copyOf(disk, new ModelDisk()), guard: copyOf(guard, new ModelGuard()) };
+  return { disk: disk.copy(), file: guard.file };
 }
 
 /** Its disk is put back to the snapshot, and it starts again. */
 export function rollBack(cluster: Cluster, id: number, to: ReturnType<typeof snapshot>): void {
   cluster.crash(id);
-  Object.assign(cluster.nodes[id]!, to);
+  const { disk, guard } = cluster.nodes[id]!;
+  disk.become(to.disk);
+  guard.file = to.file;
+  cluster.rolledBack.add(id);
   cluster.boot(id);
-}
-
-/** Maps, and the lists in them, are copied; what else they hold is never changed in place. */
-function copyOf<T extends object>(from: T, to: T): T {
-  const copied = (value: unknown) => (Array.isArray(value) ? [...value] : value);
-  for (const [name, value] of Object.entries(from)) {
-    const kept = value instanceof Map ? new Map([...value].map(([key, each]) => [key, copied(each)])) : value;
-    Object.assign(to, { [name]: kept });
-  }
-  return to;
 }
 
 /** Remembers what each replica has ever signed, over all of its lives. */

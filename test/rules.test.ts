@@ -15,7 +15,8 @@ import type { CheckpointVote, PrePrepare, Status, ViewChange } from '../protocol
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Millis } from '../protocol/types.ts';
 import { asEpoch, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
-import { ModelDisk, TestClient } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { SimDisk } from '../sim/disk.ts';
 import {
   altered,
   codes,
@@ -485,7 +486,7 @@ t.test('PBFT-VC-2: after a restart in the middle, the same view-change again and
   t.strictSame([...again.prepares(), ...again.commits()], []);
 
   // The guard's file was durable before the log's: the view that the guard knows is burned too.
-  const torn = new Solo({ recovery: { log: new ModelDisk().recover(), guard: { ...guard, view: asView(5) } } });
+  const torn = new Solo({ recovery: { log: new SimDisk().recover(), guard: { ...guard, view: asView(5) } } });
   torn.connect();
   t.equal(torn.view, '6?');
   t.ok(equalBytes(torn.pledgesOf('view-change')[0]!.prepared!.hash, block.hash), "the lock is the guard's");
@@ -1133,7 +1134,7 @@ t.test('REQ-2: only what could stand in the next block is timed', async (t) => {
 
   const late = new Solo().connect();
   late.all({ type: 'bundle', bundle: late.client.bundle([text('x')], { validUntil: 1 }) });
-  late.decide(late.block({ bundles: [new TestClient(late.genesis, 'bob').bundle([text('y')])] }));
+  late.decide(late.block({ bundles: [new SimClient(late.genesis, 'bob').bundle([text('y')])] }));
   late.wait(5 * T);
   t.equal(late.view, '0', "what is out of date is nobody's to order");
 });
@@ -1143,7 +1144,7 @@ t.test(
   async (t) => {
     for (const full of [false, true]) {
       const solo = new Solo({ parameters: full ? { blockBundlesMax: 1 } : {} }).connect();
-      const victim = new TestClient(solo.genesis, 'victim').bundle([text('v')]);
+      const victim = new SimClient(solo.genesis, 'victim').bundle([text('v')]);
       solo.all({ type: 'bundle', bundle: victim });
       for (let i = 0; i < 30 && solo.view === '0'; i++) {
         solo.decide(solo.block());
@@ -1171,7 +1172,7 @@ t.test('REQ-3, SES-6: every bundle gets a verdict, and a last one if it can neve
   const passed = solo.decide(solo.block({ bundles: [rival] })).admissions.map(({ code }) => code);
   t.strictSame(passed, ['sequence-passed'], 'another one took its place');
 
-  const bob = new TestClient(solo.genesis, 'bob');
+  const bob = new SimClient(solo.genesis, 'bob');
   const short = bob.bundle([text('s')], { validUntil: 3 });
   t.strictSame(verdict(short), ['pooled']);
   solo.decide(solo.block({ bundles: [solo.client.bundle([text('c')], { sequence: 3 })] }));

@@ -25,7 +25,9 @@ import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
-import { ModelDisk, TestClient, testGenesis } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { SimDisk } from '../sim/disk.ts';
+import { settingOf } from '../sim/setting.ts';
 
 export const text = (value: string) => Buffer.from(value);
 export const epoch = asEpoch(0);
@@ -57,14 +59,14 @@ export class Solo {
   /** What the chain looks like to the others: builds the blocks they propose. */
   readonly ledger: Ledger;
   readonly chain: Extension[] = [];
-  readonly client: TestClient;
+  readonly client: SimClient;
   now = 1_700_000_000_000;
   /** Everything this replica ever pledged, in order. */
   readonly pledged: PbftPledge[] = [];
   /** Whom it last asked, by what it asked. */
   readonly asked = new Map<PbftMessage['kind'], number | 'all'>();
   /** What the core remembers of all it has been told to write. */
-  readonly disk = new ModelDisk();
+  readonly disk = new SimDisk();
 
   constructor({
     n = 4,
@@ -79,11 +81,11 @@ export class Solo {
     recovery?: PbftRecovery;
     now?: number;
   } = {}) {
-    this.genesis = testGenesis(n, parameters).genesis;
+    this.genesis = settingOf(n, parameters).genesis;
     this.self = self;
     this.now = now ?? this.now;
     this.quorum = byzantineQuorums(n).quorum;
-    this.client = new TestClient(this.genesis, 'alice');
+    this.client = new SimClient(this.genesis, 'alice');
     this.ledger = new Ledger({ sha256: native.sha256, genesis: this.genesis, epoch });
     this.core = new Pbft(
       { genesis: this.genesis, epoch, self: asReplicaId(self), sha256: native.sha256 },

@@ -1,8 +1,9 @@
-// Random lives for clusters in virtual time: clients that retry, faults that come and go, and a calm end in which a quorum must
-// make progress. Everything comes from the cluster's seed.
+// Faults that come and go while clients retry, for tests that drive a cluster themselves; whole lives are sim/life.ts. Everything comes from
+// the cluster's seed.
 
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { Cluster, calm, TestClient } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import type { Cluster } from '../sim/cluster.ts';
 
 const text = (value: string) => Buffer.from(value);
 
@@ -13,7 +14,7 @@ export function load(
 ): SignedBundle[] {
   const sent: SignedBundle[] = [];
   for (let i = 0; i < clients; i++) {
-    const client = new TestClient(cluster.genesis, `client-${i}`);
+    const client = new SimClient(cluster.genesis, `client-${i}`);
     const next = (n: number) => {
       if (cluster.now - cluster.start > untilMs) return;
       const bundle = client.bundle([text(`c${i}-n${n}`)], { validUntil: 50_000 });
@@ -58,50 +59,4 @@ export function torment(cluster: Cluster, { untilMs, blackouts }: { untilMs: num
     cluster.after(cluster.between([50, 800]), step);
   };
   cluster.after(200, step);
-}
-
-/** All is well again, except that f replicas stay down for ever: the others must order everything. */
-export function heal(cluster: Cluster, { stayDown }: { stayDown: readonly number[] }): void {
-  cluster.faults = calm;
-  cluster.partition = null;
-  cluster.tamper = null;
-  for (const id of stayDown) cluster.crash(id);
-  for (const node of cluster.nodes) if (node.core === null && !stayDown.includes(node.id)) cluster.boot(node.id);
-}
-
-export function survives(
-  seed: number,
-  { n = 4, realSignatures = false, blackouts = false, ms = 15_000, onEnd = (_: Cluster): void => {} } = {},
-): { ok: boolean; reason: string; heights: number[]; views: number[]; digest: string } {
-  const cluster = new Cluster({ n, seed, realSignatures, parameters: { checkpointInterval: 16 } });
-  const sent = load(cluster, { clients: 3, everyMs: 150, untilMs: ms });
-  torment(cluster, { untilMs: ms, blackouts });
-  cluster.run(ms + 500);
-  const f = Math.floor((n - 1) / 3);
-  const stayDown = Array.from({ length: f }, () => Math.floor(cluster.random() * n));
-  heal(cluster, { stayDown });
-  const live = () => cluster.live();
-  const done = cluster.until(
-    () =>
-      live().every((id) =>
-        sent.every((bundle) => cluster.has(id, bundle) || (cluster.height(id) >= 1 && isCovered(cluster, id, bundle))),
-      ),
-    60_000,
-  );
-  const heights = cluster.nodes.map((node) => cluster.height(node.id));
-  const views = cluster.nodes.map((node) => node.core?.explain().view ?? -1);
-  const equal =
-    new Set(live().map((id) => cluster.height(id))).size === 1 ||
-    cluster.until(() => new Set(live().map((id) => cluster.height(id))).size === 1, 5_000);
-  const reason = !done ? 'a transaction was never ordered' : !equal ? 'the heights stay apart' : '';
-  onEnd(cluster);
-  return { ok: reason === '', reason, heights, views, digest: cluster.trace.digest('hex') };
-}
-
-/** A replica that took a checkpoint never delivered what lies below: someone else did, at or below its height. */
-function isCovered(cluster: Cluster, id: number, bundle: SignedBundle): boolean {
-  return cluster.nodes.some((node) => {
-    const height = cluster.executed[node.id]!.get(Buffer.from(bundle.digest).toString('hex'));
-    return height !== undefined && height <= cluster.height(id);
-  });
 }

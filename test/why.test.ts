@@ -11,7 +11,8 @@ import { diagnoseNetwork, networkSpeech } from '../daemon/why/network.ts';
 import { causeWords } from '../daemon/why/words.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { asHash, asHeight, asMillis, asReplicaId } from '../protocol/types.ts';
-import { Cluster, calm, type Tamper, TestClient } from './cluster.ts';
+import { SimClient } from '../sim/clients.ts';
+import { Cluster, type Tamper } from '../sim/cluster.ts';
 import { wipe } from './readmission.ts';
 
 t.setTimeout(200_000);
@@ -22,36 +23,32 @@ const T = 500;
 type Options = ConstructorParameters<typeof Cluster>[0];
 
 /** A cluster that has ordered something, and its client. */
-function begin(options: Options = {}): { cluster: Cluster; client: TestClient } {
+function begin(options: Options = {}): { cluster: Cluster; client: SimClient } {
   const cluster = new Cluster({ seed: 7, ...options });
   cluster.run(20);
-  const client = new TestClient(cluster.genesis, 'alice');
+  const client = new SimClient(cluster.genesis, 'alice');
   order(cluster, client);
   return { cluster, client };
 }
 
 /** A bundle more at some replicas; whether all of these decide it in time. */
-function order(cluster: Cluster, client: TestClient, ids: readonly number[] = cluster.live(), ms = 1_000): boolean {
+function order(cluster: Cluster, client: SimClient, ids: readonly number[] = cluster.live(), ms = 1_000): boolean {
   const bundle = client.bundle([text(`at ${cluster.now}`)]);
   for (const id of ids) cluster.submit(id, bundle);
   return cluster.until(() => ids.every((id) => cluster.has(id, bundle)), ms);
 }
 
-function give(cluster: Cluster, client: TestClient, ids: readonly number[] = cluster.live()): SignedBundle {
+function give(cluster: Cluster, client: SimClient, ids: readonly number[] = cluster.live()): SignedBundle {
   const bundle = client.bundle([text(`at ${cluster.now}`)]);
   for (const id of ids) cluster.submit(id, bundle);
   return bundle;
 }
 
 const askedOf = (cluster: Cluster): Asked[] =>
-  cluster.nodes.map(({ id, core }) => ({
+  cluster.nodes.map(({ id, core, writingMs }) => ({
     replica: id,
-    report: core === null ? null : { explanation: core.explain(), draining: false, writingMs: writingMs(cluster, id) },
+    report: core === null ? null : { explanation: core.explain(), draining: false, writingMs },
   }));
-
-/** By replica: since when its model disk writes. */
-const writes = new WeakMap<Cluster, Map<number, number>>();
-const writingMs = (cluster: Cluster, id: number) => cluster.now - (writes.get(cluster)?.get(id) ?? cluster.now);
 
 /** The network's diagnosis: codes and whom they name. */
 function network(cluster: Cluster) {
@@ -71,29 +68,9 @@ const own = (cluster: Cluster, id: number) =>
   diagnose({
     explanation: cluster.nodes[id]!.core!.explain(),
     draining: false,
-    writingMs: writingMs(cluster, id),
+    writingMs: cluster.nodes[id]!.writingMs,
   });
 const codesOf = (causes: readonly ReplicaCause[]) => causes.map(({ code, who }) => `${code} ${who}`);
-
-/** So that the disk of these replicas alone takes so long. */
-function slowDisk(cluster: Cluster, ids: readonly number[], ms: number): void {
-  const since = new Map<number, number>();
-  writes.set(cluster, since);
-  for (const node of cluster.nodes) {
-    const { core } = node;
-    if (core === null) continue;
-    const step = core.step.bind(core);
-    core.step = (inputs, now) => {
-      // The write begins right after the step.
-      cluster.faults = { ...calm, writeMs: ids.includes(node.id) ? [ms, ms] : calm.writeMs };
-      if (!node.writing) since.delete(node.id);
-      const ready = step(inputs, now);
-      const writesNow = ready.records.length + ready.pledges.length > 0;
-      if (writesNow && !since.has(node.id)) since.set(node.id, now);
-      return ready;
-    };
-  }
-}
 
 // ---- the stalled states ---------------------------------------------------------------------------------------------------
 
@@ -332,7 +309,7 @@ t.test('REC-1: a replica in quarantine says so before anything else, and nobody 
 t.test('a slow disk: whose, and the votes that wait for it', async (t) => {
   for (const slow of [[1], [0, 1, 2, 3], [2, 3]]) {
     const { cluster, client } = begin();
-    slowDisk(cluster, slow, 60_000);
+    cluster.slowMs = (id) => (slow.includes(id) ? 60_000 : 0);
     cluster.run(300);
     give(cluster, client);
     cluster.run(T - 100);
@@ -466,7 +443,7 @@ t.test('WHY-1: to explain changes nothing: the same trace, asked at every moment
       if (i === 8) cluster.crash(0);
       if (i === 12) cluster.boot(0);
     }
-    return cluster.trace.digest('hex');
+    return cluster.trace.digest();
   };
   t.equal(run(true), run(false));
 });
@@ -521,7 +498,7 @@ t.test(
   async (t) => {
     const { cluster } = begin();
     cluster.partition = [[0], [1], [2], [3]];
-    const bob = new TestClient(cluster.genesis, 'bob');
+    const bob = new SimClient(cluster.genesis, 'bob');
     const [first, second] = [bob.bundle([text('one'), text('two')]), bob.bundle([text('three')])];
     const at = cluster.now;
     for (const bundle of [first, second]) cluster.submit(1, bundle);

@@ -5,7 +5,8 @@ import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, renameSync, r
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { Command } from 'commander';
 import { GuardError } from '../../keys/errors.ts';
-import { createQuarantined, openSignState, type SignStateOwner } from '../../keys/sign-state-file.ts';
+import type { SignStateOwner } from '../../keys/sign-state.ts';
+import { createQuarantined, openSignState } from '../../keys/sign-state-file.ts';
 import { asEpoch } from '../../protocol/types.ts';
 import { dataPaths, type NodeConfig } from '../config.ts';
 import { CONFIG_FILE, DATA_DIRECTORY, GENESIS_FILE, REPLICA_KEY_FILE, refuseToOverwrite } from './network-files.ts';

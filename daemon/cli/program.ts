@@ -16,6 +16,7 @@ import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
 import { repairCommand } from './repair.ts';
+import { simCommand } from './sim.ts';
 import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
 import { submitCommand } from './submit.ts';
@@ -76,6 +77,7 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
     verifyCommand(),
     evidenceCommand(),
     auditCommand(),
+    simCommand(),
   ];
   for (const command of commands) all.addCommand(command);
   for (const command of everyCommand(all)) {

@@ -8,13 +8,8 @@ import { Command } from 'commander';
 import { native } from '../../crypto/native.ts';
 import { GuardError, type GuardErrorCode } from '../../keys/errors.ts';
 import { assertAtHome, homeFileOf } from '../../keys/home.ts';
-import {
-  createQuarantined,
-  giveUpLog,
-  inspectSignState,
-  type SignStateOwner,
-  type SignStateSummary,
-} from '../../keys/sign-state-file.ts';
+import type { SignStateOwner } from '../../keys/sign-state.ts';
+import { createQuarantined, giveUpLog, inspectSignState, type SignStateSummary } from '../../keys/sign-state-file.ts';
 import type { LogPosition } from '../../protocol/log.ts';
 import { asEpoch } from '../../protocol/types.ts';
 import { StorageError } from '../../storage/errors.ts';

@@ -3,7 +3,7 @@
 
 import { Command } from 'commander';
 import { z } from 'zod';
-import type { Explanation } from '../../protocol/core.ts';
+import { type Explanation, phases, waitKinds } from '../../protocol/core.ts';
 import { byzantineQuorums } from '../../protocol/quorum.ts';
 import { asReplicaId, type ReplicaId } from '../../protocol/types.ts';
 import { printable } from '../transport/log.ts';
@@ -58,7 +58,7 @@ const explanationSchema = z.object({
   view: count,
   primary: id,
   self: id,
-  phase: z.enum(['idle', 'ordering', 'view-change', 'catching-up', 'quarantine']),
+  phase: z.enum(phases),
   height: count,
   hash: z.string().regex(/^[0-9a-f]{64}$/),
   stable: count,
@@ -68,19 +68,7 @@ const explanationSchema = z.object({
   waits: z
     .array(
       z.object({
-        what: z.enum([
-          'pre-prepare',
-          'prepare',
-          'commit',
-          'view-change',
-          'new-view',
-          'block',
-          'checkpoint',
-          'heartbeat',
-          'lead',
-          'standing',
-          'readmission',
-        ]),
+        what: z.enum(waitKinds),
         height: count,
         view: count,
         have: count,

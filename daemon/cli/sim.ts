@@ -1,0 +1,93 @@
+// `synod sim`: the command of daemon/sim, which runs whole clusters in virtual time, with everything going wrong that can.
+
+import { availableParallelism } from 'node:os';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { usageError } from './errors.ts';
+import { wholeNumber } from './options.ts';
+
+/** Both ends included. */
+export interface SeedRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+export interface SimOptions {
+  readonly seed?: number;
+  readonly seeds?: SeedRange;
+  readonly protocol: 'pbft';
+  readonly n?: number;
+  readonly ms: number;
+  readonly realSignatures?: true;
+  readonly faults?: readonly number[];
+  readonly shrink: boolean;
+  readonly jobs: number;
+  readonly resume?: string;
+  readonly trace?: true;
+  readonly json?: true;
+}
+
+/** Seeds are 32 bits. */
+const SEED_MAX = 0xffff_ffff;
+const FAULT_NUMBER_MAX = 100_000;
+
+export function simCommand(): Command {
+  return new Command('sim')
+    .description(
+      'run whole clusters in virtual time, from seeds, with faults of all kinds, and check them at every step',
+    )
+    .option('--seed <n>', 'one seed', wholeNumber(0, SEED_MAX))
+    .option('--seeds <a..b>', 'a range of seeds, both ends included (default: 1..100)', seedRange)
+    .addOption(new Option('--protocol <name>', 'which core').choices(['pbft']).default('pbft'))
+    .option('--n <n>', 'replicas, 4 to 31 (default: drawn from the seed, 4 to 7)', wholeNumber(4, 31))
+    .option('--ms <ms>', 'simulated milliseconds in which faults come and go', wholeNumber(1_000, 3_600_000), 60_000)
+    .option('--real-signatures', 'Ed25519, and every message through its bytes (default: one seed in 16)')
+    .option('--faults <list>', 'only these faults of the seed, by number, such as 2,5,9; or none', faultList)
+    .option('--no-shrink', 'do not look for the few faults that a failure takes')
+    .option('--jobs <n>', 'processes (default: one for each core)', wholeNumber(1, 256), availableParallelism())
+    .option('--resume <file>', 'writes down what is done, and leaves out what this file says is done')
+    .option('--trace', 'print everything that happens in one seed')
+    .option('--json', 'the result as one JSON object on standard output')
+    .addHelpText(
+      'after',
+      `
+A seed is a life of a cluster: its size, clients, faults and the delay of every message come from it. Faults of many kinds come and
+go; then a quorum is healed, up to f replicas stay broken for ever, and the quorum must order everything that was submitted. A seed
+that fails is printed with the check that failed, the command that replays it, and the few faults that it takes. The same seed
+always goes the same way. docs/simulator.md says what is checked, and what is not modelled.
+Exit code 1 if a seed fails. Progress goes to standard error.
+
+Examples:
+  $ synod sim
+  $ synod sim --seeds 1..10000 --resume sim.jsonl
+  $ synod sim --seed 63 --trace | less
+  $ synod sim --seed 63 --faults 2,5,9`,
+    )
+    .action(async (options: SimOptions) => {
+      if (options.seed !== undefined && options.seeds !== undefined)
+        throw usageError('--seed and --seeds exclude each other');
+      for (const [flag, value] of [
+        ['--trace', options.trace],
+        ['--faults', options.faults],
+      ] as const)
+        if (value !== undefined && options.seed === undefined) throw usageError(`${flag} is for one seed: give --seed`);
+      if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');
+      // Loaded only here: nothing else needs it.
+      const { runSim } = await import('../sim/run.ts');
+      process.exitCode = await runSim(options);
+    });
+}
+
+function seedRange(text: string): SeedRange {
+  const [, a = '', b = ''] = /^(\d{1,10})\.\.(\d{1,10})$/.exec(text) ?? [];
+  const [from, to] = [Number(a), Number(b)];
+  if (a !== '' && from <= to && to <= SEED_MAX) return { from, to };
+  throw new InvalidArgumentError(`a range such as 1..1000, up to ${SEED_MAX}.`);
+}
+
+function faultList(text: string): readonly number[] {
+  if (text === 'none') return [];
+  const parts = text.split(',');
+  if (!parts.every((part) => /^\d{1,6}$/.test(part) && Number(part) <= FAULT_NUMBER_MAX))
+    throw new InvalidArgumentError('numbers of faults, such as 2,5,9, or none.');
+  return parts.map(Number);
+}

@@ -1,0 +1,248 @@
+// What goes wrong, and when: a list that is drawn up front from the seed, so that a fault can be taken out of it and the run repeated.
+// Swarm testing: each seed draws which kinds there are at all, and how strong, since faults that are always there hide what others do.
+
+import { unreachable } from '../protocol/assert.ts';
+import type { Dice } from './random.ts';
+import type { CrashPoint, Interrupted } from './replica.ts';
+
+interface Timed {
+  /** Milliseconds from the start. */
+  readonly at: number;
+  /** Milliseconds; null: for ever. */
+  readonly lasts: number | null;
+}
+
+export type Fault = Timed &
+  (
+    | { readonly kind: 'delay' /** Mean of an exponential one, on every link. */; readonly meanMs: number }
+    | { readonly kind: 'loss' | 'duplication' | 'corruption' /** Share of the messages. */; readonly rate: number }
+    | { readonly kind: 'reordering' }
+    | { readonly kind: 'clogged-link' | 'cut-link'; readonly from: number; readonly to: number }
+    | { readonly kind: 'partition'; readonly side: readonly number[] }
+    /** What the side says does not arrive elsewhere; what the others say does. */
+    | { readonly kind: 'one-way-partition'; readonly side: readonly number[] }
+    | { readonly kind: 'isolation'; readonly node: number }
+    /**
+     * Down from then on; at a point of a write: at the first one from `at` on, or never. 'primary': whoever leads the latest view then,
+     * since what a primary has half done is what the others must cope with.
+     */
+    | ({ readonly kind: 'crash'; readonly node: number | 'primary'; readonly point: CrashPoint | 'now' } & Interrupted)
+    | ({ readonly kind: 'power-cut' } & Interrupted)
+    | { readonly kind: 'slow-disk'; readonly node: number; readonly meanMs: number }
+    | { readonly kind: 'slow-link'; readonly node: number; readonly meanMs: number }
+    | { readonly kind: 'clock-drift'; readonly node: number /** 1 is right. */; readonly rate: number }
+    | { readonly kind: 'clock-jump'; readonly node: number; readonly ms: number }
+    | { readonly kind: 'stall'; readonly node: number }
+    /** In an adversary's hand, with its key. */
+    | { readonly kind: 'liar'; readonly node: number }
+  );
+
+export type FaultKind = Fault['kind'];
+
+/** Kinds that a seed draws from, with how often they come in a minute where they are on. */
+const SWARM: Readonly<Record<Exclude<FaultKind, 'liar' | 'slow-link'>, readonly [number, number]>> = {
+  delay: [2, 12],
+  loss: [2, 12],
+  duplication: [1, 8],
+  corruption: [1, 8],
+  reordering: [1, 8],
+  'clogged-link': [2, 20],
+  'cut-link': [2, 20],
+  partition: [2, 12],
+  'one-way-partition': [1, 10],
+  isolation: [1, 10],
+  crash: [4, 40],
+  'power-cut': [1, 4],
+  'slow-disk': [1, 12],
+  'clock-drift': [1, 6],
+  'clock-jump': [1, 8],
+  stall: [1, 16],
+};
+
+/** The kinds that come singly, in the order in which they are drawn. */
+const KINDS = Object.keys(SWARM) as (keyof typeof SWARM)[]; // the keys of a literal
+const CRASH_POINTS: readonly (CrashPoint | 'now')[] = [
+  'now',
+  'now',
+  'write-begun',
+  'log-written',
+  'guard-written',
+  'spoken',
+];
+
+export interface Swarm {
+  readonly n: number;
+  readonly f: number;
+  /** Length of the safety phase. */
+  readonly ms: number;
+}
+
+/** The faults of one life, by rising time: those of the safety phase, and those that begin at its end and never pass. */
+export function drawFaults(dice: Dice, { n, f, ms }: Swarm): Fault[] {
+  const on = KINDS.filter(() => dice.chance(0.4));
+  const faults: Fault[] = [];
+  for (const kind of on) {
+    const [low, high] = SWARM[kind];
+    const count = Math.max(1, Math.round((dice.between(low, high) * ms) / 60_000));
+    // How long they last, on average: from a blink to much longer than every timeout.
+    const lastsMs = dice.pick([50, 300, 1_000, 4_000]);
+    const strength = dice.next();
+    for (let i = 0; i < count; i++) {
+      const at = dice.between(100, ms - 1);
+      const lasts = Math.min(1 + dice.exponential(lastsMs), ms - at);
+      faults.push(drawOne(kind, { at, lasts }, { dice, n, strength }));
+    }
+  }
+  const broken = dice.shuffled(Array.from({ length: n }, (_, id) => id)).slice(0, dice.between(0, f));
+  const lies = dice.chance(0.3);
+  for (const node of broken) faults.push(...drawForEver(dice, { node, ms, lies, n }));
+  return faults.sort((a, b) => a.at - b.at);
+}
+
+function drawOne(
+  kind: keyof typeof SWARM,
+  timed: Timed,
+  { dice, n, strength }: { dice: Dice; n: number; strength: number },
+): Fault {
+  const node = () => dice.between(0, n - 1);
+  const side = () => dice.shuffled(Array.from({ length: n }, (_, id) => id)).slice(0, dice.between(1, n - 1));
+  const interrupted = (): Interrupted => ({
+    log: dice.chance(0.5) ? 'lost' : 'kept',
+    guard: dice.chance(0.5) ? 'lost' : 'kept',
+  });
+  switch (kind) {
+    case 'delay':
+      return { kind, ...timed, meanMs: Math.ceil(strength * 150) };
+    case 'loss':
+      return { kind, ...timed, rate: strength * 0.4 };
+    case 'duplication':
+      return { kind, ...timed, rate: strength * 0.2 };
+    case 'corruption':
+      return { kind, ...timed, rate: strength * 0.5 };
+    case 'reordering':
+      return { kind, ...timed };
+    case 'clogged-link':
+    case 'cut-link': {
+      const from = node();
+      return { kind, ...timed, from, to: (from + dice.between(1, n - 1)) % n };
+    }
+    case 'partition':
+    case 'one-way-partition':
+      return { kind, ...timed, side: side() };
+    case 'isolation':
+    case 'stall':
+      return { kind, ...timed, node: node() };
+    case 'crash':
+      return {
+        kind,
+        ...timed,
+        node: dice.chance(0.4) ? 'primary' : node(),
+        point: dice.pick(CRASH_POINTS),
+        ...interrupted(),
+      };
+    case 'power-cut':
+      return { kind, ...timed, ...interrupted() };
+    case 'slow-disk':
+      return { kind, ...timed, node: node(), meanMs: Math.ceil(strength * 400) };
+    case 'clock-drift':
+      return { kind, ...timed, node: node(), rate: 1 + (dice.next() - 0.5) * 0.1 };
+    case 'clock-jump':
+      return { kind, ...timed, node: node(), ms: dice.between(-60_000, 60_000) };
+  }
+}
+
+/** How a replica stays broken from the end of the safety phase on; a liar lies from the start. */
+function drawForEver(
+  dice: Dice,
+  { node, ms, lies, n }: { node: number; ms: number; lies: boolean; n: number },
+): Fault[] {
+  const timed = { at: ms, lasts: null };
+  if (lies) return [{ kind: 'liar', at: 0, lasts: null, node }];
+  switch (dice.pick(['down', 'cut-off', 'deaf', 'mute', 'slow'] as const)) {
+    case 'down':
+      return [{ kind: 'crash', ...timed, node, point: 'now', log: 'lost', guard: 'lost' }];
+    case 'cut-off':
+      return [{ kind: 'isolation', ...timed, node }];
+    case 'mute':
+      return [{ kind: 'one-way-partition', ...timed, side: [node] }];
+    case 'deaf': {
+      const side = Array.from({ length: n }, (_, id) => id).filter((id) => id !== node);
+      return [{ kind: 'one-way-partition', ...timed, side }];
+    }
+    case 'slow':
+      return [
+        { kind: 'slow-disk', ...timed, node, meanMs: dice.between(100, 1_500) },
+        { kind: 'slow-link', ...timed, node, meanMs: dice.between(50, 1_000) },
+      ];
+  }
+}
+
+/** The replicas that faults without an end leave broken. */
+export function brokenForEver(faults: readonly Fault[], n: number): Set<number> {
+  const broken = new Set<number>();
+  for (const fault of faults) {
+    if (fault.lasts !== null) continue;
+    if ('node' in fault && fault.node !== 'primary') broken.add(fault.node);
+    // A side of one is mute; a side of all but one leaves that one deaf.
+    else if ('side' in fault && fault.side.length === 1) broken.add(fault.side[0]!);
+    else if ('side' in fault) for (let id = 0; id < n; id++) if (!fault.side.includes(id)) broken.add(id);
+  }
+  return broken;
+}
+
+/** A fault as a line to read. */
+export function describeFault(fault: Fault): string {
+  const from = (fault.at / 1000).toFixed(3).padStart(9);
+  const lasts = fault.lasts === null ? 'for ever' : `for ${fault.lasts} ms`;
+  return `${from} ${what(fault)} ${lasts}`;
+}
+
+function what(fault: Fault): string {
+  switch (fault.kind) {
+    case 'delay':
+      return `delay of ${fault.meanMs} ms on average`;
+    case 'loss':
+    case 'duplication':
+    case 'corruption':
+      return `${fault.kind} of ${(100 * fault.rate).toFixed(1)} % of the messages`;
+    case 'reordering':
+      return 'messages out of order';
+    case 'clogged-link':
+      return `link of node-${fault.from} to node-${fault.to} clogged`;
+    case 'cut-link':
+      return `link of node-${fault.from} to node-${fault.to} cut`;
+    case 'partition':
+      return `partition, on one side ${names(fault.side)},`;
+    case 'one-way-partition':
+      return `nobody else hears ${names(fault.side)}`;
+    case 'isolation':
+      return `node-${fault.node} alone`;
+    case 'crash': {
+      const when = fault.point === 'now' ? '' : ` when ${fault.point},`;
+      const who = fault.node === 'primary' ? 'the primary' : `node-${fault.node}`;
+      return `${who} crashes${when} (log ${fault.log}, guard ${fault.guard}), down`;
+    }
+    case 'power-cut':
+      return `power cut everywhere (log ${fault.log}, guard ${fault.guard})`;
+    case 'slow-disk':
+      return `disk of node-${fault.node} slow, ${fault.meanMs} ms on average,`;
+    case 'slow-link':
+      return `links of node-${fault.node} slow, ${fault.meanMs} ms on average,`;
+    case 'clock-drift':
+      return `clock of node-${fault.node} at ${fault.rate.toFixed(4)} of its speed`;
+    case 'clock-jump':
+      return `clock of node-${fault.node} off by ${fault.ms} ms`;
+    case 'stall':
+      return `node-${fault.node} hangs`;
+    case 'liar':
+      return `node-${fault.node} lies`;
+    default:
+      return unreachable(fault);
+  }
+}
+
+const names = (side: readonly number[]): string =>
+  [...side]
+    .sort((a, b) => a - b)
+    .map((id) => `node-${id}`)
+    .join(', ');

@@ -1,0 +1,250 @@
+// One life of a cluster, from a seed: a safety phase in which everything may fail at once, then a liveness phase in which a quorum is well,
+// up to f replicas stay broken for ever, and the quorum must order everything that was submitted.
+
+import type { GenesisDocument } from '../protocol/genesis.ts';
+import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { CheckName } from './checks.ts';
+import { CheckFailure, fail } from './checks.ts';
+import type { Habits } from './clients.ts';
+import { PatientClient } from './clients.ts';
+import { Cluster } from './cluster.ts';
+import type { Fault } from './faults.ts';
+import { brokenForEver, drawFaults } from './faults.ts';
+import { Injector } from './injector.ts';
+import type { Faults } from './network.ts';
+import { Dice, seedOf } from './random.ts';
+import type { SimReplica } from './replica.ts';
+import { keyPair, standInKey } from './signatures.ts';
+
+export interface LifeOptions {
+  readonly seed: number;
+  /** Replicas; null: drawn. */
+  readonly n: number | null;
+  /** Length of the safety phase in simulated milliseconds, at least 1000. */
+  readonly ms: number;
+  /** Null: one seed in 16 has them. */
+  readonly realSignatures: boolean | null;
+  /** Numbers of the faults that happen; null: all that were drawn. */
+  readonly only?: readonly number[] | null;
+  /** Called with each line of a readable trace. */
+  readonly onLine?: (line: string) => void;
+  /** A planted bug. */
+  readonly Replica?: typeof SimReplica;
+}
+
+/** What was drawn for a seed. */
+export interface Plan {
+  readonly n: number;
+  readonly realSignatures: boolean;
+  readonly parameters: NonNullable<GenesisDocument['parameters']>;
+  /** Decided blocks that each replica keeps. */
+  readonly retain: readonly number[];
+  readonly base: Faults;
+  readonly habits: Habits;
+  readonly noticeMs: number | null;
+  /** All of them; their places in this list are their numbers. */
+  readonly faults: readonly Fault[];
+}
+
+export interface Failure {
+  readonly check: CheckName;
+  readonly message: string;
+  /** Milliseconds from the start. */
+  readonly atMs: number;
+  /** Where the check was, for a bug of the simulator itself. */
+  readonly stack: string;
+}
+
+export interface Outcome {
+  readonly seed: number;
+  readonly n: number;
+  readonly realSignatures: boolean;
+  /** Null: everything held. */
+  readonly failure: Failure | null;
+  /** Two runs with one digest went the same way. */
+  readonly digest: string;
+  readonly simulatedMs: number;
+  /** From the beginning of the liveness phase until everything was ordered. */
+  readonly recoveryMs: number;
+  readonly events: number;
+  readonly messages: number;
+  readonly blocks: number;
+  readonly acknowledged: number;
+  readonly viewChanges: number;
+  readonly crashes: number;
+  readonly faults: number;
+}
+
+/** Clients go on for so long in the liveness phase, so that there is something to order. */
+const STILL_BUSY_MS = 1_000;
+/** How long a quorum may take to order everything: a view timeout that has doubled 8 times is 128 s, and f + 1 of them may come. */
+export const LIVENESS_MS_MAX = 900_000;
+const HEADS_AGREE_MS_MAX = 60_000;
+/** One seed in so many has real signatures. */
+const REAL_SIGNATURES_ONE_IN = 16;
+
+export function drawPlan({
+  seed,
+  n,
+  ms,
+  realSignatures,
+}: Pick<LifeOptions, 'seed' | 'n' | 'ms' | 'realSignatures'>): Plan {
+  const dice = new Dice(seedOf(seed, 100));
+  const drawnN = dice.pick([4, 4, 4, 5, 6, 7]);
+  const size = n ?? drawnN;
+  const { f } = byzantineQuorums(size);
+  const retain = dice.pick([8, 32, Number.POSITIVE_INFINITY]);
+  const validFor = dice.pick([100, 50_000, 50_000]);
+  return {
+    n: size,
+    realSignatures: realSignatures ?? seed % REAL_SIGNATURES_ONE_IN === 0,
+    parameters: { checkpointInterval: dice.pick([16, 32, 64]), window: dice.pick([1, 4, 8]) },
+    retain: Array.from({ length: size }, () => (dice.chance(0.8) ? retain : Number.POSITIVE_INFINITY)),
+    base: {
+      delayMs: [1, dice.pick([2, 5, 20])],
+      loss: 0,
+      repeat: 0,
+      writeMs: [1, dice.pick([2, 4, 12])],
+      inOrder: true,
+    },
+    habits: {
+      clients: dice.between(1, 4),
+      everyMs: dice.pick([250, 600, 1_500]),
+      ahead: dice.pick([1, 2, 8]),
+      bytesMax: dice.pick([64, 1_024]),
+      validFor,
+      replay: dice.pick([0, 0.1]),
+      sessionBundles: dice.pick([5, 50, 1_000_000]),
+    },
+    noticeMs: dice.pick([null, 300, 2_000]),
+    faults: drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms }),
+  };
+}
+
+export function live(options: LifeOptions): Outcome {
+  return new Life(options).run();
+}
+
+class Life {
+  readonly #options: LifeOptions;
+  readonly #plan: Plan;
+  readonly #faults: readonly Fault[];
+  readonly #cluster: Cluster;
+  #recoveryMs = 0;
+
+  constructor(options: LifeOptions) {
+    const { seed, only, onLine, Replica } = options;
+    this.#options = options;
+    this.#plan = drawPlan(options);
+    const { n, parameters, realSignatures, faults } = this.#plan;
+    this.#faults = only == null ? faults : faults.filter((_, number) => only.includes(number));
+    this.#cluster = new Cluster({
+      n,
+      seed,
+      parameters,
+      realSignatures,
+      history: false,
+      ...(Replica === undefined ? {} : { Replica }),
+    });
+    if (onLine !== undefined) this.#cluster.trace.sink = onLine;
+  }
+
+  run(): Outcome {
+    let failure: Failure | null = null;
+    try {
+      this.#live();
+    } catch (error) {
+      failure = this.#failureOf(error);
+    }
+    const { trace, timeline, checks, viewChanges, nodes, messages } = this.#cluster;
+    return {
+      seed: this.#options.seed,
+      n: this.#plan.n,
+      realSignatures: this.#plan.realSignatures,
+      failure,
+      digest: trace.digest(),
+      simulatedMs: timeline.now - timeline.start,
+      recoveryMs: this.#recoveryMs,
+      events: timeline.happened,
+      messages,
+      blocks: checks.chain.size,
+      acknowledged: checks.acknowledgedCount,
+      viewChanges,
+      crashes: nodes.reduce((sum, { crashes }) => sum + crashes, 0),
+      faults: this.#faults.length,
+    };
+  }
+
+  #failureOf(error: unknown): Failure {
+    const atMs = this.#cluster.now - this.#cluster.start;
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+    const stack = cause instanceof Error ? (cause.stack ?? '') : '';
+    if (error instanceof CheckFailure) return { check: error.check, message: error.message, atMs, stack };
+    // What throws and is no check is a bug, of the simulator or of what it runs.
+    return {
+      check: 'no-invariant-breaks',
+      message: error instanceof Error ? error.message : String(error),
+      atMs,
+      stack,
+    };
+  }
+
+  #live(): void {
+    const cluster = this.#cluster;
+    const { seed, ms } = this.#options;
+    const { base, retain, noticeMs, n } = this.#plan;
+    cluster.faults = base;
+    for (const { id, disk } of cluster.nodes) disk.retain = retain[id]!;
+    const injector = new Injector(cluster, { faults: this.#faults, seed, noticeMs });
+    const clients = this.#clients();
+    cluster.run(ms);
+    injector.heal();
+    cluster.remark('the safety phase is over');
+    const since = cluster.now;
+    cluster.run(STILL_BUSY_MS);
+    for (const client of clients) client.stop();
+    const broken = brokenForEver(this.#faults, n);
+    const healed = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !broken.has(id));
+    const open = () => clients.reduce((sum, client) => sum + client.open, 0);
+    if (!cluster.until(() => open() === 0, LIVENESS_MS_MAX))
+      fail(
+        'everything-is-ordered',
+        `${open()} bundles were not ordered in ${LIVENESS_MS_MAX / 1000} s by a quorum of healed replicas; ${this.#standing(healed)}`,
+      );
+    this.#recoveryMs = cluster.now - since;
+    const head = () => cluster.chain.size;
+    if (!cluster.until(() => healed.every((id) => cluster.height(id) === head()), HEADS_AGREE_MS_MAX))
+      fail('heads-agree', `healed replicas stay apart for ${HEADS_AGREE_MS_MAX / 1000} s; ${this.#standing(healed)}`);
+    for (const id of healed) cluster.checks.atEnd(cluster.nodes[id]!.id, cluster.height(id));
+  }
+
+  #standing(healed: readonly number[]): string {
+    return healed
+      .map((id) => {
+        const e = this.#cluster.nodes[id]!.core?.explain();
+        return e === undefined ? `node-${id} down` : `node-${id} ${e.phase} at height ${e.height} in view ${e.view}`;
+      })
+      .join(', ');
+  }
+
+  #clients(): PatientClient[] {
+    const cluster = this.#cluster;
+    const { habits, realSignatures } = this.#plan;
+    const service = {
+      genesis: cluster.genesis,
+      after: (delay: number, run: () => void) => cluster.after(delay, run),
+      live: () => cluster.live(),
+      submit: cluster.submit.bind(cluster),
+      // A liar's word is no receipt.
+      height: (id: number) => (cluster.byzantine.has(id) ? 0 : cluster.height(id)),
+      placeOf: (digest: string) => cluster.placeOf(digest),
+      acknowledge: (digest: string, height: number) => cluster.acknowledge(digest, height),
+    };
+    return Array.from({ length: habits.clients }, (_, i) => {
+      const name = `client-${i}`;
+      const dice = new Dice(seedOf(this.#options.seed, 200, i));
+      const key = (realSignatures ? keyPair : standInKey)(name);
+      return new PatientClient(service, { name, key, dice, habits });
+    });
+  }
+}

@@ -1,0 +1,36 @@
+// What a simulated chain starts from: its genesis document, and the keys of its members.
+
+import { toHex } from '../crypto/bytes.ts';
+import { native } from '../crypto/native.ts';
+import type { SimulationKey } from '../keys/simulation-key.ts';
+import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
+import { parseGenesis } from '../protocol/genesis.ts';
+import { keyPair, standInKey } from './signatures.ts';
+
+export interface Setting {
+  readonly genesis: Genesis;
+  /** By place in the member list. */
+  readonly keys: readonly SimulationKey[];
+  readonly document: Uint8Array;
+}
+
+/** @param n 4 to 128 */
+export function settingOf(
+  n: number,
+  parameters: GenesisDocument['parameters'] = {},
+  { realSignatures = true }: { readonly realSignatures?: boolean } = {},
+): Setting {
+  const keys = Array.from({ length: n }, (_, i) => (realSignatures ? keyPair : standInKey)(`replica-${i}`));
+  const text = JSON.stringify({
+    synod: 1,
+    name: 'simulation',
+    protocol: 'pbft',
+    createdAt: 1_700_000_000_000,
+    members: keys.map((key, i) => ({ name: `node-${i}`, publicKey: toHex(key.publicKey) })),
+    parameters,
+  } satisfies GenesisDocument);
+  const document = Buffer.from(text);
+  const genesis = parseGenesis(native, document, text);
+  if ('refused' in genesis) throw new Error(`${genesis.field}: ${genesis.problem}`);
+  return { genesis, keys, document };
+}
