@@ -32,6 +32,7 @@ export const CHECKS = [
   'durable-before-spoken',
   'no-invariant-breaks',
   'everything-is-ordered',
+  'readmitted',
   'heads-agree',
 ] as const;
 export type CheckName = (typeof CHECKS)[number];

@@ -18,6 +18,7 @@ import { asEpoch, asHeight, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
+import { Hosts } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
 import { Dice, seedOf } from './random.ts';
@@ -91,6 +92,8 @@ export class Cluster {
   /** By place; they sign for whoever plays a replica's part. */
   readonly keys: readonly SimulationKey[];
   readonly nodes: readonly SimReplica[];
+  /** Who answers under whose name: beside `nodes` second hosts with a key of theirs. */
+  readonly hosts: Hosts;
   readonly timeline = new Timeline();
   readonly trace = new Trace();
   readonly checks: Checks;
@@ -116,7 +119,10 @@ export class Cluster {
   strikes: (replica: SimReplica, point: CrashPoint) => boolean = () => false;
   /** How long a write of this replica takes beyond what is usual. */
   slowMs: (replica: ReplicaId) => number = () => 0;
+  /** A core threw: true where that is no failure, and its process just ends. */
+  forgives: (replica: SimReplica, error: unknown) => boolean = () => false;
   viewChanges = 0;
+  readmissions = 0;
   readonly #crypto: Crypto;
   readonly #real: boolean;
   readonly #hasHistory: boolean;
@@ -167,12 +173,13 @@ export class Cluster {
       timeline: this.timeline,
       receiver: {
         arrive: (from, to, signed) => this.#arrive(from, to, signed),
-        arriveBytes: (from, to, bytes) => this.nodes[to]!.arriveBytes(from, bytes),
+        arriveBytes: (from, to, bytes) => this.hosts.of(to, from).arriveBytes(from, bytes),
         frameOf: (signed) => this.frameOf(signed),
       },
     });
     const surroundings = this.#surroundings(seedOf(seed, 2));
     this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
+    this.hosts = new Hosts(this.nodes, (id) => new Replica(id, surroundings));
     for (const { id } of this.nodes) this.boot(id);
   }
 
@@ -244,32 +251,34 @@ export class Cluster {
 
   // ---- life and death -----------------------------------------------------------------------------------------------
 
-  boot(id: number): void {
-    const node = this.nodes[id]!;
+  boot(id: number, node = this.nodes[id]!): void {
     try {
       node.boot();
     } catch (error) {
       return this.#broke(node, error);
     }
-    this.delivered[id]!.length = 0;
     const { height } = node.core!.explain(); // just booted
-    this.#heights[id] = height;
-    this.checks.booted(node.id, height);
+    if (node === this.nodes[id]) {
+      this.delivered[id]!.length = 0;
+      this.#heights[id] = height;
+      this.checks.booted(node.id, height);
+    }
     this.trace.add(this.now);
     this.trace.add(-1 - id);
     this.#say(id, () => `starts at height ${height}`);
     for (const other of this.nodes) {
-      if (other !== node && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
+      const isMine = other.id !== node.id && this.hosts.of(id, other.id) === node;
+      if (isMine && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
     }
   }
 
   /** A connection between the two comes up, where both of them are. */
   connect(a: number, b: number): void {
-    this.#tellBoth('connected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('connected', this.hosts.of(a, b), this.hosts.of(b, a));
   }
 
   disconnect(a: number, b: number): void {
-    this.#tellBoth('disconnected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('disconnected', this.hosts.of(a, b), this.hosts.of(b, a));
   }
 
   #tellBoth(type: 'connected' | 'disconnected', a: SimReplica, b: SimReplica): void {
@@ -279,15 +288,24 @@ export class Cluster {
   }
 
   crash(id: number, interrupted: Interrupted = unharmed): void {
-    const node = this.nodes[id]!;
+    this.#end(this.nodes[id]!, interrupted);
+  }
+
+  #end(node: SimReplica, interrupted: Interrupted): void {
     if (!node.crash(interrupted)) return;
+    const { id } = node;
     this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
-    for (const other of this.nodes) if (other.core !== null) other.input({ type: 'disconnected', peer: node.id });
+    for (const other of this.nodes) {
+      if (other.id === id || this.hosts.of(id, other.id) !== node) continue;
+      const peer = this.hosts.of(other.id, id);
+      if (peer.core !== null) peer.input({ type: 'disconnected', peer: id });
+    }
   }
 
   #broke(replica: SimReplica, error: unknown): void {
-    if (this.byzantine.has(replica.id)) return this.crash(replica.id);
+    if (this.byzantine.has(replica.id)) return this.#end(replica, unharmed);
     if (error instanceof CheckFailure) throw error;
+    if (this.forgives(replica, error)) return this.#end(replica, unharmed);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
@@ -335,14 +353,17 @@ export class Cluster {
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
-  #send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
-    if (this.rolledBack.has(from)) this.checks.saidUnknowing(from, signed);
-    else if (!this.byzantine.has(from)) this.checks.said(from, signed);
-    if (to !== 'all') return this.#sendOne(from, to, signed);
-    for (const other of this.nodes) if (other.id !== from) this.#sendOne(from, other.id, signed);
+  #send(host: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
+    const { id } = host;
+    if (this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
+    else if (!this.byzantine.has(id)) this.checks.said(id, signed);
+    if (to !== 'all') return this.#sendOne(host, to, signed);
+    for (const other of this.nodes) if (other.id !== id) this.#sendOne(host, other.id, signed);
   }
 
-  #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
+    const from = host.id;
+    if (this.hosts.of(from, to) !== host) return;
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -359,7 +380,7 @@ export class Cluster {
   }
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
-    const node = this.nodes[to]!;
+    const node = this.hosts.of(to, from);
     if (node.core === null) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
@@ -395,6 +416,7 @@ export class Cluster {
     let installed: number | null = null;
     for (const { type, ...detail } of ready.events) {
       if (type === 'view-change-started') this.viewChanges += 1;
+      if (type === 'readmitted') this.readmissions += 1;
       if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
       if (this.#hasHistory) this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));
       this.#say(id, () => `${type} ${JSON.stringify(detail)}`);

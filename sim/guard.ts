@@ -35,6 +35,7 @@ export interface Durably {
   readonly marks: Marks;
   /** An encoded certificate. */
   readonly lock: Bytes | null;
+  readonly quarantined: boolean;
 }
 
 export class SimGuard {
@@ -76,8 +77,8 @@ export class SimGuard {
 
   /** What the file says: what a crash now would leave. */
   get durable(): Durably {
-    const { marks, lock } = this.#contents.get(this.file) ?? decoded(this.file);
-    return { marks, lock };
+    const { marks, lock, quarantined } = this.#contents.get(this.file) ?? decoded(this.file);
+    return { marks, lock, quarantined };
   }
 
   /** What the process knows. */

@@ -41,7 +41,7 @@ export interface Surroundings {
   verify(replica: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null;
   /** Decoded and verified from bytes; null: refused, and counted. */
   verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null;
-  send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
+  send(from: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
   /** A Ready, once its messages are on their way. */
   observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void;
   /** The core threw. */
@@ -185,7 +185,7 @@ export class SimReplica {
     const { message } = signed;
     if (isRequest(message)) {
       const answer = this.#answers.to(message);
-      if (answer !== null) this.world.send(this.id, from, this.world.sign(this.id, answer));
+      if (answer !== null) this.world.send(this, from, this.world.sign(this.id, answer));
       return;
     }
     if (!this.core!.wants(message, signed.sender)) return;
@@ -249,9 +249,9 @@ export class SimReplica {
   #act(ready: Ready<PbftMessage, PbftPledge>): void {
     for (const { to, message } of ready.send) {
       if (message.kind === 'pre-prepare') this.guard.propose(message); // PBFT-PP-5: its signature is a vote
-      this.world.send(this.id, to, this.world.sign(this.id, message));
+      this.world.send(this, to, this.world.sign(this.id, message));
     }
-    for (const { to, signed } of ready.resend) this.world.send(this.id, to, signed);
+    for (const { to, signed } of ready.resend) this.world.send(this, to, signed);
     gather(this.#pending, ready);
     this.world.observe(this, ready);
     this.#persistSoon();
@@ -340,7 +340,7 @@ export class SimReplica {
     if (readmit !== null) this.input({ type: 'readmitted', view: readmit.view, height: readmit.height });
     for (const { pledge, broadcast } of kept) {
       const signed = this.world.sign(this.id, pledge);
-      if (broadcast) this.world.send(this.id, 'all', signed);
+      if (broadcast) this.world.send(this, 'all', signed);
       this.input({ type: 'own', signed: asVerified(signed) });
     }
   }
