@@ -49,6 +49,8 @@ export interface RunningNode {
 
 /** Signatures remembered as valid: a few windows of votes of a large cluster. */
 const SEEN_SIGNATURES_MAX = 8_192;
+/** How long the end of a replica that must stop waits for evidence that is being written. */
+const EVIDENCE_MS_MAX = 2_000;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
 
@@ -201,7 +203,14 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     if (http !== null) opened.push(() => http.close());
 
     const done = new Promise<number>((resolve) => {
-      replica.subscribe({ fatal: () => resolve(1) });
+      // What it has found out about others is worth a moment; a disk that hangs is not waited for.
+      const end = () => resolve(1);
+      replica.subscribe({
+        fatal: () => {
+          evidence.settle().then(end, end);
+          setTimeout(end, EVIDENCE_MS_MAX);
+        },
+      });
     });
     if (quarantined)
       logger.warn(

@@ -220,12 +220,23 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
-    const { core, meter } = this.#parts;
+    const { meter } = this.#parts;
     const started = performance.now();
-    const ready = core.step(inputs, now);
+    const ready = this.#stepped(inputs, now);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);
+  }
+
+  /** What proves that somebody else is guilty may be the very thing that stops this replica (REC-9, PBFT-C-3): it is kept all the same. */
+  #stepped(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
+    const { core, evidence } = this.#parts;
+    try {
+      return core.step(inputs, now);
+    } catch (error) {
+      for (const piece of core.found) evidence.found(piece);
+      throw error;
+    }
   }
 
   /** Bytes of a peer to an input: decoded, wanted, verified. What cannot be is refused with a code; the peer may lose its connection. */

@@ -27,6 +27,8 @@ export interface Core<Message, Pledge> {
    * Throws InvariantViolation on a bug; refuses, with a code in the Ready, whatever a bad peer sent.
    */
   step(inputs: readonly Input<Message, Pledge>[], now: Millis): Ready<Message, Pledge>;
+  /** After a step that threw: the evidence that it had found, which no Ready hands out. Empty after every other step. */
+  readonly found: readonly Evidence<Message>[];
   /**
    * Whether a message is worth the price of checking its signatures; that of a late peer often is not. `others` are the senders of equal
    * ones that were checked and will be given to the next step.

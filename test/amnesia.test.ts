@@ -189,6 +189,18 @@ t.test('REC-9: shown its own signature where its marks know of none, a replica s
   }
 });
 
+t.test('REC-9, ACC-1: what it found out about others in the step that stops it is handed out', async (t) => {
+  const solo = new Solo({ self: 2 }).connect();
+  const mine = solo.block();
+  solo.chain.pop();
+  const theirs = solo.block({ bundles: [new SimClient(solo.genesis, 'bob').bundle([Buffer.from('theirs')])] });
+  solo.hear(0, proposal(mine));
+  t.strictSame(solo.core.found, []);
+  // Two blocks of one primary, and then a view-change of its own key that it has never sent.
+  t.throws(() => solo.all(heard(0, proposal(theirs)), heard(1, solo.newView(5))), { message: /^guard-behind: / });
+  t.match(solo.core.found, [{ culprit: 0 }]);
+});
+
 /** What a replica in quarantine may hear from those who lie: less than they know, or nothing. */
 const lies: Tamper = (from, to, message) =>
   message.kind === 'standing' && from !== to

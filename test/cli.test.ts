@@ -1,7 +1,7 @@
 // The command line, as a user meets it: real processes, their output and their exit codes.
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import tap from 'tap';
@@ -312,7 +312,14 @@ tap.test(
     t.match(looked, { code: 0, stdout: /sign-state: sound, has signed nothing yet\nlog: none yet\nnothing to repair/ });
 
     const out = join(net, 'copy');
+    const evidence = join(home, 'data', 'evidence');
+    mkdirSync(evidence, { recursive: true });
+    for (const name of ['whole.witness', 'cut-off.partial']) writeFileSync(join(evidence, name), name);
+    utimesSync(join(evidence, 'whole.witness'), 1, 1_000_000);
     t.equal((await synod(['backup', config, '--out', out])).code, 0);
+    t.strictSame(readdirSync(join(out, 'data', 'evidence')), ['whole.witness'], 'what it has seen others do wrong');
+    t.equal(statSync(join(out, 'data', 'evidence', 'whole.witness')).mtimeMs, 1_000_000_000, 'and when');
+    rmSync(evidence, { recursive: true });
     t.strictSame(readdirSync(out).sort(), ['config.json', 'data', 'genesis.json', 'replica.key']);
     t.equal(statSync(join(out, 'replica.key')).mode & 0o777, 0o600);
     t.match((await synod(['repair', join(out, 'config.json')])).stdout, /sign-state: in quarantine/);

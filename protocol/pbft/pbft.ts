@@ -5,7 +5,7 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
+import type { BundleExplanation, Core, Evidence, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
@@ -80,6 +80,10 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     s.out.muted = s.quarantine !== null;
     this.#wakeAt = wakeAt(s);
     return out.ready(this.#wakeAt);
+  }
+
+  get found(): readonly Evidence<PbftMessage>[] {
+    return this.#s.out.evidence;
   }
 
   #take(input: Input<PbftMessage, PbftPledge>): void {
