@@ -4,6 +4,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import type { Marks } from '../keys/marks.ts';
+import { checkpointsMax } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
@@ -33,6 +34,7 @@ export const CHECKS = [
   'no-invariant-breaks',
   'everything-is-ordered',
   'readmitted',
+  'readmitted-above-votes',
   'heads-agree',
 ] as const;
 export type CheckName = (typeof CHECKS)[number];
@@ -57,6 +59,8 @@ interface Said {
   readonly votes: Map<string, string>;
   /** Views below this one were given up: no vote in them any more. */
   givenUp: number;
+  /** The highest height of any vote. */
+  votedTo: number;
   /** The highest commit it signed. */
   committed: { readonly view: number; readonly height: number } | null;
   /** Of its present life. */
@@ -93,6 +97,7 @@ export class Checks {
     this.#said = verify.members.map(() => ({
       votes: new Map(),
       givenUp: 0,
+      votedTo: 0,
       committed: null,
       statusView: 0,
       deliveredTo: 0,
@@ -160,11 +165,13 @@ export class Checks {
     switch (message.kind) {
       case 'pre-prepare': {
         const { header, hash } = message.block;
+        said.votedTo = Math.max(said.votedTo, header.height);
         return note(`prepare ${message.view} ${header.height}`, toHex(hash));
       }
       case 'prepare':
       case 'commit': {
         const { kind, view, height, hash } = message;
+        said.votedTo = Math.max(said.votedTo, height);
         note(`${kind} ${view} ${height}`, toHex(hash));
         if (kind === 'commit' && (said.committed === null || isAbove(message, said.committed)))
           said.committed = { view, height };
@@ -180,6 +187,15 @@ export class Checks {
       default:
         return;
     }
+  }
+
+  /** [REC-3] [REC-4] A quarantine is over: what this replica abstains from covers all that its key ever signed. */
+  readmitted(replica: ReplicaId, { view, height }: ViewAndHeight): void {
+    const { votedTo, givenUp } = this.#said[replica]!;
+    if (votedTo > height)
+      fail('readmitted-above-votes', `node-${replica} votes again above height ${height}, and has voted at ${votedTo}`);
+    if (givenUp > view)
+      fail('readmitted-above-votes', `node-${replica} votes again above view ${view}, and has asked for ${givenUp}`);
   }
 
   /** What a crash now would leave holds what this pledge promises (PBFT-P-1, PBFT-C-1, PBFT-VC-2, PBFT-CP-1, PBFT-PP-6). */
@@ -203,10 +219,7 @@ export class Checks {
       case 'new-view':
         return must((marks.newView?.view ?? -1) >= message.view, 'its mark');
       case 'checkpoint':
-        must(
-          marks.checkpoints.some(({ height }) => height === message.height),
-          'its mark',
-        );
+        must(isMarked(marks, message.height), 'its mark');
         return must(disk.checkpoints.has(message.height), 'its state');
       default:
         return;
@@ -230,6 +243,7 @@ export class Checks {
         `node-${replica} votes at height ${height} of view ${view}, against its base at ${base.height}`,
       );
     this.#mark(replica, `${phase} ${view} ${height}`, toHex(hash));
+    said.votedTo = Math.max(said.votedTo, height);
     if (phase === 'commit' && (said.committed === null || isAbove({ view, height }, said.committed)))
       said.committed = { view, height };
   }
@@ -384,6 +398,12 @@ export interface Durable {
   /** An encoded certificate. */
   readonly lock: Bytes | null;
   readonly disk: SimDisk;
+}
+
+/** Only so many are held, and with a log that was lost all heights are said again in a row: one that later ones have displaced was durable. */
+function isMarked({ checkpoints }: Marks, height: number): boolean {
+  if (checkpoints.length === checkpointsMax && checkpoints[0]!.height > height) return true;
+  return checkpoints.some((mark) => mark.height === height);
 }
 
 const equalsMark = (mark: Bytes | null | undefined, hash: Bytes): boolean => mark != null && equalBytes(mark, hash);

@@ -414,9 +414,13 @@ export class Cluster {
       for (const { culprit } of ready.evidence) this.evidence.push({ at: id, culprit });
     }
     let installed: number | null = null;
-    for (const { type, ...detail } of ready.events) {
+    for (const event of ready.events) {
+      const { type, ...detail } = event;
+      if (event.type === 'readmitted') {
+        this.readmissions += 1;
+        if (!this.byzantine.has(id)) this.checks.readmitted(id, event);
+      }
       if (type === 'view-change-started') this.viewChanges += 1;
-      if (type === 'readmitted') this.readmissions += 1;
       if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
       if (this.#hasHistory) this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));
       this.#say(id, () => `${type} ${JSON.stringify(detail)}`);

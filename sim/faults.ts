@@ -41,18 +41,22 @@ export type Fault = Timed &
   );
 
 /** A replica loses what it knew. It counts among the f until it is as sound as before: a fault for which there is no room is left out. */
-type Forgetting =
-  /** The sign-state is lost, and one in quarantine made; of the log all is left, nothing, or a backup of what it was at `copiedAt`. */
+type Forgetting = {
+  readonly node: number;
+  /** For so long before its end it is alone, or nobody hears it: what it signs then, no other remembers. */
+  readonly unheardMs: number;
+  readonly unheard: 'alone' | 'mute';
+} /** The sign-state is lost, and one in quarantine made; of the log all is left, nothing, or a backup of what it was at `copiedAt`. */ & (
   | {
       readonly kind: 'amnesia';
-      readonly node: number;
       readonly log: 'wiped' | 'kept' | 'older';
       readonly copiedAt: number;
     }
   /** The log is lost, and the sign-state is not: it begins with an empty one (REC-6). */
-  | { readonly kind: 'lost-log'; readonly node: number }
+  | { readonly kind: 'lost-log' }
   /** The whole disk is what it was at `copiedAt`, and nobody knows, until the replica notices (REC-9), or the operator when this is over. */
-  | { readonly kind: 'rollback'; readonly node: number; readonly copiedAt: number };
+  | { readonly kind: 'rollback'; readonly copiedAt: number }
+);
 
 export type ForgettingFault = Timed & Forgetting;
 export type FaultKind = Fault['kind'];
@@ -134,17 +138,23 @@ export function drawForgetting(dice: Dice, { n, f, ms }: Swarm, others: readonly
   // Where f are broken for ever, only they may forget as well.
   const victims = broken.size < f ? all : [...broken];
   for (const kind of FORGETTING.filter(() => dice.chance(0.6))) {
-    const count = Math.max(1, Math.round((dice.between(1, 5) * ms) / 60_000));
+    const count = Math.max(1, Math.round((dice.between(2, 12) * ms) / 60_000));
     const lastsMs = dice.pick([50, 1_000, 8_000]);
     for (let i = 0; i < count; i++) {
       const at = dice.between(100, ms - 1);
-      const timed = { at, lasts: Math.min(1 + dice.exponential(lastsMs), ms - at) };
-      const node = dice.pick(victims);
+      const unheardMs = dice.pick([0, 1]) * Math.min(dice.exponential(600), ms - at);
+      const forgets = {
+        at,
+        lasts: Math.min(unheardMs + 1 + dice.exponential(lastsMs), ms - at),
+        node: dice.pick(victims),
+        unheardMs,
+        unheard: dice.pick(['alone', 'mute'] as const),
+      };
       const copiedAt = Math.max(50, at - 1 - dice.exponential(dice.pick([200, 2_000, 20_000])));
       const log = dice.pick(['wiped', 'wiped', 'kept', 'older'] as const);
-      if (kind === 'amnesia') faults.push({ kind, ...timed, node, log, copiedAt });
-      else if (kind === 'rollback') faults.push({ kind, ...timed, node, copiedAt });
-      else faults.push({ kind, ...timed, node });
+      if (kind === 'amnesia') faults.push({ kind, ...forgets, log, copiedAt });
+      else if (kind === 'rollback') faults.push({ kind, ...forgets, copiedAt });
+      else faults.push({ kind, ...forgets });
     }
   }
   return faults;
@@ -287,12 +297,12 @@ function what(fault: Fault): string {
       return `node-${fault.node} hangs`;
     case 'amnesia': {
       const log = fault.log === 'older' ? `that of ${(fault.copiedAt / 1000).toFixed(3)}` : fault.log;
-      return `node-${fault.node} loses its sign-state (log ${log}), down`;
+      return `node-${fault.node} loses its sign-state (log ${log})${lastWords(fault)}, down`;
     }
     case 'lost-log':
-      return `node-${fault.node} loses its log, down`;
+      return `node-${fault.node} loses its log${lastWords(fault)}, down`;
     case 'rollback':
-      return `disk of node-${fault.node} as it was at ${(fault.copiedAt / 1000).toFixed(3)}, unnoticed`;
+      return `disk of node-${fault.node} as it was at ${(fault.copiedAt / 1000).toFixed(3)}${lastWords(fault)}, unnoticed`;
     case 'twin':
       return `node-${fault.node} runs on two hosts`;
     case 'liar':
@@ -301,6 +311,9 @@ function what(fault: Fault): string {
       return unreachable(fault);
   }
 }
+
+const lastWords = ({ unheard, unheardMs }: Pick<ForgettingFault, 'unheard' | 'unheardMs'>): string =>
+  unheardMs === 0 ? '' : ` after ${unheardMs} ms ${unheard}`;
 
 const names = (side: readonly number[]): string =>
   [...side]

@@ -3,7 +3,7 @@
 
 import type { Cluster } from './cluster.ts';
 import { Conspiracy } from './conspiracy.ts';
-import type { Fault } from './faults.ts';
+import type { Fault, ForgettingFault } from './faults.ts';
 import { describeFault } from './faults.ts';
 import { Memories } from './memories.ts';
 import type { Weather } from './network.ts';
@@ -29,6 +29,8 @@ export class Injector {
   readonly #down = new Map<Fault, number>();
   readonly #diskDice: readonly Dice[];
   readonly #twinDice: Dice;
+  /** Whoever is about to forget, and unheard until then. */
+  readonly #unheard = new Set<ForgettingFault>();
   readonly #memories: Memories;
   #conspiracy: Conspiracy | null = null;
 
@@ -70,10 +72,9 @@ export class Injector {
       case 'amnesia':
       case 'lost-log':
       case 'rollback':
-        if (this.#memories.begin(fault)) break;
-        cluster.remark('no room for it: as many as may be have forgotten something, or are broken for ever');
-        this.#active.delete(fault);
-        return;
+        if (fault.unheardMs > 0 && this.#memories.hasRoom(fault.node)) this.#silence(fault);
+        else this.#forget(fault);
+        break;
       case 'twin':
         return this.#runTwice(fault.node);
       case 'stall': {
@@ -89,6 +90,7 @@ export class Injector {
 
   #end(fault: Fault): void {
     if (!this.#active.delete(fault)) return;
+    if ('unheardMs' in fault && this.#unheard.delete(fault)) this.#setLinks();
     this.#cluster.remark(`over:  ${describeFault(fault).trim()}`);
     if (fault.kind === 'crash') {
       const node = this.#down.get(fault);
@@ -123,6 +125,22 @@ export class Injector {
     if (fault.lasts !== null) this.#cluster.after(fault.lasts, () => this.#end(fault));
   }
 
+  /** What it signs from now on, it alone will have known. */
+  #silence(fault: ForgettingFault): void {
+    this.#unheard.add(fault);
+    this.#setLinks();
+    this.#cluster.after(fault.unheardMs, () => {
+      if (this.#active.has(fault)) this.#forget(fault);
+      if (this.#unheard.delete(fault)) this.#setLinks();
+    });
+  }
+
+  #forget(fault: ForgettingFault): void {
+    if (this.#memories.begin(fault)) return;
+    this.#cluster.remark('no room for it: as many as may be have forgotten something, or are broken for ever');
+    this.#active.delete(fault);
+  }
+
   /** A second host with its key. Whichever of the two ends is started again, and peers go from one to the other. */
   #runTwice(id: number): void {
     const cluster = this.#cluster;
@@ -153,7 +171,8 @@ export class Injector {
   #keepsDown(id: number): boolean {
     for (const fault of this.#active) {
       if (fault.kind === 'power-cut') return true;
-      if ((fault.kind === 'amnesia' || fault.kind === 'lost-log') && fault.node === id) return true;
+      const isDown = (fault.kind === 'amnesia' || fault.kind === 'lost-log') && !this.#unheard.has(fault);
+      if (isDown && fault.node === id) return true;
       if (fault.kind === 'crash' && this.#down.get(fault) === id) return true;
     }
     return false;
@@ -241,6 +260,11 @@ export class Injector {
           break;
         case 'isolation':
           cut ||= fault.node === from || fault.node === to;
+          break;
+        case 'amnesia':
+        case 'lost-log':
+        case 'rollback':
+          if (this.#unheard.has(fault)) cut ||= fault.node === from || (fault.unheard === 'alone' && fault.node === to);
           break;
         default:
           break;

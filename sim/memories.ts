@@ -47,7 +47,7 @@ export class Memories {
   /** Ends the process and does it. False: there is no room for it. */
   begin(fault: ForgettingFault): boolean {
     const { node: id } = fault;
-    if (!this.#hasRoom(id)) return false;
+    if (!this.hasRoom(id)) return false;
     const cluster = this.#cluster;
     const { disk, guard } = cluster.nodes[id]!;
     const copy = this.#copies.get(fault);
@@ -86,7 +86,8 @@ export class Memories {
     else this.#boot(fault.node);
   }
 
-  #hasRoom(id: number): boolean {
+  /** Whether this replica may forget something now: with it no more than f are unsound. */
+  hasRoom(id: number): boolean {
     if (this.#cluster.byzantine.has(id)) return false;
     const faulty = new Set(this.#broken);
     for (const node of this.#cluster.nodes) if (this.#isForgetful(node)) faulty.add(node.id);

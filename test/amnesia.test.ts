@@ -201,6 +201,38 @@ t.test('REC-9, ACC-1: what it found out about others in the step that stops it i
   t.match(solo.core.found, [{ culprit: 0 }]);
 });
 
+t.test('A20: one key on two hosts: the others stay together, and hold evidence against it alone', async (t) => {
+  const culprits = new Set<number>();
+  for (const seed of seeds(6)) {
+    const cluster = new Cluster({ parameters, seed });
+    load(cluster, { clients: 3, everyMs: 120, untilMs: 20_000 });
+    cluster.until(() => cluster.height(0) >= 10, 20_000);
+    cluster.byzantine.add(3);
+    const second = cluster.hosts.double(3);
+    cluster.boot(3, second);
+    const move = (peer: number) => {
+      cluster.disconnect(3, peer);
+      cluster.hosts.move(3, peer);
+      cluster.connect(3, peer);
+    };
+    move(0);
+    const height = cluster.height(0);
+    for (let round = 0; round < 40; round++) {
+      cluster.run(cluster.between([50, 600]));
+      move(cluster.between([0, 2]));
+      // Views change, since it is there that the two hosts differ: in what they hold, and ask for, and open.
+      if (round % 4 === 1) cluster.crash((round >> 2) % 3);
+      if (round % 4 === 3) cluster.boot((round >> 2) % 3);
+      // A host that finds out ends (REC-9), and its operator starts it again.
+      if (cluster.nodes[3]!.core === null) cluster.boot(3);
+      if (second.core === null) cluster.boot(3, second);
+    }
+    t.ok(cluster.height(0) > height + 10, `seed ${seed}: the three go on`);
+    for (const { culprit } of cluster.evidence) culprits.add(culprit);
+  }
+  t.strictSame([...culprits], [3], 'what it contradicts itself in is shown to them');
+});
+
 /** What a replica in quarantine may hear from those who lie: less than they know, or nothing. */
 const lies: Tamper = (from, to, message) =>
   message.kind === 'standing' && from !== to
