@@ -156,7 +156,7 @@ tap.test('damaged files, a long absence, a full disk', { skip: part !== undefine
 });
 
 tap.test(
-  'REC-1 REC-5 REC-6 REC-8: memory lost, a copy started, a log lost; each comes back and votes',
+  'REC-1 REC-5 REC-6 REC-7 REC-8: memory lost, a copy started, a log lost, a backup restored; each comes back and votes',
   { skip: part !== undefined && part !== 'memory' },
   async (t) => {
     const habits: Habit[] = ['bundles', 'stream'];
@@ -208,6 +208,13 @@ tap.test(
       t.match(await synod(['repair', join(home, 'config.json'), '--readmit']), { code: 0 });
       stage.start(patient);
       await readmitted(play, () => true);
+
+      // A19: the whole directory is that of an earlier backup, with its log.
+      await stage.kill(patient);
+      rmSync(data, { recursive: true });
+      cpSync(join(whole, 'data'), data, { recursive: true });
+      stage.start(patient);
+      await readmitted(play, async () => (await stage.status(patient))?.phase === 'quarantine');
       await settle(play);
     });
   },
