@@ -99,7 +99,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
     const { quarantined } = guard.state;
     // Following overwrites what the log still shows of this key's words.
     if (quarantined) await guard.abstain(tracesIn(recovered));
-    const { view, led, abstained, marks } = guard.state;
+    const { view, led, abstained, marks, request } = guard.state;
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
     const core = new Pbft(
@@ -110,6 +110,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
           view: asView(Math.max(view, abstained.view ?? 0)),
           led,
           lock,
+          request,
           abstained: abstained.view,
           height: marks.at(-1)?.height ?? asHeight(0),
         },

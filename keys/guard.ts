@@ -28,7 +28,7 @@ import {
   Proposals,
   type ViewMark,
 } from './marks.ts';
-import { encodeSignState, firstState, lockBytesMax, type SignState } from './sign-state.ts';
+import { encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
 import { openSignState } from './sign-state-file.ts';
 import { SlotFile } from './slot-file.ts';
 import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
@@ -85,6 +85,8 @@ export interface GuardState {
   readonly floor: LogPosition;
   readonly viewChange: ViewMark | null;
   readonly newView: ViewMark | null;
+  /** The payload of the view-change for `view`, while this key has signed nothing else there (GRD-18); null: it has, or asks for nothing. */
+  readonly request: Bytes | null;
   /** Votes of `view`, by rising height. */
   readonly marks: readonly Omit<VotePlace, 'epoch'>[];
 }
@@ -119,7 +121,7 @@ export interface Guard {
    */
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void>;
   /**
-   * [REC-4] The same, and the quarantine is over, and the lock is this one, in one write.
+   * [REC-4] The same, and no view-change for the view after it is signed, the quarantine is over, and the lock is this one, in one write.
    * @throws GuardError; GuardRefusal guard-lock-too-large
    */
   readmit(options: { readonly view: View; readonly height: Height; readonly lock: Bytes }): Promise<void>;
@@ -219,6 +221,7 @@ class FileGuard implements Guard {
       floor,
       viewChange: marks.viewChange,
       newView: marks.newView,
+      request: marks.request,
       marks: votesOf(marks),
     };
   }
@@ -254,6 +257,7 @@ class FileGuard implements Guard {
       }
       promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
     }
+    if (!fits({ marks: draft.marks, lock: lock ?? this.#state.lock })) throw new GuardRefusal('guard-lock-too-large');
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
     // stands for what earlier pledges rest upon.
     const isLockNew = lock !== null && (this.#state.lock === null || !equalBytes(lock, this.#state.lock));
@@ -331,21 +335,23 @@ class FileGuard implements Guard {
   }
 
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void> {
-    return this.#giveUp(options, {});
+    return this.#giveUp((draft) => draft.abstain(options.view, options.height), options.view, {});
   }
 
-  async readmit({ lock, ...places }: Parameters<Guard['readmit']>[0]): Promise<void> {
+  async readmit({ view, height, lock }: Parameters<Guard['readmit']>[0]): Promise<void> {
     if (lock.length > lockBytesMax) throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
-    await this.#giveUp(places, { lock: Uint8Array.from(lock), quarantined: false });
+    const changes = { lock: Uint8Array.from(lock), quarantined: false };
+    await this.#giveUp((draft) => draft.readmit(view, height), view, changes);
   }
 
   async #giveUp(
-    { view, height }: { readonly view: View; readonly height: Height },
+    mark: (draft: MarksDraft) => void,
+    view: View,
     changes: Partial<Pick<SignState, 'lock' | 'quarantined'>>,
   ): Promise<void> {
     this.#assertAlive();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
-    draft.abstain(view, height);
+    mark(draft);
     this.#burned = Math.max(this.#burned, view);
     this.#promised.clear();
     this.#changes += 1;
@@ -390,7 +396,7 @@ class FileGuard implements Guard {
         const { kind, epoch, view } = pledge;
         const signingBytes = this.#frameBytes(kind, payload);
         assertFrame(kind, signingBytes);
-        return { place: { kind, epoch, view, digest: sha256(payload) }, signingBytes };
+        return { place: { kind, epoch, view, digest: sha256(payload), payload }, signingBytes };
       }
     }
   }

@@ -107,11 +107,12 @@ export class SimGuard {
 
   /** What a core is told at its start, as daemon/node.ts does. */
   get recovery(): PbftRecovery['guard'] {
-    const { view, led, abstainedView: abstained, votes } = this.#state.marks;
+    const { view, led, abstainedView: abstained, votes, request } = this.#state.marks;
     return {
       view: asView(Math.max(view, abstained ?? 0)),
       led,
       lock: this.lock,
+      request,
       abstained,
       height: asHeight(Math.max(0, ...votes.keys())),
     };
@@ -119,16 +120,20 @@ export class SimGuard {
 
   /** [GRD-12] Nothing is signed at or below these, once `content` is durable. */
   abstain({ view, height }: Readmission): void {
-    const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
-    draft.abstain(view, height);
-    this.#burned = Math.max(this.#burned, view);
-    this.#state = { ...this.#state, marks: draft.marks };
+    this.#giveUp((draft) => draft.abstain(view, height), view);
   }
 
   /** [REC-4] */
-  readmit({ prepared, ...places }: Readmission & { readonly prepared: Certificate }): void {
-    this.abstain(places);
+  readmit({ view, height, prepared }: Readmission & { readonly prepared: Certificate }): void {
+    this.#giveUp((draft) => draft.readmit(view, height), view);
     this.#state = { ...this.#state, lock: encodeCertificate(prepared), quarantined: false };
+  }
+
+  #giveUp(mark: (draft: MarksDraft) => void, view: View): void {
+    const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
+    mark(draft);
+    this.#burned = Math.max(this.#burned, view);
+    this.#state = { ...this.#state, marks: draft.marks };
   }
 
   /** For the file; durable, it makes true what `promise` and `lead` have said until now. */
@@ -179,7 +184,7 @@ export class SimGuard {
       }
       case 'view-change':
       case 'new-view':
-        return { kind, epoch, view: pledge.view, digest: native.sha256(payload) };
+        return { kind, epoch, view: pledge.view, digest: native.sha256(payload), payload };
     }
   }
 

@@ -3,8 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, readdirSync, readlinkSync } from 'node:fs';
-import { chmod, copyFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { chmod, copyFile, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { inspect } from 'node:util';
@@ -14,108 +13,47 @@ import { ascii, type Bytes, equalBytes, fromHex, toHex } from '../crypto/bytes.t
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { GuardError, GuardRefusal } from '../keys/errors.ts';
-import {
-  type Guard,
-  type GuardOptions,
-  type GuardState,
-  openGuard,
-  type PledgePayload,
-  type ProposalPlace,
-} from '../keys/guard.ts';
+import { type GuardState, openGuard, type PledgePayload, type ProposalPlace } from '../keys/guard.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey, saveKey } from '../keys/keystore.ts';
 import { checkpointsMax, heightsMax } from '../keys/marks.ts';
 import { contentBytesMax, decodeSignState, encodeSignState, lockBytesMax } from '../keys/sign-state.ts';
-import { createQuarantined, giveUpLog, inspectSignState } from '../keys/sign-state-file.ts';
 import { decodeFile, encodeSlot, FILE_BYTES, offsetOf, SLOT_BYTES } from '../keys/slots.ts';
 import { bundleSigningBytes } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
-import type { LogPosition } from '../protocol/log.ts';
-import type { CheckpointVote, NewView, PbftPledge, ViewChange, Vote } from '../protocol/messages.ts';
-import { asEpoch, asHash, asHeight, asView, type Hash } from '../protocol/types.ts';
+import type { PbftPledge, Vote } from '../protocol/messages.ts';
+import { asEpoch, asHeight, asView, type Hash } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
+import {
+  A,
+  B,
+  chainId,
+  checkpoint,
+  checkpointSigningBytes,
+  commit,
+  filled,
+  folder,
+  freshGuard,
+  newPath,
+  newView,
+  none,
+  optionsFor,
+  prepare,
+  promise,
+  promiseAndSign,
+  proposal,
+  reopened,
+  secret,
+  seed,
+  sign,
+  start,
+  verifies,
+  viewChange,
+  vote,
+} from './guard-kit.ts';
 
 // Real syncs and real processes: on a busy machine they take several times as long as on an idle one.
 t.setTimeout(200_000);
-
-const folder = await mkdtemp(join(tmpdir(), 'synod-keys-'));
-t.teardown(() => rm(folder, { recursive: true, force: true }));
-let files = 0;
-const newPath = () => join(folder, `file-${++files}`);
-
-const filled = (byte: number): Hash => asHash(new Uint8Array(32).fill(byte));
-const chainId = filled(0xc1);
-const seed = fromHex('9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60')!;
-const secret = SecretKey.fromSeed(seed);
-const epoch = asEpoch(0);
-const start: LogPosition = { sequence: 0, hash: filled(0) };
-const none = new Uint8Array(0);
-const A = filled(0xaa);
-const B = filled(0xbb);
-
-const checkpointSigningBytes: GuardOptions['checkpointSigningBytes'] = (place) =>
-  ascii(`synod test\n${place.height}\n${toHex(place.hash)}\n`);
-const optionsFor = (path: string, more: Partial<GuardOptions> = {}): GuardOptions => ({
-  path,
-  secret,
-  chainId,
-  epoch,
-  create: false,
-  checkpointSigningBytes,
-  ...more,
-});
-const freshGuard = (path = newPath()): Promise<Guard> => openGuard(optionsFor(path, { create: true }));
-
-const vote = (
-  kind: 'prepare' | 'commit',
-  view: number,
-  height: number,
-  hash: Hash,
-): PledgePayload & { pledge: Vote } => ({
-  pledge: { kind, epoch, view: asView(view), height: asHeight(height), hash },
-  payload: none,
-});
-const prepare = (view: number, height: number, hash: Hash) => vote('prepare', view, height, hash);
-const commit = (view: number, height: number, hash: Hash) => vote('commit', view, height, hash);
-const viewChange = (view: number, payload: Bytes): PledgePayload & { pledge: ViewChange } => ({
-  pledge: { kind: 'view-change', epoch, view: asView(view), commit: null, prepared: null },
-  payload,
-});
-const newView = (view: number, payload: Bytes): PledgePayload & { pledge: NewView } => ({
-  pledge: { kind: 'new-view', epoch, view: asView(view), viewChanges: [] },
-  payload,
-});
-const checkpoint = (height: number, hash: Hash): PledgePayload & { pledge: CheckpointVote } => ({
-  pledge: {
-    kind: 'checkpoint',
-    epoch,
-    height: asHeight(height),
-    hash,
-    logRoot: hash,
-    memberSetHash: hash,
-    stateDigest: hash,
-  },
-  payload: none,
-});
-const proposal = (view: number, height: number, hash: Hash) => ({
-  epoch,
-  view: asView(view),
-  height: asHeight(height),
-  hash,
-});
-
-const promise = (guard: Guard, ...pledges: PledgePayload[]): Promise<void> =>
-  guard.promise({ pledges, lock: null, log: start });
-const sign = (guard: Guard, { pledge, payload }: PledgePayload): Bytes => guard.sign(pledge, payload);
-async function promiseAndSign(guard: Guard, pledge: PledgePayload): Promise<Bytes> {
-  await promise(guard, pledge);
-  return sign(guard, pledge);
-}
-async function reopened(guard: Guard, path: string, more: Partial<GuardOptions> = {}): Promise<Guard> {
-  await guard.close();
-  return openGuard(optionsFor(path, more));
-}
-const verifies = (bytes: Bytes, signature: Bytes) => native.verify(secret.publicKey, bytes, signature);
 
 t.test('KEY-1: a secret key signs as RFC 8032 says, and shows its public half alone', async (t) => {
   t.equal(toHex(secret.publicKey), 'd75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a');
@@ -642,82 +580,6 @@ t.test('GRD-12: what a replica abstains from is not signed, in this life nor the
   await guard.lead(asView(7));
   await guard.abstain({ view: asView(7), height: asHeight(0) });
   t.throws(() => guard.signProposal(proposal(7, 200, A)), { code: 'guard-view-burned' });
-  await guard.close();
-});
-
-t.test(
-  'REC-1 REC-4: in quarantine nothing that binds is signed, across restarts, until it is readmitted',
-  async (t) => {
-    const path = newPath();
-    const owner = { publicKey: optionsFor(path).secret.publicKey, chainId };
-    t.ok(await createQuarantined(path, owner, asEpoch(0)));
-    t.notOk(await createQuarantined(path, owner, asEpoch(0)), 'one that is there is never replaced');
-    let guard = await openGuard(optionsFor(path));
-    for (let round = 0; round < 2; round++) {
-      t.ok(guard.state.quarantined);
-      for (const pledge of [prepare(9, 99, A), commit(9, 99, A), checkpoint(64, A), viewChange(9, A)])
-        await t.rejects(promise(guard, pledge), { code: 'guard-quarantined' });
-      await t.rejects(guard.lead(asView(9)), { code: 'guard-quarantined' });
-      t.throws(() => guard.signProposal(proposal(9, 99, A)), { code: 'guard-not-leading' });
-      t.ok(verifies(frameSigningBytes(chainId, 'status', A), guard.signStatement('status', A)));
-      await guard.abstain({ view: asView(2), height: asHeight(7) });
-      guard = await reopened(guard, path);
-    }
-    t.match(guard.state.abstained, { view: 2, height: 7 }, 'what it learns meanwhile is kept');
-    await t.rejects(inspectSignState(path, owner), { code: 'guard-locked' });
-    const tooLarge = guard.readmit({ view: asView(9), height: asHeight(40), lock: new Uint8Array(1 << 16) });
-    await t.rejects(tooLarge, { code: 'guard-lock-too-large' });
-    t.ok(guard.state.quarantined, 'without its certificate it is not over');
-    await guard.readmit({ view: asView(5), height: asHeight(40), lock: A });
-    for (let round = 0; round < 2; round++) {
-      t.notOk(guard.state.quarantined);
-      t.strictSame(guard.state.lock, A, 'what its view-changes show is kept in the same write');
-      await t.rejects(promise(guard, commit(5, 41, A)), { code: 'guard-view-burned' });
-      await t.rejects(promise(guard, viewChange(5, A)), { code: 'guard-view-burned' });
-      await t.rejects(promise(guard, prepare(6, 40, A)), { code: 'guard-height-passed' });
-      guard = await reopened(guard, path);
-    }
-    await promiseAndSign(guard, viewChange(6, A));
-    await promiseAndSign(guard, prepare(6, 41, A));
-    await guard.close();
-  },
-);
-
-t.test('REC-6: without its log a replica keeps its marks, and votes in no view that they speak of', async (t) => {
-  const path = newPath();
-  const owner = { publicKey: optionsFor(path).secret.publicKey, chainId };
-  const order: string[] = [];
-  await t.rejects(
-    giveUpLog(path, owner, async () => void order.push('moved')),
-    { code: 'guard-missing' },
-  );
-  let guard = await freshGuard(path);
-  const log = { sequence: 9, hash: filled(9) };
-  await guard.promise({ pledges: [prepare(3, 8, A), checkpoint(8, A)], lock: A, log });
-  await t.rejects(
-    giveUpLog(path, owner, async () => void order.push('moved')),
-    { code: 'guard-locked' },
-  );
-  t.strictSame(order, [], 'nothing is moved under a running replica, or without marks');
-  await guard.close();
-  await t.rejects(
-    giveUpLog(path, owner, () => Promise.reject(new Error('disk'))),
-    { message: 'disk' },
-  );
-  t.match(
-    await inspectSignState(path, owner),
-    { hasSigned: true, view: 3, floor: { sequence: 9 } },
-    'the floor stands',
-  );
-  await giveUpLog(path, owner, async () => void order.push('moved'));
-  t.strictSame(order, ['moved']);
-  t.match(await inspectSignState(path, owner), { quarantined: false, floor: { sequence: 0 } });
-  guard = await openGuard(optionsFor(path));
-  t.ok(equalBytes(guard.state.lock ?? none, A), 'the certificate that a view change rests on');
-  await t.rejects(promise(guard, prepare(3, 9, A)), { code: 'guard-view-burned' });
-  await promiseAndSign(guard, viewChange(4, A));
-  await promiseAndSign(guard, prepare(4, 8, A));
-  await t.rejects(promise(guard, checkpoint(8, B)), { code: 'guard-conflict' });
   await guard.close();
 });
 

@@ -1,5 +1,6 @@
 // The start of a replica, from what its log and its guard give back. Nothing is voted for here that was not voted for before.
 
+import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block, Sha256 } from '../block.ts';
@@ -45,6 +46,8 @@ export interface PbftRecovery {
     readonly view: View;
     readonly led: View | null;
     readonly lock: Certificate | null;
+    /** The payload of the view-change for `view`, while the key has signed nothing else there (GRD-18). */
+    readonly request?: Bytes | null;
     /** The highest view that it abstains from, and the highest height of any mark; without them there are none. */
     readonly abstained?: View | null;
     readonly height?: Height;
@@ -123,7 +126,19 @@ function recoverView(s: State, hard: HardState | null, guard: PbftRecovery['guar
       if (guard.view <= s.view && !ledAlready) s.out.pledge(message); // the same bytes again
     }
   }
-  if (guard.view > s.view) {
+  if (guard.view > s.view && guard.request) {
+    // [GRD-18] Asked for, and the log does not know: the same bytes again, and not another view.
+    const message = known(decodePayload('view-change', guard.request, context));
+    assert(
+      message.kind === 'view-change' && message.view === guard.view,
+      'a promised view-change is one, for its view',
+    );
+    s.view = guard.view;
+    s.mode = 'changing';
+    s.newView = null;
+    s.out.pledge(message);
+  } else if (guard.view > s.view) {
+    // Entered, or led: a quorum had asked for it.
     startViewChange(s, next.view(guard.view), 'restarted in the middle of a view change');
   } else if (isPrimary(s) && guard.led !== null && guard.led >= s.view) {
     // [PBFT-PP-6] What it proposed last may not be on its disk; and it cannot lead the view again, also if it never opened it.
