@@ -194,7 +194,8 @@ export class Checks {
     const { votedTo, givenUp } = this.#said[replica]!;
     if (votedTo > height)
       fail('readmitted-above-votes', `node-${replica} votes again above height ${height}, and has voted at ${votedTo}`);
-    if (givenUp > view)
+    // The view above may have been asked for: it is entered by the others' requests, and asked for no more.
+    if (givenUp > view + 1)
       fail('readmitted-above-votes', `node-${replica} votes again above view ${view}, and has asked for ${givenUp}`);
   }
 
@@ -215,7 +216,8 @@ export class Checks {
         return must(this.#isLocked(message, lock), 'its certificate');
       case 'view-change':
         // A later one may have shared the write: nothing below it is signed any more (GRD-9).
-        return must((marks.viewChange?.view ?? -1) >= message.view && disk.hardState !== null, 'its mark');
+        must((marks.viewChange?.view ?? -1) >= message.view, 'its mark');
+        return must(disk.hardState !== null || marks.request !== null, 'what it says'); // GRD-18
       case 'new-view':
         return must((marks.newView?.view ?? -1) >= message.view, 'its mark');
       case 'checkpoint':

@@ -105,16 +105,48 @@ t.test(
     const watching = witness(cluster);
     cluster.until(() => cluster.height(0) >= 10, 20_000);
     // Its last word before the end: a view-change for a view far away, held by one peer.
-    const view = asView(40);
+    const view = asView(3);
     cluster.crash(3);
     cluster.inject(3, 1, { kind: 'view-change', epoch: asEpoch(0), view, commit: null, prepared: null });
     cluster.run(50);
     const guard = wipe(cluster, 3);
     t.ok(
-      cluster.until(() => !guard.quarantined, 30_000),
+      cluster.until(() => !guard.quarantined, 90_000),
       'readmitted',
     );
-    t.equal(guard.abstained.view, 40, 'its own signed word counts, whoever shows it');
+    t.equal(guard.abstained.view, 2, 'its own signed word counts, whoever shows it');
+    t.ok(cluster.nodes[3]!.core!.explain().view >= 3, 'in a view that the others have entered');
+    t.strictSame(watching.doubles, []);
+  },
+);
+
+t.test(
+  'REC-4 REC-5: readmitted while nobody hears its votes, and forgotten again: never two words at one place',
+  async (t) => {
+    const cluster = new Cluster({ parameters, seed: 9 });
+    load(cluster, { clients: 3, everyMs: 120, untilMs: 200_000 });
+    let isHeard = true;
+    const watching = witness(cluster, (from, _to, message) => {
+      const binds = ['prepare', 'commit', 'view-change', 'new-view', 'checkpoint', 'pre-prepare'].includes(
+        message.kind,
+      );
+      return from === 3 && binds && !isHeard ? null : message;
+    });
+    cluster.until(() => cluster.height(0) >= 10, 20_000);
+    for (let round = 0; round < 3; round++) {
+      isHeard = false;
+      const guard = wipe(cluster, 3);
+      t.ok(
+        cluster.until(() => !guard.quarantined, 90_000),
+        `round ${round}: readmitted`,
+      );
+      const { view } = cluster.nodes[3]!.core!.explain();
+      // What it signs now only a liar has.
+      cluster.run(300);
+      isHeard = true;
+      t.ok(Number(guard.abstained.view) < view);
+    }
+    t.ok(votesOf(watching, 3) > 0);
     t.strictSame(watching.doubles, []);
   },
 );

@@ -291,10 +291,10 @@ class NoQuarantine extends SimReplica {
 /** As soon as the others have answered, and not when what they have proven is past. */
 class QuarantineTooShort extends Wrong {
   protected override spoil({ quarantine, prepared, quorums, ledger, view, out }: State): void {
-    if (quarantine === null || quarantine.readmission !== null || prepared === null) return;
+    if (quarantine === null || quarantine.asked || prepared === null) return;
     if (quarantine.answered.size < quorums.quorum) return;
-    quarantine.readmission = { view, height: ledger.height };
-    out.readmit = { ...quarantine.readmission, prepared };
+    quarantine.asked = true;
+    out.readmit = { view, height: ledger.height, prepared };
   }
 }
 
@@ -333,11 +333,8 @@ class BoundWithoutMargin extends Wrong {
 class ReadmittedInItsView extends Wrong {
   protected override afterwards(ready: Out): Out {
     if (ready.readmit === null) return ready;
-    const { view } = ready.readmit;
-    return {
-      ...ready,
-      readmit: { ...ready.readmit, view: asView(Math.max(0, view - this.world.genesis.members.length)) },
-    };
+    const view = asView(Math.max(0, ready.readmit.view - 2));
+    return { ...ready, readmit: { ...ready.readmit, view } };
   }
 }
 

@@ -316,6 +316,12 @@ t.test('PBFT-Q-1, PBFT-C-3: more lives; the first sixty are in pbft.test', async
   }
 });
 
+t.test('REC-4, REC-5: readmitted while nobody heard it, and forgotten again (seed 1149)', async (t) => {
+  const { failure, readmissions } = live(life(1149, { ms: 60_000, only: [1, 14, 18, 21, 25] }));
+  t.equal(failure, null, 'synod sim --seed 1149 --ms 60000 --faults 1,14,18,21,25');
+  t.ok(readmissions >= 1, 'it is about that');
+});
+
 // ---- shrinking ------------------------------------------------------------------------------------------------------------
 
 t.test('a failure is made small: every fault that is left is needed', async (t) => {

@@ -24,11 +24,12 @@ export type ReplicaCause =
   | About<'draining'>
   /**
    * It votes for nothing, for what its key has signed is not known (REC-1); who: itself. Standing: of the other members `have` have answered, and
-   * `need` must; from: those that have not. Readmission: it votes again when a block at `height` or above is decided.
+   * `need` must; from: those that have not. Readmission: a block at `height` or above must be decided. View: the others must enter `view`.
    */
   | (About<'quarantine'> & {
-      readonly stage: 'standing' | 'readmission';
+      readonly stage: 'standing' | 'readmission' | 'view';
       readonly height: Height;
+      readonly view: View;
       readonly have: number;
       readonly need: number;
       readonly from: readonly ReplicaId[];
@@ -148,8 +149,8 @@ export function answers({ at, baseTimeoutMs }: Explanation, { connected, heardAt
 const patienceMs = ({ baseTimeoutMs }: Explanation): number => baseTimeoutMs / 2;
 
 /** It votes in no view: the one it speaks of is the one that it asks for, and its primary is none yet. */
-export const isBetweenViews = ({ waits }: Explanation): boolean =>
-  waits.some(({ what }) => what === 'view-change' || what === 'new-view');
+export const isBetweenViews = ({ phase, waits }: Explanation): boolean =>
+  phase !== 'quarantine' && waits.some(({ what }) => what === 'view-change' || what === 'new-view');
 
 function stateOf({ phase }: Explanation, causes: readonly Cause[]): ReplicaState {
   const has = (code: CauseCode) => causes.some((cause) => cause.code === code);
@@ -177,7 +178,7 @@ function causesOf(report: Report): ReplicaCause[] {
   if (ownDisk !== null) causes.push(ownDisk);
   if (explanation.clock !== null) causes.push({ code: 'clock-off', who: [self], since: null, ...explanation.clock });
   const present = (who: readonly ReplicaId[]) => who.filter((id) => id !== self && !away.includes(id));
-  for (const wait of waits) {
+  for (const wait of explanation.phase === 'quarantine' ? [] : waits) {
     const late = at - wait.since > patienceMs(explanation);
     const cause = causeOf(explanation, wait, present(wait.missing), late);
     // One block of several in flight stands for all: they wait for the same.
@@ -192,12 +193,12 @@ function causesOf(report: Report): ReplicaCause[] {
   return causes;
 }
 
-function quarantineOf({ self, waits }: Explanation): ReplicaCause[] {
-  return waits.flatMap(({ what, since, height, have, need, missing: from }) =>
-    what === 'standing' || what === 'readmission'
-      ? [{ code: 'quarantine', stage: what, who: [self], since, height, have, need, from }]
-      : [],
-  );
+function quarantineOf({ self, phase, waits }: Explanation): ReplicaCause[] {
+  if (phase !== 'quarantine') return [];
+  return waits.map(({ what, since, height, view, have, need, missing: from }) => {
+    const stage = what === 'standing' || what === 'readmission' ? what : 'view';
+    return { code: 'quarantine', stage, who: [self], since, height, view, have, need, from };
+  });
 }
 
 const counted = ({ peers, quorum }: Explanation, away: readonly ReplicaId[]): Counted => ({
@@ -320,6 +321,7 @@ export function actionFor(cause: Cause): Action | null {
     case 'link-down':
       return { code: 'connect', who, count: who.length };
     case 'quarantine':
+      if (cause.stage === 'view') return { code: 'wait', who, count: 0 };
       return cause.stage === 'readmission'
         ? { code: 'submit', who, count: 0 }
         : { code: 'look', who: cause.from, count: Math.min(cause.from.length, cause.need - cause.have) };

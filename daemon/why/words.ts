@@ -61,6 +61,7 @@ export function causeWords(cause: Cause, speech: Speech): string {
       return `${who()} is shutting down`;
     case 'quarantine': {
       const lost = `${who()} votes for nothing${lasting}, for what its key has signed is not known`;
+      if (cause.stage === 'view') return `${lost}; it votes again when the others have entered view ${cause.view}`;
       return cause.stage === 'readmission'
         ? `${lost}; it votes again when block ${cause.height} is decided`
         : `${lost}; ${cause.have} of the ${cause.need} replicas that must say what they can prove have done so, missing ${named(cause.from, speech)}`;

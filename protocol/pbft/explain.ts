@@ -3,7 +3,7 @@
 
 import type { CatchUpView, Explanation, Wait } from '../core.ts';
 import type { Height, Millis, ReplicaId } from '../types.ts';
-import { asHeight, plus } from '../types.ts';
+import { asHeight, asView, plus } from '../types.ts';
 import { boundOf, type Quarantine } from './quarantine.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, timeoutOf, tip } from './state.ts';
@@ -79,11 +79,13 @@ function waitsOf(s: State): Wait[] {
   return s.mode === 'changing' ? waitsForView(s) : waitsInView(s);
 }
 
-/** [REC-3] [REC-4] It has no votes to wait for: first for answers of others, then for a block that ends the quarantine. */
+/** [REC-3] [REC-4] It has no votes to wait for: first for answers of others, then for a block above all that it may have voted for, then for a view. */
 function waitInQuarantine(s: State, quarantine: Quarantine): Wait {
-  const { answered, since } = quarantine;
+  const { answered, since, terms } = quarantine;
   const bound = boundOf(s, quarantine);
   const height = plus.height(bound === null || s.ledger.height > bound ? s.ledger.height : bound, 1);
+  if (terms !== null)
+    return { ...waitFor(s, { what: 'new-view', height, missing: [], since }), view: asView(terms.view + 1) };
   if (bound !== null) return waitFor(s, { what: 'readmission', height, missing: [], since });
   const answers = wait(s, { what: 'standing', height, have: [...answered], need: s.quorums.quorum, since });
   return { ...answers, missing: answers.missing.filter((replica) => replica !== s.self) };

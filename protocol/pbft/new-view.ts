@@ -92,6 +92,17 @@ export function reachBase(s: State): void {
   s.base = null;
 }
 
+/** [REC-5] Votes for what was accepted in this view while nothing was pledged: from the base on, like every vote of the view. */
+export function pledgeAccepted(s: State): void {
+  const base = s.newView === null ? null : baseOf(s.newView.message);
+  const first = base === null ? 1 : base.certificate.height + (base.kind === 'prepared' ? 0 : 1);
+  for (const { block } of s.chain) {
+    const { height } = block.header;
+    if (height < first || height <= (s.headCertificate?.height ?? 0)) continue; // PBFT-CU-4
+    s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: block.hash });
+  }
+}
+
 /** The blocks from the decided head to the certified one; undefined while one is missing and asked for, or where the base is passed over. */
 function pathTo(s: State, certificate: Certificate): Block[] | undefined {
   const path = walkBack(s, certificate);

@@ -4,14 +4,15 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
 import type { RecoveredLog } from '../log.ts';
 import type { FetchStanding, Standing, Verified } from '../messages.ts';
 import type { Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { decodeHardState } from './hard-state.ts';
+import { pledgeAccepted } from './new-view.ts';
 import type { State } from './state.ts';
-import { horizonAbove, peerOf } from './state.ts';
-import { startViewChange } from './view-change.ts';
+import { horizonAbove, isPrimary, peerOf } from './state.ts';
 
 /** What a quarantine starts from. */
 export interface QuarantineStart {
@@ -26,16 +27,19 @@ export interface Quarantine {
   readonly answered: Set<ReplicaId>;
   /** The highest height that an answer proves to be prepared, decided or stable. */
   proven: Height;
-  /** The highest view and height that this key is known to have signed. */
-  signedView: number;
+  /** This key is not known to have signed anything in this view or above but a request for it. */
+  viewFrom: number;
+  /** The highest height that this key is known to have signed. */
   signedHeight: Height;
   readonly since: Millis;
   askAt: Millis;
-  /** What the guard has been asked to abstain from; null: not yet. */
-  readmission: Readmission | null;
+  /** Once something above the bound is decided: what it will abstain from. It votes again when the others have entered a view above that. */
+  terms: Readmission | null;
+  /** The guard has been asked to. */
+  asked: boolean;
 }
 
-/** Nothing is signed at or below these. */
+/** No vote is signed at or below these, and no view-change for the view after it. */
 export interface Readmission {
   readonly view: View;
   readonly height: Height;
@@ -46,11 +50,12 @@ export function beginQuarantine(s: State, { nonce, abstained }: QuarantineStart)
     nonce,
     answered: new Set(),
     proven: asHeight(0),
-    signedView: abstained.view ?? -1,
+    viewFrom: (abstained.view ?? -1) + 1,
     signedHeight: abstained.height,
     since: s.now,
     askAt: s.now,
-    readmission: null,
+    terms: null,
+    asked: false,
   };
   s.out.muted = true;
 }
@@ -67,31 +72,38 @@ export function boundOf(s: State, { answered, proven, signedHeight }: Quarantine
   return asHeight(Math.max(horizonAbove(s, proven), signedHeight));
 }
 
-/** [REC-2] Asks again and again whoever has not answered; [REC-4] and leaves, once something above the bound is decided. */
+/** [REC-2] Asks again and again whoever has not answered; [REC-4] and leaves, in a view that is late enough. */
 export function onQuarantineTime(s: State, quarantine: Quarantine): void {
-  if (s.now >= quarantine.askAt && quarantine.readmission === null) {
+  if (s.now >= quarantine.askAt && quarantine.terms === null) {
     quarantine.askAt = plus.millis(s.now, 2 * s.parameters.heartbeatMs);
     for (const [replica, { connected }] of s.peers)
       if (connected && !quarantine.answered.has(replica))
         s.out.say(replica, { kind: 'fetch-standing', epoch: s.epoch, nonce: quarantine.nonce });
   }
+  quarantine.terms ??= termsOf(s, quarantine);
+  const { terms } = quarantine;
+  // [REC-5] It asks for no view itself: a request that nobody heard would be forgotten with the next memory (ADR 6).
+  if (terms === null || quarantine.asked || s.view <= terms.view || isPrimary(s)) return;
+  assert(s.prepared !== null, 'the terms rest on a prepared certificate');
+  quarantine.asked = true;
+  s.out.readmit = { ...terms, prepared: s.prepared };
+}
+
+/** [REC-4] Whatever this key has signed is past, as far as heights go; null: not yet. */
+function termsOf(s: State, quarantine: Quarantine): Readmission | null {
   const bound = boundOf(s, quarantine);
-  const certificate = s.headCertificate;
-  const { prepared } = s;
-  if (bound === null || certificate === null || quarantine.readmission !== null) return;
-  if (certificate.height <= bound || s.ledger.height < certificate.height) return;
+  const { headCertificate: certificate, prepared } = s;
+  if (bound === null || certificate === null) return null;
+  if (certificate.height <= bound || s.ledger.height < certificate.height) return null;
   // Later than whatever this key has committed: view-changes that carry it deny nothing of that (ACC-3).
-  if (prepared === null || prepared.height <= bound) return;
-  // A view-change may have gone a turn of primaries beyond the view of any quorum (PBFT-VC-6).
-  const view = Math.max(Math.max(certificate.view, s.view) + s.quorums.n, quarantine.signedView);
-  quarantine.readmission = { view: asView(view), height: bound };
-  s.out.readmit = { ...quarantine.readmission, prepared };
+  if (prepared === null || prepared.height <= bound) return null;
+  return { view: asView(Math.max(certificate.view, quarantine.viewFrom - 1)), height: bound };
 }
 
 export function onStanding(s: State, signed: Verified<Standing>): void {
   const { quarantine } = s;
   const { message, sender } = signed;
-  if (quarantine === null || quarantine.readmission !== null || !equalBytes(message.nonce, quarantine.nonce)) return;
+  if (quarantine === null || quarantine.terms !== null || !equalBytes(message.nonce, quarantine.nonce)) return;
   if (quarantine.answered.has(sender)) return;
   quarantine.answered.add(sender);
   const { commit, prepared, stable, asked } = message;
@@ -99,7 +111,7 @@ export function onStanding(s: State, signed: Verified<Standing>): void {
     if (proof !== null && proof.height > quarantine.proven) quarantine.proven = proof.height;
   // Its own key's word: nobody can have made it up.
   if (asked !== null && asked.sender === s.self)
-    quarantine.signedView = Math.max(quarantine.signedView, asked.message.view);
+    quarantine.viewFrom = Math.max(quarantine.viewFrom, asked.message.view);
   const bound = boundOf(s, quarantine);
   if (bound !== null) s.out.events.push({ type: 'quarantine-bounded', height: bound });
 }
@@ -123,11 +135,13 @@ export function onFetchStanding(s: State, { message, sender }: Verified<FetchSta
   });
 }
 
-/** [REC-5] The guard remembers what it abstains from: from here on this replica is like any other, and asks for a view that it can vote in. */
+/** [REC-5] The guard remembers what it abstains from: from here on this replica is like any other, in the view that it has followed into. */
 export function onReadmitted(s: State, { view, height }: Readmission): void {
   s.quarantine = null;
   s.ownWords.givenUp = Math.max(s.ownWords.givenUp, view);
+  s.ownWords.view = Math.max(s.ownWords.view, view + 1);
   s.out.muted = false;
   s.out.events.push({ type: 'readmitted', view, height });
-  if (s.view <= view) startViewChange(s, asView(view + 1), 'readmitted: it votes in no earlier view');
+  s.out.lock = s.prepared; // it may have gone on meanwhile
+  pledgeAccepted(s);
 }

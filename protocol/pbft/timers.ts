@@ -2,7 +2,7 @@
 
 import type { SignedBundle } from '../bundle.ts';
 import type { Millis, ReplicaId } from '../types.ts';
-import { next, plus } from '../types.ts';
+import { asView, next, plus } from '../types.ts';
 import { baseOf } from './new-view.ts';
 import { onQuarantineTime } from './quarantine.ts';
 import type { State } from './state.ts';
@@ -44,12 +44,14 @@ function heartbeat(s: State): void {
 }
 
 export function statusOf(s: State) {
+  const awaited = s.quarantine?.terms?.view ?? -1;
   return {
     kind: 'status',
     epoch: s.epoch,
-    view: s.view,
+    // [REC-5] What it follows until then is nothing that it takes part in.
+    view: asView(Math.max(s.view, awaited + 1)),
     // A primary in quarantine leads nobody.
-    active: s.mode === 'active' && !(s.quarantine !== null && isPrimary(s)),
+    active: s.mode === 'active' && s.view > awaited && !(s.quarantine !== null && isPrimary(s)),
     height: s.ledger.height,
     hash: s.ledger.head.hash,
     stable: s.checkpoints.stableHeight,

@@ -7,7 +7,7 @@ import { asView, next } from '../types.ts';
 import { compareViewChange } from './accuse.ts';
 import { giveUpChain } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
-import type { State } from './state.ts';
+import type { Peer, State } from './state.ts';
 import { isPrimary, peerOf, primaryOf } from './state.ts';
 
 /** [PBFT-VC-1] [PBFT-VC-2] Stops voting below `view` and asks for it; the request leaves when that promise is durable. */
@@ -139,9 +139,9 @@ const LONELY_TIMEOUTS = 8;
  * fault fewer. After a while they follow it, for a view change in quiet costs little. A liar gains a view change now and then, ever more rarely.
  */
 export function followTheLonely(s: State): void {
-  for (const [replica, { message }] of s.viewChanges.entries()) {
+  for (const [replica, peer] of s.peers) {
     const lonely = s.lonely.get(replica) ?? { since: null, followed: 0 };
-    if (message.view <= s.view) {
+    if (awaitedBy(s, replica, peer) <= s.view) {
       lonely.since = null;
     } else if (lonely.since === null || lonely.since < s.viewSince) {
       lonely.since = s.now;
@@ -149,12 +149,17 @@ export function followTheLonely(s: State): void {
       lonely.since = null;
       lonely.followed += 1;
       s.lonely.set(replica, lonely);
-      // Not by leaps: views are a bounded number, and it may be lying.
-      const view = asView(Math.min(message.view, s.view + s.quorums.n));
-      return startViewChange(s, view, 'a replica has asked for it alone for long');
+      // By one view: it may be lying, and nobody asks for a view that lies further above one that a quorum has asked for (ADR 6).
+      return startViewChange(s, next.view(s.view), 'a replica has waited for a later view alone for long');
     }
     s.lonely.set(replica, lonely);
   }
+}
+
+/** The view that a replica asks for, or says that it waits for without a request (REC-5); -1: none. */
+function awaitedBy(s: State, replica: ReplicaId, { status }: Peer): number {
+  const asked = s.viewChanges.get(replica)?.message.view ?? -1;
+  return status === null || status.active ? asked : Math.max(asked, status.view);
 }
 
 const patienceFor = (s: State, followed: number): number =>
@@ -162,9 +167,9 @@ const patienceFor = (s: State, followed: number): number =>
 
 /** Where the others were a little sooner to follow the lonely one, it has gained this view change here too. */
 function noteFollowed(s: State, view: View): void {
-  for (const [replica, { message }] of s.viewChanges.entries()) {
+  for (const [replica, peer] of s.peers) {
     const lonely = s.lonely.get(replica);
-    if (lonely === undefined || lonely.since === null || message.view < view) continue;
+    if (lonely === undefined || lonely.since === null || awaitedBy(s, replica, peer) < view) continue;
     if (s.now - lonely.since <= patienceFor(s, lonely.followed) / 2) continue;
     lonely.since = null;
     lonely.followed += 1;
