@@ -1,9 +1,9 @@
 // Where a sign-state file is at home. Marks that were copied, or put back from a backup, are sound and old: nothing in their bytes says
-// so. But a copy is another file, and the file system knows that: its inode and the time of its birth are noted beside it at the
+// so. But a copy is another file, and the file system knows that: the time of its birth and its inode are noted beside it at the
 // first start, and a file that is another one does not open. It is a net below the operator, no proof: a disk that is rolled back
 // as a whole, or cloned, keeps both numbers.
 
-import { link, open, readFile, stat, unlink } from 'node:fs/promises';
+import { link, open, readFile, rm, stat, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { errnoOf, GuardError } from './errors.ts';
 import { syncDirectory } from './slot-file.ts';
@@ -23,9 +23,15 @@ export async function assertAtHome(path: string): Promise<void> {
   const noted = await readNote(home);
   if (noted === undefined) return note(home, here);
   const [inode, born] = noted.trim().split(' ');
-  // A system that does not know when a file was born says so by 0: then the inode alone is compared.
-  const sameBirth = born === here.born || born === '0' || here.born === '0';
-  if (inode !== here.inode || !sameBirth) throw new GuardError('guard-copied', { path });
+  // A file is born once, to the nanosecond. Its inode is given to others after it, and some file systems give it a new one at each mount.
+  const isKnown = born !== '0' && here.born !== '0';
+  if (isKnown ? born !== here.born : inode !== here.inode) throw new GuardError('guard-copied', { path });
+}
+
+/** [REC-8] From now on it is at home where it is: the operator answers for it that there is no newer one. Under the file's lock, or none runs. */
+export async function settleHere(path: string): Promise<void> {
+  await rm(homeFileOf(path), { force: true });
+  await note(homeFileOf(path), await placeOf(path));
 }
 
 interface Place {

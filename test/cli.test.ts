@@ -332,9 +332,24 @@ tap.test(
     const { ino, birthtimeNs } = statSync(signState, { bigint: true });
     writeFileSync(`${signState}.home`, `${ino} ${birthtimeNs}\n`);
     t.equal((await synod(['repair', config])).code, 0, 'at home');
-    writeFileSync(`${signState}.home`, `${ino + 1n} ${birthtimeNs}\n`);
+    const noted = (inode: bigint, born: bigint) => writeFileSync(`${signState}.home`, `${inode} ${born}\n`);
+    const isBirthKept = birthtimeNs > 0n && birthtimeNs !== statSync(signState, { bigint: true }).ctimeNs;
+    if (isBirthKept) {
+      noted(ino + 1n, birthtimeNs);
+      t.equal((await synod(['repair', config])).code, 0, 'born once: a new mount may number it anew');
+      noted(ino, birthtimeNs + 1n);
+      t.equal((await synod(['repair', config])).code, 1, 'an inode is used again');
+    }
+    noted(ino, 0n);
+    t.equal((await synod(['repair', config])).code, 0, 'where nobody knows when it was born, the inode counts');
+    noted(ino + 1n, isBirthKept ? birthtimeNs + 1n : 0n);
     t.match(await synod(['repair', config]), { code: 1, stdout: /a copy.*\[guard-copied\]/ });
-    complains(t, await quietStart(config), 'guard-copied', 2, /readmit/);
+    complains(t, await quietStart(config), 'guard-copied', 2, /--moved[\s\S]*--readmit/);
+    complains(t, await synod(['repair', config, '--moved', '--readmit']), 'usage', 2, /readmit/);
+    const marks = readFileSync(signState);
+    t.match(await synod(['repair', config, '--moved']), { code: 0, stdout: /at home here[\s\S]*nothing to repair/ });
+    t.match(await synod(['repair', config]), { code: 0 }, 'from now on');
+    t.same(readFileSync(signState), marks, 'its marks are what they were');
 
     writeFileSync(signState, bytes.subarray(1));
     t.match(await synod(['repair', config]), { code: 1, stdout: /damaged \[guard-damaged\][\s\S]*next: .* --readmit/ });
@@ -351,7 +366,8 @@ tap.test(
     );
     rmSync(signState);
     t.match(await synod(['repair', config]), { code: 1, stdout: /missing \[guard-missing\]/ });
-    complains(t, await synod(['repair', config, '--log']), 'guard-missing', 2, /readmit/);
+    for (const way of ['--log', '--moved'])
+      complains(t, await synod(['repair', config, way]), 'guard-missing', 2, /readmit/);
     complains(t, await quietStart(config), 'guard-missing', 2, /repair CONFIG --readmit/);
   },
 );

@@ -107,7 +107,7 @@ const keyAdvice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
     'Was the data directory lost or not copied? `synod repair CONFIG --readmit` brings the replica back, at first without its vote.',
   'guard-damaged': '`synod repair CONFIG --readmit` brings the replica back, at first without its vote.',
   'guard-copied':
-    'If the replica it was copied from still runs, stop here. Else `synod repair CONFIG --readmit` brings it back, at first without its vote.',
+    'If the replica it was copied from still runs, stop here. If it ended before the copy and has not run since, `synod repair CONFIG --moved`. Else `synod repair CONFIG --readmit` brings it back, at first without its vote.',
   'guard-locked': 'Is the replica running already? One key must never run twice.',
   'guard-lock-unavailable': 'On Linux, install the flock command (util-linux).',
 };

@@ -1,13 +1,13 @@
-// `synod repair`: what a replica's disk still holds, and the two ways back when something of it is lost. Nothing is ever deleted: what
+// `synod repair`: what a replica's disk still holds, and the ways back when something of it is lost, or was moved. Nothing is ever deleted: what
 // is damaged is moved aside. The rules are REC-1 to REC-6 of docs/spec.md, the reasons docs/adr/0006-amnesia.md.
 
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { native } from '../../crypto/native.ts';
 import { GuardError, type GuardErrorCode } from '../../keys/errors.ts';
-import { assertAtHome, homeFileOf } from '../../keys/home.ts';
+import { assertAtHome, homeFileOf, settleHere } from '../../keys/home.ts';
 import type { SignStateOwner } from '../../keys/sign-state.ts';
 import { createQuarantined, giveUpLog, inspectSignState, type SignStateSummary } from '../../keys/sign-state-file.ts';
 import type { LogPosition } from '../../protocol/log.ts';
@@ -21,6 +21,7 @@ import { writeLine } from './output.ts';
 interface Options {
   readonly log?: true;
   readonly readmit?: true;
+  readonly moved?: true;
 }
 
 export function repairCommand(): Command {
@@ -35,21 +36,31 @@ export function repairCommand(): Command {
       '--readmit',
       'the sign-state is lost, or may be an old one: make one in quarantine; the replica votes for nothing until what it may have signed is past',
     )
+    .addOption(
+      new Option(
+        '--moved',
+        'the directory was moved here, and the sign-state in it is the only and newest one: it is at home here from now on',
+      ).conflicts('readmit'),
+    )
     .addHelpText(
       'after',
       `
 Without an option it says what is there and what to do, and changes nothing. It never deletes: what it replaces gets a new name
-beside its place. Both options together: log and sign-state are lost.
+beside its place. --log and --readmit together: log and sign-state are lost.
 
 --readmit: first make sure that no other process runs with this key, on any host, ever again: a copy that still votes is a
 second voter. The quarantine ends by itself; \`synod status\` shows what it waits for.
+
+--moved: for a directory that was copied to another disk or host after the replica had ended, and whose original has not run since and never
+will. If it has, even once, these marks are old, and the replica would vote twice: then it is --readmit.
 
 Exit code 1 if something is wrong that this call did not mend.
 
 Examples:
   $ synod repair net/node-3/config.json
   $ synod repair net/node-3/config.json --log
-  $ synod repair net/node-3/config.json --readmit`,
+  $ synod repair net/node-3/config.json --readmit
+  $ synod repair net/node-3/config.json --moved`,
     )
     .action(repair);
 }
@@ -57,6 +68,7 @@ Examples:
 async function repair(configFile: string, options: Options): Promise<void> {
   const { config, owner } = replicaOf(configFile);
   if (options.readmit === true) await readmit(config, owner);
+  if (options.moved === true) await settle(config, owner);
   if (options.log === true) await replaceLog(config, owner);
   const advice = await diagnose(config, owner);
   if (advice.length === 0) return writeLine(`nothing to repair; next: synod start ${configFile}`);
@@ -152,6 +164,14 @@ async function replaceLog(config: NodeConfig, owner: SignStateOwner): Promise<vo
     if (existsSync(config.logDir)) await moveAside(config.logDir);
   });
   await writeLine('the replica begins with an empty log, and takes everything from its peers');
+}
+
+/** [REC-8] A file that is missing, damaged or somebody else's is at home nowhere, and one that a process holds is not touched. */
+async function settle({ signState }: NodeConfig, owner: SignStateOwner): Promise<void> {
+  if ((await inspectSignState(signState, owner)) === undefined)
+    throw new GuardError('guard-missing', { path: signState });
+  await settleHere(signState);
+  await writeLine(`${signState}: at home here`);
 }
 
 /** [REC-1] A file in quarantine in the place of whatever was there. */
