@@ -33,7 +33,7 @@ import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
-import type { ReplicaPort } from './ports.ts';
+import type { PeerTransport, ReplicaPort } from './ports.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
@@ -54,8 +54,17 @@ const EVIDENCE_MS_MAX = 2_000;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
 
+/**
+ * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
+ * it over; no flag, file or message of a replica leads here.
+ */
+export interface Between {
+  core?(core: Pbft, place: { readonly genesis: Genesis; readonly self: ReplicaId }): void;
+  peers?(transport: PeerTransport): PeerTransport;
+}
+
 /** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
-export async function startNode(config: NodeConfig, logger: Logger): Promise<RunningNode> {
+export async function startNode(config: NodeConfig, logger: Logger, between: Between = {}): Promise<RunningNode> {
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
   const { genesis, document } = loaded;
@@ -118,6 +127,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       },
       clock.now(),
     );
+    between.core?.(core, { genesis, self });
     const metrics = new Metrics();
     opened.push(async () => metrics.close());
     const evidence = await EvidenceBook.open({
@@ -218,7 +228,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
         { signState: config.signState },
         'in quarantine: what this key has signed is not known, so it votes for nothing until the others have gone on far enough',
       );
-    replica.start(transport);
+    replica.start(between.peers?.(transport) ?? transport);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,
       http: http === null ? null : `http://${config.http?.host}:${http.port}`,

@@ -36,7 +36,23 @@ export class Outbox<Message, Pledge> {
   }
 
   ready(wakeAt: Millis): Ready<Message, Pledge> {
-    const { muted: _, ...ready } = this;
-    return { ...ready, wakeAt };
+    // Field by field: a spread of an instance cost a fortieth of a simulated life (measured).
+    const { records, pledges, send, resend, deliver, admissions, refusals, evidence, events } = this;
+    const { lock, lead, readmit } = this;
+    return {
+      records,
+      pledges,
+      lock,
+      lead,
+      readmit,
+      send,
+      resend,
+      deliver,
+      admissions,
+      refusals,
+      evidence,
+      events,
+      wakeAt,
+    };
   }
 }

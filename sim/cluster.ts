@@ -6,6 +6,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
+import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
@@ -18,6 +19,8 @@ import { asEpoch, asHeight, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
+import { ClusterEvent } from './events.ts';
+import type { Reaches } from './hosts.ts';
 import { Hosts } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
@@ -42,27 +45,6 @@ export interface ClusterOptions {
   readonly history?: boolean;
   /** What each replica is; a planted bug is a class of its own. */
   readonly Replica?: typeof SimReplica;
-}
-
-/** What a core said of itself. */
-export class ClusterEvent {
-  readonly at: ReplicaId;
-  /** Milliseconds from the start. */
-  readonly time: number;
-  readonly type: string;
-  readonly #fields: object;
-
-  constructor(at: ReplicaId, time: number, type: string, fields: object) {
-    this.at = at;
-    this.time = time;
-    this.type = type;
-    this.#fields = fields;
-  }
-
-  /** As JSON; made only when it is asked for. */
-  get detail(): string {
-    return JSON.stringify(this.#fields);
-  }
 }
 
 /** Kinds with nothing inside that would have to verify. */
@@ -173,13 +155,17 @@ export class Cluster {
       timeline: this.timeline,
       receiver: {
         arrive: (from, to, signed) => this.#arrive(from, to, signed),
-        arriveBytes: (from, to, bytes) => this.hosts.of(to, from).arriveBytes(from, bytes),
+        arriveBytes: (from, to, bytes) => {
+          for (const host of this.hosts.at(to, from)) host.arriveBytes(from, bytes);
+        },
         frameOf: (signed) => this.frameOf(signed),
       },
     });
     const surroundings = this.#surroundings(seedOf(seed, 2));
     this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
-    this.hosts = new Hosts(this.nodes, (id) => new Replica(id, surroundings));
+    // What it does is nobody's business but its peers'.
+    const apart = { ...surroundings, observe: () => undefined, strikes: () => false };
+    this.hosts = new Hosts(this.nodes, (id) => new Replica(id, apart));
     for (const { id } of this.nodes) this.boot(id);
   }
 
@@ -267,24 +253,27 @@ export class Cluster {
     this.trace.add(-1 - id);
     this.#say(id, () => `starts at height ${height}`);
     for (const other of this.nodes) {
-      const isMine = other.id !== node.id && this.hosts.of(id, other.id) === node;
+      const isMine = other.id !== node.id && this.hosts.at(id, other.id).includes(node);
       if (isMine && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
     }
   }
 
   /** A connection between the two comes up, where both of them are. */
   connect(a: number, b: number): void {
-    this.#tellBoth('connected', this.hosts.of(a, b), this.hosts.of(b, a));
+    this.#tellBoth('connected', a, b);
   }
 
   disconnect(a: number, b: number): void {
-    this.#tellBoth('disconnected', this.hosts.of(a, b), this.hosts.of(b, a));
+    this.#tellBoth('disconnected', a, b);
   }
 
-  #tellBoth(type: 'connected' | 'disconnected', a: SimReplica, b: SimReplica): void {
-    if (a.core === null || b.core === null) return;
-    a.input({ type, peer: b.id });
-    b.input({ type, peer: a.id });
+  #tellBoth(type: 'connected' | 'disconnected', a: number, b: number): void {
+    for (const one of this.hosts.at(a, b))
+      for (const other of this.hosts.at(b, a)) {
+        if (one.core === null || other.core === null) continue;
+        one.input({ type, peer: other.id });
+        other.input({ type, peer: one.id });
+      }
   }
 
   crash(id: number, interrupted: Interrupted = unharmed): void {
@@ -296,16 +285,26 @@ export class Cluster {
     const { id } = node;
     this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
     for (const other of this.nodes) {
-      if (other.id === id || this.hosts.of(id, other.id) !== node) continue;
-      const peer = this.hosts.of(other.id, id);
-      if (peer.core !== null) peer.input({ type: 'disconnected', peer: id });
+      if (other.id === id || !this.hosts.at(id, other.id).includes(node)) continue;
+      for (const peer of this.hosts.at(other.id, id))
+        if (peer.core !== null) peer.input({ type: 'disconnected', peer: id });
     }
+  }
+
+  /** A second process with this replica's key, on an empty disk: faulty from now on, whatever the two do. Default: both reach everybody. */
+  twin(id: number, reaches: Reaches = () => true): SimReplica {
+    this.byzantine.add(id);
+    const second = this.hosts.add(asReplicaId(id), reaches);
+    this.boot(id, second);
+    return second;
   }
 
   #broke(replica: SimReplica, error: unknown): void {
     if (this.byzantine.has(replica.id)) return this.#end(replica, unharmed);
     if (error instanceof CheckFailure) throw error;
     if (this.forgives(replica, error)) return this.#end(replica, unharmed);
+    // [PBFT-C-3] It has seen the fork, and stops for good.
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.#end(replica, unharmed);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
@@ -363,7 +362,7 @@ export class Cluster {
 
   #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
     const from = host.id;
-    if (this.hosts.of(from, to) !== host) return;
+    if (!this.hosts.at(from, to).includes(host)) return;
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -380,13 +379,13 @@ export class Cluster {
   }
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
-    const node = this.hosts.of(to, from);
-    if (node.core === null) return;
+    const hosts = this.hosts.at(to, from).filter(({ core }) => core !== null);
+    if (hosts.length === 0) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
     if (this.trace.sink !== null) this.#say(to, () => `hears node-${from}: ${describeMessage(signed.message)}`);
-    node.arrive(from, signed);
+    for (const host of hosts) host.arrive(from, signed);
   }
 
   /** A line of the trace that is about no single replica. */
@@ -474,6 +473,12 @@ export class Cluster {
 
   has(id: number, bundle: SignedBundle): boolean {
     return this.executedAt(id, bundle) !== undefined;
+  }
+
+  /** Of the latest view that a replica which is up has reached. */
+  get primary(): number {
+    const views = this.nodes.map(({ core }) => core?.explain().view ?? 0);
+    return Math.max(...views) % views.length;
   }
 
   live(): number[] {

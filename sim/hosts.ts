@@ -1,12 +1,16 @@
-// Who answers under a replica's name: nearly always one process. Where an operator runs a copy of it on a second host (A20), every peer has a
-// connection to one of the two, since a newer connection of one key takes the place of the older, and which one may change.
+// Who answers under a replica's name: nearly always one process. Two with one key (A20; Bano et al., Twins: BFT Systems Made Robust, 2020) are a
+// faulty replica made of two honest ones: each has a disk and a guard of its own, so neither knows what the other has signed.
 
 import type { ReplicaId } from '../protocol/types.ts';
 import type { SimReplica } from './replica.ts';
 
+/** Whether one of the two hears this replica, and is heard by it. */
+export type Reaches = (other: ReplicaId, which: 'first' | 'second') => boolean;
+
 interface Second {
   readonly replica: SimReplica;
-  /** Peers that talk to it, and not to the first. */
+  readonly reaches: Reaches;
+  /** Peers that talk to the second one and not to the first, where every peer has a connection to one of the two. */
   readonly peers: Set<number>;
 }
 
@@ -14,26 +18,46 @@ export class Hosts {
   readonly #nodes: readonly SimReplica[];
   readonly #make: (id: ReplicaId) => SimReplica;
   readonly #seconds = new Map<number, Second>();
+  /** For each name its one process: asked with every message. */
+  readonly #alone: readonly (readonly SimReplica[])[];
 
   constructor(nodes: readonly SimReplica[], make: (id: ReplicaId) => SimReplica) {
     this.#nodes = nodes;
+    this.#alone = nodes.map((node) => [node]);
     this.#make = make;
   }
 
-  /** The process that this peer talks to under the name of `id`. */
-  of(id: number, peer: number): SimReplica {
+  /** The processes under the name of `id` that this peer talks to. */
+  at(id: number, peer: number): readonly SimReplica[] {
     const second = this.#seconds.get(id);
-    return second?.peers.has(peer) === true ? second.replica : this.#nodes[id]!;
+    if (second === undefined) return this.#alone[id]!;
+    const first = this.#nodes[id]!;
+    const other = this.#nodes[peer]!.id;
+    return [first, second.replica].filter((_, i) => second.reaches(other, i === 0 ? 'first' : 'second'));
   }
 
-  /** A second host, from a copy of the first one's disk; it is not started, and nobody talks to it yet. */
+  /** A second one with an empty disk, not yet started. */
+  add(id: ReplicaId, reaches: Reaches): SimReplica {
+    return this.#add(id, reaches, new Set());
+  }
+
+  /**
+   * A second host, from a copy of the first one's disk, as an operator makes it; it is not started, and nobody talks to it yet. A newer
+   * connection of one key takes the place of the older, so each peer talks to one of the two, and which one may change.
+   */
   double(id: number): SimReplica {
     const { id: name, disk, guard } = this.#nodes[id]!;
-    const replica = this.#make(name);
+    const peers = new Set<number>();
+    const replica = this.#add(name, (other, which) => peers.has(other) === (which === 'second'), peers);
     replica.disk.retain = disk.retain;
     replica.disk.become(disk);
     replica.guard.file = guard.file;
-    this.#seconds.set(id, { replica, peers: new Set() });
+    return replica;
+  }
+
+  #add(id: ReplicaId, reaches: Reaches, peers: Set<number>): SimReplica {
+    const replica = this.#make(id);
+    this.#seconds.set(id, { replica, reaches, peers });
     return replica;
   }
 

@@ -11,6 +11,7 @@ import { Ledger } from '../protocol/ledger.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
+import { Pace } from '../protocol/pbft/pace.ts';
 import type { Pbft, PbftRecovery } from '../protocol/pbft/pbft.ts';
 import type { State } from '../protocol/pbft/state.ts';
 import { Pool } from '../protocol/pool.ts';
@@ -482,6 +483,13 @@ export const PLANTED: readonly PlantedBug[] = [
     }),
     seedsMax: 20,
     by: ['exactly-once', 'session-order', 'everything-is-ordered'],
+  },
+  {
+    name: 'a slow primary is never judged',
+    Replica: SimReplica,
+    plant: patched(Pace, { isTooSlow: () => false }),
+    seedsMax: 20,
+    by: ['slow-primary-is-replaced'],
   },
   {
     name: 'the pool turns a session round, and the ledger lets it',

@@ -20,8 +20,14 @@ export function accept(s: State, extension: Extension, { broadcast }: { broadcas
   const { height } = extension.block.header;
   s.ownWords.height = Math.max(s.ownWords.height, height);
   s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
+  noteProposed(s, extension.block);
   if (s.headCertificate !== null && height <= s.headCertificate.height) return;
   s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: extension.block.hash }, { broadcast });
+}
+
+/** [PACE-1] What stands in an accepted block, the primary owes no more. */
+export function noteProposed(s: State, block: Block): void {
+  s.pool.noteProposed(block.bundles, { now: s.now, hadRoom: hadRoom(s, block) });
 }
 
 /** The block's bytes and its acceptance in this view go to the log. */
@@ -60,6 +66,8 @@ export function decide(s: State, extension: Extension, certificate: Certificate 
   const { block } = extension;
   const { height } = block.header;
   s.ledger.apply(extension);
+  const phases = s.phases.get(height);
+  if (phases !== undefined) s.pace.measure(s.now - phases.acceptedAt);
   store(s, block);
   s.out.records.push({
     type: 'decided',

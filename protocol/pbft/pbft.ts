@@ -5,7 +5,16 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import type { BundleExplanation, Core, Evidence, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
+import type {
+  BundleExplanation,
+  Core,
+  Evidence,
+  Explanation,
+  HeightExplanation,
+  Input,
+  Ready,
+  Stall,
+} from '../core.ts';
 import { Ledger } from '../ledger.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
@@ -31,13 +40,16 @@ import {
   prepareAccepted,
   propose,
 } from './normal-case.ts';
+import { Pace } from './pace.ts';
 import { onFetchStanding, onReadmitted, onStanding } from './quarantine.ts';
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
+import { Stalls } from './stalls.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
-import { forgive, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
+import { blameSelf, keepAccounts, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
 import {
+  followPrimary,
   followViewChanges,
   leaveContradicted,
   leaveGuiltyPrimary,
@@ -63,15 +75,19 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
     const s = this.#s;
     assert(now >= s.now, 'time never runs back');
-    // Called late: this replica was the one that stalled, and what it did not hear meanwhile is nobody's fault (adversary's book, A32).
+    // [STALL-1] Called late: this replica was the one that stalled, and what it did not hear meanwhile is nobody's fault (adversary's book, A32).
     const late = now - this.#wakeAt;
     s.now = now;
-    if (late > s.parameters.heartbeatMs) forgive(s, late);
+    keepAccounts(s);
+    const loopMs = stalledMs(inputs, 'loop');
+    blameSelf(s, 'loop', late > s.parameters.heartbeatMs ? Math.max(late, loopMs) : loopMs);
+    blameSelf(s, 'disk', stalledMs(inputs, 'disk'));
     for (const input of inputs) this.#take(input);
     leaveGuiltyPrimary(s);
     s.catchUp.tick(s);
     leaveContradicted(s);
     followViewChanges(s);
+    followPrimary(s);
     advance(s);
     onTime(s);
     propose(s);
@@ -112,6 +128,11 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return;
       case 'readmitted':
         return onReadmitted(s, input);
+      case 'stalled':
+        return; // before everything else of the step
+      case 'wall': // STALL-5
+        s.wallAheadMs = input.aheadMs;
+        return;
       default:
         return unreachable(input);
     }
@@ -307,6 +328,13 @@ function wantsProposal(s: State, { view, block }: PrePrepare, sender: ReplicaId)
   return height <= horizonOf(s) && (known === undefined || !equalBytes(known.message.block.hash, block.hash));
 }
 
+/** All that is said of one kind of stall, in ms. */
+function stalledMs(inputs: readonly Input<PbftMessage, PbftPledge>[], what: Stall['what']): number {
+  let ms = 0;
+  for (const input of inputs) if (input.type === 'stalled' && input.what === what) ms += input.ms;
+  return ms;
+}
+
 /** The same signed message with its type narrowed: TypeScript does not narrow a type parameter by a field of it. */
 function with_<M extends PbftMessage>(signed: Verified<PbftMessage>, message: M): Verified<M> {
   assert(signed.message === message, 'one message');
@@ -323,6 +351,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     quorums,
     sha256,
     now,
+    wallAheadMs: 0,
     out: new Outbox(),
     ledger: new Ledger({ sha256, genesis, epoch }),
     headCertificate: null,
@@ -343,6 +372,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     known: new Map(),
     proposals: new Map(),
     proposed: new Map(),
+    proposedBefore: [],
     votes: new VoteBox(epoch, quorums),
     committed: new Set(),
     phases: new Map(),
@@ -361,6 +391,8 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     accused: new Set(),
     early: new Map(),
     pool: new Pool(),
+    pace: new Pace(now),
+    stalls: new Stalls(now),
     peers: new Map(),
     viewSince: now,
     primaryHeardAt: now,
