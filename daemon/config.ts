@@ -10,7 +10,8 @@ import type { Crypto } from '../crypto/provider.ts';
 import type { PassphraseSource } from '../keys/passphrase.ts';
 import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
 
-const fileBytesMax = 1 << 20;
+/** Of a config file or a genesis document. */
+export const fileBytesMax = 1 << 20;
 
 const port = z.int().min(1).max(65_535);
 const host = z.string().min(1, 'a host name or an IP address').max(255);
@@ -18,6 +19,11 @@ const path = z.string().min(1, 'a path').max(4096);
 const memberName = z.string().regex(/^[a-z0-9-]{1,32}$/, 'a name of 1 to 32 characters out of a-z, 0-9 and -');
 const peerUrl = z.url({ protocol: /^wss?$/, error: 'an address such as ws://10.0.0.2:7000 or wss://host:7000' });
 const count = (low: number, high: number) => z.int().min(low).max(high);
+
+/** Less has no room for a few blocks and a state; more is no flight recorder but an archive. */
+const RECORDER_MIB_MIN = 16;
+const RECORDER_MIB_MAX = 65_536;
+const recorderSizes = `0, or ${RECORDER_MIB_MIN} to ${RECORDER_MIB_MAX}`;
 
 const limitsSchema = z.strictObject({
   /** Clients connected at the same time. */
@@ -46,6 +52,11 @@ const configSchema = z.strictObject({
   retainBlocks: z
     .union([count(1_024, Number.MAX_SAFE_INTEGER), z.literal('all')], 'a number of blocks from 1024, or "all"')
     .default(1_000_000),
+  /** What of the core's inputs is kept on disk for `synod replay`; 0: nothing. */
+  recorderMiB: z
+    .int({ error: recorderSizes })
+    .refine((mib) => mib === 0 || (mib >= RECORDER_MIB_MIN && mib <= RECORDER_MIB_MAX), recorderSizes)
+    .default(256),
   limits: limitsSchema.prefault({}),
 });
 
@@ -70,6 +81,8 @@ export interface NodeConfig {
   readonly signState: string;
   /** What other replicas were seen to do wrong (evidence.ts), in `dataDir`. */
   readonly evidenceDir: string;
+  /** The flight recorder's segments (recorder/), in `dataDir`. */
+  readonly recorderDir: string;
   /** Peers and clients connect here. */
   readonly listen: Address;
   /** Where the other members listen. */
@@ -79,6 +92,8 @@ export interface NodeConfig {
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
   /** Decided blocks that are kept at least; what is older may be dropped at a checkpoint. */
   readonly retainBlocks: number | 'all';
+  /** Of the flight recorder's files, in MiB; 0: nothing is recorded. */
+  readonly recorderMiB: number;
   readonly limits: Readonly<NodeLimits>;
 }
 
@@ -147,10 +162,14 @@ export const gatewayLimits = ({ limits: { clientsMax, clientBufferedBytesMax } }
   bufferedBytesMax: clientBufferedBytesMax,
 });
 
+/** In the data directory. */
+export const RECORDER_FOLDER = 'recorder';
+
 export const dataPaths = (dataDir: string) => ({
   logDir: join(dataDir, 'log'),
   signState: join(dataDir, 'sign-state'),
   evidenceDir: join(dataDir, 'evidence'),
+  recorderDir: join(dataDir, RECORDER_FOLDER),
 });
 
 export interface LoadedGenesis {

@@ -82,6 +82,14 @@ export const seriesTable = {
   synod_log_write_bytes: { type: 'histogram', help: 'Bytes of one synced write of the log.', buckets: bytes },
   synod_log_lowest_height: { type: 'gauge', help: 'Lowest decided block that is still kept.' },
   synod_guard_write_seconds: { type: 'histogram', help: 'One synced write of the sign mark.', buckets: fastSeconds },
+  synod_recorder_bytes_total: { type: 'counter', help: 'Bytes written by the flight recorder.' },
+  synod_recorder_missed_total: { type: 'counter', help: 'Steps that the flight recorder left out.', labels: ['why'] },
+  synod_recorder_errors_total: { type: 'counter', help: 'Failures of the flight recorder.', labels: ['code'] },
+  synod_recorder_snapshot_seconds: {
+    type: 'histogram',
+    help: 'One snapshot of the core, for a new segment of the flight recorder.',
+    buckets: fastSeconds,
+  },
 
   // Transport.
   synod_transport_connections: { type: 'gauge', help: 'Open sockets of the listener.' },

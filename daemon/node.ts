@@ -34,9 +34,12 @@ import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
 import type { PeerTransport, ReplicaPort } from './ports.ts';
+import { Recorder } from './recorder/recorder.ts';
+import { folderAt } from './recorder/segment-files.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
+import { version } from './version.ts';
 
 export interface RunningNode {
   readonly addresses: { readonly listen: string; readonly http: string | null };
@@ -49,10 +52,10 @@ export interface RunningNode {
 
 /** Signatures remembered as valid: a few windows of votes of a large cluster. */
 const SEEN_SIGNATURES_MAX = 8_192;
-/** How long the end of a replica that must stop waits for evidence that is being written. */
-const EVIDENCE_MS_MAX = 2_000;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
+/** How long the end of a replica that must stop waits for evidence and for the last bytes of a recording that are being written. */
+const LAST_WORDS_MS_MAX = 2_000;
 
 /**
  * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
@@ -138,6 +141,23 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       logger,
     });
     opened.push(() => evidence.settle());
+    const recorder =
+      config.recorderMiB === 0
+        ? null
+        : new Recorder({
+            folder: folderAt(config.recorderDir),
+            bytesMax: config.recorderMiB * 2 ** 20,
+            chainId: genesis.chainId,
+            genesisDocument: document,
+            self,
+            member: config.member,
+            software: version(),
+            startedAt: Date.now(),
+            sha256,
+            meter: metrics,
+            logger,
+          });
+    if (recorder !== null) opened.push(() => recorder.close(core));
     const verify: VerifyContext = {
       crypto: native,
       chainId: genesis.chainId,
@@ -165,6 +185,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       meter: metrics,
       logger,
       evidence,
+      recorder,
       head: recoveredHead(genesis, recovered),
     });
     metrics.watch(replica);
@@ -206,7 +227,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
             meter: metrics,
             metrics,
             genesisDocument: document,
-            node: { version: VERSION, startedAt: Date.now() },
+            node: { version: version(), startedAt: Date.now() },
             signer: clientSigner(SecretKey.generate(), genesis.chainId),
             evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
@@ -214,12 +235,11 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     if (http !== null) opened.push(() => http.close());
 
     const done = new Promise<number>((resolve) => {
-      // What it has found out about others is worth a moment; a disk that hangs is not waited for.
-      const end = () => resolve(1);
+      // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
       replica.subscribe({
         fatal: () => {
-          evidence.settle().then(end, end);
-          setTimeout(end, EVIDENCE_MS_MAX);
+          const kept = Promise.allSettled([evidence.settle(), recorder?.close(core)]);
+          void Promise.race([kept, later(LAST_WORDS_MS_MAX)]).finally(() => resolve(1));
         },
       });
     });
@@ -256,7 +276,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
   }
 }
 
-export const VERSION = '0.1.0';
+const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
 
 function memberNamed(genesis: Genesis, name: string): ReplicaId {
   const index = genesis.members.findIndex((member) => member.name === name);

@@ -35,6 +35,7 @@ import { canBeCarried, isRequest, isVote } from './kinds.ts';
 import { LoopLag } from './loop-lag.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
+import type { StepRecorder } from './recorder/recorder.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
 import { Speaker } from './speaker.ts';
@@ -58,6 +59,8 @@ export interface ReplicaParts {
   readonly meter: Meter;
   readonly logger: Logger;
   readonly evidence: Pick<EvidenceBook, 'found' | 'entered'>;
+  /** Null: the operator wants none. */
+  readonly recorder: StepRecorder | null;
   /** The head that was recovered. */
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
@@ -224,10 +227,14 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
-    const { meter } = this.#parts;
+    const { core, meter, recorder } = this.#parts;
     const told = this.#ownStalls(now);
+    // What is recorded is the very array that the core is given.
+    const all = told.length > 0 ? [...told, ...inputs] : inputs;
+    recorder?.before(core, all, now);
     const started = performance.now();
-    const ready = this.#stepped(told.length > 0 ? [...told, ...inputs] : inputs, now);
+    const ready = this.#stepped(all, now);
+    recorder?.after(ready);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);
@@ -235,10 +242,11 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   /** What proves that somebody else is guilty may be the very thing that stops this replica (REC-9, PBFT-C-3): it is kept all the same. */
   #stepped(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
-    const { core, evidence } = this.#parts;
+    const { core, evidence, recorder } = this.#parts;
     try {
       return core.step(inputs, now);
     } catch (error) {
+      recorder?.threw(error);
       for (const piece of core.found) evidence.found(piece);
       throw error;
     }

@@ -46,9 +46,9 @@ const keyOf = (place: CheckpointPlace): string =>
 export class Checkpoints {
   readonly #quorums: Quorums;
   readonly #interval: number;
-  readonly #votes = new Map<Height, Tally<Verified<CheckpointVote>>>();
+  #votes: Map<Height, Tally<Verified<CheckpointVote>>> = new Map();
   /** What this replica computed itself, until it is stable. */
-  readonly #own = new Map<Height, CheckpointPlace>();
+  #own: Map<Height, CheckpointPlace> = new Map();
   #stable: CheckpointCertificate | null = null;
 
   constructor(quorums: Quorums, interval: number) {
@@ -174,5 +174,21 @@ export class Checkpoints {
   /** This replica's own votes that are not yet stable, to say again. */
   ownVotes(self: ReplicaId): Verified<CheckpointVote>[] {
     return [...this.#votes.values()].flatMap((tally) => tally.get(self) ?? []);
+  }
+
+  dump() {
+    const votes = [...this.#votes].map(([height, tally]) => [height, tally.dump()] as const);
+    return { votes, own: this.#own, stable: this.#stable };
+  }
+
+  load({ votes, own, stable }: ReturnType<Checkpoints['dump']>): void {
+    this.#votes = new Map();
+    for (const [height, dumped] of votes) {
+      const tally = new Tally<Verified<CheckpointVote>>();
+      tally.load(dumped);
+      this.#votes.set(height, tally);
+    }
+    this.#own = own;
+    this.#stable = stable;
   }
 }

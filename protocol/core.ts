@@ -13,6 +13,7 @@
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
 //   6. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
 
+import type { Bytes } from '../crypto/bytes.ts';
 import type { Block } from './block.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { Certificate } from './certificate.ts';
@@ -42,6 +43,13 @@ export interface Core<Message, Pledge> {
   explainHeight(height: Height): HeightExplanation;
   /** Where a bundle stands that is not decided: by its digest, or by the SHA-256 of a transaction in it. */
   explainBundle(digest: Hash): BundleExplanation;
+  /**
+   * [FLR-1] All that this core knows, as bytes (snapshot.ts): a core that is restored from them goes on bit for bit as this one does. The same
+   * state gives the same bytes. Changes nothing. As large as the pool and the sessions, in the worst case 64 MiB and 72 MiB. Some milliseconds
+   * for each megabyte, so whoever is in a hurry says how large it may be: null, and at once where that can be told, if it would be larger.
+   */
+  snapshot(): Bytes;
+  snapshot(bytesMax: number): Bytes | null;
 }
 
 export type Input<Message, Pledge> =

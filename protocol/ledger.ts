@@ -52,7 +52,7 @@ export class Ledger {
   readonly #sha256: Sha256;
   readonly #genesis: Genesis;
   readonly #sessions = new SessionTable();
-  readonly #chunkLeaves: Bytes[];
+  #chunkLeaves: Bytes[];
   readonly #epoch: Epoch;
   readonly memberSetHash: Hash;
   readonly genesisBlock: Block;
@@ -264,6 +264,23 @@ export class Ledger {
   /** The digest of the restored or last checkpointed state. */
   get stateDigest(): Hash {
     return this.#digest();
+  }
+
+  dump() {
+    const { header, hash } = this.#head;
+    return {
+      sessions: this.#sessions.dump(),
+      chunkLeaves: this.#chunkLeaves,
+      frontier: this.#frontier,
+      head: { header, hash },
+    };
+  }
+
+  load({ sessions, chunkLeaves, frontier, head }: ReturnType<Ledger['dump']>): void {
+    this.#sessions.load(sessions);
+    this.#chunkLeaves = chunkLeaves;
+    this.#frontier = frontier;
+    this.#head = head;
   }
 }
 

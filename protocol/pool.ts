@@ -1,6 +1,7 @@
 // Admitted bundles that are not yet decided. Bounded; fair between clients; knows what could stand in the next block, and since when.
 
 import { toHex } from '../crypto/bytes.ts';
+import { assert } from './assert.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { AdmissionCode } from './core.ts';
 import type { Parameters } from './genesis.ts';
@@ -174,11 +175,7 @@ export class Pool {
     };
     this.#clients.set(name, client);
     client.sessions.set(key, session);
-    session.bySequence.set(bundle.sequence, entry);
-    client.bundles += 1;
-    client.bytes += size;
-    this.#bytes += size;
-    this.#entries.set(digest, entry);
+    this.#put(entry);
     this.#fresh.push(entry);
     return 'pooled';
   }
@@ -397,6 +394,70 @@ export class Pool {
       });
     }
     return found;
+  }
+
+  /** Entries in order of arrival, clients and sessions in their turns; what is fresh or owed by its place among the entries. Counts and sums follow. */
+  dump() {
+    const entries = [...this.#entries.values()];
+    const places = new Map(entries.map((entry, at) => [entry, at]));
+    const clients = [...this.#clients.values()].map(({ name, sessions }) => ({
+      name,
+      sessions: [...sessions.values()].map(({ key, advanced }) => ({ key, advanced })),
+    }));
+    // What takeFresh would leave out has no place: the bundle has left, or came again and stands further back.
+    const placesOf = (some: Iterable<Entry>) => [...some].flatMap((entry) => places.get(entry) ?? []);
+    return {
+      // Whatever else an entry has, it has by itself.
+      entries: entries.map(({ client: _client, session: _session, ...fields }) => fields),
+      clients,
+      fresh: placesOf(this.#fresh),
+      owed: placesOf(this.#owed.values()),
+      fullAt: this.#fullAt,
+      blocks: this.#blocks,
+      view: this.#view,
+    };
+  }
+
+  load({ entries, clients, fresh, owed, fullAt, blocks, view }: ReturnType<Pool['dump']>): void {
+    this.#entries.clear();
+    this.#clients.clear();
+    this.#owed.clear();
+    this.#bytes = 0;
+    for (const { name, sessions } of clients) {
+      const queues = sessions.map(({ key, advanced }): [SessionKey, Queue] => [
+        key,
+        { key, advanced, bySequence: new Map() },
+      ]);
+      this.#clients.set(name, { name, sessions: new Map(queues), bundles: 0, bytes: 0 });
+    }
+    const loaded = entries.map((fields): Entry => {
+      const { bundle } = fields;
+      const client = this.#clients.get(toHex(bundle.client) as Hex); // as above
+      const session = client?.sessions.get(sessionKey(bundle));
+      assert(client !== undefined && session !== undefined, 'a pooled bundle has its client and its session');
+      const entry = { ...fields, client, session };
+      this.#put(entry);
+      return entry;
+    });
+    const entryAt = (at: number): Entry => {
+      const entry = loaded[at];
+      assert(entry !== undefined, 'what is fresh or owed is in the pool');
+      return entry;
+    };
+    this.#fresh = fresh.map(entryAt);
+    for (const entry of owed.map(entryAt)) this.#owed.set(hex(entry.bundle.digest), entry);
+    this.#fullAt = fullAt;
+    this.#blocks = blocks;
+    this.#view = view;
+  }
+
+  #put(entry: Entry): void {
+    const { bundle, client, session } = entry;
+    session.bySequence.set(bundle.sequence, entry);
+    client.bundles += 1;
+    client.bytes += bundle.payload.length;
+    this.#bytes += bundle.payload.length;
+    this.#entries.set(hex(bundle.digest), entry);
   }
 
   #remove(entry: Entry): void {

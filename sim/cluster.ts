@@ -10,6 +10,7 @@ import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
+import { describeMessage } from '../protocol/describe.ts';
 import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
@@ -30,7 +31,7 @@ import { SimReplica } from './replica.ts';
 import { settingOf } from './setting.ts';
 import { standInCrypto } from './signatures.ts';
 import { Timeline } from './timeline.ts';
-import { describeMessage, Trace } from './trace.ts';
+import { Trace } from './trace.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
 

@@ -196,6 +196,10 @@ class TestCore implements Core<PbftMessage, PbftPledge> {
     throw new Error('not asked for');
   }
 
+  snapshot(): never {
+    throw new Error('not asked for');
+  }
+
   /** Senders of the messages that came, step by step; what the loop says of itself (STALL-1, STALL-5) is another matter. */
   get heard(): (number | string)[][] {
     return this.steps.map(({ inputs }) =>
@@ -313,6 +317,7 @@ class Stage {
       logger: this.#logger,
       head: { height: asHeight(0), hash: other(9), certificate: null },
       evidence: { found: (piece) => this.evidence.push(piece), entered: () => {} },
+      recorder: null,
     });
     test.teardown(() => replica.stop());
     replica.start(this.network);

@@ -1,8 +1,7 @@
 // The command line as a whole: the list of commands, help, version, and the one place where errors become sentences.
 
-import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { z } from 'zod';
+import { version } from '../version.ts';
 import { auditCommand } from './audit.ts';
 import { backupCommand } from './backup.ts';
 import { demoCommand } from './demo.ts';
@@ -16,6 +15,7 @@ import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
 import { repairCommand } from './repair.ts';
+import { replayCommand } from './replay.ts';
 import { simCommand } from './sim.ts';
 import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
@@ -77,6 +77,7 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
     verifyCommand(),
     evidenceCommand(),
     auditCommand(),
+    replayCommand(),
     simCommand(),
   ];
   for (const command of commands) all.addCommand(command);
@@ -89,9 +90,4 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
 
 function everyCommand(command: Command): Command[] {
   return [command, ...command.commands.flatMap(everyCommand)];
-}
-
-function version(): string {
-  const file = new URL('../../../package.json', import.meta.url);
-  return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(file, 'utf8'))).version;
 }

@@ -23,6 +23,7 @@ export interface SimOptions {
   readonly jobs: number;
   readonly resume?: string;
   readonly trace?: true;
+  readonly record?: string;
   readonly json?: true;
 }
 
@@ -46,6 +47,7 @@ export function simCommand(): Command {
     .option('--jobs <n>', 'processes (default: one for each core)', wholeNumber(1, 256), availableParallelism())
     .option('--resume <file>', 'writes down what is done, and leaves out what this file says is done')
     .option('--trace', 'print everything that happens in one seed')
+    .option('--record <dir>', 'a flight recording of every replica of one seed, for `synod replay DIR/node-0`')
     .option('--json', 'the result as one JSON object on standard output')
     .addHelpText(
       'after',
@@ -60,7 +62,8 @@ Examples:
   $ synod sim
   $ synod sim --seeds 1..10000 --resume sim.jsonl
   $ synod sim --seed 63 --trace | less
-  $ synod sim --seed 63 --faults 2,5,9`,
+  $ synod sim --seed 63 --faults 2,5,9
+  $ synod sim --seed 63 --record runs && synod replay runs/node-0`,
     )
     .action(async (options: SimOptions) => {
       if (options.seed !== undefined && options.seeds !== undefined)
@@ -68,6 +71,7 @@ Examples:
       for (const [flag, value] of [
         ['--trace', options.trace],
         ['--faults', options.faults],
+        ['--record', options.record],
       ] as const)
         if (value !== undefined && options.seed === undefined) throw usageError(`${flag} is for one seed: give --seed`);
       if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');

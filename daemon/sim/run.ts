@@ -14,6 +14,7 @@ import { Tally } from '../../sim/tally.ts';
 import { EXIT } from '../cli/errors.ts';
 import { note, paletteFor, writeLine } from '../cli/output.ts';
 import type { SimOptions } from '../cli/sim.ts';
+import { recordTo } from './record.ts';
 import { ResumeFile } from './resume-file.ts';
 import { liveAll } from './workers.ts';
 
@@ -81,7 +82,13 @@ async function runOne(life: LifeOptions, options: SimOptions): Promise<number> {
   const began = performance.now();
   // Straight out: a trace is long, and whoever reads it wants its beginning.
   const onLine = options.trace === true ? (line: string) => void process.stdout.write(`${line}\n`) : undefined;
-  const outcome = live(onLine === undefined ? life : { ...life, onLine });
+  const record = options.record === undefined ? null : recordTo(options.record, life);
+  const outcome = live({
+    ...life,
+    ...(onLine === undefined ? {} : { onLine }),
+    ...(record === null ? {} : { Replica: record.Replica }),
+  });
+  record?.end();
   const wallMs = performance.now() - began;
   const tally = new Tally();
   tally.add(outcome);

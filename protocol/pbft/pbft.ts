@@ -1,7 +1,7 @@
 // PBFT as a core: Castro and Liskov, OSDI 1999, over chained blocks (ADR 1). One switch; each arm is a rule of docs/spec.md by name.
 // [GEN-2] Everything it knows comes through `step` and the constructor; nothing here asks the world.
 
-import { equalBytes } from '../../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
@@ -21,9 +21,10 @@ import { asVerified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { byzantineQuorums } from '../quorum.ts';
+import type { SnapshotRefusal } from '../snapshot.ts';
 import { CatchUp } from '../transfer.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../types.ts';
-import { asHeight, asView } from '../types.ts';
+import { asHeight, asMillis, asView } from '../types.ts';
 import { Tally, VoteBox } from '../votes.ts';
 import { isOtherNewView, isOtherViewChange } from './accuse.ts';
 import { decideFetched, noteCommitCertificate } from './chain.ts';
@@ -44,6 +45,7 @@ import { Pace } from './pace.ts';
 import { onFetchStanding, onReadmitted, onStanding } from './quarantine.ts';
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
+import { loadSnapshot, snapshotOf } from './snapshot.ts';
 import { Stalls } from './stalls.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
@@ -289,6 +291,25 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
 
   explainBundle(digest: Hash): BundleExplanation {
     return explainBundle(this.#s, digest);
+  }
+
+  snapshot(): Bytes;
+  snapshot(bytesMax: number): Bytes | null;
+  snapshot(bytesMax = Number.POSITIVE_INFINITY): Bytes | null {
+    return snapshotOf(this.#s, this.#wakeAt, bytesMax);
+  }
+
+  /**
+   * [FLR-1] The core whose snapshot this is, of a replica with these options; or why these bytes are none of this software. They may come from
+   * anywhere: for looking at what happened, never for a replica that votes.
+   */
+  static restore(options: PbftOptions, snapshot: Bytes): Pbft | SnapshotRefusal {
+    const nothing: PbftRecovery = { log: null, guard: { view: asView(0), led: null, lock: null } };
+    const core = new Pbft(options, nothing, asMillis(0));
+    const wakeAt = loadSnapshot(core.#s, snapshot);
+    if (typeof wakeAt !== 'number') return wakeAt;
+    core.#wakeAt = wakeAt;
+    return core;
   }
 }
 
