@@ -188,6 +188,8 @@ export class Checks {
         said.givenUp = Math.max(said.givenUp, message.view);
         return note(`view-change ${message.view}`, toHex(payload));
       case 'new-view':
+        // A faulty primary makes two, of different requests, and each of them is sound (PBFT-NV-2).
+        this.#bases.delete(message.view);
         return note(`new-view ${message.view}`, toHex(payload));
       default:
         return;
