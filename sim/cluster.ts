@@ -20,6 +20,9 @@ import { asEpoch, asHeight, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
+import { ClusterEvent } from './events.ts';
+import type { Reaches } from './hosts.ts';
+import { Hosts } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
 import { Dice, seedOf } from './random.ts';
@@ -29,8 +32,6 @@ import { settingOf } from './setting.ts';
 import { standInCrypto } from './signatures.ts';
 import { Timeline } from './timeline.ts';
 import { Trace } from './trace.ts';
-import type { Reaches } from './twins.ts';
-import { Twins } from './twins.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
 
@@ -47,27 +48,6 @@ export interface ClusterOptions {
   readonly Replica?: typeof SimReplica;
 }
 
-/** What a core said of itself. */
-export class ClusterEvent {
-  readonly at: ReplicaId;
-  /** Milliseconds from the start. */
-  readonly time: number;
-  readonly type: string;
-  readonly #fields: object;
-
-  constructor(at: ReplicaId, time: number, type: string, fields: object) {
-    this.at = at;
-    this.time = time;
-    this.type = type;
-    this.#fields = fields;
-  }
-
-  /** As JSON; made only when it is asked for. */
-  get detail(): string {
-    return JSON.stringify(this.#fields);
-  }
-}
-
 /** Kinds with nothing inside that would have to verify. */
 const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'prepare',
@@ -79,6 +59,7 @@ const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'fetch-blocks',
   'fetch-checkpoint',
   'fetch-state',
+  'fetch-standing',
 ]);
 
 /** Real signatures that are remembered as valid. */
@@ -94,6 +75,8 @@ export class Cluster {
   /** By place; they sign for whoever plays a replica's part. */
   readonly keys: readonly SimulationKey[];
   readonly nodes: readonly SimReplica[];
+  /** Who answers under whose name: beside `nodes` second hosts with a key of theirs. */
+  readonly hosts: Hosts;
   readonly timeline = new Timeline();
   readonly trace = new Trace();
   readonly checks: Checks;
@@ -113,11 +96,16 @@ export class Cluster {
   tamper: Tamper | null = null;
   /** Replicas in the hand of an adversary: what they say and deliver is not checked, and where such a core gives up it is down. */
   readonly byzantine = new Set<number>();
+  /** Replicas on an older disk that do not know it: what they sign may contradict what they have signed, and is not held against them. */
+  readonly rolledBack = new Set<number>();
   /** Asked at each point of a write whether the process ends there. */
   strikes: (replica: SimReplica, point: CrashPoint) => boolean = () => false;
   /** How long a write of this replica takes beyond what is usual. */
   slowMs: (replica: ReplicaId) => number = () => 0;
+  /** A core threw: true where that is no failure, and its process just ends. */
+  forgives: (replica: SimReplica, error: unknown) => boolean = () => false;
   viewChanges = 0;
+  readmissions = 0;
   readonly #crypto: Crypto;
   readonly #real: boolean;
   readonly #hasHistory: boolean;
@@ -128,8 +116,6 @@ export class Cluster {
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
   #steps = 0;
-  readonly #world: Surroundings;
-  readonly #twins = new Twins();
 
   constructor({
     n = 4,
@@ -171,14 +157,16 @@ export class Cluster {
       receiver: {
         arrive: (from, to, signed) => this.#arrive(from, to, signed),
         arriveBytes: (from, to, bytes) => {
-          this.#twins.secondHearing(to, from)?.arriveBytes(from, bytes);
-          if (this.#twins.firstReaches(to, from)) this.nodes[to]!.arriveBytes(from, bytes);
+          for (const host of this.hosts.at(to, from)) host.arriveBytes(from, bytes);
         },
         frameOf: (signed) => this.frameOf(signed),
       },
     });
-    this.#world = this.#surroundings(seedOf(seed, 2));
-    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), this.#world));
+    const surroundings = this.#surroundings(seedOf(seed, 2));
+    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
+    // What it does is nobody's business but its peers'.
+    const apart = { ...surroundings, observe: () => undefined, strikes: () => false };
+    this.hosts = new Hosts(this.nodes, (id) => new Replica(id, apart));
     for (const { id } of this.nodes) this.boot(id);
   }
 
@@ -250,61 +238,74 @@ export class Cluster {
 
   // ---- life and death -----------------------------------------------------------------------------------------------
 
-  boot(id: number): void {
-    const node = this.nodes[id]!;
+  boot(id: number, node = this.nodes[id]!): void {
     try {
       node.boot();
     } catch (error) {
       return this.#broke(node, error);
     }
-    this.delivered[id]!.length = 0;
     const { height } = node.core!.explain(); // just booted
-    this.#heights[id] = height;
-    this.checks.booted(node.id, height);
+    if (node === this.nodes[id]) {
+      this.delivered[id]!.length = 0;
+      this.#heights[id] = height;
+      this.checks.booted(node.id, height);
+    }
     this.trace.add(this.now);
     this.trace.add(-1 - id);
     this.#say(id, () => `starts at height ${height}`);
     for (const other of this.nodes) {
-      if (other !== node && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
+      const isMine = other.id !== node.id && this.hosts.at(id, other.id).includes(node);
+      if (isMine && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
     }
   }
 
   /** A connection between the two comes up, where both of them are. */
   connect(a: number, b: number): void {
-    this.#tellBoth('connected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('connected', a, b);
   }
 
   disconnect(a: number, b: number): void {
-    this.#tellBoth('disconnected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('disconnected', a, b);
   }
 
-  #tellBoth(type: 'connected' | 'disconnected', a: SimReplica, b: SimReplica): void {
-    if (a.core === null || b.core === null) return;
-    a.input({ type, peer: b.id });
-    b.input({ type, peer: a.id });
+  #tellBoth(type: 'connected' | 'disconnected', a: number, b: number): void {
+    for (const one of this.hosts.at(a, b))
+      for (const other of this.hosts.at(b, a)) {
+        if (one.core === null || other.core === null) continue;
+        one.input({ type, peer: other.id });
+        other.input({ type, peer: one.id });
+      }
   }
 
   crash(id: number, interrupted: Interrupted = unharmed): void {
-    const node = this.nodes[id]!;
-    if (!node.crash(interrupted)) return;
-    this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
-    for (const other of this.nodes) if (other.core !== null) other.input({ type: 'disconnected', peer: node.id });
+    this.#end(this.nodes[id]!, interrupted);
   }
 
-  /** A second process with this replica's key: faulty from now on, whatever the two do. Default: both reach everybody. */
+  #end(node: SimReplica, interrupted: Interrupted): void {
+    if (!node.crash(interrupted)) return;
+    const { id } = node;
+    this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
+    for (const other of this.nodes) {
+      if (other.id === id || !this.hosts.at(id, other.id).includes(node)) continue;
+      for (const peer of this.hosts.at(other.id, id))
+        if (peer.core !== null) peer.input({ type: 'disconnected', peer: id });
+    }
+  }
+
+  /** A second process with this replica's key, on an empty disk: faulty from now on, whatever the two do. Default: both reach everybody. */
   twin(id: number, reaches: Reaches = () => true): SimReplica {
     this.byzantine.add(id);
-    const self = asReplicaId(id);
-    const ids = this.nodes.map((node) => node.id);
-    const sendOne = (to: ReplicaId, signed: Signed<PbftMessage>) => this.network.send(self, to, signed);
-    return this.#twins.add(self, { world: this.#world, ids, sendOne, reaches });
+    const second = this.hosts.add(asReplicaId(id), reaches);
+    this.boot(id, second);
+    return second;
   }
 
   #broke(replica: SimReplica, error: unknown): void {
-    if (this.byzantine.has(replica.id)) return this.crash(replica.id);
+    if (this.byzantine.has(replica.id)) return this.#end(replica, unharmed);
     if (error instanceof CheckFailure) throw error;
+    if (this.forgives(replica, error)) return this.#end(replica, unharmed);
     // [PBFT-C-3] It has seen the fork, and stops for good.
-    if (this.checks.mayFork && error instanceof InvariantViolation) return this.crash(replica.id);
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.#end(replica, unharmed);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
@@ -352,14 +353,17 @@ export class Cluster {
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
-  #send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
-    if (!this.byzantine.has(from)) this.checks.said(from, signed);
-    if (to !== 'all') return this.#sendOne(from, to, signed);
-    for (const other of this.nodes) if (other.id !== from) this.#sendOne(from, other.id, signed);
+  #send(host: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
+    const { id } = host;
+    if (this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
+    else if (!this.byzantine.has(id)) this.checks.said(id, signed);
+    if (to !== 'all') return this.#sendOne(host, to, signed);
+    for (const other of this.nodes) if (other.id !== id) this.#sendOne(host, other.id, signed);
   }
 
-  #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
-    if (!this.#twins.firstReaches(from, to)) return;
+  #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
+    const from = host.id;
+    if (!this.hosts.at(from, to).includes(host)) return;
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -376,14 +380,13 @@ export class Cluster {
   }
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
-    const node = this.nodes[to]!;
-    this.#twins.secondHearing(to, from)?.arrive(from, signed);
-    if (node.core === null || !this.#twins.firstReaches(to, from)) return;
+    const hosts = this.hosts.at(to, from).filter(({ core }) => core !== null);
+    if (hosts.length === 0) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
     if (this.trace.sink !== null) this.#say(to, () => `hears node-${from}: ${describeMessage(signed.message)}`);
-    node.arrive(from, signed);
+    for (const host of hosts) host.arrive(from, signed);
   }
 
   /** A line of the trace that is about no single replica. */
@@ -411,7 +414,12 @@ export class Cluster {
       for (const { culprit } of ready.evidence) this.evidence.push({ at: id, culprit });
     }
     let installed: number | null = null;
-    for (const { type, ...detail } of ready.events) {
+    for (const event of ready.events) {
+      const { type, ...detail } = event;
+      if (event.type === 'readmitted') {
+        this.readmissions += 1;
+        if (!this.byzantine.has(id)) this.checks.readmitted(id, event);
+      }
       if (type === 'view-change-started') this.viewChanges += 1;
       if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
       if (this.#hasHistory) this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));

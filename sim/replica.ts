@@ -2,14 +2,18 @@
 // before you speak, and a process that ends whenever the simulation wants it to. What a planted bug may override is `protected`.
 
 import type { Bytes } from '../crypto/bytes.ts';
+import { ascii } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import type { Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
+import type { RecoveredLog } from '../protocol/log.ts';
 import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
+import type { QuarantineStart } from '../protocol/pbft/quarantine.ts';
+import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
@@ -38,7 +42,7 @@ export interface Surroundings {
   verify(replica: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null;
   /** Decoded and verified from bytes; null: refused, and counted. */
   verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null;
-  send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
+  send(from: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
   /** A Ready, once its messages are on their way. */
   observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void;
   /** The core threw. */
@@ -121,15 +125,24 @@ export class SimReplica {
     this.#lowest = 1;
     this.#lag = new WriteLag(this.world.genesis.parameters.viewTimeoutMs);
     this.#wallAheadMs = 0;
-    const fresh = this.life === 1;
     this.guard.open();
     if (this.disk.writes < this.guard.floor.sequence)
       fail(
         'durable-before-spoken',
         `the log of node-${this.id} ends at write ${this.disk.writes}, and it has signed upon ${this.guard.floor.sequence}`,
       );
-    this.core = this.makeCore({ log: fresh ? null : this.disk.recover(), guard: this.guard.recovery });
+    const log = this.disk.recover();
+    this.core = this.makeCore({ log, quarantine: this.#quarantine(log), guard: this.guard.recovery });
     this.wake();
+  }
+
+  /** [REC-1] As daemon/node.ts: what the log still shows of this key's words is durable before following overwrites it. */
+  #quarantine(log: RecoveredLog): QuarantineStart | null {
+    if (!this.guard.quarantined) return null;
+    this.guard.abstain(tracesIn(log));
+    this.guard.file = this.guard.content();
+    const nonce = native.sha256(ascii(`nonce ${this.id} ${this.life}`));
+    return { nonce, abstained: this.guard.abstained };
   }
 
   /** What starts from the recovered state. */
@@ -180,7 +193,7 @@ export class SimReplica {
     const { message } = signed;
     if (isRequest(message)) {
       const answer = this.#answers.to(message);
-      if (answer !== null) this.world.send(this.id, from, this.world.sign(this.id, answer));
+      if (answer !== null) this.world.send(this, from, this.world.sign(this.id, answer));
       return;
     }
     if (!this.core!.wants(message, signed.sender)) return;
@@ -255,9 +268,9 @@ export class SimReplica {
   #act(ready: Ready<PbftMessage, PbftPledge>): void {
     for (const { to, message } of ready.send) {
       if (message.kind === 'pre-prepare') this.guard.propose(message); // PBFT-PP-5: its signature is a vote
-      this.world.send(this.id, to, this.world.sign(this.id, message));
+      this.world.send(this, to, this.world.sign(this.id, message));
     }
-    for (const { to, signed } of ready.resend) this.world.send(this.id, to, signed);
+    for (const { to, signed } of ready.resend) this.world.send(this, to, signed);
     gather(this.#pending, ready);
     this.world.observe(this, ready);
     this.#persistSoon();
@@ -286,6 +299,7 @@ export class SimReplica {
       payload: encodePayload(pledge),
     }));
     const kept = this.promise(payloads, batch.lock);
+    if (batch.readmit !== null) this.guard.readmit(batch.readmit);
     const led = batch.lead !== null && this.guard.lead(batch.lead) ? batch.lead : null;
     const urgent = isUrgent(batch);
     const write: Write = {
@@ -326,7 +340,7 @@ export class SimReplica {
   }
 
   /** Nothing is said before it is durable: nothing to do here. */
-  protected whileWriting(_write: Pick<Write, 'kept' | 'led'>): void {}
+  protected whileWriting(_write: Pick<Write, 'kept' | 'led' | 'batch'>): void {}
 
   #written(write: Write): void {
     if (!write.logDone || !write.guardDone || this.#write !== write) return;
@@ -341,11 +355,12 @@ export class SimReplica {
   }
 
   /** Durable: now, and only now, these votes exist. */
-  protected speak({ kept, led }: Pick<Write, 'kept' | 'led'>): void {
+  protected speak({ kept, led, batch: { readmit } }: Pick<Write, 'kept' | 'led' | 'batch'>): void {
     if (led !== null) this.input({ type: 'leading', view: led });
+    if (readmit !== null) this.input({ type: 'readmitted', view: readmit.view, height: readmit.height });
     for (const { pledge, broadcast } of kept) {
       const signed = this.world.sign(this.id, pledge);
-      if (broadcast) this.world.send(this.id, 'all', signed);
+      if (broadcast) this.world.send(this, 'all', signed);
       this.input({ type: 'own', signed: asVerified(signed) });
     }
   }

@@ -13,6 +13,7 @@ export interface Totals {
   readonly acknowledged: number;
   readonly viewChanges: number;
   readonly crashes: number;
+  readonly readmissions: number;
   readonly faults: number;
   /** The longest that a healed quorum took to order everything. */
   readonly recoveryMsMax: number;
@@ -30,6 +31,7 @@ export class Tally {
     acknowledged: 0,
     viewChanges: 0,
     crashes: 0,
+    readmissions: 0,
     faults: 0,
     recoveryMsMax: 0,
   };
@@ -51,6 +53,7 @@ export class Tally {
       acknowledged: t.acknowledged + outcome.acknowledged,
       viewChanges: t.viewChanges + outcome.viewChanges,
       crashes: t.crashes + outcome.crashes,
+      readmissions: t.readmissions + outcome.readmissions,
       faults: t.faults + outcome.faults,
       recoveryMsMax: Math.max(t.recoveryMsMax, outcome.recoveryMs),
     };

@@ -20,7 +20,7 @@ export const GENESIS_FILE = 'genesis.json';
 export const CONFIG_FILE = 'config.json';
 export const REPLICA_KEY_FILE = 'replica.key';
 export const CLIENT_KEY_FILE = 'client.key';
-const DATA_DIRECTORY = 'data';
+export const DATA_DIRECTORY = 'data';
 /** On a real host the HTTP door stands this far above the replica's port, on the loopback interface. */
 const HTTP_PORT_OFFSET = 1000;
 
@@ -168,7 +168,7 @@ function checkedGenesis(document: Bytes): Genesis {
   );
 }
 
-function refuseToOverwrite(directory: string): void {
+export function refuseToOverwrite(directory: string): void {
   if (!existsSync(directory)) return;
   if (readdirSync(directory).length === 0) return;
   throw new Complaint({
