@@ -69,7 +69,8 @@ export interface EvidenceOptions {
   readonly logger: Logger;
 }
 
-const SUFFIX = '.witness';
+/** Of a whole file of evidence. */
+export const WITNESS_SUFFIX = '.witness';
 const DRAFT = '.partial';
 /** Views begin anew in each epoch. */
 const newViewId = (epoch: number, view: View): string => `new-view-${epoch === 0 ? '' : `${epoch}-`}${view}`;
@@ -199,7 +200,7 @@ export class EvidenceBook implements EvidenceSource {
   // ---- files ------------------------------------------------------------------------------------------------------
 
   #pathOf(id: string): string {
-    return join(this.#options.directory, `${id}${SUFFIX}`);
+    return join(this.#options.directory, `${id}${WITNESS_SUFFIX}`);
   }
 
   #write({ id, content, at, onFailure }: Write): void {
@@ -273,11 +274,11 @@ interface StoredFile {
 async function filesIn(directory: string): Promise<readonly StoredFile[]> {
   const found: StoredFile[] = [];
   for (const name of await readdir(directory)) {
-    if (!name.endsWith(SUFFIX)) continue;
+    if (!name.endsWith(WITNESS_SUFFIX)) continue;
     const path = join(directory, name);
     const { mtimeMs, size } = await stat(path);
     if (size > WITNESS_BYTES_MAX) continue;
-    found.push({ id: name.slice(0, -SUFFIX.length), bytes: await readFile(path), at: Math.round(mtimeMs) });
+    found.push({ id: name.slice(0, -WITNESS_SUFFIX.length), bytes: await readFile(path), at: Math.round(mtimeMs) });
   }
   return found.sort((a, b) => a.at - b.at || (a.id < b.id ? -1 : 1));
 }

@@ -38,6 +38,7 @@ export const seriesTable = {
   synod_peer_height: { type: 'gauge', help: 'Height that a peer claims.', labels: ['peer'] },
   synod_view_timeout_seconds: { type: 'gauge', help: 'Current view timeout, back-off included.' },
   synod_waits: { type: 'gauge', help: 'Things this replica waits for, by what they are.', labels: ['what'] },
+  synod_quarantined: { type: 'gauge', help: '1 while this replica votes for nothing, for its memory was lost.' },
   synod_view_changes_total: { type: 'counter', help: 'View changes begun.' },
   synod_primary_pace_ratio: {
     type: 'gauge',
@@ -259,6 +260,7 @@ export class Metrics implements Meter {
     this.gauge('synod_stable_height', now.stable);
     this.gauge('synod_highest_seen_height', now.highestSeen);
     for (const phase of phases) this.gauge('synod_phase', now.phase === phase ? 1 : 0, { phase });
+    this.gauge('synod_quarantined', now.phase === 'quarantine' ? 1 : 0);
     this.gauge('synod_blocks_in_flight', now.inFlight);
     this.gauge('synod_pool_bundles', now.pool.bundles);
     this.gauge('synod_pool_bytes', now.pool.bytes);

@@ -1,6 +1,7 @@
 // One replica as a process: opens what it owns, plugs the parts together, and closes them in the other order. The picture of the
 // parts is in docs/architecture.md; each line here is one arrow of it.
 
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
@@ -8,6 +9,7 @@ import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { KeyError } from '../keys/errors.ts';
 import { type Guard, openGuard } from '../keys/guard.ts';
+import { assertAtHome } from '../keys/home.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { blockHash } from '../protocol/block.ts';
@@ -21,9 +23,10 @@ import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
+import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import { quorumsOf } from '../protocol/quorum.ts';
 import type { Epoch, Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHash } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asView } from '../protocol/types.ts';
 import type { EpochChain, VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
@@ -62,8 +65,8 @@ export type NodeEnd = number | EpochEnd | 'behind';
 const SEEN_SIGNATURES_MAX = 8_192;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
-/** For the last bytes of a recording, when something fatal happened. */
-const RECORDER_CLOSE_MS_MAX = 1_000;
+/** How long the end of a replica that must stop waits for evidence and for the last bytes of a recording that are being written. */
+const LAST_WORDS_MS_MAX = 2_000;
 
 /**
  * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
@@ -99,6 +102,7 @@ export async function startNode(
     for (const close of opened.reverse()) await close();
   };
   try {
+    await assertAtHome(config.signState);
     const kv = await openStore(config.logDir);
     opened.push(() => kv.close());
     const { sha256 } = native;
@@ -126,11 +130,26 @@ export async function startNode(
     }
     const epochs = await keepEpochs({ path: config.epochsFile, genesis: first, log, document: own, logger });
 
+    const { quarantined } = guard.state;
+    // Following overwrites what the log still shows of this key's words.
+    if (quarantined) await guard.abstain(tracesIn(recovered, epoch));
+    const { view, led, abstained, marks, request } = guard.state;
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
     const core = new Pbft(
       { genesis, epoch, document: own, self, sha256 },
-      { log: recovered, guard: { view: guard.state.view, led: guard.state.led, lock } },
+      {
+        log: recovered,
+        guard: {
+          view: asView(Math.max(view, abstained.view ?? 0)),
+          led,
+          lock,
+          request,
+          abstained: abstained.view,
+          height: marks.at(-1)?.height ?? asHeight(0),
+        },
+        quarantine: quarantined ? { nonce: randomBytes(32), abstained } : null,
+      },
       clock.now(),
     );
     between.core?.(core, { genesis, self });
@@ -247,11 +266,11 @@ export async function startNode(
     if (http !== null) opened.push(() => http.close());
 
     const done = new Promise<NodeEnd>((resolve) => {
+      // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
       replica.subscribe({
         fatal: () => {
-          // What led to it is what the recorder is for; a disk that hangs must not keep the process alive.
-          const recorded = recorder?.close(core) ?? Promise.resolve();
-          void Promise.race([recorded, later(RECORDER_CLOSE_MS_MAX)]).finally(() => resolve(1));
+          const kept = Promise.allSettled([evidence.settle(), recorder?.close(core)]);
+          void Promise.race([kept, later(LAST_WORDS_MS_MAX)]).finally(() => resolve(1));
         },
         ended: resolve,
       });
@@ -267,6 +286,11 @@ export async function startNode(
       });
       opened.push(async () => scout.close());
     });
+    if (quarantined)
+      logger.warn(
+        { signState: config.signState },
+        'in quarantine: what this key has signed is not known, so it votes for nothing until the others have gone on far enough',
+      );
     replica.start(between.peers?.(transport) ?? transport);
     for (const bundle of waiting) if (fits(bundle, genesis.parameters)) replica.submit(bundle);
     const addresses = {

@@ -230,17 +230,23 @@ export class Replica implements ReplicaPort, PeerEvents {
     const all = told.length > 0 ? [...told, ...inputs] : inputs;
     recorder?.before(core, all, now);
     const started = performance.now();
-    let ready: Ready<PbftMessage, PbftPledge>;
-    try {
-      ready = core.step(all, now);
-    } catch (error) {
-      recorder?.threw(error);
-      throw error;
-    }
+    const ready = this.#stepped(all, now);
     recorder?.after(ready);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);
+  }
+
+  /** What proves that somebody else is guilty may be the very thing that stops this replica (REC-9, PBFT-C-3): it is kept all the same. */
+  #stepped(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
+    const { core, evidence, recorder } = this.#parts;
+    try {
+      return core.step(inputs, now);
+    } catch (error) {
+      recorder?.threw(error);
+      for (const piece of core.found) evidence.found(piece);
+      throw error;
+    }
   }
 
   /** [STALL-1] [STALL-5] What held this replica up since the last step, and where its wall clock has gone: it blames itself first. */

@@ -21,14 +21,14 @@ import {
   assertEpoch,
   assertVotable,
   assertVoteFree,
-  emptyMarks,
   type Marks,
   MarksDraft,
   type Place,
   Proposals,
   type ViewMark,
 } from './marks.ts';
-import { beginEpoch, decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
+import { beginEpoch, encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
+import { openSignState } from './sign-state-file.ts';
 import { SlotFile } from './slot-file.ts';
 import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
 
@@ -76,10 +76,16 @@ export interface GuardState {
   readonly led: View | null;
   /** No vote is signed at or below this view in this incarnation; null: no such view. */
   readonly burned: View | null;
+  /** Nothing is signed at or below these, ever (GRD-12); null and 0: no such place. */
+  readonly abstained: { readonly view: View | null; readonly height: Height };
+  /** What this key has signed is not known: no pledge is, until `readmit`. */
+  readonly quarantined: boolean;
   readonly lock: Bytes | null;
   readonly floor: LogPosition;
   readonly viewChange: ViewMark | null;
   readonly newView: ViewMark | null;
+  /** The payload of the view-change for `view`, while this key has signed nothing else there (GRD-18); null: it has, or asks for nothing. */
+  readonly request: Bytes | null;
   /** Votes of `view`, by rising height. */
   readonly marks: readonly Omit<VotePlace, 'epoch'>[];
 }
@@ -113,6 +119,11 @@ export interface Guard {
    * Repair calls it with the highest of both that any peer holds from this key. @throws GuardError
    */
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void>;
+  /**
+   * [REC-4] The same, and no view-change for the view after it is signed, the quarantine is over, and the lock is this one, in one write.
+   * @throws GuardError; GuardRefusal guard-lock-too-large
+   */
+  readmit(options: { readonly view: View; readonly height: Height; readonly lock: Bytes }): Promise<void>;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -125,22 +136,15 @@ export interface Guard {
  */
 export async function openGuard(options: GuardOptions): Promise<Guard> {
   const { path, create, chainId } = options;
-  const { publicKey } = options.secret;
-  let opened = await SlotFile.open(path);
+  const owner = { publicKey: options.secret.publicKey, chainId };
+  let opened = await openSignState(path, owner);
   if (opened === undefined && create) {
-    const floor = { sequence: 0, hash: new Uint8Array(32) };
-    const marks = emptyMarks(options.epoch ?? asEpoch(0), asView(0));
-    await SlotFile.create(path, encodeSignState({ publicKey, chainId, marks, floor, lock: null }));
-    opened = await SlotFile.open(path);
+    await SlotFile.create(path, encodeSignState(firstState(owner, options.epoch ?? asEpoch(0), false)));
+    opened = await openSignState(path, owner);
   }
   if (opened === undefined) throw new GuardError('guard-missing', { path });
-  const { file, content } = opened;
+  const { file, state } = opened;
   try {
-    const state = decodeSignState(content);
-    if (state === undefined) throw new GuardError('guard-damaged', { path });
-    if (!equalBytes(state.publicKey, publicKey) || !equalBytes(state.chainId, chainId)) {
-      throw new GuardError('guard-wrong-owner', { path });
-    }
     const epoch = options.epoch ?? state.marks.epoch;
     if (epoch < state.marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: state.marks.epoch });
     const guard = new FileGuard(options, file, epoch === state.marks.epoch ? state : beginEpoch(state, epoch));
@@ -199,16 +203,19 @@ class FileGuard implements Guard {
   }
 
   get state(): GuardState {
-    const { marks, floor, lock } = this.#state;
+    const { marks, floor, lock, quarantined } = this.#state;
     return {
       epoch: marks.epoch,
       view: marks.view,
       led: marks.led,
       burned: this.#burned < 0 ? null : asView(this.#burned),
+      abstained: { view: marks.abstainedView, height: marks.abstainedHeight },
+      quarantined,
       lock,
       floor,
       viewChange: marks.viewChange,
       newView: marks.newView,
+      request: marks.request,
       marks: votesOf(marks),
     };
   }
@@ -227,6 +234,7 @@ class FileGuard implements Guard {
   /** [GRD-1] All or nothing, and durable before it can be signed. */
   async promise({ pledges, lock, log, decided }: PromiseBatch): Promise<void> {
     this.#assertAlive();
+    this.#assertRemembers();
     const floor = this.#risenFloor(log);
     if (lock !== null && lock.length > lockBytesMax)
       throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
@@ -243,6 +251,7 @@ class FileGuard implements Guard {
       }
       promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
     }
+    if (!fits({ marks: draft.marks, lock: lock ?? this.#state.lock })) throw new GuardRefusal('guard-lock-too-large');
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
     // stands for what earlier pledges rest upon.
     const isLockNew = lock !== null && (this.#state.lock === null || !equalBytes(lock, this.#state.lock));
@@ -280,6 +289,7 @@ class FileGuard implements Guard {
 
   async lead(view: View): Promise<void> {
     this.#assertAlive();
+    this.#assertRemembers();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
     draft.lead(view);
     if (this.#proposals.view !== view) {
@@ -318,14 +328,28 @@ class FileGuard implements Guard {
     return signBytes(this.#options.secret, statementBytes(this.#frameBytes, kind, payload));
   }
 
-  async abstain({ view, height }: { readonly view: View; readonly height: Height }): Promise<void> {
+  abstain(options: { readonly view: View; readonly height: Height }): Promise<void> {
+    return this.#giveUp((draft) => draft.abstain(options.view, options.height), options.view, {});
+  }
+
+  async readmit({ view, height, lock }: Parameters<Guard['readmit']>[0]): Promise<void> {
+    if (lock.length > lockBytesMax) throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
+    const changes = { lock: Uint8Array.from(lock), quarantined: false };
+    await this.#giveUp((draft) => draft.readmit(view, height), view, changes);
+  }
+
+  async #giveUp(
+    mark: (draft: MarksDraft) => void,
+    view: View,
+    changes: Partial<Pick<SignState, 'lock' | 'quarantined'>>,
+  ): Promise<void> {
     this.#assertAlive();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
-    draft.abstain(view, height);
+    mark(draft);
     this.#burned = Math.max(this.#burned, view);
     this.#promised.clear();
     this.#changes += 1;
-    this.#state = { ...this.#state, marks: draft.marks };
+    this.#state = { ...this.#state, ...changes, marks: draft.marks };
     await this.settle();
   }
 
@@ -366,7 +390,7 @@ class FileGuard implements Guard {
         const { kind, epoch, view } = pledge;
         const signingBytes = this.#frameBytes(kind, payload);
         assertFrame(kind, signingBytes);
-        return { place: { kind, epoch, view, digest: sha256(payload) }, signingBytes };
+        return { place: { kind, epoch, view, digest: sha256(payload), payload }, signingBytes };
       }
     }
   }
@@ -418,6 +442,11 @@ class FileGuard implements Guard {
       },
     );
     return this.#writing;
+  }
+
+  /** [REC-1] Pledges, a lead and with it proposals need a memory; statements bind nobody. */
+  #assertRemembers(): void {
+    if (this.#state.quarantined) throw new GuardRefusal('guard-quarantined');
   }
 
   #assertAlive(): void {

@@ -6,9 +6,9 @@
 //
 // The caller's duties, in order, for every Ready (daemon/replica.ts is the one caller in production):
 //   1. Send `send` and `resend` whenever it likes: nothing in `send` binds this replica, and `resend` is durable already.
-//   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock` and `lead` durably.
+//   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock`, `lead` and `readmit` durably.
 //   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input (and
-//      `lead` as `leading`). Persist before you speak. The core counts its own vote when it comes back, not before.
+//      `lead` as `leading`, `readmit` as `readmitted`). Persist before you speak. The core counts its own vote when it comes back, not before.
 //   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change.
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
 //   6. Where `ended` is set, the core has done its work: make its records durable, sign none of its pledges, and begin the next epoch
@@ -32,6 +32,8 @@ export interface Core<Message, Pledge> {
    * Throws InvariantViolation on a bug; refuses, with a code in the Ready, whatever a bad peer sent.
    */
   step(inputs: readonly Input<Message, Pledge>[], now: Millis): Ready<Message, Pledge>;
+  /** After a step that threw: the evidence that it had found, which no Ready hands out. Empty after every other step. */
+  readonly found: readonly Evidence<Message>[];
   /**
    * Whether a message is worth the price of checking its signatures; that of a late peer often is not. `others` are the senders of equal
    * ones that were checked and will be given to the next step.
@@ -74,6 +76,8 @@ export type Input<Message, Pledge> =
   | { readonly type: 'retained'; readonly lowest: Height }
   /** The guard has made it durable that this replica leads `view`: from now on it may propose there, until it restarts. */
   | { readonly type: 'leading'; readonly view: View }
+  /** The guard has made it durable that nothing is signed at or below these (`readmit`): the quarantine is over. */
+  | { readonly type: 'readmitted'; readonly view: View; readonly height: Height }
   /** This replica itself was held up. Said as it goes on, and each millisecond once. */
   | Stall
   /**
@@ -101,6 +105,11 @@ export interface Ready<Message, Pledge> {
   readonly lock: Certificate | null;
   /** Set when this replica becomes the primary of a view: the guard must remember it before the first proposal. */
   readonly lead: View | null;
+  /**
+   * Set once, when a replica in quarantine may vote again: the guard must abstain from these for ever, and hold the prepared certificate as it
+   * holds a `lock`, before this replica says anything.
+   */
+  readonly readmit: { readonly view: View; readonly height: Height; readonly prepared: Certificate } | null;
   /** The at-once outbox. Its type has no place for a vote. */
   readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
   /** Signed before, by whoever signed it, and durable there: may be said again at any time, to whoever missed it. */
@@ -187,7 +196,11 @@ export type CoreEvent =
   /** The state of a certified checkpoint was taken from peers; `deliver` goes on above it. */
   | { readonly type: 'checkpoint-installed'; readonly height: Height }
   | { readonly type: 'catching-up'; readonly from: Height; readonly to: Height }
-  | { readonly type: 'caught-up'; readonly height: Height };
+  | { readonly type: 'caught-up'; readonly height: Height }
+  /** In quarantine: enough peers have answered; it votes again when a block above `height` is decided. */
+  | { readonly type: 'quarantine-bounded'; readonly height: Height }
+  /** The quarantine is over: it abstains from this view and height, and from all below. */
+  | { readonly type: 'readmitted'; readonly view: View; readonly height: Height };
 
 /** Where a replica stands and what it waits for, in data; daemon/why/ makes a diagnosis and words from it. */
 export interface Explanation {
@@ -266,7 +279,7 @@ export interface CatchUpView {
 }
 
 /** What a replica may be at, and wait for: lists, since metrics have a series for each and a reader from outside takes no others. */
-export const phases = ['idle', 'ordering', 'view-change', 'catching-up'] as const;
+export const phases = ['idle', 'ordering', 'view-change', 'catching-up', 'quarantine'] as const;
 export const waitKinds = [
   'pre-prepare',
   'prepare',
@@ -278,6 +291,9 @@ export const waitKinds = [
   'heartbeat',
   /** This replica's own mark that it leads the view. */
   'lead',
+  /** In quarantine: answers of peers, then a block at this height that a quorum of others has prepared and decided. */
+  'standing',
+  'readmission',
 ] as const;
 
 /** One thing that is being waited for. */

@@ -383,10 +383,12 @@ export class Ledger {
       chunkLeaves: this.#chunkLeaves,
       frontier: this.#frontier,
       head: { header, hash },
+      ended: this.#ended,
     };
   }
 
-  load({ sessions, chunkLeaves, frontier, head }: ReturnType<Ledger['dump']>): void {
+  load({ sessions, chunkLeaves, frontier, head, ended }: ReturnType<Ledger['dump']>): void {
+    this.#ended = ended;
     this.#sessions.load(sessions);
     this.#chunkLeaves = chunkLeaves;
     this.#frontier = frontier;

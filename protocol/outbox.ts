@@ -4,7 +4,7 @@ import type { Certificate } from './certificate.ts';
 import type { Admission, CoreEvent, Decided, EpochEnd, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
-import type { Millis, ReplicaId, View } from './types.ts';
+import type { Height, Millis, ReplicaId, View } from './types.ts';
 
 export class Outbox<Message, Pledge> {
   readonly records: LogRecord[] = [];
@@ -19,8 +19,12 @@ export class Outbox<Message, Pledge> {
   lock: Certificate | null = null;
   lead: View | null = null;
   ended: EpochEnd | null = null;
+  readmit: { readonly view: View; readonly height: Height; readonly prepared: Certificate } | null = null;
+  /** [REC-1] In quarantine the rules run as ever, and what they would pledge is not said. */
+  muted = false;
 
   pledge(pledge: Pledge, { broadcast = true }: { broadcast?: boolean } = {}): void {
+    if (this.muted) return;
     this.pledges.push({ pledge, broadcast });
   }
 
@@ -34,12 +38,14 @@ export class Outbox<Message, Pledge> {
 
   ready(wakeAt: Millis): Ready<Message, Pledge> {
     // Field by field: a spread of an instance cost a fortieth of a simulated life (measured).
-    const { records, pledges, send, resend, deliver, admissions, refusals, evidence, events, lock, lead, ended } = this;
+    const { records, pledges, send, resend, deliver, admissions, refusals, evidence, events } = this;
+    const { lock, lead, readmit, ended } = this;
     return {
       records,
       pledges,
       lock,
       lead,
+      readmit,
       send,
       resend,
       deliver,

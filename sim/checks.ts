@@ -4,6 +4,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import type { Marks } from '../keys/marks.ts';
+import { checkpointsMax } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
@@ -32,6 +33,8 @@ export const CHECKS = [
   'durable-before-spoken',
   'no-invariant-breaks',
   'everything-is-ordered',
+  'readmitted',
+  'readmitted-above-votes',
   'heads-agree',
   'slow-primary-is-replaced',
 ] as const;
@@ -59,6 +62,8 @@ interface Said {
   givenUp: number;
   /** The epoch that the two beside it are of. */
   epoch: number;
+  /** The highest height of any vote. */
+  votedTo: number;
   /** The highest commit it signed. */
   committed: { readonly view: number; readonly height: number } | null;
   /** Of its present life. */
@@ -105,6 +110,7 @@ export class Checks {
       votes: new Map(),
       epoch: 0,
       givenUp: 0,
+      votedTo: 0,
       committed: null,
       statusView: 0,
       deliveredTo: 0,
@@ -168,6 +174,54 @@ export class Checks {
     }
   }
 
+  /** A replica on an older disk says this: what it signs may contradict what it has forgotten, and what it signs later may not contradict this. */
+  saidUnknowing(replica: ReplicaId, { sender, message, payload }: Signed<PbftMessage>): void {
+    if (sender !== replica) return;
+    const said = this.#said[replica]!;
+    const note = (place: string, what: string) => {
+      const before = said.votes.get(place);
+      // Whatever stands there from now on is one thing too many.
+      said.votes.set(place, before === undefined || before === what ? what : 'two things');
+    };
+    switch (message.kind) {
+      case 'pre-prepare': {
+        const { header, hash } = message.block;
+        said.votedTo = Math.max(said.votedTo, header.height);
+        return note(`prepare ${message.view} ${header.height}`, toHex(hash));
+      }
+      case 'prepare':
+      case 'commit': {
+        const { kind, view, height, hash } = message;
+        said.votedTo = Math.max(said.votedTo, height);
+        note(`${kind} ${view} ${height}`, toHex(hash));
+        if (kind === 'commit' && (said.committed === null || isAbove(message, said.committed)))
+          said.committed = { view, height };
+        return;
+      }
+      case 'checkpoint':
+        return note(`checkpoint ${message.height}`, toHex(message.hash) + toHex(message.stateDigest));
+      case 'view-change':
+        said.givenUp = Math.max(said.givenUp, message.view);
+        return note(`view-change ${message.view}`, toHex(payload));
+      case 'new-view':
+        // A faulty primary makes two, of different requests, and each of them is sound (PBFT-NV-2).
+        this.#bases.delete(`${inEpoch(message)}${message.view}`);
+        return note(`new-view ${message.view}`, toHex(payload));
+      default:
+        return;
+    }
+  }
+
+  /** [REC-3] [REC-4] A quarantine is over: what this replica abstains from covers all that its key ever signed. */
+  readmitted(replica: ReplicaId, { view, height }: ViewAndHeight): void {
+    const { votedTo, givenUp } = this.#said[replica]!;
+    if (votedTo > height)
+      fail('readmitted-above-votes', `node-${replica} votes again above height ${height}, and has voted at ${votedTo}`);
+    // The view above may have been asked for: it is entered by the others' requests, and asked for no more.
+    if (givenUp > view + 1)
+      fail('readmitted-above-votes', `node-${replica} votes again above view ${view}, and has asked for ${givenUp}`);
+  }
+
   /** What a crash now would leave holds what this pledge promises (PBFT-P-1, PBFT-C-1, PBFT-VC-2, PBFT-CP-1, PBFT-PP-6). */
   #isDurable(replica: ReplicaId, message: PbftMessage): void {
     const { marks, lock, disk } = this.#durable(replica);
@@ -185,14 +239,12 @@ export class Checks {
         return must(this.#isLocked(message, lock), 'its certificate');
       case 'view-change':
         // A later one may have shared the write: nothing below it is signed any more (GRD-9).
-        return must((marks.viewChange?.view ?? -1) >= message.view && disk.hardState !== null, 'its mark');
+        must((marks.viewChange?.view ?? -1) >= message.view, 'its mark');
+        return must(disk.hardState !== null || marks.request !== null, 'what it says'); // GRD-18
       case 'new-view':
         return must((marks.newView?.view ?? -1) >= message.view, 'its mark');
       case 'checkpoint':
-        must(
-          marks.checkpoints.some(({ height }) => height === message.height),
-          'its mark',
-        );
+        must(isMarked(marks, message.height), 'its mark');
         return must(disk.checkpoints.has(message.height), 'its state');
       default:
         return;
@@ -219,6 +271,7 @@ export class Checks {
         `node-${replica} votes at height ${height} of view ${view}, against its base at ${base.height}`,
       );
     this.#mark(replica, `${inEpoch(vote)}${phase} ${view} ${height}`, toHex(hash));
+    said.votedTo = Math.max(said.votedTo, height);
     if (phase === 'commit' && (said.committed === null || isAbove({ view, height }, said.committed)))
       said.committed = { view, height };
   }
@@ -401,6 +454,12 @@ export interface Durable {
   /** An encoded certificate. */
   readonly lock: Bytes | null;
   readonly disk: SimDisk;
+}
+
+/** Only so many are held, and with a log that was lost all heights are said again in a row: one that later ones have displaced was durable. */
+function isMarked({ checkpoints }: Marks, height: number): boolean {
+  if (checkpoints.length === checkpointsMax && checkpoints[0]!.height > height) return true;
+  return checkpoints.some((mark) => mark.height === height);
 }
 
 const equalsMark = (mark: Bytes | null | undefined, hash: Bytes): boolean => mark != null && equalBytes(mark, hash);

@@ -11,31 +11,32 @@ import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
 import { describeMessage } from '../protocol/describe.ts';
 import { genesisEpoch } from '../protocol/epoch/document.ts';
-import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asReplicaId } from '../protocol/types.ts';
 import { SeenSignatures } from '../protocol/verify.ts';
-import { Answers, isRequest } from './answers.ts';
+import { isRequest } from './answers.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
 import { KnownEpochs } from './epochs.ts';
+import { ClusterEvent } from './events.ts';
+import type { Reaches } from './hosts.ts';
+import { Hosts } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
-import { ClusterEvent, type ClusterOptions } from './options.ts';
+import type { ClusterOptions } from './options.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
 import { memberIn, nodeOf, SimReplica } from './replica.ts';
 import { Seals } from './seals.ts';
+import { servingOf } from './serving.ts';
 import { settingOf } from './setting.ts';
 import { keyPair, standInCrypto, standInKey } from './signatures.ts';
 import { Timeline } from './timeline.ts';
 import { Trace } from './trace.ts';
-import type { Reaches } from './twins.ts';
-import { Twins } from './twins.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
-export { ClusterEvent, type ClusterOptions } from './options.ts';
+export type { ClusterOptions } from './options.ts';
 
 /** Real signatures that are remembered as valid. */
 const SEEN_MAX = 32_768;
@@ -43,14 +44,14 @@ const SEEN_MAX = 32_768;
 /** Every so many steps of a replica what it holds is looked at. */
 const STEPS_PER_LOOK = 32;
 
-const unharmed: Interrupted = { log: 'lost', guard: 'lost' };
-
 export class Cluster {
   readonly genesis: Genesis;
   /** By place; they sign for whoever plays a replica's part. */
   readonly keys: readonly SimulationKey[];
   readonly operators: readonly SimulationKey[];
   readonly nodes: readonly SimReplica[];
+  /** Who answers under whose name: beside `nodes` second hosts with a key of theirs. */
+  readonly hosts: Hosts;
   readonly timeline = new Timeline();
   readonly trace = new Trace();
   readonly checks: Checks;
@@ -70,11 +71,16 @@ export class Cluster {
   tamper: Tamper | null = null;
   /** Replicas in the hand of an adversary: what they say and deliver is not checked, and where such a core gives up it is down. */
   readonly byzantine = new Set<number>();
+  /** Replicas on an older disk that do not know it: what they sign may contradict what they have signed, and is not held against them. */
+  readonly rolledBack = new Set<number>();
   /** Asked at each point of a write whether the process ends there. */
   strikes: (replica: SimReplica, point: CrashPoint) => boolean = () => false;
   /** How long a write of this replica takes beyond what is usual. */
   slowMs: (replica: ReplicaId) => number = () => 0;
+  /** A core threw: true where that is no failure, and its process just ends. */
+  forgives: (replica: SimReplica, error: unknown) => boolean = () => false;
   viewChanges = 0;
+  readmissions = 0;
   readonly #hasHistory: boolean;
   readonly #epochs: KnownEpochs;
   readonly #seals: Seals;
@@ -82,8 +88,6 @@ export class Cluster {
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
   #steps = 0;
-  readonly #world: Surroundings;
-  readonly #twins = new Twins();
 
   constructor({
     n: memberCount = 4,
@@ -135,14 +139,16 @@ export class Cluster {
       receiver: {
         arrive: (from, to, signed) => this.#arrive(from, to, signed),
         arriveBytes: (from, to, bytes) => {
-          this.#twins.secondHearing(to, from)?.arriveBytes(from, bytes);
-          if (this.#twins.firstReaches(to, from)) this.nodes[to]!.arriveBytes(from, bytes);
+          for (const host of this.hosts.at(to, from)) host.arriveBytes(from, bytes);
         },
         frameOf: (signed) => this.frameOf(signed),
       },
     });
-    this.#world = this.#surroundings(seedOf(seed, 2));
-    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), this.#world));
+    const surroundings = this.#surroundings(seedOf(seed, 2));
+    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
+    // What it does is nobody's business but its peers'.
+    const apart = { ...surroundings, observe: () => undefined, strikes: () => false };
+    this.hosts = new Hosts(this.nodes, (id) => new Replica(id, apart));
     for (const { id } of this.nodes) this.boot(id);
   }
 
@@ -167,9 +173,7 @@ export class Cluster {
       verifyBytes: (id, bytes) => this.#seals.verifiedBytes(id, bytes),
       send: (from, to, signed) => this.#send(from, to, signed),
       answer: (from, to, signed) => this.#answer(from, to, signed),
-      blocksFor: (replica, from) => this.#blocksFor(replica, from),
-      checkpointFor: (replica, above) => this.#checkpointFor(replica, above),
-      latestEpochFor: (replica) => this.#latestEpochFor(replica),
+      ...servingOf({ nodes: () => this.nodes, network: this.network, epochs: this.#epochs, genesis: this.genesis }),
       observe: (replica, ready) => this.#observe(replica, ready),
       began: (replica) => this.#began(replica),
       broke: (replica, error) => this.#broke(replica, error),
@@ -229,17 +233,17 @@ export class Cluster {
 
   // ---- life and death -----------------------------------------------------------------------------------------------
 
-  boot(id: number): void {
-    const node = this.nodes[id]!;
+  boot(id: number, node = this.nodes[id]!): void {
     try {
       node.boot();
     } catch (error) {
       return this.#broke(node, error);
     }
-    this.delivered[id]!.length = 0;
+    if (node === this.nodes[id]) this.delivered[id]!.length = 0;
     this.#starts(node);
     for (const other of this.nodes) {
-      if (other !== node && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
+      const isMine = other.id !== node.id && this.hosts.at(id, other.id).includes(node);
+      if (isMine && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
     }
   }
 
@@ -267,17 +271,20 @@ export class Cluster {
 
   /** A connection between the two comes up, where both of them are. */
   connect(a: number, b: number): void {
-    this.#tellBoth('connected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('connected', a, b);
   }
 
   disconnect(a: number, b: number): void {
-    this.#tellBoth('disconnected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('disconnected', a, b);
   }
 
-  #tellBoth(type: 'connected' | 'disconnected', a: SimReplica, b: SimReplica): void {
-    if (a.core === null || b.core === null) return;
-    this.#tell(type, a, b);
-    this.#tell(type, b, a);
+  #tellBoth(type: 'connected' | 'disconnected', a: number, b: number): void {
+    for (const one of this.hosts.at(a, b))
+      for (const other of this.hosts.at(b, a)) {
+        if (one.core === null || other.core === null) continue;
+        this.#tell(type, one, other);
+        this.#tell(type, other, one);
+      }
   }
 
   /** By its number in the epoch of whoever is told; a stranger there is nobody. */
@@ -286,27 +293,34 @@ export class Cluster {
     if (to.core !== null && peer !== null) to.input({ type, peer });
   }
 
-  crash(id: number, interrupted: Interrupted = unharmed): void {
-    const node = this.nodes[id]!;
-    if (!node.crash(interrupted)) return;
-    this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
-    for (const other of this.nodes) this.#tell('disconnected', other, node);
+  crash(id: number, interrupted?: Interrupted): void {
+    this.#end(this.nodes[id]!, interrupted);
   }
 
-  /** A second process with this replica's key: faulty from now on, whatever the two do. Default: both reach everybody. */
+  #end(node: SimReplica, interrupted: Interrupted = { log: 'lost', guard: 'lost' }): void {
+    if (!node.crash(interrupted)) return;
+    const { id } = node;
+    this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
+    for (const other of this.nodes) {
+      if (other.id === id || !this.hosts.at(id, other.id).includes(node)) continue;
+      for (const peer of this.hosts.at(other.id, id)) this.#tell('disconnected', peer, node);
+    }
+  }
+
+  /** A second process with this replica's key, on an empty disk: faulty from now on, whatever the two do. Default: both reach everybody. */
   twin(id: number, reaches: Reaches = () => true): SimReplica {
     this.byzantine.add(id);
-    const self = asReplicaId(id);
-    const ids = this.nodes.map((node) => node.id);
-    const sendOne = (to: ReplicaId, signed: Signed<PbftMessage>) => this.network.send(self, to, signed);
-    return this.#twins.add(self, { world: this.#world, ids, sendOne, reaches });
+    const second = this.hosts.add(asReplicaId(id), reaches);
+    this.boot(id, second);
+    return second;
   }
 
   #broke(replica: SimReplica, error: unknown): void {
-    if (this.byzantine.has(replica.id)) return this.crash(replica.id);
+    if (this.byzantine.has(replica.id)) return this.#end(replica);
     if (error instanceof CheckFailure) throw error;
+    if (this.forgives(replica, error)) return this.#end(replica);
     // [PBFT-C-3] It has seen the fork, and stops for good.
-    if (this.checks.mayFork && error instanceof InvariantViolation) return this.crash(replica.id);
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.#end(replica);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
@@ -323,48 +337,28 @@ export class Cluster {
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
-  #send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
-    const { epoch, member } = this.nodes[from]!;
-    if (!this.byzantine.has(from)) this.checks.said(from, signed, signed.sender === member);
+  #send(host: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
+    const { id, epoch } = host;
+    this.#check(host, signed);
     for (const other of this.nodes) {
-      const id = other.id === from ? null : memberIn(epoch, other.id);
-      if (id !== null && (to === 'all' || to === id)) this.#sendOne(from, other.id, signed);
+      const number = other.id === id ? null : memberIn(epoch, other.id);
+      if (number !== null && (to === 'all' || to === number)) this.#sendOne(host, other.id, signed);
     }
   }
 
-  #answer(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
-    if (!this.byzantine.has(from)) this.checks.said(from, signed, signed.sender === this.nodes[from]!.member);
-    this.#sendOne(from, to, signed);
+  #answer(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
+    this.#check(host, signed);
+    this.#sendOne(host, to, signed);
   }
 
-  /** From anybody in reach who has them. */
-  #blocksFor({ id }: SimReplica, from: number): readonly CertifiedBlock[] {
-    for (const { id: server, isUp, disk } of this.nodes) {
-      if (!isUp || server === id || !disk.decided.has(from) || this.network.isCut(server, id)) continue;
-      const blocks = this.#epochs.certified(new Answers(disk, this.genesis.parameters), from);
-      if (blocks.length > 0) return blocks;
-    }
-    return [];
+  #check({ id, member }: SimReplica, signed: Signed<PbftMessage>): void {
+    if (this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
+    else if (!this.byzantine.has(id)) this.checks.said(id, signed, signed.sender === member);
   }
 
-  /** A stable checkpoint above this height, proved, from anybody in reach. */
-  #checkpointFor({ id }: SimReplica, above: number): CertifiedState | null {
-    for (const { id: server, isUp, disk } of this.nodes) {
-      if (!isUp || server === id || disk.stable <= above || this.network.isCut(server, id)) continue;
-      const state = this.#epochs.certifiedState(new Answers(disk, this.genesis.parameters));
-      if (state !== null) return state;
-    }
-    return null;
-  }
-
-  /** [EPO-18] As links from anybody in reach prove. */
-  #latestEpochFor({ id, epoch }: SimReplica): number {
-    const inReach = this.nodes.filter((node) => node.isUp && node.id !== id && !this.network.isCut(node.id, id));
-    return Math.max(epoch.epoch, ...inReach.map((node) => node.epoch.epoch));
-  }
-
-  #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
-    if (!this.#twins.firstReaches(from, to)) return;
+  #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
+    const from = host.id;
+    if (!this.hosts.at(from, to).includes(host)) return;
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -381,15 +375,16 @@ export class Cluster {
   }
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
-    const node = this.nodes[to]!;
-    this.#twins.secondHearing(to, from)?.arrive(from, signed);
-    if (node.core === null || !this.#twins.firstReaches(to, from)) return;
+    const hosts = this.hosts.at(to, from).filter(({ core }) => core !== null);
+    if (hosts.length === 0) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
     if (this.trace.sink !== null) this.#say(to, () => `hears node-${from}: ${describeMessage(signed.message)}`);
-    const heard = this.#epochs.asHeardIn(node.epoch.epoch, signed) ?? (isRequest(signed.message) ? signed : null);
-    if (heard !== null) node.arrive(from, heard);
+    for (const host of hosts) {
+      const heard = this.#epochs.asHeardIn(host.epoch.epoch, signed) ?? (isRequest(signed.message) ? signed : null);
+      if (heard !== null) host.arrive(from, heard);
+    }
   }
 
   /** A line of the trace that is about no single replica. */
@@ -417,7 +412,12 @@ export class Cluster {
       for (const { culprit } of ready.evidence) this.evidence.push({ at: id, culprit });
     }
     let installed: number | null = null;
-    for (const { type, ...detail } of ready.events) {
+    for (const event of ready.events) {
+      const { type, ...detail } = event;
+      if (event.type === 'readmitted') {
+        this.readmissions += 1;
+        if (!this.byzantine.has(id)) this.checks.readmitted(id, event);
+      }
       if (type === 'view-change-started') this.viewChanges += 1;
       if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
       if (this.#hasHistory) this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));

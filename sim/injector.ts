@@ -5,8 +5,9 @@ import type { Changes } from './changes.ts';
 import type { Cluster } from './cluster.ts';
 import { Conspiracy } from './conspiracy.ts';
 import { Dawdler } from './dawdler.ts';
-import type { Fault } from './faults.ts';
+import type { Fault, ForgettingFault } from './faults.ts';
 import { describeFault } from './faults.ts';
+import { Memories } from './memories.ts';
 import type { Weather } from './network.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, SimReplica } from './replica.ts';
@@ -33,6 +34,10 @@ export class Injector {
   readonly #down = new Map<Fault, number>();
   readonly #dawdlers = new Map<Fault, Dawdler>();
   readonly #diskDice: readonly Dice[];
+  readonly #twinDice: Dice;
+  /** Whoever is about to forget, and unheard until then. */
+  readonly #unheard = new Set<ForgettingFault>();
+  readonly #memories: Memories;
   #conspiracy: Conspiracy | null = null;
 
   constructor(cluster: Cluster, { faults, seed, noticeMs, changes }: InjectorOptions) {
@@ -42,6 +47,8 @@ export class Injector {
     this.#diskDice = cluster.nodes.map(({ id }) => new Dice(seedOf(seed, 3, id)));
     cluster.strikes = (replica, point) => this.#strikes(replica, point);
     cluster.slowMs = (id) => this.#slowMs(id);
+    this.#memories = new Memories(cluster, faults, (id) => this.#bootUnlessKept(id));
+    this.#twinDice = new Dice(seedOf(seed, 4));
     const liars = faults.flatMap((fault) => (fault.kind === 'liar' ? [fault.node] : []));
     if (liars.length > 0) this.#conspiracy = new Conspiracy(cluster, liars);
     for (const fault of faults) cluster.after(fault.at, () => this.#begin(fault));
@@ -72,6 +79,14 @@ export class Injector {
       case 'power-cut':
         for (const { id } of cluster.nodes) cluster.crash(id, fault);
         break;
+      case 'amnesia':
+      case 'lost-log':
+      case 'rollback':
+        if (fault.unheardMs > 0 && this.#memories.hasRoom(fault.node)) this.#silence(fault);
+        else this.#forget(fault);
+        break;
+      case 'twin':
+        return this.#runTwice(fault.node);
       case 'stall': {
         const node = cluster.nodes[fault.node]!;
         node.stalledUntil = Math.max(node.stalledUntil, cluster.now + (fault.lasts ?? 0));
@@ -91,11 +106,14 @@ export class Injector {
 
   #end(fault: Fault): void {
     if (!this.#active.delete(fault)) return;
+    if ('unheardMs' in fault && this.#unheard.delete(fault)) this.#setLinks();
     this.#cluster.remark(`over:  ${describeFault(fault).trim()}`);
     if (fault.kind === 'crash') {
       const node = this.#down.get(fault);
       if (node !== undefined) this.#bootUnlessKept(node);
     } else if (fault.kind === 'power-cut') for (const { id } of this.#cluster.nodes) this.#bootUnlessKept(id);
+    else if (fault.kind === 'amnesia' || fault.kind === 'lost-log' || fault.kind === 'rollback')
+      this.#memories.end(fault);
     else if (fault.kind === 'slow-primary') this.#dawdlers.get(fault)?.end();
     else if (fault.kind !== 'stall' && fault.kind !== 'liar' && fault.kind !== 'change') this.#apply(fault);
   }
@@ -122,6 +140,45 @@ export class Injector {
     if (fault.lasts !== null) this.#cluster.after(fault.lasts, () => this.#end(fault));
   }
 
+  /** What it signs from now on, it alone will have known. */
+  #silence(fault: ForgettingFault): void {
+    this.#unheard.add(fault);
+    this.#setLinks();
+    this.#cluster.after(fault.unheardMs, () => {
+      if (this.#active.has(fault)) this.#forget(fault);
+      if (this.#unheard.delete(fault)) this.#setLinks();
+    });
+  }
+
+  #forget(fault: ForgettingFault): void {
+    if (this.#memories.begin(fault)) return;
+    this.#cluster.remark('no room for it: as many as may be have forgotten something, or are broken for ever');
+    this.#active.delete(fault);
+  }
+
+  /** A second host with its key. Whichever of the two ends is started again, and peers go from one to the other. */
+  #runTwice(id: number): void {
+    const cluster = this.#cluster;
+    const dice = this.#twinDice;
+    cluster.byzantine.add(id);
+    const second = cluster.hosts.double(id);
+    cluster.boot(id, second);
+    const peers = cluster.nodes.map((node) => Number(node.id)).filter((peer) => peer !== id);
+    const move = (peer: number) => {
+      cluster.disconnect(id, peer);
+      cluster.hosts.move(id, peer);
+      if (!cluster.network.isSevered(id, peer)) cluster.connect(id, peer);
+    };
+    for (const peer of peers) if (dice.chance(0.5)) move(peer);
+    const step = () => {
+      move(dice.pick(peers));
+      this.#bootUnlessKept(id);
+      if (second.core === null) cluster.boot(id, second);
+      cluster.after(100 + dice.exponential(2_000), step);
+    };
+    cluster.after(100 + dice.exponential(2_000), step);
+  }
+
   #bootUnlessKept(id: number): void {
     if (!this.#cluster.nodes[id]!.isUp && !this.#keepsDown(id)) this.#cluster.boot(id);
   }
@@ -129,6 +186,8 @@ export class Injector {
   #keepsDown(id: number): boolean {
     for (const fault of this.#active) {
       if (fault.kind === 'power-cut') return true;
+      const isDown = (fault.kind === 'amnesia' || fault.kind === 'lost-log') && !this.#unheard.has(fault);
+      if (isDown && fault.node === id) return true;
       if (fault.kind === 'crash' && this.#down.get(fault) === id) return true;
     }
     return false;
@@ -221,6 +280,11 @@ export class Injector {
           break;
         case 'isolation':
           cut ||= fault.node === from || fault.node === to;
+          break;
+        case 'amnesia':
+        case 'lost-log':
+        case 'rollback':
+          if (this.#unheard.has(fault)) cut ||= fault.node === from || (fault.unheard === 'alone' && fault.node === to);
           break;
         default:
           break;

@@ -12,7 +12,7 @@ import { Cluster } from './cluster.ts';
 import type { Dawdling } from './dawdler.ts';
 import { Dawdler } from './dawdler.ts';
 import type { Fault } from './faults.ts';
-import { brokenForEver, drawFaults } from './faults.ts';
+import { brokenForEver, drawFaults, drawForgetting } from './faults.ts';
 import { Injector } from './injector.ts';
 import type { Faults } from './network.ts';
 import { Dice, seedOf } from './random.ts';
@@ -83,6 +83,8 @@ export interface Outcome {
   readonly crashes: number;
   /** The last epoch that was reached. */
   readonly epochs: number;
+  /** Quarantines that ended. */
+  readonly readmissions: number;
   readonly faults: number;
 }
 
@@ -90,6 +92,8 @@ export interface Outcome {
 const STILL_BUSY_MS = 1_000;
 /** How long a quorum may take to order everything: a view timeout that has doubled 8 times is 128 s, and f + 1 of them may come. */
 export const LIVENESS_MS_MAX = 900_000;
+/** How long a healed replica may stay in quarantine while clients are busy: as long, for it takes decided blocks. */
+export const READMISSION_MS_MAX = LIVENESS_MS_MAX;
 const HEADS_AGREE_MS_MAX = 60_000;
 /** Before the last trial. */
 const SETTLE_MS = 2_000;
@@ -110,8 +114,12 @@ export function drawPlan({
   const size = n ?? drawnN;
   const { f } = byzantineQuorums(size);
   const retain = dice.pick([8, 32, Number.POSITIVE_INFINITY]);
-  const changesDrawn = drawChanges(new Dice(seedOf(seed, 103)), { ms, wanted: changes });
+  const changesDrawn = drawChanges(new Dice(seedOf(seed, 104)), { ms, wanted: changes });
   const validFor = dice.pick([100, 50_000, 50_000]);
+  const swarm = { n: size, f, ms };
+  const faults = drawFaults(new Dice(seedOf(seed, 101)), swarm);
+  // Who loses a memory in which epoch is a life of its own (docs/simulator.md).
+  if (changesDrawn.length === 0) faults.push(...drawForgetting(new Dice(seedOf(seed, 103)), swarm, faults));
   return {
     n: size,
     realSignatures: realSignatures ?? seed % REAL_SIGNATURES_ONE_IN === 0,
@@ -136,7 +144,11 @@ export function drawPlan({
     noticeMs: dice.pick([null, 300, 2_000]),
     dawdling: drawTrial(new Dice(seedOf(seed, 102))),
     operators: changesDrawn.length > 0,
-    faults: withChanges(drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms }), changesDrawn, size),
+    faults: withChanges(
+      faults.sort((a, b) => a.at - b.at),
+      changesDrawn,
+      size,
+    ),
   };
 }
 
@@ -183,7 +195,7 @@ class Life {
     } catch (error) {
       failure = this.#failureOf(error);
     }
-    const { trace, timeline, checks, viewChanges, nodes, messages } = this.#cluster;
+    const { trace, timeline, checks, viewChanges, readmissions, nodes, messages } = this.#cluster;
     return {
       seed: this.#options.seed,
       n: this.#plan.n,
@@ -199,6 +211,7 @@ class Life {
       viewChanges,
       crashes: nodes.reduce((sum, { crashes }) => sum + crashes, 0),
       epochs: Math.max(...nodes.map(({ epoch }) => epoch.epoch)),
+      readmissions,
       faults: this.#faults.length,
     };
   }
@@ -233,8 +246,12 @@ class Life {
     cluster.remark('the safety phase is over');
     const since = cluster.now;
     cluster.run(STILL_BUSY_MS);
-    for (const client of clients) client.stop();
     const healed = () => changes.members.filter((id) => !broken.has(id));
+    // A quarantine ends by traffic.
+    const isReadmitted = (id: number) => !cluster.nodes[id]!.guard.quarantined;
+    if (!cluster.until(() => healed().every(isReadmitted), READMISSION_MS_MAX))
+      fail('readmitted', `in quarantine for ${READMISSION_MS_MAX / 1000} s, with traffic; ${this.#standing(healed())}`);
+    for (const client of clients) client.stop();
     const open = () => clients.reduce((sum, client) => sum + client.open, 0);
     if (!cluster.until(() => open() === 0, LIVENESS_MS_MAX))
       fail(

@@ -1,7 +1,6 @@
 // What a cluster is made of, and what it writes down of what its cores said.
 
 import type { GenesisDocument } from '../protocol/genesis.ts';
-import type { ReplicaId } from '../protocol/types.ts';
 import type { SimReplica } from './replica.ts';
 
 export interface ClusterOptions {
@@ -19,25 +18,4 @@ export interface ClusterOptions {
   readonly history?: boolean;
   /** What each replica is; a planted bug is a class of its own. */
   readonly Replica?: typeof SimReplica;
-}
-
-/** What a core said of itself. */
-export class ClusterEvent {
-  readonly at: ReplicaId;
-  /** Milliseconds from the start. */
-  readonly time: number;
-  readonly type: string;
-  readonly #fields: object;
-
-  constructor(at: ReplicaId, time: number, type: string, fields: object) {
-    this.at = at;
-    this.time = time;
-    this.type = type;
-    this.#fields = fields;
-  }
-
-  /** As JSON; made only when it is asked for. */
-  get detail(): string {
-    return JSON.stringify(this.#fields);
-  }
 }

@@ -2,19 +2,20 @@
 // before you speak, and a process that ends whenever the simulation wants it to. What a planted bug may override is `protected`.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { equalBytes } from '../crypto/bytes.ts';
+import { ascii, equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import type { EpochEnd, Input, Ready } from '../protocol/core.ts';
 import { epochOf, fits } from '../protocol/epoch/begin.ts';
 import { type EpochDocument, genesisEpoch, genesisOf } from '../protocol/epoch/document.ts';
-import { type CertifiedState, Observer } from '../protocol/epoch/observer.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { Observer } from '../protocol/epoch/observer.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
-import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
+import type { QuarantineStart } from '../protocol/pbft/quarantine.ts';
+import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
@@ -27,7 +28,7 @@ import { SimClock } from './clock.ts';
 import { SimDisk } from './disk.ts';
 import type { PledgePayload } from './guard.ts';
 import { SimGuard } from './guard.ts';
-import type { Timeline } from './timeline.ts';
+import type { Interrupted, Surroundings } from './surroundings.ts';
 
 /** Inputs that wait for one turn; as daemon/replica.ts bounds the frames of one peer. */
 const INBOX_PER_PEER_MAX = 1024;
@@ -47,45 +48,7 @@ export function memberIn({ members }: EpochDocument, node: number): ReplicaId | 
 export const nodeOf = ({ members }: EpochDocument, member: ReplicaId): number =>
   Number((members[member]?.name ?? 'node--1').slice('node-'.length));
 
-/** What a replica asks of the cluster around it. */
-export interface Surroundings {
-  readonly timeline: Timeline;
-  readonly genesis: Genesis;
-  /** In milliseconds, a new draw for each write. */
-  writeMs(replica: ReplicaId): number;
-  sign<M extends PbftMessage>(replica: ReplicaId, message: M): Verified<M>;
-  /** As protocol/verify.ts says; null: refused, and counted. */
-  verify(replica: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null;
-  /** Decoded and verified from bytes; null: refused, and counted. */
-  verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null;
-  /** `to` is a member of the sender's epoch. */
-  send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
-  /** `to` is whoever has asked. */
-  answer(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void;
-  /** Certified blocks from this height on, as some replica serves them; often none. */
-  blocksFor(replica: SimReplica, from: number): readonly CertifiedBlock[];
-  /** A stable checkpoint above this height with its state, as some replica serves it; null: nobody in reach. */
-  checkpointFor(replica: SimReplica, above: number): CertifiedState | null;
-  /** The latest epoch that somebody in reach can prove; its own, where nobody knows a later one. */
-  latestEpochFor(replica: SimReplica): number;
-  /** The epoch of this replica has ended, and the next one has begun here: a core of its own, and new connections. */
-  began(replica: SimReplica): void;
-  /** A Ready, once its messages are on their way. */
-  observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void;
-  /** The core threw. */
-  broke(replica: SimReplica, error: unknown): void;
-  /** A moment at which an armed crash may strike. True: it did. */
-  strikes(replica: SimReplica, point: CrashPoint): boolean;
-}
-
-/** Where between the steps of a write a process may end. */
-export type CrashPoint = 'write-begun' | 'log-written' | 'guard-written' | 'spoken' | 'epoch-ended';
-
-/** What becomes of the writes that a crash interrupts. */
-export interface Interrupted {
-  readonly log: 'lost' | 'kept';
-  readonly guard: 'lost' | 'kept';
-}
+export type { CrashPoint, Interrupted, Surroundings } from './surroundings.ts';
 
 /** A write under way. */
 interface Write {
@@ -171,7 +134,7 @@ export class SimReplica {
     this.#lag = new WriteLag(this.world.genesis.parameters.viewTimeoutMs);
     this.#wallAheadMs = 0;
     this.#ending = null;
-    const log = this.life === 1 ? null : this.disk.recover();
+    const log = this.disk.recover();
     this.#openEpoch(log);
     if (this.member === null) return this.#observe();
     if (this.disk.writes < this.guard.floor.sequence)
@@ -179,14 +142,14 @@ export class SimReplica {
         'durable-before-spoken',
         `the log of node-${this.id} ends at write ${this.disk.writes}, and it has signed upon ${this.guard.floor.sequence}`,
       );
-    this.core = this.makeCore({ log, guard: this.guard.recovery });
+    this.core = this.makeCore({ log, quarantine: this.#quarantine(log), guard: this.guard.recovery });
     this.wake();
     // Without operators no epoch ends.
     if (this.world.genesis.members[0]?.operatorKey !== undefined) this.#scout(null);
   }
 
   /** [EPO-12] The log says which epoch goes on. A key that is new in it begins with a file of its own. */
-  #openEpoch(log: RecoveredLog | null): void {
+  #openEpoch(log: RecoveredLog): void {
     const { genesis } = this.world;
     this.epoch = epochOf(native.sha256, genesis, log);
     this.member = memberIn(this.epoch, this.id);
@@ -231,6 +194,15 @@ export class SimReplica {
       this.#write = null;
       this.#observe();
     });
+  }
+
+  /** [REC-1] As daemon/node.ts: what the log still shows of this key's words is durable before following overwrites it. */
+  #quarantine(log: RecoveredLog): QuarantineStart | null {
+    if (!this.guard.quarantined) return null;
+    this.guard.abstain(tracesIn(log, this.epoch.epoch));
+    this.guard.file = this.guard.content();
+    const nonce = native.sha256(ascii(`nonce ${this.id} ${this.life}`));
+    return { nonce, abstained: this.guard.abstained };
   }
 
   /** What starts from the recovered state. */
@@ -284,7 +256,7 @@ export class SimReplica {
     const { message } = signed;
     if (isRequest(message)) {
       const answer = this.#answers.to(message);
-      if (answer !== null) this.world.answer(this.id, from, this.world.sign(this.id, answer));
+      if (answer !== null) this.world.answer(this, from, this.world.sign(this.id, answer));
       return;
     }
     if (!this.core!.wants(message, signed.sender)) return;
@@ -359,9 +331,9 @@ export class SimReplica {
   #act(ready: Ready<PbftMessage, PbftPledge>): void {
     for (const { to, message } of ready.send) {
       if (message.kind === 'pre-prepare') this.guard.propose(message); // PBFT-PP-5: its signature is a vote
-      this.world.send(this.id, to, this.world.sign(this.id, message));
+      this.world.send(this, to, this.world.sign(this.id, message));
     }
-    for (const { to, signed } of ready.resend) this.world.send(this.id, to, signed);
+    for (const { to, signed } of ready.resend) this.world.send(this, to, signed);
     gather(this.#pending, ready);
     if (ready.ended !== null) {
       this.#ending = ready.ended;
@@ -396,6 +368,7 @@ export class SimReplica {
       payload: encodePayload(pledge),
     }));
     const kept = this.promise(payloads, batch.lock);
+    if (batch.readmit !== null) this.guard.readmit(batch.readmit);
     const led = batch.lead !== null && this.guard.lead(batch.lead) ? batch.lead : null;
     const urgent = isUrgent(batch);
     const write: Write = {
@@ -445,7 +418,7 @@ export class SimReplica {
   }
 
   /** Nothing is said before it is durable: nothing to do here. */
-  protected whileWriting(_write: Pick<Write, 'kept' | 'led'>): void {}
+  protected whileWriting(_write: Pick<Write, 'kept' | 'led' | 'batch'>): void {}
 
   #written(write: Write): void {
     if (!write.logDone || !write.guardDone || this.#write !== write) return;
@@ -460,11 +433,12 @@ export class SimReplica {
   }
 
   /** Durable: now, and only now, these votes exist. */
-  protected speak({ kept, led }: Pick<Write, 'kept' | 'led'>): void {
+  protected speak({ kept, led, batch: { readmit } }: Pick<Write, 'kept' | 'led' | 'batch'>): void {
     if (led !== null) this.input({ type: 'leading', view: led });
+    if (readmit !== null) this.input({ type: 'readmitted', view: readmit.view, height: readmit.height });
     for (const { pledge, broadcast } of kept) {
       const signed = this.world.sign(this.id, pledge);
-      if (broadcast) this.world.send(this.id, 'all', signed);
+      if (broadcast) this.world.send(this, 'all', signed);
       this.input({ type: 'own', signed: asVerified(signed) });
     }
   }

@@ -23,6 +23,7 @@ const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'fetch-blocks',
   'fetch-checkpoint',
   'fetch-state',
+  'fetch-standing',
 ]);
 
 export interface SealsOptions {

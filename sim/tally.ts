@@ -15,6 +15,7 @@ export interface Totals {
   readonly crashes: number;
   /** That were ended. */
   readonly epochs: number;
+  readonly readmissions: number;
   readonly faults: number;
   /** The longest that a healed quorum took to order everything. */
   readonly recoveryMsMax: number;
@@ -33,6 +34,7 @@ export class Tally {
     viewChanges: 0,
     crashes: 0,
     epochs: 0,
+    readmissions: 0,
     faults: 0,
     recoveryMsMax: 0,
   };
@@ -55,6 +57,7 @@ export class Tally {
       viewChanges: t.viewChanges + outcome.viewChanges,
       crashes: t.crashes + outcome.crashes,
       epochs: t.epochs + outcome.epochs,
+      readmissions: t.readmissions + outcome.readmissions,
       faults: t.faults + outcome.faults,
       recoveryMsMax: Math.max(t.recoveryMsMax, outcome.recoveryMs),
     };

@@ -452,6 +452,21 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
       'catching-up',
       'replica-1 is catching up: at height 0 of 900',
     ],
+    [
+      { ...calm, peers: away, phase: 'quarantine', waits: [{ ...wait, what: 'standing' }] },
+      'quarantine',
+      'replica-1 votes for nothing for 400 ms, for what its key has signed is not known; 1 of the 3 replicas that must say what they can prove have done so, missing replica-2',
+    ],
+    [
+      { ...calm, phase: 'quarantine', waits: [{ ...wait, what: 'readmission', height: asHeight(33), missing: [] }] },
+      'quarantine',
+      'replica-1 votes for nothing for 400 ms, for what its key has signed is not known; it votes again when block 33 is decided',
+    ],
+    [
+      { ...calm, phase: 'quarantine', waits: [{ ...wait, what: 'new-view', view: asView(2), missing: [] }] },
+      'quarantine',
+      'replica-1 votes for nothing for 400 ms, for what its key has signed is not known; it votes again when the others have entered view 2',
+    ],
     [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'replica-1 is catching up: at height 0 of 9'],
   ] as const) {
     replica.explanation = explanation;

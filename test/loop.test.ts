@@ -24,7 +24,7 @@ import {
   encodePayload,
   isRefusal,
 } from '../protocol/codec.ts';
-import type { Core, Explanation } from '../protocol/core.ts';
+import type { Core, Evidence, Explanation } from '../protocol/core.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { CheckpointVote, PbftMessage, PbftPledge, Status } from '../protocol/messages.ts';
 import { Outbox } from '../protocol/outbox.ts';
@@ -34,7 +34,7 @@ import { openFrame, signingBytes, type VerifyContext } from '../protocol/verify.
 import { settingOf } from '../sim/setting.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk, type WriteFate } from '../storage/memory.ts';
-import { epoch, type Out, other, proposal, Solo, type Step, viewChange, vote } from './solo.ts';
+import { epoch, type Out, other, proposal, Solo, type Step, said, viewChange, vote } from './solo.ts';
 
 // A busy machine is slow, not wrong.
 t.setTimeout(120_000);
@@ -160,6 +160,11 @@ class TestGuard implements Guard {
   }
 
   async abstain(): Promise<void> {}
+
+  async readmit({ lock }: { readonly lock: Bytes }): Promise<void> {
+    this.#stage.trace.push(`readmitted with ${lock.length} bytes`);
+  }
+
   async resetFloor(): Promise<void> {}
   async close(): Promise<void> {}
 }
@@ -169,6 +174,7 @@ class TestCore implements Core<PbftMessage, PbftPledge> {
   readonly steps: { readonly inputs: readonly Step[]; readonly now: Millis }[] = [];
   answer: (inputs: readonly Step[], now: Millis) => Partial<Out> = () => ({});
   wants: Core<PbftMessage, PbftPledge>['wants'] = () => true;
+  found: Core<PbftMessage, PbftPledge>['found'] = [];
 
   step(inputs: readonly Step[], now: Millis): Out {
     this.steps.push({ inputs, now });
@@ -219,6 +225,7 @@ class Stage {
   readonly keys: readonly SimulationKey[];
   /** What happened, in order. */
   readonly trace: string[] = [];
+  readonly evidence: Evidence<PbftMessage>[] = [];
   readonly network: TestNetwork;
   readonly guard: TestGuard;
   readonly counts = new Map<string, number>();
@@ -310,7 +317,7 @@ class Stage {
       meter: this.#meter,
       logger: this.#logger,
       head: { height: asHeight(0), hash: other(9), certificate: null },
-      evidence: { found: () => {}, entered: () => {} },
+      evidence: { found: (piece) => this.evidence.push(piece), entered: () => {} },
       recorder: null,
     });
     test.teardown(() => replica.stop());
@@ -354,6 +361,17 @@ const stored = ({ header, headerBytes, hash, bundles }: Block): LogRecord => ({
   height: header.height,
   hash,
   bytes: { header: headerBytes, body: encodeBody(bundles) },
+});
+
+t.test('REC-4: the end of a quarantine is durable before the core hears of it', async (t) => {
+  const stage = await Stage.open(t);
+  const { back, say } = stage.speaker(t);
+  const prepared = stage.solo.certificate('prepare', stage.solo.block());
+  say({ readmit: { view: asView(9), height: asHeight(7), prepared } });
+  t.strictSame(back, []);
+  await until('its answer', () => back.length > 0);
+  t.strictSame(back, [{ type: 'readmitted', view: 9, height: 7 }]);
+  t.strictSame(stage.trace, [`readmitted with ${encodeCertificate(prepared).length} bytes`]);
 });
 
 // ---- what comes in -----------------------------------------------------------------------------------------------------------
@@ -844,6 +862,21 @@ t.test(
     }
   },
 );
+
+t.test('REC-9, ACC-2: evidence that was found in the step that stops a replica is kept', async (t) => {
+  const stage = await Stage.open(t);
+  const core = new TestCore();
+  const replica = stage.replica(t, core);
+  await turns();
+  const [first, second] = [stage.solo.block(), stage.solo.block()].map((block) => said(2, vote('prepare', block)));
+  core.answer = () => {
+    core.found = [{ culprit: asReplicaId(2), first: first!, second: second! }];
+    throw new InvariantViolation('guard-behind: as told');
+  };
+  replica.frame(asReplicaId(1), stage.frame(1, status()));
+  await until('the end', () => replica.fatal !== null);
+  t.strictSame(stage.evidence, core.found);
+});
 
 t.test(
   'what the guard refuses is not said, the core hears of it, and the rest stands (PBFT-VC-5, GRD-17)',

@@ -3,7 +3,7 @@
 // product knows of them.
 
 import { native } from '../crypto/native.ts';
-import { decodeSignState, encodeSignState } from '../keys/sign-state.ts';
+import { decodeSignState, encodeSignState, firstState } from '../keys/sign-state.ts';
 import { Checkpoints } from '../protocol/checkpoints.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type { Input, Ready } from '../protocol/core.ts';
@@ -17,7 +17,7 @@ import type { State } from '../protocol/pbft/state.ts';
 import { Pool } from '../protocol/pool.ts';
 import { SESSION_BUCKETS, SessionTable } from '../protocol/sessions.ts';
 import { CatchUp } from '../protocol/transfer.ts';
-import { asEpoch, asMillis } from '../protocol/types.ts';
+import { asEpoch, asHeight, asMillis, asView } from '../protocol/types.ts';
 import { openFrame } from '../protocol/verify.ts';
 import { VoteBox } from '../protocol/votes.ts';
 import type { CheckName } from '../sim/checks.ts';
@@ -280,6 +280,71 @@ class TimeRunsBack extends Wrong {
   }
 }
 
+/** Marks that are lost are none: what a replica without REC-1 does. */
+class NoQuarantine extends SimReplica {
+  override boot(): void {
+    const state = decodeSignState(this.guard.file)!; // written here
+    if (state.quarantined) this.guard.file = encodeSignState(firstState(state, asEpoch(0), false));
+    super.boot();
+  }
+}
+
+/** As soon as the others have answered, and not when what they have proven is past. */
+class QuarantineTooShort extends Wrong {
+  protected override spoil({ quarantine, prepared, quorums, ledger, view, out }: State): void {
+    if (quarantine === null || quarantine.asked || prepared === null) return;
+    if (quarantine.answered.size < quorums.quorum) return;
+    quarantine.asked = true;
+    out.readmit = { view, height: ledger.height, prepared };
+  }
+}
+
+/** Answers that say nothing, as far as whoever asked can see. */
+const silenced = (input: Step, isHeard: (sender: number) => boolean): Step => {
+  if (input.type !== 'message' || input.signed.message.kind !== 'standing' || isHeard(input.signed.sender))
+    return input;
+  const message = { ...input.signed.message, commit: null, prepared: null, stable: null, asked: null };
+  return { type: 'message', signed: asVerified({ ...input.signed, message }) };
+};
+
+/** The others are counted, and what they have proven is not. */
+class BoundOfOneWord extends Wrong {
+  protected override before(inputs: readonly Step[]): readonly Step[] {
+    const heard = (this.id + 1) % this.world.genesis.members.length;
+    return inputs.map((input) => silenced(input, (sender) => sender === heard));
+  }
+}
+
+class BoundWithoutMargin extends Wrong {
+  readonly #spoilt = new WeakSet<object>();
+
+  protected override spoil({ quarantine, parameters }: State): void {
+    if (quarantine === null || this.#spoilt.has(quarantine)) return;
+    this.#spoilt.add(quarantine);
+    let { proven } = quarantine;
+    Object.defineProperty(quarantine, 'proven', {
+      get: () => Math.max(0, proven - 4 * parameters.window),
+      set: (height: typeof proven) => {
+        proven = asHeight(Math.max(proven, height));
+      },
+    });
+  }
+}
+
+class ReadmittedInItsView extends Wrong {
+  protected override afterwards(ready: Out): Out {
+    if (ready.readmit === null) return ready;
+    const view = asView(Math.max(0, ready.readmit.view - 2));
+    return { ...ready, readmit: { ...ready.readmit, view } };
+  }
+}
+
+class NoStanding extends Wrong {
+  protected override before(inputs: readonly Step[]): readonly Step[] {
+    return inputs.filter((input) => input.type !== 'message' || input.signed.message.kind !== 'fetch-standing');
+  }
+}
+
 const patched =
   <Class extends { readonly prototype: object }>(cls: Class, methods: Partial<Class['prototype']>) =>
   (): (() => void) => {
@@ -369,6 +434,37 @@ export const PLANTED: readonly PlantedBug[] = [
     seedsMax: 1,
     by: ['no-invariant-breaks'],
   },
+  {
+    name: 'a replica whose marks are lost begins as if it had none',
+    Replica: NoQuarantine,
+    seedsMax: 30,
+    by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'no-invariant-breaks'],
+  },
+  {
+    name: 'a quarantine ends when the others have answered, and not later',
+    Replica: QuarantineTooShort,
+    seedsMax: 40,
+    by: ['readmitted-above-votes'],
+  },
+  {
+    name: 'the bound of a quarantine is what one peer has proven',
+    Replica: BoundOfOneWord,
+    seedsMax: 50,
+    by: ['readmitted-above-votes'],
+  },
+  {
+    name: 'the bound of a quarantine has no margin for votes above what is decided',
+    Replica: BoundWithoutMargin,
+    seedsMax: 80,
+    by: ['readmitted-above-votes'],
+  },
+  {
+    name: 'a replica is readmitted in the view it is in',
+    Replica: ReadmittedInItsView,
+    seedsMax: 50,
+    by: ['readmitted-above-votes', 'views-never-run-back'],
+  },
+  { name: 'nobody answers a replica in quarantine', Replica: NoStanding, seedsMax: 20, by: ['readmitted'] },
   { name: 'time runs back', Replica: TimeRunsBack, seedsMax: 1, by: ['no-invariant-breaks'] },
   {
     name: 'a checkpoint does not restore the sessions',

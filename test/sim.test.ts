@@ -99,6 +99,7 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
     }
   }
   t.same([...kinds].sort(), [
+    'amnesia',
     'clock-drift',
     'clock-jump',
     'clogged-link',
@@ -111,14 +112,17 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
     'isolation',
     'liar',
     'loss',
+    'lost-log',
     'one-way-partition',
     'partition',
     'power-cut',
     'reordering',
+    'rollback',
     'slow-disk',
     'slow-link',
     'slow-primary',
     'stall',
+    'twin',
   ]);
 });
 
@@ -221,7 +225,7 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
     checks.decided(a, again(decided, decided.block.header.height + 1, [late]));
   });
   breaks('in-order', ({ checks }, decided) => checks.decided(a, again(decided, decided.block.header.height + 2, [])));
-  breaks('one-vote-per-place', (cluster) => {
+  const checkpointTwice = (cluster: Cluster, first: 'said' | 'saidUnknowing') => {
     const vote = { kind: 'checkpoint', epoch, height: asHeight(64), hash, logRoot: hash, memberSetHash: hash } as const;
     const { checks, nodes } = cluster;
     // As if it were durable: what is looked at here comes after that.
@@ -232,9 +236,12 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
     });
     nodes[0]!.guard.file = nodes[0]!.guard.content();
     nodes[0]!.disk.checkpoints.set(64, { place: digest, certificate: null, header: null });
-    checks.said(a, cluster.sign(a, { ...vote, stateDigest: hash }));
+    checks[first](a, cluster.sign(a, { ...vote, stateDigest: hash }));
     checks.said(a, cluster.sign(a, { ...vote, stateDigest: asHash(digest) }));
-  });
+  };
+  breaks('one-vote-per-place', (cluster) => checkpointTwice(cluster, 'said'));
+  // What it signed on an older disk was not held against it, and binds it.
+  breaks('one-vote-per-place', (cluster) => checkpointTwice(cluster, 'saidUnknowing'));
   breaks('views-never-run-back', (cluster) => {
     const status = {
       kind: 'status',
@@ -256,6 +263,9 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
     const signatures = [0, 1, 2].map((id) => ({ replica: asReplicaId(id), signature: cluster.keys[id]!.sign(bytes) }));
     cluster.checks.kept(a, { ...ready, lock: { ...place, signatures } });
   });
+  breaks('readmitted-above-votes', ({ checks }, { block }) =>
+    checks.readmitted(a, { view: asView(9), height: asHeight(block.header.height - 1) }),
+  );
   breaks('acknowledged-stays', ({ checks }) => checks.acknowledged('00', 1));
   breaks('acknowledged-stays', ({ checks }, { block }) => {
     checks.acknowledged(toHex(block.bundles[0]!.digest), block.header.height);

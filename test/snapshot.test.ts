@@ -20,6 +20,7 @@ import { Tally, VoteBox } from '../protocol/votes.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
 import { live } from '../sim/life.ts';
+import { Operators } from '../sim/operators.ts';
 import { randomFrom } from '../sim/random.ts';
 import { epoch, heard, Solo, said, text } from './solo.ts';
 import { newTally, twinned } from './twin.ts';
@@ -93,6 +94,21 @@ t.test('FLR-1: also while a state is taken from peers, and while messages of a v
   t.ok(cluster.until(() => new Set([1, 2, 3, 4, 5, 6].map((id) => cluster.height(id))).size === 1, 20_000));
 });
 
+t.test('FLR-1: also over the end of an epoch, which a core has seen before its disk has', async (t) => {
+  const Replica = twinned(tally, { seed: 2, every: 1 });
+  const cluster = new Cluster({ seed: 8, operators: true, Replica });
+  const operators = new Operators(cluster);
+  const client = new SimClient(cluster.genesis, 'alice');
+  cluster.run(20);
+  for (const epoch of [1, 2]) {
+    cluster.submit(epoch, operators.bundle([{ change: 'set-parameter', parameter: 'window', value: epoch }]));
+    t.ok(cluster.until(() => cluster.nodes.every((node) => node.epoch.epoch === epoch), 10_000));
+    const bundle = client.bundle([text(`in epoch ${epoch}`)]);
+    cluster.submit(0, bundle);
+    t.ok(cluster.until(() => cluster.live().every((id) => cluster.has(id, bundle)), 5_000));
+  }
+});
+
 t.test('FLR-1: what the runs above have tried', async (t) => {
   const still = [...tally.first.keys()].filter((path) => !tally.moved.has(path)).sort();
   // Both are settled inside every step: see the test of the pool below, and leaveContradicted.
@@ -134,8 +150,7 @@ const NOT_DUMPED: Readonly<Record<string, readonly string[]>> = {
   VoteBox: ['epoch', 'quorums'],
   Checkpoints: ['quorums', 'interval', 'start'],
   CatchUp: ['actions'],
-  // A core whose epoch has ended takes no further step.
-  Ledger: ['sha256', 'genesis', 'ended'],
+  Ledger: ['sha256', 'genesis'],
   Pool: ['bytes', 'limits'],
 };
 /** Classes that are no part of what a core knows from one step to the next. `Pbft` itself is: its two fields are what a snapshot is made of. */

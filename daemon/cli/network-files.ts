@@ -22,7 +22,7 @@ export const REPLICA_KEY_FILE = 'replica.key';
 export const CLIENT_KEY_FILE = 'client.key';
 /** The operators' keys, one file for each member: away from the replicas, and from this machine, as soon as the network is made. */
 export const OPERATORS_DIRECTORY = 'operators';
-const DATA_DIRECTORY = 'data';
+export const DATA_DIRECTORY = 'data';
 /** On a real host the HTTP door stands this far above the replica's port, on the loopback interface. */
 const HTTP_PORT_OFFSET = 1000;
 
@@ -187,7 +187,7 @@ function checkedGenesis(document: Bytes): Genesis {
   );
 }
 
-function refuseToOverwrite(directory: string): void {
+export function refuseToOverwrite(directory: string): void {
   if (!existsSync(directory)) return;
   if (readdirSync(directory).length === 0) return;
   throw new Complaint({

@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { version } from '../version.ts';
 import { auditCommand } from './audit.ts';
+import { backupCommand } from './backup.ts';
 import { controlCommand } from './control.ts';
 import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
@@ -15,6 +16,7 @@ import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
 import { memberCommand, paramCommand } from './member.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
+import { repairCommand } from './repair.ts';
 import { replayCommand } from './replay.ts';
 import { simCommand } from './sim.ts';
 import { startCommand } from './start.ts';
@@ -72,6 +74,8 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
     submitCommand(),
     followCommand(),
     exportCommand(),
+    backupCommand(),
+    repairCommand(),
     verifyCommand(),
     evidenceCommand(),
     auditCommand(),

@@ -18,7 +18,7 @@ const statusSchema = z.object({
   reason: z.object({ code: z.string(), message: z.string() }).nullable(),
   view: z.int(),
   primary: named,
-  phase: z.enum(['idle', 'ordering', 'view-change', 'catching-up']),
+  phase: z.enum(['idle', 'ordering', 'view-change', 'catching-up', 'quarantine']),
   height: z.int(),
   hash: z.string(),
   stable: z.int(),

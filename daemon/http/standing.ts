@@ -9,7 +9,7 @@ import { diagnose } from '../why/diagnosis.ts';
 import { causeWords, speechOf, waitWords } from '../why/words.ts';
 
 export interface NotReady {
-  readonly code: 'draining' | 'no-quorum' | 'view-change' | 'catching-up' | 'behind' | 'block-missing';
+  readonly code: 'draining' | 'quarantine' | 'no-quorum' | 'view-change' | 'catching-up' | 'behind' | 'block-missing';
   readonly message: string;
 }
 
@@ -19,6 +19,7 @@ export function notReady(explanation: Explanation, genesis: Genesis, draining: b
     const { code } = cause;
     switch (code) {
       case 'draining':
+      case 'quarantine':
       case 'no-quorum':
       case 'view-change':
       case 'catching-up':

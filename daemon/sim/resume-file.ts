@@ -33,6 +33,7 @@ const outcomeSchema = z.strictObject({
   acknowledged: count,
   viewChanges: count,
   crashes: count,
+  readmissions: count,
   faults: count,
 });
 

@@ -202,7 +202,9 @@ async function report(options: SimOptions, { totals, wallMs, simulatedHere, foun
   await writeLine(
     `      ${totals.events} events, ${totals.messages} messages, ${totals.blocks} blocks, ${totals.acknowledged} bundles acknowledged`,
   );
-  await writeLine(`      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.viewChanges} view changes`);
+  await writeLine(
+    `      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.readmissions} readmissions, ${totals.viewChanges} view changes`,
+  );
   await writeLine(`      a healed quorum ordered everything within ${(totals.recoveryMsMax / 1000).toFixed(1)} s`);
   await writeLine(`      ${totals.seeds === 1 ? 'trace' : 'traces'} ${digest}`);
 }

@@ -3,7 +3,8 @@
 
 import type { CatchUpView, Explanation, PaceView, StallsView, Wait } from '../core.ts';
 import type { Height, Millis, ReplicaId } from '../types.ts';
-import { asHeight, plus } from '../types.ts';
+import { asHeight, asView, plus } from '../types.ts';
+import { boundOf, type Quarantine } from './quarantine.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, timeoutOf, tip, wallNow } from './state.ts';
 import { askersOf } from './view-change.ts';
@@ -49,6 +50,7 @@ export function explain(s: State): Explanation {
 }
 
 function phaseOf(s: State): Explanation['phase'] {
+  if (s.quarantine !== null) return 'quarantine';
   if (s.catchUp.active) return 'catching-up';
   if (s.mode === 'changing') return 'view-change';
   return s.chain.length > 0 || s.base !== null || s.pool.bundles > 0 ? 'ordering' : 'idle';
@@ -93,7 +95,20 @@ function stallsOf({ stalls, parameters }: State): StallsView {
 }
 
 function waitsOf(s: State): Wait[] {
+  if (s.quarantine !== null) return [waitInQuarantine(s, s.quarantine)];
   return s.mode === 'changing' ? waitsForView(s) : waitsInView(s);
+}
+
+/** [REC-3] [REC-4] It has no votes to wait for: first for answers of others, then for a block above all that it may have voted for, then for a view. */
+function waitInQuarantine(s: State, quarantine: Quarantine): Wait {
+  const { answered, since, terms } = quarantine;
+  const bound = boundOf(s, quarantine);
+  const height = plus.height(bound === null || s.ledger.height > bound ? s.ledger.height : bound, 1);
+  if (terms !== null)
+    return { ...waitFor(s, { what: 'new-view', height, missing: [], since }), view: asView(terms.view + 1) };
+  if (bound !== null) return waitFor(s, { what: 'readmission', height, missing: [], since });
+  const answers = wait(s, { what: 'standing', height, have: [...answered], need: s.quorums.quorum, since });
+  return { ...answers, missing: answers.missing.filter((replica) => replica !== s.self) };
 }
 
 /** Between views: for enough requests, then for the primary that opens the view. */

@@ -28,7 +28,7 @@ export function installState(
   assert(height > s.ledger.height, 'a checkpoint is installed only above the head');
   // [PBFT-PP-9] Whether the checkpoint is on the accepted chain cannot be told here, unless it is its end.
   const last = s.chain.at(-1)?.block;
-  if (last !== undefined && !equalBytes(last.hash, certificate.hash)) s.contradicted = true;
+  if (last !== undefined && s.quarantine === null && !equalBytes(last.hash, certificate.hash)) s.contradicted = true;
   giveUpChain(s);
   s.ledger.restore(header, certificate.hash, chunks);
   assert(equalBytes(s.ledger.stateDigest, certificate.stateDigest), 'proved chunks make up the signed digest');

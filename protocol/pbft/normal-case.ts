@@ -122,16 +122,17 @@ function certifiedButUnproposed(s: State, height: Height): Block | undefined {
 export function prepareAccepted(s: State): void {
   for (const { block } of s.chain) {
     const { height } = block.header;
-    if (s.committed.has(height) || height <= (s.headCertificate?.height ?? 0)) continue; // PBFT-CU-4
+    const isPast = s.committed.has(height) || height <= (s.headCertificate?.height ?? 0); // PBFT-CU-4
+    if (isPast && s.quarantine === null) continue;
     const certificate = s.votes.certificate('prepare', s.view, height, block.hash);
     if (certificate === undefined) continue;
-    s.committed.add(height);
     const phases = s.phases.get(height);
-    if (phases !== undefined) phases.preparedAt = s.now;
-    if (s.prepared === null || isLater(certificate, s.prepared)) {
-      s.prepared = certificate;
-      s.out.lock = certificate;
-    }
+    if (phases !== undefined) phases.preparedAt ??= s.now;
+    const isHighest = s.prepared === null || isLater(certificate, s.prepared);
+    if (isHighest) s.prepared = certificate;
+    if (s.quarantine !== null) continue; // REC-1: the others' certificate (REC-4); no commit follows, and the guard keeps no lock
+    s.committed.add(height);
+    if (isHighest) s.out.lock = certificate;
     s.out.pledge({ kind: 'commit', epoch: s.epoch, view: s.view, height, hash: block.hash });
     s.out.events.push({ type: 'prepared', view: s.view, height });
   }

@@ -5,7 +5,16 @@ import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready, Stall } from '../core.ts';
+import type {
+  BundleExplanation,
+  Core,
+  Evidence,
+  Explanation,
+  HeightExplanation,
+  Input,
+  Ready,
+  Stall,
+} from '../core.ts';
 import { Ledger } from '../ledger.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
@@ -33,6 +42,7 @@ import {
   propose,
 } from './normal-case.ts';
 import { Pace } from './pace.ts';
+import { onFetchStanding, onReadmitted, onStanding } from './quarantine.ts';
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
 import { loadSnapshot, snapshotOf } from './snapshot.ts';
@@ -88,8 +98,13 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       if (s.ledger.ended === null) go(s); // EPO-12
     const out = s.out;
     s.out = new Outbox();
+    s.out.muted = s.quarantine !== null;
     this.#wakeAt = wakeAt(s);
     return out.ready(this.#wakeAt);
+  }
+
+  get found(): readonly Evidence<PbftMessage>[] {
+    return this.#s.out.evidence;
   }
 
   #take(input: Input<PbftMessage, PbftPledge>): void {
@@ -116,6 +131,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       case 'leading':
         if (input.view === s.view && isPrimary(s)) s.leading = true; // PBFT-PP-6
         return;
+      case 'readmitted':
+        return onReadmitted(s, input);
       case 'stalled':
         return; // before everything else of the step
       case 'wall': // STALL-5
@@ -179,6 +196,10 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return s.catchUp.onCheckpointProof(s, with_(signed, message));
       case 'state-chunk':
         return s.catchUp.onStateChunk(s, with_(signed, message));
+      case 'fetch-standing':
+        return onFetchStanding(s, with_(signed, message));
+      case 'standing':
+        return onStanding(s, with_(signed, message));
       case 'fetch-blocks':
       case 'fetch-block':
       case 'fetch-checkpoint':
@@ -264,6 +285,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return s.catchUp.awaitsChunk(message.chunk, sender);
       case 'block-data':
         return s.catchUp.awaitsBlock(message.block.hash);
+      case 'standing':
+        return s.quarantine !== null && !s.quarantine.answered.has(sender);
       default:
         return true;
     }
@@ -395,6 +418,8 @@ function newState({ genesis, epoch, document, self, sha256 }: PbftOptions, now: 
     phases: new Map(),
     pledged: new Map(),
     prepared: null,
+    quarantine: null,
+    ownWords: { givenUp: -1, view: 0, height: 0 },
     viewChanges: new Tally(),
     ownViewChange: null,
     lonely: new Map(),

@@ -15,7 +15,9 @@ import type { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId, plus } from '../types.ts';
 import type { Tally, VoteBox } from '../votes.ts';
+import type { OwnWords } from './own-words.ts';
 import type { Pace } from './pace.ts';
+import type { Quarantine } from './quarantine.ts';
 import type { Stalls } from './stalls.ts';
 
 export interface Peer {
@@ -26,6 +28,8 @@ export interface Peer {
   status: Status | null;
   /** When it was last shown the new-view of our view. */
   shownNewViewAt: Millis | null;
+  /** When it was last told this replica's standing. */
+  standingShownAt: Millis | null;
 }
 
 /** A block above the decided head, by hash: proposed, fetched or recovered. */
@@ -99,6 +103,10 @@ export interface State {
   /** The highest prepared certificate ever held, by view, then height. The guard's file holds it. Never goes back. */
   prepared: Certificate | null;
 
+  /** While what this key has signed is not known: nothing is pledged, and the view is followed, never left by itself. Then null for good. */
+  quarantine: Quarantine | null;
+  readonly ownWords: OwnWords;
+
   // ---- view change
   readonly viewChanges: Tally<Verified<ViewChange>>;
   ownViewChange: Verified<ViewChange> | null;
@@ -147,7 +155,14 @@ export const wallNow = (s: State): Millis => plus.millis(s.now, s.wallAheadMs);
 export function peerOf(s: State, replica: ReplicaId): Peer {
   let peer = s.peers.get(replica);
   if (peer === undefined) {
-    peer = { connected: false, heardAt: null, heard: null, status: null, shownNewViewAt: null };
+    peer = {
+      connected: false,
+      heardAt: null,
+      heard: null,
+      status: null,
+      shownNewViewAt: null,
+      standingShownAt: null,
+    };
     s.peers.set(replica, peer);
   }
   return peer;
@@ -172,7 +187,11 @@ export const acceptedAt = (s: State, height: Height): Extension | undefined => s
 export const timeoutOf = (s: State): number => s.parameters.viewTimeoutMs * 2 ** Math.min(s.backoff, 8);
 
 /** Heights above this are not looked at: votes and proposals for them are bounded by it. */
-export const horizonOf = (s: State): Height => asHeight(s.ledger.height + 4 * s.parameters.window);
+export const horizonOf = (s: State): Height => horizonAbove(s, s.ledger.height);
+
+/** [REC-3] The same above any decided height: no honest replica votes for what lies further above its own. */
+export const horizonAbove = (s: Pick<State, 'parameters'>, height: Height): Height =>
+  asHeight(height + 4 * s.parameters.window);
 
 /** Whether enough peers are connected for a quorum with this replica: timers that blame others run only then (a cut-off replica blames itself first). */
 export function seesQuorum(s: State): boolean {

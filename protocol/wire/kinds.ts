@@ -21,6 +21,8 @@ export const kindNumbers = {
   commit: 18,
   'view-change': 19,
   'new-view': 20,
+  'fetch-standing': 21,
+  standing: 22,
   submit: 64,
   follow: 65,
   credit: 66,

@@ -18,6 +18,7 @@ import {
   type NewView,
   type PbftMessage,
   type Signed,
+  type Standing,
   type Verified,
   type ViewChange,
 } from '../messages.ts';
@@ -163,6 +164,8 @@ function verifyInside(message: PbftMessage, context: VerifyContext): VerifyRefus
       return verifyViewChange(message, context);
     case 'new-view':
       return verifyNewView(message, context);
+    case 'standing':
+      return verifyStanding(message, context);
     default:
       return null;
   }
@@ -264,14 +267,38 @@ function verifyNewView({ epoch, view, viewChanges, kind }: NewView, context: Ver
     senders.add(sender);
   }
   if (senders.size < context.quorum) return refuseVerify('new-view-below-quorum', kind, 'viewChanges');
-  for (const { sender, message, payload, signature } of viewChanges) {
-    const key = context.members[sender]!.publicKey;
-    if (!verifyOnce(context.crypto, context.seen, key, signingBytes(context.chainId, message, payload), signature))
-      return refuseVerify('view-change-signature', kind, 'viewChanges.signature');
-    const problem = verifyViewChange(message, context);
-    if (problem !== null) return { ...problem, kind };
+  for (const viewChange of viewChanges) {
+    const problem = verifySignedViewChange(viewChange, context);
+    if (problem !== null) return { ...problem, kind, field: `viewChanges.${problem.field}` };
   }
   return null;
+}
+
+function verifySignedViewChange(
+  { sender, message, payload, signature }: Signed<ViewChange>,
+  context: VerifyContext,
+): VerifyRefusal | null {
+  const key = context.members[sender]!.publicKey;
+  if (!verifyOnce(context.crypto, context.seen, key, signingBytes(context.chainId, message, payload), signature))
+    return refuseVerify('view-change-signature', message.kind, 'signature');
+  return verifyViewChange(message, context);
+}
+
+/** [WIRE-29] Every certificate that is there holds and has its phase; the view-change is of a member, signed and sound inside. */
+function verifyStanding(
+  { epoch, commit, prepared, stable, asked, kind }: Standing,
+  context: VerifyContext,
+): VerifyRefusal | null {
+  const inside =
+    verifyOf('commit', commit, context) ??
+    verifyOf('prepare', prepared, context) ??
+    (stable === null ? null : verifyCheckpoint(stable, context));
+  if (inside !== null) return { ...inside, kind };
+  if (asked === null) return null;
+  if (asked.message.epoch !== epoch) return refuseVerify('view-change-place', kind, 'asked.epoch');
+  if (context.members[asked.sender] === undefined) return refuseVerify('sender-unknown', kind, 'asked.sender');
+  const problem = verifySignedViewChange(asked, context);
+  return problem && { ...problem, kind, field: `asked.${problem.field}` };
 }
 
 /** The decoder takes the digest function alone. */
