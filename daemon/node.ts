@@ -102,7 +102,6 @@ export async function startNode(
     for (const close of opened.reverse()) await close();
   };
   try {
-    await assertAtHome(config.signState);
     const kv = await openStore(config.logDir);
     opened.push(() => kv.close());
     const { sha256 } = native;
@@ -351,15 +350,29 @@ function signStateOf({ signState }: NodeConfig, keyPath: string): string {
   return existsSync(beside) ? beside : signState;
 }
 
-const openGuardOf = (config: NodeConfig, { path, secret }: OwnKey, chainId: Hash, epoch: Epoch | null) =>
-  openGuard({
-    path: signStateOf(config, path),
+async function openGuardOf(
+  config: NodeConfig,
+  { path: keyPath, secret }: OwnKey,
+  chainId: Hash,
+  epoch: Epoch | null,
+): Promise<Guard> {
+  const path = signStateOf(config, keyPath);
+  const guard = await openGuard({
+    path,
     secret,
     chainId,
     epoch,
     create: false,
     checkpointSigningBytes: (place) => checkpointSigningBytes(chainId, place),
   });
+  try {
+    await assertAtHome(path);
+  } catch (error) {
+    await guard.close();
+    throw error;
+  }
+  return guard;
+}
 
 /**
  * Of the key that has signed last: it is the one that has seen the most of the log. That of a key which was replaced says what the log held
