@@ -188,6 +188,7 @@ export class Checks {
         said.givenUp = Math.max(said.givenUp, message.view);
         return note(`view-change ${message.view}`, toHex(payload));
       case 'new-view':
+        this.#bases.delete(message.view); // it may open a view a second time, as a faulty primary may (PBFT-NV-2)
         return note(`new-view ${message.view}`, toHex(payload));
       default:
         return;
