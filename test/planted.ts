@@ -386,7 +386,7 @@ export const PLANTED: readonly PlantedBug[] = [
     name: 'a restart resets the guard',
     Replica: ForgetfulGuard,
     seedsMax: 10,
-    by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'durable-before-spoken'],
+    by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'durable-before-spoken', 'no-invariant-breaks'],
   },
   {
     name: 'a primary leads a view again after a restart',
@@ -427,7 +427,7 @@ export const PLANTED: readonly PlantedBug[] = [
     by: ['certificates-verify'],
   },
   { name: 'a decided block is not delivered', Replica: DeliversNotAll, seedsMax: 5, by: ['in-order'] },
-  { name: 'nothing is ever asked for', Replica: NeverAsks, seedsMax: 10, by: ['everything-is-ordered', 'heads-agree'] },
+  { name: 'nothing is ever asked for', Replica: NeverAsks, seedsMax: 10, by: ['everything-is-ordered', 'heads-agree', 'readmitted'] },
   {
     name: 'a primary proposes two blocks at one height',
     Replica: ProposesTwice,
@@ -449,7 +449,7 @@ export const PLANTED: readonly PlantedBug[] = [
   {
     name: 'the bound of a quarantine is what one peer has proven',
     Replica: BoundOfOneWord,
-    seedsMax: 50,
+    seedsMax: 120,
     by: ['readmitted-above-votes'],
   },
   {
