@@ -141,7 +141,7 @@ const NOT_DUMPED: Readonly<Record<string, readonly string[]>> = {
 const NO_STATE = [
   ...['Audit', 'ChainVerifier', 'Cursor', 'Fields', 'Handshake', 'LayoutReader', 'LayoutWriter', 'Pbft', 'Scribe'],
   // A write's lag is its caller's: told to the core, never known by it.
-  ...['SeenSignatures', 'Sink', 'SnapshotReader', 'SnapshotWriter', 'WriteLag'],
+  ...['SeenSignatures', 'SnapshotReader', 'SnapshotWriter', 'WriteLag'],
 ];
 
 interface Class {
