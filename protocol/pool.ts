@@ -14,12 +14,20 @@ import { plus } from './types.ts';
 /** [REQ-4] A client may hold half of the pool: one that floods leaves room for the others. */
 export const POOL_LIMITS = {
   poolBundlesMax: 16_384,
-  poolBytesMax: 64 << 20,
+  /** In bytes of memory (`costOf`). */
+  poolCostMax: 160 << 20,
   clientBundlesMax: 8_192,
-  clientBytesMax: 32 << 20,
+  clientCostMax: 80 << 20,
   /** How far ahead of the last decided one a session's sequence may run. */
   sessionWindowMax: 4_096,
 } as const;
+
+/** What a transaction takes beside its bytes: a view of them, and the hash of its leaf (350 bytes of heap, measured). */
+const TRANSACTION_COST = 384;
+
+/** Bytes of memory that a bundle takes. Its length says little: a thousand transactions of one byte each are 3 KiB of it, and a hundred times that here. */
+export const costOf = ({ payload, transactions }: SignedBundle): number =>
+  payload.length + TRANSACTION_COST * transactions.length;
 
 interface Entry {
   readonly bundle: SignedBundle;
@@ -49,7 +57,7 @@ interface Client {
   readonly name: Hex;
   readonly sessions: Map<SessionKey, Queue>;
   bundles: number;
-  bytes: number;
+  cost: number;
 }
 
 /** Counters of decided blocks. */
@@ -85,6 +93,7 @@ export class Pool {
   /** When a block without room for one more was last accepted: until then, whoever waits came too late for it. */
   #fullAt: Millis | null = null;
   #bytes = 0;
+  #cost = 0;
   #blocks: Blocks = { all: 0, roomy: 0 };
   /** Where the counters stood, and how many waited, when the view began. */
   #view: { readonly blocks: Blocks; readonly waiting: number } = { blocks: { all: 0, roomy: 0 }, waiting: 0 };
@@ -96,6 +105,11 @@ export class Pool {
 
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /** Bytes of memory. */
+  get cost(): number {
+    return this.#cost;
   }
 
   /** When the bundle came that has waited longest; null: none waits. */
@@ -148,7 +162,7 @@ export class Pool {
     if (bundle.sequence < nextSequence) return 'sequence-passed';
     if (bundle.sequence >= nextSequence + this.#limits.sessionWindowMax) return 'sequence-gap';
     const name = toHex(bundle.client) as Hex; // as above
-    const client = this.#clients.get(name) ?? { name, sessions: new Map(), bundles: 0, bytes: 0 };
+    const client = this.#clients.get(name) ?? { name, sessions: new Map(), bundles: 0, cost: 0 };
     const key = sessionKey(bundle);
     const session = client.sessions.get(key) ?? { key, bySequence: new Map<number, Entry>(), advanced: null };
     if (session.bySequence.has(bundle.sequence)) return 'sequence-taken';
@@ -157,10 +171,10 @@ export class Pool {
     if (!isNext && !session.bySequence.has(bundle.sequence - 1)) return 'sequence-gap';
     if (nextSequence === 1 && ledger.isSessionTableFull(bundle, nextHeight)) return 'sessions-full';
     if (ledger.controlProblem(bundle, nextHeight) !== null) return 'control-refused'; // EPO-7
-    const size = bundle.payload.length;
-    const { poolBundlesMax, poolBytesMax, clientBundlesMax, clientBytesMax } = this.#limits;
-    if (this.#entries.size >= poolBundlesMax || this.#bytes + size > poolBytesMax) return 'pool-full';
-    if (client.bundles >= clientBundlesMax || client.bytes + size > clientBytesMax) return 'client-quota';
+    const cost = costOf(bundle);
+    const { poolBundlesMax, poolCostMax, clientBundlesMax, clientCostMax } = this.#limits;
+    if (this.#entries.size >= poolBundlesMax || this.#cost + cost > poolCostMax) return 'pool-full';
+    if (client.bundles >= clientBundlesMax || client.cost + cost > clientCostMax) return 'client-quota';
 
     const entry: Entry = {
       bundle,
@@ -425,12 +439,13 @@ export class Pool {
     this.#clients.clear();
     this.#owed.clear();
     this.#bytes = 0;
+    this.#cost = 0;
     for (const { name, sessions } of clients) {
       const queues = sessions.map(({ key, advanced }): [SessionKey, Queue] => [
         key,
         { key, advanced, bySequence: new Map() },
       ]);
-      this.#clients.set(name, { name, sessions: new Map(queues), bundles: 0, bytes: 0 });
+      this.#clients.set(name, { name, sessions: new Map(queues), bundles: 0, cost: 0 });
     }
     const loaded = entries.map((fields): Entry => {
       const { bundle } = fields;
@@ -457,7 +472,9 @@ export class Pool {
     const { bundle, client, session } = entry;
     session.bySequence.set(bundle.sequence, entry);
     client.bundles += 1;
-    client.bytes += bundle.payload.length;
+    const cost = costOf(bundle);
+    client.cost += cost;
+    this.#cost += cost;
     this.#bytes += bundle.payload.length;
     this.#entries.set(hex(bundle.digest), entry);
   }
@@ -466,9 +483,11 @@ export class Pool {
     const key = hex(entry.bundle.digest);
     this.#entries.delete(key);
     this.#owed.delete(key);
+    const cost = costOf(entry.bundle);
     this.#bytes -= entry.bundle.payload.length;
+    this.#cost -= cost;
     entry.client.bundles -= 1;
-    entry.client.bytes -= entry.bundle.payload.length;
+    entry.client.cost -= cost;
     entry.session.bySequence.delete(entry.bundle.sequence);
     if (entry.session.bySequence.size === 0) entry.client.sessions.delete(entry.session.key);
     if (entry.client.sessions.size === 0) this.#clients.delete(entry.client.name);

@@ -2,12 +2,13 @@
 
 import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import { Frontier } from '../crypto/merkle.ts';
-import { encodeUtf8 } from '../crypto/utf8.ts';
+
 import { InvariantViolation } from './assert.ts';
 import type { Block } from './block.ts';
 import type { Bundle, SignedBundle } from './bundle.ts';
 import { kindNumbers } from './codec.ts';
 import type { PbftMessage, Signed } from './messages.ts';
+import { GrowingScribe } from './wire/cursor.ts';
 
 /** Of the form of a snapshot; what stands in it is a matter of the software that wrote it. */
 export const SNAPSHOT_VERSION = 1;
@@ -47,7 +48,7 @@ interface Shape {
  * 16,000 bundles in 35 ms and not in 300). What is referred to stands behind what refers to it.
  */
 class SnapshotWriter {
-  readonly #out = new Sink();
+  readonly #out = new GrowingScribe();
   readonly #shapes: (readonly string[])[] = [];
   readonly #bundles: SignedBundle[] = [];
   readonly #blocks: Block[] = [];
@@ -61,7 +62,7 @@ class SnapshotWriter {
     const out = this.#out.array(5).uint(SNAPSHOT_VERSION);
     this.#value(root);
     // Blocks first: they may refer to bundles that nothing else does.
-    const blocks = new Sink().array(this.#blocks.length);
+    const blocks = new GrowingScribe().array(this.#blocks.length);
     for (const { headerBytes, bundles } of this.#blocks) {
       blocks.array(2).bin(headerBytes).array(bundles.length);
       for (const bundle of bundles) blocks.uint(this.#bundle(bundle));
@@ -221,87 +222,4 @@ function double(value: number): Bytes {
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setFloat64(0, value);
   return bytes;
-}
-
-/** Canonical MessagePack (WIRE-1) into memory that grows: the size of a state is not known before it is written. */
-class Sink {
-  #out = new Uint8Array(4096);
-  #at = 0;
-
-  uint(value: number): this {
-    this.#room(9);
-    if (value < 0x80) this.#byte(value);
-    else if (value < 0x100) this.#head(0xcc, 1, value);
-    else if (value < 0x1_0000) this.#head(0xcd, 2, value);
-    else if (value < 0x1_0000_0000) this.#head(0xce, 4, value);
-    else this.#head(0xcf, 8, value);
-    return this;
-  }
-
-  array(count: number): this {
-    this.#room(5);
-    if (count < 0x10) this.#byte(0x90 | count);
-    else if (count < 0x1_0000) this.#head(0xdc, 2, count);
-    else this.#head(0xdd, 4, count);
-    return this;
-  }
-
-  bin(bytes: Bytes): this {
-    const { length } = bytes;
-    this.#room(5);
-    if (length < 0x100) this.#head(0xc4, 1, length);
-    else if (length < 0x1_0000) this.#head(0xc5, 2, length);
-    else this.#head(0xc6, 4, length);
-    return this.raw(bytes);
-  }
-
-  str(text: string): this {
-    const bytes = encodeUtf8(text);
-    const { length } = bytes;
-    this.#room(5);
-    if (length < 0x20) this.#byte(0xa0 | length);
-    else if (length < 0x100) this.#head(0xd9, 1, length);
-    else if (length < 0x1_0000) this.#head(0xda, 2, length);
-    else this.#head(0xdb, 4, length);
-    return this.raw(bytes);
-  }
-
-  tag(tag: number): this {
-    this.#room(1);
-    this.#byte(tag);
-    return this;
-  }
-
-  raw(bytes: Bytes): this {
-    this.#room(bytes.length);
-    this.#out.set(bytes, this.#at);
-    this.#at += bytes.length;
-    return this;
-  }
-
-  done(): Bytes {
-    return this.#out.slice(0, this.#at);
-  }
-
-  #byte(byte: number): void {
-    this.#out[this.#at] = byte;
-    this.#at += 1;
-  }
-
-  #head(tag: number, width: number, value: number): void {
-    this.#byte(tag);
-    let rest = value;
-    for (let i = width - 1; i >= 0; i--) {
-      this.#out[this.#at + i] = rest % 256;
-      rest = Math.floor(rest / 256);
-    }
-    this.#at += width;
-  }
-
-  #room(bytes: number): void {
-    if (this.#at + bytes <= this.#out.length) return;
-    const larger = new Uint8Array(Math.max(2 * this.#out.length, this.#at + bytes));
-    larger.set(this.#out.subarray(0, this.#at));
-    this.#out = larger;
-  }
 }

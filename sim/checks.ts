@@ -439,7 +439,7 @@ export class Checks {
       if (value > max) fail('within-bounds', `node-${replica} holds ${value} ${what}, at most ${max} are allowed`);
     };
     within('bundles in its pool', explanation.pool.bundles, POOL_LIMITS.poolBundlesMax);
-    within('bytes in its pool', explanation.pool.bytes, POOL_LIMITS.poolBytesMax);
+    within('bytes in its pool', explanation.pool.bytes, POOL_LIMITS.poolCostMax);
     within('blocks in flight', explanation.inFlight, held.inFlightMax);
     within('undecided blocks on its disk', undecidedOnDisk, UNDECIDED_ON_DISK_MAX);
     within('marks in its guard', marks, MARKS_MAX);

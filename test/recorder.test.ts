@@ -1,10 +1,8 @@
 // The flight recorder (daemon/recorder/) and `synod replay`: the ring and its bounds, disks that fill and fail, files that are torn, damaged or
 // changed, and a real replica under load that is killed.
 
-import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { concat, equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -41,34 +39,14 @@ import { settingOf } from '../sim/setting.ts';
 import { crc32 } from '../storage/checksum.ts';
 import { Submitter } from './chaos/load.ts';
 import { ChaosStage, pause } from './chaos/stage.ts';
+import { type Run, synod } from './program.ts';
 import { type Out, Solo, type Step, said, text } from './solo.ts';
 
 t.setTimeout(300_000);
 
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const MiB = 1 << 20;
 
-interface Run {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-const replay = (...args: readonly string[]): Promise<Run> => synod('replay', ...args);
-
-function synod(...args: readonly string[]): Promise<Run> {
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    const run = { stdout: '', stderr: '' };
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-      run.stdout += chunk;
-    });
-    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-      run.stderr += chunk;
-    });
-    child.on('close', (code) => resolve({ code, ...run }));
-  });
-}
+const replay = (...args: readonly string[]): Promise<Run> => synod(['replay', ...args]);
 
 /** A core in the hand of a test, and a recorder beside it as the loop has it. */
 class Flight {
@@ -715,7 +693,7 @@ t.test('synod replay: a line for each step, a part of them, the state, and JSON'
 
 t.test('synod sim --record: a recording of each simulated replica, a segment for each of its lives', async (t) => {
   const directory = join(t.testdir(), 'runs');
-  const sim = (...args: readonly string[]) => synod('sim', '--ms', '4000', '--json', ...args);
+  const sim = (...args: readonly string[]) => synod(['sim', '--ms', '4000', '--json', ...args]);
   const ran = await sim('--seed', '9', '--record', directory);
   t.equal(ran.code, 0, ran.stderr);
   const { crashes, digest } = JSON.parse(ran.stdout);

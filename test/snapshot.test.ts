@@ -159,7 +159,7 @@ const NO_STATE = [
   // What a follower and a verifier keep beside every core.
   ...['EpochChain', 'Observer'],
   // A write's lag is its caller's: told to the core, never known by it.
-  ...['SeenSignatures', 'Sink', 'SnapshotReader', 'SnapshotWriter', 'WriteLag'],
+  ...['SeenSignatures', 'SnapshotReader', 'SnapshotWriter', 'WriteLag'],
 ];
 
 interface Class {
