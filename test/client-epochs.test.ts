@@ -6,13 +6,15 @@ import { fetchCheckpoint } from '../client/checkpoint.ts';
 import { learnEpochs } from '../client/epochs.ts';
 import { type Client, ClientError, connect, verifyReceiptFile } from '../client/index.ts';
 import { openWebSocket } from '../client/socket.ts';
-import type { Bytes } from '../crypto/bytes.ts';
+import { type Bytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
-import { EPOCH_LINKS_MAX, encodePayload } from '../protocol/codec.ts';
+import type { SimulationKey } from '../keys/simulation-key.ts';
+import { EPOCH_LINKS_MAX, encodePayload, frameSigningBytes } from '../protocol/codec.ts';
 import type { Epochs } from '../protocol/door.ts';
 import { Observer } from '../protocol/epoch/observer.ts';
+import { Handshake } from '../protocol/handshake.ts';
 import { asEpoch, asHeight } from '../protocol/types.ts';
 import { EpochChain } from '../protocol/verify.ts';
 import { EpochNode } from './epoch-nodes.ts';
@@ -398,4 +400,42 @@ t.test('[EPO-20] [WIRE-36] a certified checkpoint from anybody, and the log that
   t.match(await fetchIt(), { refused: 'checkpoint-header' });
   world.state = null;
   t.match(await fetchIt(), { refused: 'checkpoint-none' });
+});
+
+t.test('[EPO-16] [WIRE-14] a key that was a member’s is told so, and one that never was is not', async (t) => {
+  const world = new EpochWorld();
+  world.idle(1);
+  rekey(world, 'a');
+  const { chainId, members, epoch } = world.epoch;
+  const retired = new Set(world.documents[0]!.members.map(({ publicKey }) => toHex(publicKey)));
+  const answerTo = (key: SimulationKey, role: 'replica' | 'client') => {
+    const common = { crypto: native, chainId, expected: null, nonce: new Uint8Array(32) };
+    const caller = new Handshake({
+      ...common,
+      epoch: asEpoch(0),
+      members: null,
+      side: 'initiator',
+      role,
+      key: key.publicKey,
+    });
+    const called = new Handshake({
+      ...common,
+      epoch,
+      members,
+      isRetired: (each) => retired.has(toHex(each)),
+      side: 'responder',
+      role: 'replica',
+      key: replicaKey('b').publicKey,
+    });
+    const [hello] = caller.start();
+    const payload = encodePayload(hello!);
+    called.start();
+    const signature = key.sign(frameSigningBytes(chainId, 'hello', payload));
+    return called.receive({ kind: 'hello', payload, sender: key.publicKey, signature });
+  };
+  t.match(answerTo(replicaKey('a'), 'replica'), { refused: 'handshake-key-retired' });
+  t.match(answerTo(stranger, 'replica'), { refused: 'handshake-not-a-member' });
+  t.match(answerTo(replicaKey('a2'), 'replica'), { peer: null, send: [{ kind: 'hello' }] });
+  // To ask for what proves itself needs no key in particular.
+  t.match(answerTo(replicaKey('a'), 'client'), { peer: null, send: [{ kind: 'hello' }] });
 });

@@ -151,7 +151,7 @@ const NOT_DUMPED: Readonly<Record<string, readonly string[]>> = {
   Checkpoints: ['quorums', 'interval', 'start'],
   CatchUp: ['actions'],
   Ledger: ['sha256', 'genesis'],
-  Pool: ['bytes', 'limits'],
+  Pool: ['bytes', 'cost', 'limits'],
 };
 /** Classes that are no part of what a core knows from one step to the next. `Pbft` itself is: its two fields are what a snapshot is made of. */
 const NO_STATE = [
