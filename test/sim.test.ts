@@ -100,6 +100,7 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
   }
   t.same([...kinds].sort(), [
     'amnesia',
+    'change',
     'clock-drift',
     'clock-jump',
     'clogged-link',
