@@ -38,10 +38,12 @@ const configSchema = z.strictObject({
   genesis: path,
   member: memberName,
   key: path,
+  nextKey: path.optional(),
   passphraseFile: path.optional(),
   dataDir: path,
   listen: z.strictObject({ host, port }),
   peers: z.record(memberName, peerUrl),
+  sources: z.record(memberName, peerUrl).default({}),
   http: z.strictObject({ host, port }).nullable(),
   log: z
     .strictObject({
@@ -72,6 +74,8 @@ export interface NodeConfig {
   /** Which member of the genesis document this replica is. */
   readonly member: string;
   readonly key: string;
+  /** The key that takes its place when a change of the epoch says so; null: none. */
+  readonly nextKey: string | null;
   /** Null: the passphrase comes from SYNOD_PASSPHRASE, or the key is not sealed. */
   readonly passphraseFile: string | null;
   readonly dataDir: string;
@@ -79,6 +83,8 @@ export interface NodeConfig {
   readonly logDir: string;
   /** What this key has signed (keys/guard.ts), in `dataDir`; `synod init` makes it, since only a new key may begin without one. */
   readonly signState: string;
+  /** The links that prove this replica's epoch (epochs.ts), in `dataDir`. */
+  readonly epochsFile: string;
   /** What other replicas were seen to do wrong (evidence.ts), in `dataDir`. */
   readonly evidenceDir: string;
   /** The flight recorder's segments (recorder/), in `dataDir`. */
@@ -87,6 +93,8 @@ export interface NodeConfig {
   readonly listen: Address;
   /** Where the other members listen. */
   readonly peers: ReadonlyMap<string, string>;
+  /** Where nodes that are no members serve what they follow: for one that observes, beside the members and where it reaches none. */
+  readonly sources: ReadonlyMap<string, string>;
   /** Health, metrics, status; null: none. */
   readonly http: Address | null;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
@@ -136,7 +144,7 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
   }
   const parsed = configSchema.safeParse(json);
   if (!parsed.success) return refuse(...firstIssue(parsed.error));
-  const { genesis, key, passphraseFile, dataDir, peers, member, ...rest } = parsed.data;
+  const { genesis, key, nextKey, passphraseFile, dataDir, peers, sources, member, ...rest } = parsed.data;
   if (Object.hasOwn(peers, member)) return refuse(`peers.${member}`, 'this replica itself: leave it out');
   const at = (path: string) => resolve(dirname(where), path);
   return {
@@ -145,10 +153,12 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
     member,
     genesis: at(genesis),
     key: at(key),
+    nextKey: nextKey === undefined ? null : at(nextKey),
     passphraseFile: passphraseFile === undefined ? null : at(passphraseFile),
     dataDir: at(dataDir),
     ...dataPaths(at(dataDir)),
     peers: new Map(Object.entries(peers)),
+    sources: new Map(Object.entries(sources)),
   };
 }
 
@@ -169,6 +179,7 @@ export const dataPaths = (dataDir: string) => ({
   logDir: join(dataDir, 'log'),
   signState: join(dataDir, 'sign-state'),
   evidenceDir: join(dataDir, 'evidence'),
+  epochsFile: join(dataDir, 'epochs'),
   recorderDir: join(dataDir, RECORDER_FOLDER),
 });
 

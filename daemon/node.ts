@@ -2,33 +2,41 @@
 // parts is in docs/architecture.md; each line here is one arrow of it.
 
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { KeyError } from '../keys/errors.ts';
-import { openGuard } from '../keys/guard.ts';
+import { type Guard, openGuard } from '../keys/guard.ts';
 import { assertAtHome } from '../keys/home.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { blockHash } from '../protocol/block.ts';
+import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
+import type { EpochEnd } from '../protocol/core.ts';
+import { epochOf, fits } from '../protocol/epoch/begin.ts';
+import { genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
 import { tracesIn } from '../protocol/pbft/quarantine.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
-import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
-import type { VerifyContext } from '../protocol/verify.ts';
+import { quorumsOf } from '../protocol/quorum.ts';
+import type { Epoch, Hash, Height, ReplicaId } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asView } from '../protocol/types.ts';
+import type { EpochChain, VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
+import { EpochScout, knownAddresses } from './epoch-scout.ts';
+import { keepEpochs, writeEpochs } from './epochs.ts';
+import { encodeEpochsFile } from './epochs-file.ts';
 import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
@@ -46,9 +54,12 @@ export interface RunningNode {
   readonly replica: ReplicaPort;
   /** Drains and closes; resolves when everything is on disk and every port is free. */
   stop(): Promise<void>;
-  /** Resolves to the exit code when the node ends by itself: 1, something fatal happened. */
-  readonly done: Promise<number>;
+  /** Resolves when the node ends by itself. Stop it then, and unless it was fatal start the next. */
+  readonly done: Promise<NodeEnd>;
 }
+
+/** An exit code: something fatal; the end of its epoch; or: its epoch has ended, and nobody in reach leads out of it (EPO-19). */
+export type NodeEnd = number | EpochEnd | 'behind';
 
 /** Signatures remembered as valid: a few windows of votes of a large cluster. */
 const SEEN_SIGNATURES_MAX = 8_192;
@@ -66,41 +77,38 @@ export interface Between {
   peers?(transport: PeerTransport): PeerTransport;
 }
 
-/** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
-export async function startNode(config: NodeConfig, logger: Logger, between: Between = {}): Promise<RunningNode> {
+/**
+ * @param waiting what waited in the pool when the epoch before ended here
+ * @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed.
+ */
+export async function startNode(
+  config: NodeConfig,
+  logger: Logger,
+  waiting: readonly SignedBundle[] = [],
+  between: Between = {},
+): Promise<RunningNode> {
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
-  const { genesis, document } = loaded;
-  const self = memberNamed(genesis, config.member);
-  const epoch = asEpoch(0);
-  const { secret, sealed } = await loadKey({ path: config.key, passphrase: passphraseSource(config.passphraseFile) });
-  if (toHex(secret.publicKey) !== toHex(genesis.members[self]!.publicKey))
-    throw new KeyError('key-not-member', { path: config.key, member: config.member });
-  if (!sealed) logger.warn({ key: config.key }, 'the key is not sealed: whoever reads the file can vote in its name');
+  const { genesis: first, document } = loaded;
+  const { chainId } = first;
+  const keys = await loadKeys(config, logger);
 
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
-  const guard = await openGuard({
-    path: config.signState,
-    secret,
-    chainId: genesis.chainId,
-    epoch,
-    create: false,
-    checkpointSigningBytes: (place) => checkpointSigningBytes(genesis.chainId, place),
-  });
+  // The guard says what the log must hold, and the log says which epoch the guard is of.
+  let guard = await openLatestGuard(config, keys, chainId);
   // From here on, whatever fails must give back what was opened.
   const opened: (() => Promise<unknown>)[] = [() => guard.close()];
   const closeAll = async () => {
     for (const close of opened.reverse()) await close();
   };
   try {
-    await assertAtHome(config.signState);
     const kv = await openStore(config.logDir);
     opened.push(() => kv.close());
     const { sha256 } = native;
     const { floor } = guard.state;
     const { log, recovered } = await openLogStore(kv, {
       sha256,
-      chainId: genesis.chainId,
+      chainId,
       floor: floor.sequence === 0 ? null : floor,
       retainBlocks: config.retainBlocks,
       recentBytesMax: RECENT_BYTES_MAX,
@@ -108,14 +116,27 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     opened.pop(); // the log closes its store
     opened.push(() => log.close());
 
+    const own = epochOf(sha256, first, recovered);
+    const { epoch } = own;
+    const genesis = genesisOf(first, own);
+    const self = genesis.members.find(({ name }) => name === config.member)?.id;
+    if (self === undefined) throw new KeyError('not-a-member', { member: config.member, epoch });
+    const key = keys.find(({ secret }) => equalBytes(secret.publicKey, genesis.members[self]!.publicKey));
+    if (key === undefined) throw new KeyError('key-not-member', { path: config.key, member: config.member, epoch });
+    if (guard.state.epoch !== epoch || !equalBytes(guard.publicKey, key.secret.publicKey)) {
+      await guard.close();
+      guard = await openGuardOf(config, key, chainId, epoch); // GRD-10
+    }
+    const epochs = await keepEpochs({ path: config.epochsFile, genesis: first, log, document: own, logger });
+
     const { quarantined } = guard.state;
     // Following overwrites what the log still shows of this key's words.
-    if (quarantined) await guard.abstain(tracesIn(recovered));
+    if (quarantined) await guard.abstain(tracesIn(recovered, epoch));
     const { view, led, abstained, marks, request } = guard.state;
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
     const core = new Pbft(
-      { genesis, epoch, self, sha256 },
+      { genesis, epoch, document: own, self, sha256 },
       {
         log: recovered,
         guard: {
@@ -136,19 +157,23 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     const evidence = await EvidenceBook.open({
       directory: config.evidenceDir,
       genesis,
+      epochs,
       crypto: native,
       meter: metrics,
       logger,
     });
     opened.push(() => evidence.settle());
+    const quorums = quorumsOf(own.protocol, genesis.members.length);
+    const former = keysBefore(epochs, epoch);
     const recorder =
       config.recorderMiB === 0
         ? null
         : new Recorder({
             folder: folderAt(config.recorderDir),
             bytesMax: config.recorderMiB * 2 ** 20,
-            chainId: genesis.chainId,
+            chainId,
             genesisDocument: document,
+            epoch: own,
             self,
             member: config.member,
             software: version(),
@@ -163,7 +188,9 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       chainId: genesis.chainId,
       epoch,
       members: genesis.members,
-      quorum: byzantineQuorums(genesis.members.length).quorum,
+      quorum: quorums.quorum,
+      memberSetHash: own.hash,
+      start: own.start,
       parameters: genesis.parameters,
       seen: new SeenSignatures(SEEN_SIGNATURES_MAX),
       // What a client gave to this replica, it has decoded and checked already.
@@ -186,7 +213,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       logger,
       evidence,
       recorder,
-      head: recoveredHead(genesis, recovered),
+      head: recoveredHead(first, recovered),
     });
     metrics.watch(replica);
     const signStatement = (kind: string, payload: Uint8Array) => guard.signStatement(kind, payload);
@@ -195,6 +222,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       meter: metrics,
       publicKey: guard.publicKey,
       signStatement,
+      epochLinks: () => epochs.links,
       limits: gatewayLimits(config),
     });
     const transport = await Transport.open({
@@ -204,11 +232,12 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         chainId: genesis.chainId,
         epoch: () => epoch,
         members: () => genesis.members,
+        isRetired: (other) => former.has(toHex(other)),
         key: guard.publicKey,
         signStatement,
       },
       listen: config.listen,
-      peers: new Map([...config.peers].map(([name, url]) => [memberNamed(genesis, name), url])),
+      peers: addressesOf(config, genesis, self, logger),
       events: replica,
       onClient: (socket) => gateway.accept(socket),
       options: transportLimits(config),
@@ -227,21 +256,34 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
             meter: metrics,
             metrics,
             genesisDocument: document,
+            epochsFile: () => encodeEpochsFile(chainId, epochs.links),
             node: { version: version(), startedAt: Date.now() },
-            signer: clientSigner(SecretKey.generate(), genesis.chainId),
+            signer: clientSigner(SecretKey.generate(), chainId),
             evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
           });
     if (http !== null) opened.push(() => http.close());
 
-    const done = new Promise<number>((resolve) => {
+    const done = new Promise<NodeEnd>((resolve) => {
       // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
       replica.subscribe({
         fatal: () => {
           const kept = Promise.allSettled([evidence.settle(), recorder?.close(core)]);
           void Promise.race([kept, later(LAST_WORDS_MS_MAX)]).finally(() => resolve(1));
         },
+        ended: resolve,
       });
+      const scout = new EpochScout({
+        own,
+        epochs,
+        addresses: () => knownAddresses(epochs, config.peers.values()),
+        isLonely: () => transport.connectedPeers().length < quorums.oneHonest,
+        height: () => replica.head().height,
+        learnt: () => writeEpochs(config.epochsFile, epochs, first),
+        behind: () => resolve('behind'),
+        logger,
+      });
+      opened.push(async () => scout.close());
     });
     if (quarantined)
       logger.warn(
@@ -249,12 +291,13 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         'in quarantine: what this key has signed is not known, so it votes for nothing until the others have gone on far enough',
       );
     replica.start(between.peers?.(transport) ?? transport);
+    for (const bundle of waiting) if (fits(bundle, genesis.parameters)) replica.submit(bundle);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,
       http: http === null ? null : `http://${config.http?.host}:${http.port}`,
     };
     logger.info(
-      { ...addresses, member: config.member, chain: toHex(genesis.chainId), height: replica.head().height },
+      { ...addresses, member: config.member, chain: toHex(chainId), epoch, height: replica.head().height },
       'started',
     );
     return {
@@ -276,12 +319,94 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
   }
 }
 
+/** [EPO-16] Who comes under one of these was a member, and is told so. */
+function keysBefore(epochs: EpochChain, epoch: Epoch): ReadonlySet<string> {
+  const earlier = epochs.documents.filter((document) => document.epoch < epoch);
+  return new Set(earlier.flatMap(({ members }) => members.map(({ publicKey }) => toHex(publicKey))));
+}
+
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
 
-function memberNamed(genesis: Genesis, name: string): ReplicaId {
-  const index = genesis.members.findIndex((member) => member.name === name);
-  if (index < 0) throw new Error(`${name} is no member of this chain`);
-  return asReplicaId(index);
+export interface OwnKey {
+  readonly path: string;
+  readonly secret: SecretKey;
+}
+
+/** The key, and the one that is to follow it. */
+export async function loadKeys({ key, nextKey, passphraseFile }: NodeConfig, logger: Logger): Promise<OwnKey[]> {
+  const keys: OwnKey[] = [];
+  for (const path of [key, nextKey]) {
+    if (path === null) continue;
+    const { secret, sealed } = await loadKey({ path, passphrase: passphraseSource(passphraseFile) });
+    if (!sealed) logger.warn({ key: path }, 'the key is not sealed: whoever reads the file can vote in its name');
+    keys.push({ path, secret });
+  }
+  return keys;
+}
+
+/** A key that came after the network was made has its sign-state file beside it (`synod keys generate --sign-state`). */
+function signStateOf({ signState }: NodeConfig, keyPath: string): string {
+  const beside = `${keyPath}.sign-state`;
+  return existsSync(beside) ? beside : signState;
+}
+
+async function openGuardOf(
+  config: NodeConfig,
+  { path: keyPath, secret }: OwnKey,
+  chainId: Hash,
+  epoch: Epoch | null,
+): Promise<Guard> {
+  const path = signStateOf(config, keyPath);
+  const guard = await openGuard({
+    path,
+    secret,
+    chainId,
+    epoch,
+    create: false,
+    checkpointSigningBytes: (place) => checkpointSigningBytes(chainId, place),
+  });
+  try {
+    await assertAtHome(path);
+  } catch (error) {
+    await guard.close();
+    throw error;
+  }
+  return guard;
+}
+
+/**
+ * Of the key that has signed last: it is the one that has seen the most of the log. That of a key which was replaced says what the log held
+ * then, and the log has forgotten so long ago.
+ */
+async function openLatestGuard(config: NodeConfig, keys: readonly OwnKey[], chainId: Hash): Promise<Guard> {
+  const paths = keys.map(({ path }) => signStateOf(config, path));
+  const used = keys.filter((_, index) => existsSync(paths[index]!) && paths.indexOf(paths[index]!) === index);
+  const [first = keys[0]!, ...others] = used;
+  let latest = await openGuardOf(config, first, chainId, null);
+  for (const key of others) {
+    const guard = await openGuardOf(config, key, chainId, null);
+    const isLater = guard.state.floor.sequence > latest.state.floor.sequence;
+    await (isLater ? latest : guard).close();
+    if (isLater) latest = guard;
+  }
+  return latest;
+}
+
+/** The operator's own word first, then the epoch's. */
+function addressesOf(
+  { peers }: NodeConfig,
+  { members }: Genesis,
+  self: ReplicaId,
+  logger: Logger,
+): Map<ReplicaId, string> {
+  const addresses = new Map<ReplicaId, string>();
+  for (const { id, name, address } of members) {
+    const url = peers.get(name) ?? address;
+    if (url !== undefined) addresses.set(id, url);
+    else if (id !== self) logger.warn({ peer: name }, 'this member has no address: it must dial this replica');
+  }
+  addresses.delete(self);
+  return addresses;
 }
 
 function certificateIn(bytes: Uint8Array): Certificate {

@@ -17,12 +17,13 @@ import type {
   BundleExplanation,
   Core,
   Decided,
+  EpochEnd,
   Explanation,
   HeightExplanation,
   Input,
   Ready,
 } from '../protocol/core.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { type Genesis, storedParameters } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Vote } from '../protocol/messages.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asMillis } from '../protocol/types.ts';
@@ -33,6 +34,7 @@ import type { Clock } from './clock.ts';
 import type { EvidenceBook } from './evidence.ts';
 import { canBeCarried, isRequest, isVote } from './kinds.ts';
 import { LoopLag } from './loop-lag.ts';
+import { LOOP_LIMITS } from './loop-limits.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
 import type { StepRecorder } from './recorder/recorder.ts';
@@ -65,22 +67,6 @@ export interface ReplicaParts {
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
 
-/** Every queue of the loop has its bound. */
-export const LOOP_LIMITS = {
-  /** Frames that wait for the loop; beyond it the transport stops reading bulk lanes. */
-  framesMax: 4096,
-  frameBytesMax: 64 << 20,
-  framesPerPeerMax: 1024,
-  /** A turn takes no further frame after this, so that timers and writes are never far away. */
-  turnMsMax: 20,
-  /** Block bytes on their way to a disk that does not keep up. */
-  unwrittenBytesMax: 64 << 20,
-  bundlesMax: 8192,
-  bundleBytesMax: 64 << 20,
-  /** Unanswered requests of one peer. */
-  requestsPerPeerMax: 32,
-} as const;
-
 export class Replica implements ReplicaPort, PeerEvents {
   readonly #parts: ReplicaParts;
   readonly #server: Server;
@@ -100,6 +86,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   #alarm: NodeJS.Timeout | null = null;
   #alarmAt: Millis = asMillis(0);
   #stopped = false;
+  #ended = false;
   #draining = false;
   #fatal: Error | null = null;
   readonly #requests = new Map<ReplicaId, number>();
@@ -125,7 +112,11 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#phases = new PhaseMeter(parts.meter);
     this.#loopLag = new LoopLag(parts.genesis.parameters.heartbeatMs);
     const { sha256 } = parts.crypto;
-    this.#server = new Server({ log: parts.log, sha256, wire: { sha256, parameters: parts.genesis.parameters } });
+    this.#server = new Server({
+      log: parts.log,
+      sha256,
+      wire: { sha256, parameters: storedParameters(parts.genesis.parameters) },
+    });
   }
 
   /** Begins to take turns. Frames and connections may come from now on. */
@@ -159,7 +150,13 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   submit(bundle: SignedBundle): boolean {
     const { bundlesMax, bundleBytesMax } = LOOP_LIMITS;
-    if (this.#draining || this.#stopped || this.#bundles >= bundlesMax || this.#bundleBytes >= bundleBytesMax)
+    if (
+      this.#draining ||
+      this.#stopped ||
+      this.#ended ||
+      this.#bundles >= bundlesMax ||
+      this.#bundleBytes >= bundleBytesMax
+    )
       return false;
     this.#bundles += 1;
     this.#bundleBytes += bundle.payload.length;
@@ -187,7 +184,7 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   /** After the sockets were read and before the loop sleeps: one turn over all that has arrived. */
   #wake(): void {
-    if (this.#turn !== null || this.#stopped || this.#transport === null) return;
+    if (this.#turn !== null || this.#stopped || this.#ended || this.#transport === null) return;
     this.#turn = setImmediate(() => {
       this.#turn = null;
       this.#takeTurn();
@@ -314,7 +311,9 @@ export class Replica implements ReplicaPort, PeerEvents {
     return null;
   }
 
-  #act(ready: Ready<PbftMessage, PbftPledge>): void {
+  #act(all: Ready<PbftMessage, PbftPledge>): void {
+    // [EPO-12] Nobody needs what a core that has ended still wanted to say.
+    const ready = all.ended === null ? all : { ...all, pledges: [], lock: null, lead: null };
     for (const { message } of ready.send)
       if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
     this.#speaker.speak(ready);
@@ -335,7 +334,17 @@ export class Replica implements ReplicaPort, PeerEvents {
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
     }
     this.#wakeAt = ready.wakeAt;
+    if (ready.ended !== null) return void this.#end(ready.ended);
     this.#setAlarm();
+  }
+
+  /** Takes no further turn. When all of it is on disk, whoever runs this replica begins the next epoch. */
+  async #end(end: EpochEnd): Promise<void> {
+    this.#ended = true;
+    this.#parts.logger.info({ epoch: end.next.epoch - 1, height: end.next.start.height }, 'the epoch has ended');
+    await this.#speaker.flush();
+    if (this.#stopped) return; // the write failed
+    for (const subscriber of this.#subscribers) subscriber.ended?.(end);
   }
 
   /** Every step names a new time, nearly always a later one: an alarm that is set for an earlier one is let ring, and then set again. */

@@ -24,7 +24,9 @@ export type KeyErrorCode =
   /** The secret in the file does not belong to the public key in it. */
   | 'key-mismatch'
   /** The key in the file is another one than the genesis document names for this member. */
-  | 'key-not-member';
+  | 'key-not-member'
+  /** The epoch that the log is in has no member of this name: it was removed, or has not come yet. */
+  | 'not-a-member';
 
 export class KeyError extends Error {
   override readonly name = 'KeyError';

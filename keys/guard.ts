@@ -12,7 +12,7 @@ import { assert } from '../protocol/assert.ts';
 import { type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
 import type { LogPosition } from '../protocol/log.ts';
 import type { CheckpointPlace, PbftPledge } from '../protocol/messages.ts';
-import { asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
+import { asEpoch, asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 import { GuardError, GuardRefusal } from './errors.ts';
 import { type SecretKey, signBytes } from './keypair.ts';
@@ -21,14 +21,13 @@ import {
   assertEpoch,
   assertVotable,
   assertVoteFree,
-  emptyMarks,
   type Marks,
   MarksDraft,
   type Place,
   Proposals,
   type ViewMark,
 } from './marks.ts';
-import { encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
+import { beginEpoch, encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
 import { openSignState } from './sign-state-file.ts';
 import { SlotFile } from './slot-file.ts';
 import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
@@ -38,8 +37,8 @@ export interface GuardOptions {
   readonly path: string;
   readonly secret: SecretKey;
   readonly chainId: Hash;
-  /** A later epoch than the file's begins with no marks but those of checkpoints; an earlier one is refused. */
-  readonly epoch: Epoch;
+  /** A later epoch than the file's begins with no marks but those of checkpoints; an earlier one is refused. Null: the file's own. */
+  readonly epoch: Epoch | null;
   /** Makes the file where there is none: only for a key that has never signed. A file that is there is opened as it is. */
   readonly create: boolean;
   /** The UTF-8 text of the checkpoint note, its final newline included. */
@@ -136,16 +135,17 @@ export interface Guard {
  * a system error where the directory cannot be written
  */
 export async function openGuard(options: GuardOptions): Promise<Guard> {
-  const { path, create, epoch, chainId } = options;
+  const { path, create, chainId } = options;
   const owner = { publicKey: options.secret.publicKey, chainId };
   let opened = await openSignState(path, owner);
   if (opened === undefined && create) {
-    await SlotFile.create(path, encodeSignState(firstState(owner, epoch, false)));
+    await SlotFile.create(path, encodeSignState(firstState(owner, options.epoch ?? asEpoch(0), false)));
     opened = await openSignState(path, owner);
   }
   if (opened === undefined) throw new GuardError('guard-missing', { path });
   const { file, state } = opened;
   try {
+    const epoch = options.epoch ?? state.marks.epoch;
     if (epoch < state.marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: state.marks.epoch });
     const guard = new FileGuard(options, file, epoch === state.marks.epoch ? state : beginEpoch(state, epoch));
     await guard.settle();
@@ -154,12 +154,6 @@ export async function openGuard(options: GuardOptions): Promise<Guard> {
     await file.close();
     throw error;
   }
-}
-
-/** [GRD-10] Views start anew with an epoch; checkpoints and what the replica abstains from do not, since heights go on. */
-function beginEpoch(state: SignState, epoch: Epoch): SignState {
-  const { checkpoints, abstainedHeight } = state.marks;
-  return { ...state, marks: { ...emptyMarks(epoch, asView(0)), checkpoints, abstainedHeight }, lock: null };
 }
 
 /** Pledges that may be signed, this many at most: four windows of both phases. The oldest are forgotten, that is refused. */

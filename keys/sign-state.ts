@@ -222,3 +222,9 @@ function readViewMark(input: LayoutReader): ViewMark | null {
   const digest = input.bytes(32);
   return view === null ? null : { view, digest };
 }
+
+/** [GRD-10] Views start anew with an epoch; checkpoints and what the replica abstains from do not, since heights go on. */
+export function beginEpoch(state: SignState, epoch: Epoch): SignState {
+  const { checkpoints, abstainedHeight } = state.marks;
+  return { ...state, marks: { ...emptyMarks(epoch, asView(0)), checkpoints, abstainedHeight }, lock: null };
+}

@@ -11,12 +11,16 @@
 //      `lead` as `leading`, `readmit` as `readmitted`). Persist before you speak. The core counts its own vote when it comes back, not before.
 //   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change.
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
-//   6. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
+//   6. Where `ended` is set, the core has done its work: make its records durable, sign none of its pledges, and begin the next epoch
+//      with a core that is recovered from the log (EPO-12).
+//   7. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Block } from './block.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { Certificate } from './certificate.ts';
+import type { EpochLink } from './epoch/chain.ts';
+import type { EpochDocument } from './epoch/document.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId, View } from './types.ts';
@@ -120,8 +124,18 @@ export interface Ready<Message, Pledge> {
   readonly evidence: readonly Evidence<Message>[];
   /** Things an operator wants to see as they happen. */
   readonly events: readonly CoreEvent[];
+  /** The epoch has ended with the last block of `deliver` (EPO-12): null in every Ready but the last of a core. */
+  readonly ended: EpochEnd | null;
   /** When `step` must be called again at the latest. */
   readonly wakeAt: Millis;
+}
+
+export interface EpochEnd {
+  readonly next: EpochDocument;
+  /** Proves `next` to whoever knows the epoch that has ended. */
+  readonly link: EpochLink;
+  /** What waited in the pool, in order: to be given to the next core. */
+  readonly waiting: readonly SignedBundle[];
 }
 
 export interface Pledged<Pledge> {
@@ -152,7 +166,9 @@ export type AdmissionCode =
   | 'sequence-taken'
   | 'expired'
   | 'valid-until-too-far'
-  | 'sessions-full';
+  | 'sessions-full'
+  /** A control transaction in it can end this epoch in no block from here on (EPO-3). */
+  | 'control-refused';
 
 export interface Admission {
   readonly digest: Hash;

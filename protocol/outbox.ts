@@ -1,7 +1,7 @@
 // A Ready in the making: what the rules of one step want done, in the order in which they said so.
 
 import type { Certificate } from './certificate.ts';
-import type { Admission, CoreEvent, Decided, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
+import type { Admission, CoreEvent, Decided, EpochEnd, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
 import type { Height, Millis, ReplicaId, View } from './types.ts';
@@ -18,6 +18,7 @@ export class Outbox<Message, Pledge> {
   readonly events: CoreEvent[] = [];
   lock: Certificate | null = null;
   lead: View | null = null;
+  ended: EpochEnd | null = null;
   readmit: { readonly view: View; readonly height: Height; readonly prepared: Certificate } | null = null;
   /** [REC-1] In quarantine the rules run as ever, and what they would pledge is not said. */
   muted = false;
@@ -38,7 +39,7 @@ export class Outbox<Message, Pledge> {
   ready(wakeAt: Millis): Ready<Message, Pledge> {
     // Field by field: a spread of an instance cost a fortieth of a simulated life (measured).
     const { records, pledges, send, resend, deliver, admissions, refusals, evidence, events } = this;
-    const { lock, lead, readmit } = this;
+    const { lock, lead, readmit, ended } = this;
     return {
       records,
       pledges,
@@ -52,6 +53,7 @@ export class Outbox<Message, Pledge> {
       refusals,
       evidence,
       events,
+      ended,
       wakeAt,
     };
   }

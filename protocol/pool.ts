@@ -170,6 +170,7 @@ export class Pool {
     const isNext = bundle.sequence <= ledger.nextSequence(chain, bundle, nextHeight);
     if (!isNext && !session.bySequence.has(bundle.sequence - 1)) return 'sequence-gap';
     if (nextSequence === 1 && ledger.isSessionTableFull(bundle, nextHeight)) return 'sessions-full';
+    if (ledger.controlProblem(bundle, nextHeight) !== null) return 'control-refused'; // EPO-7
     const cost = costOf(bundle);
     const { poolBundlesMax, poolCostMax, clientBundlesMax, clientCostMax } = this.#limits;
     if (this.#entries.size >= poolBundlesMax || this.#cost + cost > poolCostMax) return 'pool-full';
@@ -289,8 +290,8 @@ export class Pool {
       if (!this.#entries.has(hex(entry.bundle.digest))) continue;
       const { sequence, validUntil } = entry.bundle;
       if (sequence < ledger.nextSequence([], entry.bundle, nextHeight)) drop(entry, 'sequence-passed');
-      else if (validUntil < nextHeight) {
-        drop(entry, 'expired');
+      else if (validUntil < nextHeight || ledger.controlProblem(entry.bundle, nextHeight) !== null) {
+        drop(entry, validUntil < nextHeight ? 'expired' : 'control-refused');
         // What came after it in its session now follows a gap that nobody will fill.
         for (let next = sequence + 1; ; next++) {
           const follower = entry.session.bySequence.get(next);
@@ -398,6 +399,7 @@ export class Pool {
       if (since > before || bundle.validUntil < nextHeight) continue;
       const next = ledger.nextSequence([], bundle, nextHeight);
       if (next !== bundle.sequence || (next === 1 && ledger.isSessionTableFull(bundle, nextHeight))) continue;
+      if (ledger.controlProblem(bundle, nextHeight) !== null) continue;
       const from = [blocksBefore, session.advanced?.blocks ?? blocksBefore, this.#view.blocks];
       const passed = (kind: keyof Blocks) => this.#blocks[kind] - Math.max(...from.map((blocks) => blocks[kind]));
       found.push({

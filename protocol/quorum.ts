@@ -14,6 +14,15 @@ export interface Quorums {
   readonly oneHonest: number;
 }
 
+/** What an epoch may run on (genesis.ts); crash-fault protocols bring sizes of their own. */
+export type ProtocolName = 'pbft';
+
+/** By the protocol of an epoch. n must be one that it can run with. */
+export function quorumsOf(protocol: ProtocolName, n: number): Quorums {
+  assert(protocol === 'pbft', 'the one protocol that there is');
+  return byzantineQuorums(n);
+}
+
 /** [PBFT-Q-1] Sizes for Byzantine faults. n from 4 to 128. */
 export function byzantineQuorums(n: number): Quorums {
   assert(Number.isInteger(n) && n >= 4 && n <= 128, `a Byzantine cluster has 4 to 128 replicas, not ${n}`);

@@ -44,4 +44,16 @@ export interface Member {
   readonly name: string;
   /** Ed25519 public key, 32 bytes, admitted by crypto's key rule. */
   readonly publicKey: Bytes;
+  /**
+   * The key of whoever answers for the member, 32 bytes, by the same rule: it signs changes of the epoch, nothing else, and stays offline.
+   * Absent: the member has no say in them.
+   */
+  readonly operatorKey?: Bytes;
+  /** Where the other members dial it, a WebSocket URL; absent: each of them has it from its own configuration. */
+  readonly address?: string;
+}
+
+/** Who may end an epoch: so many of its members' operator keys, or the quorum of its protocol. */
+export interface Policy {
+  readonly signatures: number | 'quorum';
 }

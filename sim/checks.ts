@@ -8,7 +8,7 @@ import { checkpointsMax } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
-import type { NewView, PbftMessage, PbftPledge, Signed, ViewChange } from '../protocol/messages.ts';
+import type { NewView, PbftMessage, PbftPledge, Signed, ViewChange, Vote } from '../protocol/messages.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
 import { sessionKey } from '../protocol/sessions.ts';
 import type { ReplicaId } from '../protocol/types.ts';
@@ -60,6 +60,8 @@ interface Said {
   readonly votes: Map<string, string>;
   /** Views below this one were given up: no vote in them any more. */
   givenUp: number;
+  /** The epoch that the two beside it are of. */
+  epoch: number;
   /** The highest height of any vote. */
   votedTo: number;
   /** The highest commit it signed. */
@@ -84,23 +86,29 @@ export class Checks {
   /** By digest in hex: where a bundle stands. */
   readonly executed = new Map<string, number>();
   readonly #blocks = new Map<number, Bytes>();
-  readonly #verify: VerifyContext;
+  readonly #contextOf: (epoch: number) => VerifyContext | undefined;
   readonly #durable: (replica: ReplicaId) => Durable;
   readonly #said: Said[];
   readonly #sessions = new Map<string, SessionSeen>();
   /** Signed objects that were looked at: a retransmission is the same object. */
   readonly #seen = new WeakSet<object>();
   /** Where the views of honest primaries begin, from their own new-views. */
-  readonly #bases = new Map<number, Certificate | null>();
+  readonly #bases = new Map<string, Certificate | null>();
   readonly #certified = new Map<string, string>();
   readonly #acknowledged = new Map<string, number>();
   #highestAcknowledged = 0;
 
-  constructor(verify: VerifyContext, durable: (replica: ReplicaId) => Durable) {
-    this.#verify = verify;
+  /** @param contextOf what the messages of an epoch are checked with; undefined: no replica has come to it */
+  constructor(
+    contextOf: (epoch: number) => VerifyContext | undefined,
+    n: number,
+    durable: (replica: ReplicaId) => Durable,
+  ) {
+    this.#contextOf = contextOf;
     this.#durable = durable;
-    this.#said = verify.members.map(() => ({
+    this.#said = Array.from({ length: n }, () => ({
       votes: new Map(),
+      epoch: 0,
       givenUp: 0,
       votedTo: 0,
       committed: null,
@@ -110,8 +118,16 @@ export class Checks {
   }
 
   /** An honest replica starts anew: what it says of the moment may fall back to what was durable, what it signed may not. */
-  booted(replica: ReplicaId, height: number): void {
+  booted(replica: ReplicaId, height: number, epoch: number): void {
     const said = this.#said[replica]!;
+    if (epoch < said.epoch)
+      fail('views-never-run-back', `node-${replica} starts in epoch ${epoch}, after ${said.epoch}`);
+    // Views begin anew, and what was locked is decided.
+    if (epoch > said.epoch) {
+      said.epoch = epoch;
+      said.givenUp = 0;
+      said.committed = null;
+    }
     said.statusView = 0;
     said.deliveredTo = height;
   }
@@ -122,8 +138,8 @@ export class Checks {
   }
 
   /** An honest replica says this, to someone or to all. */
-  said(replica: ReplicaId, signed: Signed<PbftMessage>): void {
-    if (signed.sender !== replica || this.#seen.has(signed)) return;
+  said(replica: ReplicaId, signed: Signed<PbftMessage>, isOwn = signed.sender === replica): void {
+    if (!isOwn || this.#seen.has(signed)) return;
     this.#seen.add(signed);
     const { message, payload } = signed;
     const said = this.#said[replica]!;
@@ -135,20 +151,20 @@ export class Checks {
         said.statusView = message.view;
         return;
       case 'pre-prepare':
-        return this.#vote(replica, 'prepare', message.view, message.block.header.height, message.block.hash);
+        return this.#vote(replica, { ...message, kind: 'prepare', ...message.block.header, hash: message.block.hash });
       case 'prepare':
       case 'commit':
-        return this.#vote(replica, message.kind, message.view, message.height, message.hash);
+        return this.#vote(replica, message);
       case 'checkpoint':
         return this.#mark(replica, `checkpoint ${message.height}`, toHex(message.hash) + toHex(message.stateDigest));
       case 'view-change':
-        this.#mark(replica, `view-change ${message.view}`, toHex(payload));
+        this.#mark(replica, `${inEpoch(message)}view-change ${message.view}`, toHex(payload));
         this.#soundInside(replica, signed);
         return this.#givesUp(replica, message);
       case 'new-view':
-        this.#mark(replica, `new-view ${message.view}`, toHex(payload));
+        this.#mark(replica, `${inEpoch(message)}new-view ${message.view}`, toHex(payload));
         this.#soundInside(replica, signed);
-        this.#bases.set(message.view, baseOf(message));
+        this.#bases.set(`${inEpoch(message)}${message.view}`, baseOf(message));
         return;
       case 'blocks':
       case 'checkpoint-proof':
@@ -189,7 +205,7 @@ export class Checks {
         return note(`view-change ${message.view}`, toHex(payload));
       case 'new-view':
         // A faulty primary makes two, of different requests, and each of them is sound (PBFT-NV-2).
-        this.#bases.delete(message.view);
+        this.#bases.delete(`${inEpoch(message)}${message.view}`);
         return note(`new-view ${message.view}`, toHex(payload));
       default:
         return;
@@ -241,17 +257,20 @@ export class Checks {
     return !isRefusal(held) && !isAbove(vote, held);
   }
 
-  #vote(replica: ReplicaId, phase: 'prepare' | 'commit', view: number, height: number, hash: Bytes): void {
+  #vote(replica: ReplicaId, vote: Omit<Vote, 'epoch'> & { readonly epoch: number }): void {
+    const { kind: phase, epoch, view, height, hash } = vote;
     const said = this.#said[replica]!;
+    // Said again after the next epoch has begun: by whoever carries it.
+    if (epoch < said.epoch) return this.#mark(replica, `${inEpoch(vote)}${phase} ${view} ${height}`, toHex(hash));
     if (view < said.givenUp)
       fail('views-never-run-back', `node-${replica} votes in view ${view}, which it gave up for ${said.givenUp}`);
-    const base = this.#bases.get(view) ?? null;
+    const base = this.#bases.get(`${inEpoch(vote)}${view}`) ?? null;
     if (base !== null && (height < base.height || (height === base.height && !equalBytes(hash, base.hash))))
       fail(
         'base-is-kept',
         `node-${replica} votes at height ${height} of view ${view}, against its base at ${base.height}`,
       );
-    this.#mark(replica, `${phase} ${view} ${height}`, toHex(hash));
+    this.#mark(replica, `${inEpoch(vote)}${phase} ${view} ${height}`, toHex(hash));
     said.votedTo = Math.max(said.votedTo, height);
     if (phase === 'commit' && (said.committed === null || isAbove({ view, height }, said.committed)))
       said.committed = { view, height };
@@ -285,7 +304,18 @@ export class Checks {
   }
 
   #soundInside(replica: ReplicaId, signed: Signed<PbftMessage>): void {
-    const verdict = verifyMessage(signed, this.#verify);
+    // What a replica serves to those behind it may be of an epoch that it has left: its blocks say of which.
+    const { message } = signed;
+    const epoch =
+      message.kind === 'blocks' ? (message.blocks[0]?.block.header.epoch ?? null) : this.#said[replica]!.epoch;
+    const context = epoch === null ? undefined : this.#contextOf(epoch);
+    if (context === undefined || (message.kind === 'checkpoint-proof' && message.checkpoint.epoch !== epoch)) return;
+    // The certificates inside: who sends it may sign under another key by now.
+    const name = `node-${replica}`;
+    const own = context.members.find((member) => member.name === name);
+    const now = this.#contextOf(this.#said[replica]!.epoch)?.members.find((member) => member.name === name);
+    if (own === undefined || own.id !== now?.id || !equalBytes(own.publicKey, now.publicKey)) return;
+    const verdict = verifyMessage(signed, context);
     if (isRefusal(verdict))
       fail(
         'certificates-verify',
@@ -294,8 +324,8 @@ export class Checks {
   }
 
   /** Two certificates of one place are for one block. */
-  #certificate({ phase, view, height, hash }: Certificate): void {
-    const place = phase === 'commit' ? `commit ${height}` : `prepare ${view} ${height}`;
+  #certificate({ phase, epoch, view, height, hash }: Certificate): void {
+    const place = phase === 'commit' ? `commit ${height}` : `prepare ${inEpoch({ epoch })}${view} ${height}`;
     const before = this.#certified.get(place);
     const name = toHex(hash);
     if (this.mayFork) return;
@@ -311,15 +341,28 @@ export class Checks {
         fail('certificates-verify', `node-${replica} keeps ${what} that does not verify: ${problem.refused}`);
     };
     if (lock !== null) {
-      check('a prepared certificate', verifyCertificate(lock, this.#verify));
+      check('a prepared certificate', this.#verifyCertificate(lock));
       this.#certificate(lock);
     }
     for (const record of records) {
       if ((record.type !== 'checkpoint' && record.type !== 'reset-to-checkpoint') || record.certificate === null)
         continue;
       const certificate = decodeCheckpointCertificate(record.certificate);
-      check('a checkpoint', isRefusal(certificate) ? certificate : verifyCheckpoint(certificate, this.#verify));
+      const context = isRefusal(certificate) ? undefined : this.#contextOf(certificate.epoch);
+      check(
+        'a checkpoint',
+        isRefusal(certificate)
+          ? certificate
+          : context === undefined
+            ? { refused: 'certificate-epoch' }
+            : verifyCheckpoint(certificate, context),
+      );
     }
+  }
+
+  #verifyCertificate(certificate: Certificate): { readonly refused: string } | null {
+    const context = this.#contextOf(certificate.epoch);
+    return context === undefined ? { refused: 'certificate-epoch' } : verifyCertificate(certificate, context);
   }
 
   /** An honest replica has decided this. */
@@ -330,7 +373,7 @@ export class Checks {
       fail('in-order', `node-${replica} delivers height ${height} after ${said.deliveredTo}`);
     said.deliveredTo = height;
     if (certificate !== null) {
-      const problem = verifyCertificate(certificate, this.#verify);
+      const problem = this.#verifyCertificate(certificate);
       if (problem !== null)
         fail(
           'certificates-verify',
@@ -445,6 +488,9 @@ function baseOf({ viewChanges }: NewView): Certificate | null {
       if (certificate !== null && (base === null || isAbove(certificate, base))) base = certificate;
   return base;
 }
+
+/** In front of a place; nothing in the first epoch. */
+const inEpoch = ({ epoch }: { readonly epoch: number }): string => (epoch === 0 ? '' : `epoch ${epoch} `);
 
 type ViewAndHeight = { readonly view: number; readonly height: number };
 

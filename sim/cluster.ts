@@ -8,59 +8,35 @@ import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
 import { describeMessage } from '../protocol/describe.ts';
-import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
+import { genesisEpoch } from '../protocol/epoch/document.ts';
+import type { Genesis } from '../protocol/genesis.ts';
 import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
-import { asVerified } from '../protocol/messages.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHeight, asReplicaId } from '../protocol/types.ts';
-import type { VerifyContext } from '../protocol/verify.ts';
-import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
+import { asHeight, asReplicaId } from '../protocol/types.ts';
+import { SeenSignatures } from '../protocol/verify.ts';
+import { isRequest } from './answers.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
+import { KnownEpochs } from './epochs.ts';
 import { ClusterEvent } from './events.ts';
 import type { Reaches } from './hosts.ts';
 import { Hosts } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
+import type { ClusterOptions } from './options.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
-import { SimReplica } from './replica.ts';
+import { memberIn, nodeOf, SimReplica } from './replica.ts';
+import { Seals } from './seals.ts';
+import { servingOf } from './serving.ts';
 import { settingOf } from './setting.ts';
-import { standInCrypto } from './signatures.ts';
+import { keyPair, standInCrypto, standInKey } from './signatures.ts';
 import { Timeline } from './timeline.ts';
 import { Trace } from './trace.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
-
-export interface ClusterOptions {
-  /** 4 to 128. Default: 4. */
-  readonly n?: number;
-  readonly seed?: number;
-  readonly parameters?: GenesisDocument['parameters'];
-  /** Ed25519, and every message through its bytes. Default: stand-ins, and messages go by value. */
-  readonly realSignatures?: boolean;
-  /** Whether `delivered`, `executedAt`, `events`, `refusals` and `evidence` are written down; they grow with time. Default: yes. */
-  readonly history?: boolean;
-  /** What each replica is; a planted bug is a class of its own. */
-  readonly Replica?: typeof SimReplica;
-}
-
-/** Kinds with nothing inside that would have to verify. */
-const PLAIN_KINDS: ReadonlySet<string> = new Set([
-  'prepare',
-  'commit',
-  'status',
-  'checkpoint',
-  'state-chunk',
-  'fetch-block',
-  'fetch-blocks',
-  'fetch-checkpoint',
-  'fetch-state',
-  'fetch-standing',
-]);
+export type { ClusterOptions } from './options.ts';
 
 /** Real signatures that are remembered as valid. */
 const SEEN_MAX = 32_768;
@@ -68,12 +44,11 @@ const SEEN_MAX = 32_768;
 /** Every so many steps of a replica what it holds is looked at. */
 const STEPS_PER_LOOK = 32;
 
-const unharmed: Interrupted = { log: 'lost', guard: 'lost' };
-
 export class Cluster {
   readonly genesis: Genesis;
   /** By place; they sign for whoever plays a replica's part. */
   readonly keys: readonly SimulationKey[];
+  readonly operators: readonly SimulationKey[];
   readonly nodes: readonly SimReplica[];
   /** Who answers under whose name: beside `nodes` second hosts with a key of theirs. */
   readonly hosts: Hosts;
@@ -106,44 +81,51 @@ export class Cluster {
   forgives: (replica: SimReplica, error: unknown) => boolean = () => false;
   viewChanges = 0;
   readmissions = 0;
-  readonly #crypto: Crypto;
-  readonly #real: boolean;
   readonly #hasHistory: boolean;
-  readonly #verify: VerifyContext;
-  /** Stand-ins are checked once for each message, not once for each who hears it: the answer is the same. */
-  readonly #verdicts = new WeakMap<Signed<PbftMessage>, Verified<PbftMessage> | string>();
+  readonly #epochs: KnownEpochs;
+  readonly #seals: Seals;
   readonly #heights: number[];
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
   #steps = 0;
 
   constructor({
-    n = 4,
+    n: memberCount = 4,
+    spare = 0,
     seed = 1,
     parameters = {},
     realSignatures = false,
+    operators: withOperators = false,
     history = true,
     Replica = SimReplica,
   }: ClusterOptions = {}) {
-    const { genesis, keys } = settingOf(n, parameters, { realSignatures });
+    const setting = settingOf(memberCount, parameters, { realSignatures, operators: withOperators });
+    const { genesis } = setting;
+    const n = memberCount + spare;
+    const more = (kind: string) =>
+      Array.from({ length: spare }, (_, i) => (realSignatures ? keyPair : standInKey)(`${kind}-${memberCount + i}`));
+    const keys = [...setting.keys, ...more('replica')];
+    const operators = [...setting.operators, ...more('operator')];
     this.genesis = genesis;
+    this.operators = operators;
     this.keys = keys;
     this.dice = new Dice(seed);
-    this.#real = realSignatures;
     this.#hasHistory = history;
-    this.#crypto = realSignatures ? native : standInCrypto;
-    const context = (seen: SeenSignatures | undefined): VerifyContext => ({
-      crypto: this.#crypto,
+    const crypto: Crypto = realSignatures ? native : standInCrypto;
+    this.#epochs = new KnownEpochs(crypto, realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
+    this.#epochs.know(genesisEpoch(native.sha256, genesis));
+    this.#seals = new Seals({
+      epochs: this.#epochs,
       chainId: genesis.chainId,
-      epoch: asEpoch(0),
-      members: genesis.members,
-      quorum: byzantineQuorums(n).quorum,
-      parameters: genesis.parameters,
-      seen,
+      isReal: realSignatures,
+      keys,
+      nodeOf: (id) => this.nodes[id],
+      refused: (at, from, code, kind) => {
+        if (history) this.refusals.push({ at, from, code, kind });
+      },
     });
-    // One memory for all: what is valid for one of them is valid for each.
-    this.#verify = context(realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
-    this.checks = new Checks(this.#verify, (id) => {
+    const contextOf = (epoch: number) => this.#epochs.contextOf(epoch);
+    this.checks = new Checks(contextOf, n, (id) => {
       const { guard, disk } = this.nodes[id]!;
       return { ...guard.durable, disk };
     });
@@ -170,6 +152,16 @@ export class Cluster {
     for (const { id } of this.nodes) this.boot(id);
   }
 
+  /** A key that a replica will have. */
+  bringKey(key: SimulationKey): void {
+    this.#epochs.bringKey(key);
+  }
+
+  /** The key of a node in its epoch. */
+  keyOf(id: number): SimulationKey {
+    return this.#seals.keyOf(id);
+  }
+
   #surroundings(seed: number): Surroundings {
     const diskDice = this.keys.map((_, id) => new Dice(seedOf(seed, id)));
     return {
@@ -177,10 +169,13 @@ export class Cluster {
       genesis: this.genesis,
       writeMs: (id) => diskDice[id]!.between(...this.faults.writeMs) + this.slowMs(id),
       sign: (id, message) => this.sign(id, message),
-      verify: (id, signed) => this.#verified(id, signed),
-      verifyBytes: (id, bytes) => this.#verifiedBytes(id, bytes),
+      verify: (id, signed) => this.#seals.verified(id, signed),
+      verifyBytes: (id, bytes) => this.#seals.verifiedBytes(id, bytes),
       send: (from, to, signed) => this.#send(from, to, signed),
+      answer: (from, to, signed) => this.#answer(from, to, signed),
+      ...servingOf({ nodes: () => this.nodes, network: this.network, epochs: this.#epochs, genesis: this.genesis }),
       observe: (replica, ready) => this.#observe(replica, ready),
+      began: (replica) => this.#began(replica),
       broke: (replica, error) => this.#broke(replica, error),
       strikes: (replica, point) => this.strikes(replica, point),
     };
@@ -244,18 +239,33 @@ export class Cluster {
     } catch (error) {
       return this.#broke(node, error);
     }
-    const { height } = node.core!.explain(); // just booted
-    if (node === this.nodes[id]) {
-      this.delivered[id]!.length = 0;
-      this.#heights[id] = height;
-      this.checks.booted(node.id, height);
-    }
-    this.trace.add(this.now);
-    this.trace.add(-1 - id);
-    this.#say(id, () => `starts at height ${height}`);
+    if (node === this.nodes[id]) this.delivered[id]!.length = 0;
+    this.#starts(node);
     for (const other of this.nodes) {
       const isMine = other.id !== node.id && this.hosts.at(id, other.id).includes(node);
       if (isMine && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
+    }
+  }
+
+  #starts(node: SimReplica): void {
+    const { id, epoch } = node;
+    this.#epochs.know(epoch);
+    if (node.core === null) return; // it observes
+    const { height } = node.core.explain();
+    this.#heights[id] = height;
+    this.checks.booted(node.id, height, epoch.epoch);
+    this.trace.add(this.now);
+    this.trace.add(-1 - id);
+    this.#say(id, () => `starts in epoch ${epoch.epoch} at height ${height}`);
+  }
+
+  /** Its connections are bound to the epoch that has ended: they come up anew. */
+  #began(node: SimReplica): void {
+    this.#starts(node);
+    for (const other of this.nodes) {
+      if (other === node || this.network.isSevered(node.id, other.id)) continue;
+      this.#tell('disconnected', other, node);
+      this.connect(node.id, other.id);
     }
   }
 
@@ -272,23 +282,28 @@ export class Cluster {
     for (const one of this.hosts.at(a, b))
       for (const other of this.hosts.at(b, a)) {
         if (one.core === null || other.core === null) continue;
-        one.input({ type, peer: other.id });
-        other.input({ type, peer: one.id });
+        this.#tell(type, one, other);
+        this.#tell(type, other, one);
       }
   }
 
-  crash(id: number, interrupted: Interrupted = unharmed): void {
+  /** By its number in the epoch of whoever is told; a stranger there is nobody. */
+  #tell(type: 'connected' | 'disconnected', to: SimReplica, about: SimReplica): void {
+    const peer = memberIn(to.epoch, about.id);
+    if (to.core !== null && peer !== null) to.input({ type, peer });
+  }
+
+  crash(id: number, interrupted?: Interrupted): void {
     this.#end(this.nodes[id]!, interrupted);
   }
 
-  #end(node: SimReplica, interrupted: Interrupted): void {
+  #end(node: SimReplica, interrupted: Interrupted = { log: 'lost', guard: 'lost' }): void {
     if (!node.crash(interrupted)) return;
     const { id } = node;
     this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
     for (const other of this.nodes) {
       if (other.id === id || !this.hosts.at(id, other.id).includes(node)) continue;
-      for (const peer of this.hosts.at(other.id, id))
-        if (peer.core !== null) peer.input({ type: 'disconnected', peer: id });
+      for (const peer of this.hosts.at(other.id, id)) this.#tell('disconnected', peer, node);
     }
   }
 
@@ -301,64 +316,44 @@ export class Cluster {
   }
 
   #broke(replica: SimReplica, error: unknown): void {
-    if (this.byzantine.has(replica.id)) return this.#end(replica, unharmed);
+    if (this.byzantine.has(replica.id)) return this.#end(replica);
     if (error instanceof CheckFailure) throw error;
-    if (this.forgives(replica, error)) return this.#end(replica, unharmed);
+    if (this.forgives(replica, error)) return this.#end(replica);
     // [PBFT-C-3] It has seen the fork, and stops for good.
-    if (this.checks.mayFork && error instanceof InvariantViolation) return this.#end(replica, unharmed);
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.#end(replica);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
 
-  // ---- signing and checking -----------------------------------------------------------------------------------------
+  // ---- signing ------------------------------------------------------------------------------------------------------
 
   sign<M extends PbftMessage>(id: ReplicaId, message: M): Verified<M> {
-    const payload = encodePayload(message);
-    const bytes = signingBytes(this.genesis.chainId, message, payload);
-    const signature = this.keys[id]!.sign(bytes);
-    const signed = asVerified({ sender: id, message, payload, signature });
-    // Messages go by value here, so what was signed a line ago need not be looked at again.
-    if (!this.#real && PLAIN_KINDS.has(message.kind)) this.#verdicts.set(signed, signed);
-    return signed;
+    return this.#seals.sign(id, message);
   }
 
-  frameOf({ message, payload, sender, signature }: Signed<PbftMessage>): Bytes {
-    return encodeFrame({ kind: message.kind, payload, sender: this.genesis.members[sender]!.publicKey, signature });
-  }
-
-  #verified(at: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
-    if (this.#real) return this.#verifiedBytes(at, this.frameOf(signed));
-    let verdict = this.#verdicts.get(signed);
-    if (verdict === undefined) {
-      const verified = verifyMessage(signed, this.#verify);
-      verdict = isRefusal(verified) ? verified.refused : verified;
-      this.#verdicts.set(signed, verdict);
-    }
-    if (typeof verdict !== 'string') return verdict;
-    if (this.#hasHistory) this.refusals.push({ at, from: signed.sender, code: verdict, kind: signed.message.kind });
-    return null;
-  }
-
-  #verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null {
-    const context = this.#verify;
-    const frame = decodeFrame(bytes);
-    const signed = isRefusal(frame) ? frame : openFrame(frame, context);
-    const verified = isRefusal(signed) ? signed : verifyMessage(signed, context);
-    if (!isRefusal(verified)) return verified;
-    const from = isRefusal(signed) ? at : signed.sender;
-    const kind = isRefusal(frame) ? 'frame' : frame.kind;
-    if (this.#hasHistory) this.refusals.push({ at, from, code: verified.refused, kind });
-    return null;
+  frameOf(signed: Signed<PbftMessage>): Bytes {
+    return this.#seals.frameOf(signed);
   }
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
   #send(host: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
-    const { id } = host;
+    const { id, epoch } = host;
+    this.#check(host, signed);
+    for (const other of this.nodes) {
+      const number = other.id === id ? null : memberIn(epoch, other.id);
+      if (number !== null && (to === 'all' || to === number)) this.#sendOne(host, other.id, signed);
+    }
+  }
+
+  #answer(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
+    this.#check(host, signed);
+    this.#sendOne(host, to, signed);
+  }
+
+  #check({ id, member }: SimReplica, signed: Signed<PbftMessage>): void {
     if (this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
-    else if (!this.byzantine.has(id)) this.checks.said(id, signed);
-    if (to !== 'all') return this.#sendOne(host, to, signed);
-    for (const other of this.nodes) if (other.id !== id) this.#sendOne(host, other.id, signed);
+    else if (!this.byzantine.has(id)) this.checks.said(id, signed, signed.sender === member);
   }
 
   #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
@@ -386,7 +381,10 @@ export class Cluster {
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
     if (this.trace.sink !== null) this.#say(to, () => `hears node-${from}: ${describeMessage(signed.message)}`);
-    for (const host of hosts) host.arrive(from, signed);
+    for (const host of hosts) {
+      const heard = this.#epochs.asHeardIn(host.epoch.epoch, signed) ?? (isRequest(signed.message) ? signed : null);
+      if (heard !== null) host.arrive(from, heard);
+    }
   }
 
   /** A line of the trace that is about no single replica. */
@@ -476,10 +474,14 @@ export class Cluster {
     return this.executedAt(id, bundle) !== undefined;
   }
 
-  /** Of the latest view that a replica which is up has reached. */
+  /** Of the latest view of the latest epoch that a replica which is up has reached. */
   get primary(): number {
-    const views = this.nodes.map(({ core }) => core?.explain().view ?? 0);
-    return Math.max(...views) % views.length;
+    const latest = Math.max(...this.nodes.map(({ epoch }) => epoch.epoch));
+    const { epoch } = this.nodes.find((node) => node.epoch.epoch === latest)!; // as just seen
+    const views = this.nodes.map((node) =>
+      node.epoch === epoch || node.epoch.epoch === latest ? (node.core?.explain().view ?? 0) : 0,
+    );
+    return nodeOf(epoch, asReplicaId(Math.max(...views) % epoch.members.length));
   }
 
   live(): number[] {

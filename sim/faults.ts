@@ -43,7 +43,16 @@ export type Fault = Timed &
     | { readonly kind: 'slow-primary'; readonly dawdling: Dawdling }
     /** In an adversary's hand, with its key. */
     | { readonly kind: 'liar'; readonly node: number }
+    /** No fault: the operators hand in a change of the epoch (changes.ts). */
+    | EpochChange
   );
+
+export interface EpochChange {
+  readonly kind: 'change';
+  readonly what: 'add' | 'remove' | 'rekey' | 'parameter';
+  /** Which of those that could be taken. */
+  readonly pick: number;
+}
 
 /** A replica loses what it knew. It counts among the f until it is as sound as before: a fault for which there is no room is left out. */
 type Forgetting = {
@@ -67,7 +76,7 @@ export type ForgettingFault = Timed & Forgetting;
 export type FaultKind = Fault['kind'];
 
 const FORGETTING = ['amnesia', 'lost-log', 'rollback'] as const;
-type Special = 'liar' | 'slow-link' | 'twin' | (typeof FORGETTING)[number];
+type Special = 'liar' | 'slow-link' | 'twin' | 'change' | (typeof FORGETTING)[number];
 
 /** Kinds that a seed draws from, with how often they come in a minute where they are on. */
 const SWARM: Readonly<Record<Exclude<FaultKind, Special | LateKind>, readonly [number, number]>> = {
@@ -345,6 +354,8 @@ function what(fault: Fault): string {
     }
     case 'liar':
       return `node-${fault.node} lies`;
+    case 'change':
+      return `operators: ${fault.what} (${fault.pick}),`;
     default:
       return unreachable(fault);
   }

@@ -8,7 +8,7 @@ import { GuardRefusal } from '../keys/errors.ts';
 import type { Marks, Place } from '../keys/marks.ts';
 import { assertVotable, assertVoteFree, MarksDraft, Proposals } from '../keys/marks.ts';
 import type { SignState, SignStateOwner } from '../keys/sign-state.ts';
-import { decodeSignState, encodeSignState, firstState, withoutLog } from '../keys/sign-state.ts';
+import { beginEpoch, decodeSignState, encodeSignState, firstState, withoutLog } from '../keys/sign-state.ts';
 import { assert } from '../protocol/assert.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { checkpointSigningBytes } from '../protocol/checkpoint-note.ts';
@@ -17,7 +17,7 @@ import type { LogPosition } from '../protocol/log.ts';
 import type { PbftPledge, PrePrepare } from '../protocol/messages.ts';
 import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
 import type { QuarantineStart, Readmission } from '../protocol/pbft/quarantine.ts';
-import type { Hash, Height, View } from '../protocol/types.ts';
+import type { Epoch, Hash, Height, View } from '../protocol/types.ts';
 import { asEpoch, asHeight, asView } from '../protocol/types.ts';
 
 export interface PledgePayload {
@@ -67,9 +67,11 @@ export class SimGuard {
     this.file = encodeSignState(this.#state);
   }
 
-  /** The start of a process: the file is all there is. [GRD-7] Views that were led before are burned. */
-  open(): void {
-    const state = decoded(this.file);
+  /** The start of a process, or of an epoch: the file is all there is. [GRD-7] Views that were led before are burned. */
+  open(epoch: Epoch): void {
+    const file = decoded(this.file);
+    assert(epoch >= file.marks.epoch, 'no earlier epoch than the file has seen');
+    const state = epoch === file.marks.epoch ? file : beginEpoch(file, epoch);
     this.#state = state;
     this.#proposals = new Proposals();
     this.#burned = Math.max(state.marks.led ?? -1, state.marks.abstainedView ?? -1);
@@ -79,6 +81,11 @@ export class SimGuard {
   get durable(): Durably {
     const { marks, lock, quarantined } = this.#contents.get(this.file) ?? decoded(this.file);
     return { marks, lock, quarantined };
+  }
+
+  /** Whose signatures it guards. */
+  get publicKey(): Bytes {
+    return this.#state.publicKey;
   }
 
   /** What the process knows. */

@@ -1,6 +1,7 @@
 // Makes the faults of a list come and go in a cluster. Faults of one kind may lie on top of each other: what holds is reckoned anew from
 // those that are active, so that taking one out of the list changes nothing about the others.
 
+import type { Changes } from './changes.ts';
 import type { Cluster } from './cluster.ts';
 import { Conspiracy } from './conspiracy.ts';
 import { Dawdler } from './dawdler.ts';
@@ -18,11 +19,14 @@ export interface InjectorOptions {
   readonly seed: number;
   /** After how many milliseconds both ends notice that a link is cut; null: never. */
   readonly noticeMs: number | null;
+  /** Hands in changes of the epoch. */
+  readonly changes: Changes | null;
 }
 
 export class Injector {
   readonly #cluster: Cluster;
   readonly #noticeMs: number | null;
+  readonly #changes: Changes | null;
   readonly #active = new Set<Fault>();
   /** Crashes that wait for their point. */
   readonly #armed = new Set<Crash>();
@@ -36,8 +40,9 @@ export class Injector {
   readonly #memories: Memories;
   #conspiracy: Conspiracy | null = null;
 
-  constructor(cluster: Cluster, { faults, seed, noticeMs }: InjectorOptions) {
+  constructor(cluster: Cluster, { faults, seed, noticeMs, changes }: InjectorOptions) {
     this.#cluster = cluster;
+    this.#changes = changes;
     this.#noticeMs = noticeMs;
     this.#diskDice = cluster.nodes.map(({ id }) => new Dice(seedOf(seed, 3, id)));
     cluster.strikes = (replica, point) => this.#strikes(replica, point);
@@ -54,7 +59,7 @@ export class Injector {
     this.#armed.clear();
     for (const fault of [...this.#active]) if (fault.lasts !== null) this.#end(fault);
     if (this.#conspiracy !== null) this.#conspiracy.cutsPower = false;
-    for (const { id, core } of this.#cluster.nodes) if (core === null && !this.#keepsDown(id)) this.#cluster.boot(id);
+    for (const { id, isUp } of this.#cluster.nodes) if (!isUp && !this.#keepsDown(id)) this.#cluster.boot(id);
   }
 
   #begin(fault: Fault): void {
@@ -64,6 +69,9 @@ export class Injector {
     switch (fault.kind) {
       case 'liar':
         return; // from the start, and for ever
+      case 'change':
+        this.#active.delete(fault);
+        return this.#changes?.submit(fault);
       case 'crash':
         if (fault.point === 'now') return this.#crash(fault, fault.node === 'primary' ? this.#primary() : fault.node);
         this.#armed.add(fault);
@@ -107,7 +115,7 @@ export class Injector {
     else if (fault.kind === 'amnesia' || fault.kind === 'lost-log' || fault.kind === 'rollback')
       this.#memories.end(fault);
     else if (fault.kind === 'slow-primary') this.#dawdlers.get(fault)?.end();
-    else if (fault.kind !== 'stall' && fault.kind !== 'liar') this.#apply(fault);
+    else if (fault.kind !== 'stall' && fault.kind !== 'liar' && fault.kind !== 'change') this.#apply(fault);
   }
 
   // ---- processes ----------------------------------------------------------------------------------------------------
@@ -172,7 +180,7 @@ export class Injector {
   }
 
   #bootUnlessKept(id: number): void {
-    if (this.#cluster.nodes[id]!.core === null && !this.#keepsDown(id)) this.#cluster.boot(id);
+    if (!this.#cluster.nodes[id]!.isUp && !this.#keepsDown(id)) this.#cluster.boot(id);
   }
 
   #keepsDown(id: number): boolean {

@@ -76,7 +76,15 @@ tap.test('init: a local network', async (t) => {
   const made = await synod(['init', net, '--unsealed', '--name', 'harbour', '--param', 'viewTimeoutMs=900']);
   t.match(made, { code: 0, stderr: '' });
   t.match(made.stdout, /^chain [0-9a-f]{64} "harbour": 4 replicas, quorum 3, bears 1 faulty\n/);
-  t.strictSame(readdirSync(net).sort(), ['client.key', 'genesis.json', 'node-0', 'node-1', 'node-2', 'node-3']);
+  t.strictSame(readdirSync(net).sort(), [
+    'client.key',
+    'genesis.json',
+    'node-0',
+    'node-1',
+    'node-2',
+    'node-3',
+    'operators',
+  ]);
   t.equal(statSync(join(net, 'client.key')).mode & 0o777, 0o600, 'keys are for their owner');
   const loaded = loadGenesis(native, join(net, 'genesis.json'));
   if (!('genesis' in loaded)) return t.fail('the genesis document does not load');

@@ -664,6 +664,7 @@ t.test('ACC-2: what is kept is bounded, the oldest stay; damage is told and harm
   for (let view = 1; view <= EVIDENCE_LIMITS.newViewsMax + 5; view++) {
     const { sender, payload, signature } = signedBy(made, view % 4, newView(view));
     const state = {
+      epoch,
       view: asView(view),
       mode: 'active',
       viewChange: null,

@@ -540,6 +540,9 @@ t.test('GRD-10: marks belong to one key, one chain and one epoch', async (t) => 
   await t.rejects(promise(guard, again), { code: 'guard-conflict' }, 'heights go on');
   await guard.close();
   await t.rejects(openGuard(optionsFor(path, { epoch: asEpoch(1) })), { code: 'guard-epoch-passed' });
+  guard = await openGuard(optionsFor(path, { epoch: null }));
+  t.equal(guard.state.epoch, 2, "the file's own, where the log is still to say which");
+  await guard.close();
 });
 
 t.test('GRD-11: a statement binds nobody', async (t) => {

@@ -28,7 +28,7 @@ t.setTimeout(0);
 
 const kinds = Object.keys(kindNumbers) as Kind[]; // the keys of a literal
 /** They say nothing but their kind. */
-const WITHOUT_FIELDS: readonly string[] = ['fetch-checkpoint', 'query-head'];
+const WITHOUT_FIELDS: readonly string[] = ['fetch-checkpoint', 'query-head', 'query-checkpoint'];
 
 /** The places of plain values in a payload, as the wire has them, without what is inside of bins. */
 function leavesOf(value: WireValue, field = ''): string[] {

@@ -40,7 +40,7 @@ export interface PlantedBug {
 export function liveWith(bug: PlantedBug, options: Omit<LifeOptions, 'Replica'>): Outcome {
   const takeOut = bug.plant?.();
   try {
-    return live({ ...options, Replica: bug.Replica });
+    return live({ changes: false, ...options, Replica: bug.Replica });
   } finally {
     takeOut?.();
   }

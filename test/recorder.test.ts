@@ -28,6 +28,7 @@ import {
   segmentBytesOf,
 } from '../daemon/recorder/recorder.ts';
 import { folderAt, type SegmentFolder, segmentName } from '../daemon/recorder/segment-files.ts';
+import { genesisEpoch } from '../protocol/epoch/document.ts';
 import { LayoutWriter } from '../protocol/layout.ts';
 import { encodeMsgpack } from '../protocol/msgpack.ts';
 import { decodeStep, encodeStep } from '../protocol/recording.ts';
@@ -61,6 +62,7 @@ class Flight {
       bytesMax: 16 * MiB,
       chainId: genesis.chainId,
       genesisDocument: document,
+      epoch: genesisEpoch(native.sha256, genesis),
       self: asReplicaId(0),
       member: 'node-0',
       software: '0.0.1',

@@ -1253,8 +1253,16 @@ t.test('GEN-2: the same inputs give the same outputs', async (t) => {
   t.strictSame(run(), run());
 });
 
-t.test('PBFT-PP-1: a message of another epoch is refused', async (t) => {
+t.test('[EPO-13] a message of another epoch is passed over, but for the height in a status', async (t) => {
   const solo = new Solo().connect();
-  t.strictSame(codes(solo.hear(0, { ...proposal(solo.block()), epoch: asEpoch(1) })), ['wrong-epoch']);
+  const other = { ...proposal(solo.block()), epoch: asEpoch(1) };
+  t.notOk(solo.core.wants(other, asReplicaId(0)), 'not even looked at');
+  t.strictSame(codes(solo.hear(0, other)), [], 'whoever is ahead has done nothing wrong');
   t.strictSame(solo.prepares(), []);
+  const status = { ...solo.status(), epoch: asEpoch(1), view: asView(7), height: asHeight(90), stable: asHeight(64) };
+  t.ok(solo.core.wants(status, asReplicaId(0)));
+  solo.hear(0, status);
+  const { peers } = solo.core.explain();
+  t.match(peers[0], { replica: 0, height: 90, view: 0 }, 'its views mean nothing here');
+  t.equal(solo.core.explain().view, 0);
 });

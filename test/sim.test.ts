@@ -100,6 +100,7 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
   }
   t.same([...kinds].sort(), [
     'amnesia',
+    'change',
     'clock-drift',
     'clock-jump',
     'clogged-link',
@@ -212,7 +213,7 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
   });
 
   breaks('one-block-per-height', ({ checks }, decided) => {
-    checks.booted(b, decided.block.header.height - 1);
+    checks.booted(b, decided.block.header.height - 1, 0);
     checks.decided(b, again(decided, decided.block.header.height));
   });
   breaks('exactly-once', ({ checks }, decided) => checks.decided(a, again(decided, decided.block.header.height + 1)));

@@ -5,12 +5,12 @@ import { concat, equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { WireContext } from '../protocol/codec.ts';
 import type { Input } from '../protocol/core.ts';
+import { genesisOf } from '../protocol/epoch/document.ts';
 import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
 import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
 import { decodeStep, digestOf, encodeStep } from '../protocol/recording.ts';
 import { decodeSnapshot, encodeSnapshot } from '../protocol/snapshot.ts';
-import { asEpoch } from '../protocol/types.ts';
 import { CheckFailure } from '../sim/checks.ts';
 import { Dice } from '../sim/random.ts';
 import { SimReplica } from '../sim/replica.ts';
@@ -47,8 +47,10 @@ export function twinned(tally: TwinTally, { seed, every }: { readonly seed: numb
   return class Twinned extends SimReplica {
     protected override makeCore(recovery: PbftRecovery): Pbft {
       const core = super.makeCore(recovery);
-      const { genesis } = this.world;
-      const options = { genesis, epoch: asEpoch(0), self: this.id, sha256: native.sha256 };
+      const { epoch: document } = this;
+      const genesis = genesisOf(this.world.genesis, document);
+      // Only a member has a core.
+      const options = { genesis, epoch: document.epoch, document, self: this.member!, sha256: native.sha256 };
       const context = { sha256: native.sha256, parameters: genesis.parameters };
       const restored = (): Pbft => {
         const snapshot = core.snapshot();

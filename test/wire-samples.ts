@@ -79,6 +79,13 @@ export const samples: readonly Message[] = [
   { kind: 'credit', blocks: 1 },
   { kind: 'query-head' },
   { kind: 'query-bundle', question: Number.MAX_SAFE_INTEGER, digest: fx.hashOf(8) },
+  { kind: 'query-epochs', from: asEpoch(1) },
+  { kind: 'query-checkpoint' },
+  { kind: 'query-state', height: asHeight(64), chunk: 256 },
+  { kind: 'checkpoint-here', proof: null },
+  { kind: 'checkpoint-here', proof: { checkpoint: fx.checkpoint(first), headerBytes: first.headerBytes } },
+  { kind: 'state-here', height: asHeight(64), chunk: 0, found: null },
+  { kind: 'state-here', height: asHeight(64), chunk: 1, found: { bytes: fx.filled(3, 400), proof: [fx.hashOf(1)] } },
   {
     kind: 'admissions',
     admissions: admissionCodes.map((code) => ({ digest: fx.hashOf(8), code, height: asHeight(12) })),
@@ -117,6 +124,8 @@ export const samples: readonly Message[] = [
     lowest: asHeight(1),
     certificate: null,
   },
+  { kind: 'epochs', from: asEpoch(2 ** 40), links: [] },
+  { kind: 'epochs', from: asEpoch(1), links: [fx.filled(1, 900), fx.filled(2, 1)] },
   { kind: 'hello', protocol: 1, chainId: fx.chainId, epoch: asEpoch(0), role: 'client', nonce: fx.filled(9) },
   { kind: 'auth', transcript: fx.hashOf(4) },
 ];

@@ -83,7 +83,8 @@ const keySentences: Record<KeyErrorCode | GuardErrorCode, string> = {
   'key-passphrase': 'the passphrase is wrong, or the key file is damaged',
   'key-passphrase-missing': 'the key is sealed and no passphrase was given',
   'key-mismatch': 'the secret in the key file does not belong to the public key in it',
-  'key-not-member': 'the key is not the one that the genesis document names for this member',
+  'key-not-member': 'the key is not the one that the epoch has for this member',
+  'not-a-member': 'this replica is no member in the epoch at hand',
   'guard-missing': 'there is no sign-state file, so it is not known what this key has signed',
   'guard-damaged': 'the sign-state file is damaged, so it is not known what this key has signed',
   'guard-copied': 'the sign-state file is a copy, or was put back: what this key has signed since is not in it',
@@ -100,7 +101,9 @@ const keyAdvice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'key-file-missing': 'Give the path of a file that `synod init` or `synod keys generate` wrote.',
   'key-file-mode': 'Run chmod 600 on it, and ask who may have read it.',
   'key-file-owner': 'Run as its owner.',
-  'key-not-member': "Check `key` and `member` in the config, and that the genesis document is this network's.",
+  'key-not-member':
+    "Check `key`, `nextKey` and `member` in the config, and that the genesis document is this network's.",
+  'not-a-member': 'It was removed, or has not come yet: `synod start --observe` follows the others until it is one.',
   'key-passphrase-missing':
     'Give --passphrase-file FILE, name a passphraseFile in the config, or set SYNOD_PASSPHRASE.',
   'guard-missing':

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { version } from '../version.ts';
 import { auditCommand } from './audit.ts';
 import { backupCommand } from './backup.ts';
+import { controlCommand } from './control.ts';
 import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
 import { EXIT, explainError } from './errors.ts';
@@ -13,6 +14,7 @@ import { exportCommand } from './export.ts';
 import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
+import { memberCommand, paramCommand } from './member.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
 import { repairCommand } from './repair.ts';
 import { replayCommand } from './replay.ts';
@@ -77,6 +79,9 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
     verifyCommand(),
     evidenceCommand(),
     auditCommand(),
+    memberCommand(),
+    paramCommand(),
+    controlCommand(),
     replayCommand(),
     simCommand(),
   ];

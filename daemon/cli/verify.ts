@@ -6,11 +6,13 @@ import { toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
 import { byzantineQuorums } from '../../protocol/quorum.ts';
-import { parseReceipt, verifyTransactionReceipt } from '../../protocol/verify.ts';
+import { asEpoch, type Member } from '../../protocol/types.ts';
+import { type EpochChain, parseReceipt, verifyTransactionReceipt } from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
 import { offenceInWords } from '../offences.ts';
 import { isWitnessFile, readWitness, WITNESS_BYTES_MAX } from '../witness-file.ts';
 import { isChainFile, readChainFile } from './chain-file.ts';
+import { loadEpochs } from './epochs-file.ts';
 import { Complaint, EXIT, orComplain } from './errors.ts';
 import { firstBytes } from './first-bytes.ts';
 import { writeLine } from './output.ts';
@@ -20,6 +22,7 @@ const receiptBytesMax = 2 << 20;
 
 interface Options {
   readonly genesis: string;
+  readonly epochs?: string;
   readonly json?: true;
 }
 
@@ -28,6 +31,10 @@ export function verifyCommand(): Command {
     .description('check a receipt, a chain file or evidence offline; exit code 3 if it does not hold')
     .argument('<file>', 'a receipt (`submit --receipt`), a chain file (`export`) or a witness file (`evidence`)')
     .requiredOption('--genesis <file>', 'the genesis.json of the network, from a source that you trust')
+    .option(
+      '--epochs <file>',
+      'the epochs since the first (GET /v1/epochs of a replica), for what does not bring them itself',
+    )
     .option('--json', 'for programs')
     .addHelpText(
       'after',
@@ -42,12 +49,13 @@ Examples:
 
 async function verify(file: string, options: Options): Promise<void> {
   const { genesis } = orComplain(loadGenesis(native, options.genesis));
+  const epochs = loadEpochs(genesis, options.epochs);
   const start = firstBytes(file);
   const facts = isChainFile(start)
-    ? await verifyChain(file, genesis)
+    ? await verifyChain(file, genesis, epochs)
     : isWitnessFile(start)
-      ? verifyWitness(file, genesis)
-      : verifyReceiptFile(file, genesis);
+      ? verifyWitness(file, genesis, epochs)
+      : verifyReceiptFile(file, genesis, epochs);
   await writeLine(options.json === true ? JSON.stringify({ valid: true, ...facts.fields }) : facts.text);
 }
 
@@ -56,23 +64,24 @@ interface Facts {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-function verifyReceiptFile(file: string, genesis: Genesis): Facts {
+function verifyReceiptFile(file: string, genesis: Genesis, epochs: EpochChain): Facts {
   if (statSync(file).size > receiptBytesMax) throw notProved(file, 'receipt-malformed', 'larger than any receipt');
   const text = readFileSync(file, 'utf8');
-  const proven = verifyTransactionReceipt(text, { genesis, crypto: native });
+  const proven = verifyTransactionReceipt(text, { genesis, crypto: native, epochs });
   if ('refused' in proven) throw notProved(file, proven.refused, proven.field);
   const receipt = parseReceipt(text);
   if ('refused' in receipt) throw notProved(file, receipt.refused, receipt.field);
   const { height, index, time, transaction, blockHash } = proven;
-  const { view, signatures } = receipt.certificate;
-  const signers = namesOf(genesis, signatures);
+  const { view, signatures, epoch } = receipt.certificate;
+  const members = epochs.at(asEpoch(epoch))?.members ?? genesis.members;
+  const signers = namesOf(members, signatures);
   const sha256 = toHex(native.sha256(transaction));
   return {
     text: [
       `proved: this transaction of ${transaction.length} bytes, SHA-256 ${sha256},`,
       `  is number ${index} in block ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  block ${toHex(blockHash)} of ${new Date(time).toISOString()} (its proposer's clock),`,
-      `  decided in view ${view} by ${quorumText(genesis, signers)}`,
+      `  decided in ${epoch === 0 ? '' : `epoch ${epoch}, `}view ${view} by ${quorumText(members, signers)}`,
     ].join('\n'),
     fields: {
       kind: 'receipt',
@@ -83,20 +92,23 @@ function verifyReceiptFile(file: string, genesis: Genesis): Facts {
       blockHash: toHex(blockHash),
       transactionSha256: sha256,
       transactionBytes: transaction.length,
+      epoch,
       view,
       signers,
     },
   };
 }
 
-async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
+/** [EPO-11] The members of later epochs come out of the blocks themselves, or of the file of epochs. */
+async function verifyChain(file: string, genesis: Genesis, epochs: EpochChain): Promise<Facts> {
   let first: number | undefined;
   let height = 0;
   let hash = '';
   let transactions = 0;
   let certificates = 0;
   const everySigner = new Set<string>();
-  for await (const block of readChainFile(file, genesis)) {
+  let last = asEpoch(0);
+  for await (const block of readChainFile(file, genesis, epochs)) {
     if ('refused' in block) throw notProved(file, block.refused, block.problem);
     first ??= block.header.height;
     height = block.header.height;
@@ -104,7 +116,9 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
     transactions += block.header.transactionCount;
     if (block.certificate === null) continue;
     certificates += 1;
-    for (const name of namesOf(genesis, block.certificate.signatures)) everySigner.add(name);
+    last = block.header.epoch;
+    const members = epochs.at(last)?.members ?? genesis.members;
+    for (const name of namesOf(members, block.certificate.signatures)) everySigner.add(name);
   }
   const signers = [...everySigner].sort();
   const anchor =
@@ -113,7 +127,9 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
     text: [
       `proved: blocks ${first} to ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  ${anchor}; ${transactions} transactions, last block ${hash},`,
-      `  ${certificates} certificates, each by a quorum of ${byzantineQuorums(genesis.members.length).quorum} of ${genesis.members.length}: ${signers.join(', ')}`,
+      last === 0
+        ? `  ${certificates} certificates, each by a quorum of ${byzantineQuorums(genesis.members.length).quorum} of ${genesis.members.length}: ${signers.join(', ')}`
+        : `  ${certificates} certificates, each by a quorum of its epoch's members, the last of epoch ${last}: ${signers.join(', ')}`,
     ].join('\n'),
     fields: {
       kind: 'chain',
@@ -123,15 +139,16 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
       hash,
       transactions,
       certificates,
+      epoch: last,
       signers,
     },
   };
 }
 
 /** [EVD-4] Who did what; or that the file holds statements alone, which prove nothing against anybody. */
-function verifyWitness(file: string, genesis: Genesis): Facts {
+function verifyWitness(file: string, genesis: Genesis, epochs: EpochChain): Facts {
   if (statSync(file).size > WITNESS_BYTES_MAX) throw notProved(file, 'witness-file-malformed', 'larger than any');
-  const witness = readWitness(readFileSync(file), genesis, native);
+  const witness = readWitness(readFileSync(file), genesis, native, epochs);
   if ('refused' in witness) throw notProved(file, witness.refused, witness.problem);
   const { pieces, statements } = witness;
   const lines = pieces.map(({ proven: { culprit, conflict } }) => `  ${culprit.name} ${offenceInWords(conflict)}`);
@@ -167,9 +184,9 @@ function notProved(file: string, code: string, detail: string): Complaint {
   });
 }
 
-const namesOf = (genesis: Genesis, signatures: readonly { readonly replica: number }[]): string[] =>
-  signatures.map(({ replica }) => genesis.members[replica]?.name ?? `#${replica}`);
+const namesOf = (members: readonly Member[], signatures: readonly { readonly replica: number }[]): string[] =>
+  signatures.map(({ replica }) => members[replica]?.name ?? `#${replica}`);
 
-function quorumText({ members }: Genesis, signers: readonly string[]): string {
+function quorumText(members: readonly Member[], signers: readonly string[]): string {
   return `${signers.join(', ')} (${signers.length} of ${members.length} members, a quorum is ${byzantineQuorums(members.length).quorum})`;
 }

@@ -30,6 +30,7 @@ const statuses = {
   'client-quota': 429,
   'pool-full': 503,
   'sessions-full': 503,
+  'control-refused': 422,
   'not-ordered': 503,
   draining: 503,
   'no-quorum': 503,

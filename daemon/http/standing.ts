@@ -37,6 +37,8 @@ export interface NodeInfo {
   readonly version: string;
   /** Milliseconds since 1970, when the process started. */
   readonly startedAt: number;
+  /** The name of a node that is no member, and observes. */
+  readonly observer?: string;
 }
 
 export function statusForm(replica: ReplicaPort, node: NodeInfo, draining: boolean) {
@@ -47,7 +49,7 @@ export function statusForm(replica: ReplicaPort, node: NodeInfo, draining: boole
   const { epoch, view, phase, height, hash, stable, highestSeen, pool, inFlight, viewChanges, timeoutMs } = explanation;
   return {
     node: {
-      ...named(self),
+      ...(node.observer === undefined ? named(self) : { replica: self, name: node.observer, observer: true }),
       version: node.version,
       startedAt: node.startedAt,
       runtime: `node ${process.versions.node}`,

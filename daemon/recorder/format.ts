@@ -55,6 +55,8 @@ export interface SegmentHead {
   readonly missed: number;
   /** The genesis document, byte for byte. */
   readonly genesis: Bytes;
+  /** The document of the epoch that the core is in (protocol/epoch/document.ts); null: the first, which is in the genesis document. */
+  readonly epoch: Bytes | null;
 }
 
 export interface SegmentEnd {
@@ -76,8 +78,8 @@ export interface StepRecord {
 // ---- writing --------------------------------------------------------------------------------------------------------
 
 export function encodeHead(head: SegmentHead): Bytes {
-  const { chainId, replica, member, software, number, startedAt, gap, missed, genesis } = head;
-  const fields = [number, chainId, replica, member, software, startedAt, gap, missed, genesis];
+  const { chainId, replica, member, software, number, startedAt, gap, missed, genesis, epoch } = head;
+  const fields = [number, chainId, replica, member, software, startedAt, gap, missed, genesis, epoch];
   return concat(tag, ...record(TYPE.head, encodeMsgpack([RECORDING_VERSION, ...fields])));
 }
 
@@ -215,7 +217,7 @@ const isNumber = (value: WireValue | undefined): value is number => typeof value
 const isText = (value: WireValue | undefined): value is string => typeof value === 'string';
 
 function headIn(body: Bytes): SegmentHead | SegmentRefusal {
-  const [version, number, chainId, replica, member, software, startedAt, why, missed, genesis] = fieldsIn(
+  const [version, number, chainId, replica, member, software, startedAt, why, missed, genesis, epoch] = fieldsIn(
     body.subarray(1),
   );
   if (body[0] !== TYPE.head || !isNumber(version))
@@ -227,7 +229,14 @@ function headIn(body: Bytes): SegmentHead | SegmentRefusal {
     };
   const gap = gaps.find((known) => known === why);
   const isWhole = isNumber(number) && isNumber(replica) && isNumber(startedAt) && isNumber(missed);
-  if (!isWhole || !isText(member) || !isText(software) || gap === undefined || !isBytes(genesis))
+  if (
+    !isWhole ||
+    !isText(member) ||
+    !isText(software) ||
+    gap === undefined ||
+    !isBytes(genesis) ||
+    !(epoch === null || isBytes(epoch))
+  )
     return { refused: 'recording-malformed', problem: 'it does not say whose it is' };
   if (!isBytes(chainId) || chainId.length !== 32)
     return { refused: 'recording-malformed', problem: 'it does not say of which chain it is' };
@@ -241,6 +250,7 @@ function headIn(body: Bytes): SegmentHead | SegmentRefusal {
     gap,
     missed,
     genesis,
+    epoch,
   };
 }
 

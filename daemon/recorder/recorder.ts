@@ -4,6 +4,7 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { Core, Input, Ready } from '../../protocol/core.ts';
+import { type EpochDocument, encodeEpoch } from '../../protocol/epoch/document.ts';
 import type { PbftMessage, PbftPledge } from '../../protocol/messages.ts';
 import { digestOf, encodeStep } from '../../protocol/recording.ts';
 import type { Hash, Millis, ReplicaId } from '../../protocol/types.ts';
@@ -44,6 +45,8 @@ export interface RecorderOptions {
   readonly bytesMax: number;
   readonly chainId: Hash;
   readonly genesisDocument: Bytes;
+  /** Of the epoch that the core is in. */
+  readonly epoch: EpochDocument;
   readonly self: ReplicaId;
   readonly member: string;
   /** Of synod. */
@@ -229,8 +232,9 @@ export class Recorder implements StepRecorder {
   }
 
   #begin(snapshot: Bytes, bytes: number): boolean {
-    const { chainId, self, member, software, startedAt, genesisDocument } = this.#options;
-    const head = { chainId, replica: self, member, software, startedAt, genesis: genesisDocument };
+    const { chainId, self, member, software, startedAt, genesisDocument: genesis, epoch: own } = this.#options;
+    const epoch = own.epoch === 0 ? null : encodeEpoch(own);
+    const head = { chainId, replica: self, member, software, startedAt, genesis, epoch };
     const state = encodeState(snapshot);
     const gap = { gap: this.#gap, missed: this.#missed };
     // Its number is known when the folder is looked at; as many bytes as the largest one has.

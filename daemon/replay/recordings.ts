@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { equalBytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
+import { decodeEpoch, type EpochDocument, genesisEpoch, genesisOf } from '../../protocol/epoch/document.ts';
 import { type Genesis, parseGenesis } from '../../protocol/genesis.ts';
 import { fileBytesMax } from '../config.ts';
 import { readSegment, SEGMENT_BYTES_MAX, type Segment } from '../recorder/format.ts';
@@ -40,7 +41,9 @@ function listing(folder: string): readonly string[] {
 
 export interface Recording extends Segment {
   readonly file: string;
+  /** As the epoch that it is of runs it. */
   readonly genesis: Genesis;
+  readonly document: EpochDocument;
 }
 
 /** One segment and the chain that it says it is of. */
@@ -60,7 +63,11 @@ export function readRecording(file: string): Recording | RecordingProblem {
   if (head.genesis.length > fileBytesMax) return refuse('recording-malformed', 'its genesis document is too large');
   const genesis = parseGenesis(native, head.genesis, new TextDecoder().decode(head.genesis));
   if ('refused' in genesis) return refuse('recording-malformed', `its genesis document: ${genesis.field}`);
-  if (!equalBytes(genesis.chainId, head.chainId) || genesis.members[head.replica]?.name !== head.member)
+  const { sha256 } = native;
+  const document = head.epoch === null ? genesisEpoch(sha256, genesis) : decodeEpoch(sha256, head.epoch);
+  if ('refused' in document) return refuse('recording-malformed', `the document of its epoch: ${document.field}`);
+  const isOfChain = equalBytes(genesis.chainId, head.chainId) && equalBytes(document.chainId, head.chainId);
+  if (!isOfChain || document.members[head.replica]?.name !== head.member)
     return refuse('recording-malformed', 'its genesis document is not that of its chain and member');
-  return { ...segment, file, genesis };
+  return { ...segment, file, genesis: genesisOf(genesis, document), document };
 }

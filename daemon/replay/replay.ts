@@ -7,7 +7,6 @@ import type { Explanation, Ready } from '../../protocol/core.ts';
 import type { PbftMessage, PbftPledge } from '../../protocol/messages.ts';
 import { Pbft } from '../../protocol/pbft/pbft.ts';
 import { decodeStep, digestOf, type RecordedStep } from '../../protocol/recording.ts';
-import { asEpoch } from '../../protocol/types.ts';
 import type { StepRecord } from '../recorder/format.ts';
 import type { Recording, RecordingProblem } from './recordings.ts';
 
@@ -48,9 +47,9 @@ export class SegmentReplay {
   }
 
   static begin(recording: Recording): SegmentReplay | RecordingProblem {
-    const { genesis, head, snapshot, file } = recording;
+    const { genesis, document, head, snapshot, file } = recording;
     const { sha256 } = native;
-    const options = { genesis, epoch: asEpoch(0), self: head.replica, sha256 };
+    const options = { genesis, epoch: document.epoch, document, self: head.replica, sha256 };
     const core = Pbft.restore(options, snapshot);
     if (!('refused' in core)) return new SegmentReplay(recording, core);
     if (core.refused === 'snapshot-malformed')

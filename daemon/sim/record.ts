@@ -5,6 +5,7 @@ import { closeSync, mkdirSync, openSync, readdirSync, writevSync } from 'node:fs
 import { join } from 'node:path';
 import type { Bytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
+import { encodeEpoch } from '../../protocol/epoch/document.ts';
 import type { Pbft, PbftRecovery } from '../../protocol/pbft/pbft.ts';
 import { digestOf, encodeStep } from '../../protocol/recording.ts';
 import { drawPlan, type LifeOptions } from '../../sim/life.ts';
@@ -28,20 +29,27 @@ interface Recorded {
 export function recordTo(directory: string, life: LifeOptions): Recorded {
   mkdirSync(directory, { recursive: true });
   if (readdirSync(directory).length > 0) throw usageError(`--record: ${directory} is not empty`, 'Give a new folder.');
-  const { n, parameters, realSignatures } = drawPlan(life);
-  const { genesis, document } = settingOf(n, parameters, { realSignatures });
+  const { n, parameters, realSignatures, operators } = drawPlan(life);
+  const { genesis, document } = settingOf(n, parameters, { realSignatures, operators });
   const about = { chainId: genesis.chainId, genesis: document, software: version(), gap: 'none', missed: 0 } as const;
   const running = new Map<SimReplica, { readonly core: Pbft; fd: number; bytes: number; steps: number }>();
   const numbers = new Map<SimReplica, number>();
 
   const begin = (replica: SimReplica, core: Pbft, snapshot: Bytes) => {
-    const { name: member } = genesis.members[replica.id]!;
+    const member = `node-${replica.id}`;
     const number = (numbers.get(replica) ?? 0) + 1;
     numbers.set(replica, number);
     mkdirSync(join(directory, member), { recursive: true, mode: 0o700 });
     const fd = openSync(join(directory, member, segmentName(number)), 'ax', 0o600);
     running.set(replica, { core, fd, bytes: 0, steps: 0 });
-    const head = { ...about, number, replica: replica.id, member, startedAt: replica.clock.now() };
+    const head = {
+      ...about,
+      number,
+      replica: replica.member!, // it has a core
+      member,
+      startedAt: replica.clock.now(),
+      epoch: replica.epoch.epoch === 0 ? null : encodeEpoch(replica.epoch),
+    };
     write(replica, [encodeHead(head), ...encodeState(snapshot)], 0);
   };
   const write = (replica: SimReplica, parts: readonly Bytes[], steps: number) => {
@@ -60,6 +68,8 @@ export function recordTo(directory: string, life: LifeOptions): Recorded {
 
   class Replica extends SimReplica {
     protected override makeCore(recovery: PbftRecovery): Pbft {
+      // Its epoch has ended, and it goes on in the next.
+      if (running.has(this)) end(this, 'stopped');
       const core = super.makeCore(recovery);
       const run = core.step.bind(core);
       begin(this, core, core.snapshot());

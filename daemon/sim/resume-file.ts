@@ -34,6 +34,7 @@ const outcomeSchema = z.strictObject({
   viewChanges: count,
   crashes: count,
   readmissions: count,
+  epochs: count,
   faults: count,
 });
 

@@ -203,7 +203,7 @@ async function report(options: SimOptions, { totals, wallMs, simulatedHere, foun
     `      ${totals.events} events, ${totals.messages} messages, ${totals.blocks} blocks, ${totals.acknowledged} bundles acknowledged`,
   );
   await writeLine(
-    `      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.readmissions} readmissions, ${totals.viewChanges} view changes`,
+    `      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.readmissions} readmissions, ${totals.viewChanges} view changes, ${totals.epochs} changes of the epoch`,
   );
   await writeLine(`      a healed quorum ordered everything within ${(totals.recoveryMsMax / 1000).toFixed(1)} s`);
   await writeLine(`      ${totals.seeds === 1 ? 'trace' : 'traces'} ${digest}`);

@@ -4,8 +4,10 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
+import { checkpointOf } from '../checkpoints.ts';
 import { encodeBody, encodeCertificate } from '../codec.ts';
-import type { Extension } from '../ledger.ts';
+import { genesisOf } from '../epoch/document.ts';
+import type { Extension, Ledger } from '../ledger.ts';
 import type { Height } from '../types.ts';
 import { compareVotes } from './accuse.ts';
 import { noticeOwnVote } from './own-words.ts';
@@ -82,7 +84,21 @@ export function decide(s: State, extension: Extension, certificate: Certificate 
   relax(s);
   s.mayPropose = true;
   forgetUndecided(s, height);
+  if (s.ledger.ended !== null) return endEpoch(s, s.ledger.ended, block, certificate);
   if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
+}
+
+/** [EPO-12] This core has done its work. The state of the next epoch is written with the decision that ends this one. */
+function endEpoch(
+  s: State,
+  { next, control }: NonNullable<Ledger['ended']>,
+  { headerBytes }: Block,
+  certificate: Certificate | null,
+): void {
+  assert(certificate !== null, 'nothing extends the block that ends an epoch, so its certificate is its own');
+  s.out.records.push(...checkpointOf(s.ledger.succeed(genesisOf(s.genesis, next))));
+  const waiting = [...s.pool.waiting()];
+  s.out.ended = { next, link: { headerBytes, certificate, control }, waiting };
 }
 
 /** [PBFT-VC-4] One step for each timeout in which blocks are decided: a burst right after a view change says little about the primary. */

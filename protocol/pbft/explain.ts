@@ -148,7 +148,7 @@ function waitsInView(s: State): Wait[] {
     waits.push(wait(s, { what, height, have: s.votes.voters(what, height, block.hash), need: quorum, since }));
   }
   // PBFT-PP-7
-  const checkpoint = next > s.checkpoints.stableHeight + 4 * checkpointInterval ? s.checkpoints.awaited() : null;
+  const checkpoint = next > s.checkpoints.anchorHeight + 4 * checkpointInterval ? s.checkpoints.awaited() : null;
   if (checkpoint !== null) {
     const { height, voters } = checkpoint;
     waits.push(wait(s, { what: 'checkpoint', height, have: voters, need: quorum, since: s.decidedAt }));

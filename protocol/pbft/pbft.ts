@@ -84,15 +84,18 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     const loopMs = stalledMs(inputs, 'loop');
     blameSelf(s, 'loop', late > s.parameters.heartbeatMs ? Math.max(late, loopMs) : loopMs);
     blameSelf(s, 'disk', stalledMs(inputs, 'disk'));
-    for (const input of inputs) this.#take(input);
-    leaveGuiltyPrimary(s);
-    s.catchUp.tick(s);
-    leaveContradicted(s);
-    followViewChanges(s);
-    followPrimary(s);
-    advance(s);
-    onTime(s);
-    propose(s);
+    for (const input of inputs) if (s.ledger.ended === null) this.#take(input);
+    for (const go of [
+      leaveGuiltyPrimary,
+      tick,
+      leaveContradicted,
+      followViewChanges,
+      followPrimary,
+      advance,
+      onTime,
+      propose,
+    ])
+      if (s.ledger.ended === null) go(s); // EPO-12
     const out = s.out;
     s.out = new Outbox();
     s.out.muted = s.quarantine !== null;
@@ -160,7 +163,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     const peer = peerOf(s, sender);
     peer.heardAt = s.now;
     peer.heard = message.kind;
-    if ('epoch' in message && message.epoch !== s.epoch) return s.out.refuse(sender, message.kind, 'wrong-epoch');
+    if ('epoch' in message && message.epoch !== s.epoch) return this.#ofOtherEpoch(signed);
     switch (message.kind) {
       case 'pre-prepare':
         if (sender === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
@@ -208,6 +211,15 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     }
   }
 
+  /**
+   * [EPO-13] Who is ahead or behind is no liar: it is passed over, but for the height in its status, or nobody would learn that he is behind.
+   * Its views are of another epoch, and a checkpoint of another epoch cannot be checked here.
+   */
+  #ofOtherEpoch({ sender, message }: Verified<PbftMessage>): void {
+    if (message.kind !== 'status') return;
+    peerOf(this.#s, sender).status = { ...message, view: asView(0), active: false, stable: asHeight(0) };
+  }
+
   /** This replica's own pledge: durable and signed, so it counts from now on. */
   #onOwn(signed: Verified<PbftPledge>): void {
     const s = this.#s;
@@ -247,6 +259,9 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
 
   wants(message: PbftMessage, sender: ReplicaId, others?: ReadonlySet<ReplicaId>): boolean {
     const s = this.#s;
+    if (s.ledger.ended !== null) return false;
+    // Other members may have signed it.
+    if ('epoch' in message && message.epoch !== s.epoch) return message.kind === 'status';
     switch (message.kind) {
       case 'prepare':
       case 'commit':
@@ -313,6 +328,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   }
 }
 
+const tick = (s: State): void => s.catchUp.tick(s);
+
 /** Reaches the base, accepts proposals, prepares, decides: as far as it goes. */
 function advance(s: State): void {
   if (s.mode === 'active') {
@@ -322,8 +339,9 @@ function advance(s: State): void {
     noticeCommitQuorums(s);
   }
   decideCovered(s);
+  if (s.ledger.ended !== null) return;
   reachDecided(s);
-  leaveContradicted(s);
+  if (s.ledger.ended === null) leaveContradicted(s);
 }
 
 /** Up to a quorum, and no vote of what is over; but whatever contradicts one that was counted (ACC-1). */
@@ -362,8 +380,9 @@ function with_<M extends PbftMessage>(signed: Verified<PbftMessage>, message: M)
   return asVerified({ ...signed, message });
 }
 
-function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): State {
+function newState({ genesis, epoch, document, self, sha256 }: PbftOptions, now: Millis): State {
   const quorums = byzantineQuorums(genesis.members.length);
+  const ledger = new Ledger({ sha256, genesis, epoch, document });
   const s: State = {
     genesis,
     parameters: genesis.parameters,
@@ -374,9 +393,9 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     now,
     wallAheadMs: 0,
     out: new Outbox(),
-    ledger: new Ledger({ sha256, genesis, epoch }),
+    ledger,
     headCertificate: null,
-    checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval),
+    checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval, ledger.document.start.height),
     catchUp: new CatchUp({
       noteCertificate: (certificate) => noteCommitCertificate(s, certificate),
       decideFetched: (block, certificate) => decideFetched(s, block, certificate),

@@ -7,7 +7,7 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { RecoveredLog } from '../log.ts';
 import type { FetchStanding, Standing, Verified } from '../messages.ts';
-import type { Height, Millis, ReplicaId, View } from '../types.ts';
+import type { Epoch, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { decodeHardState } from './hard-state.ts';
 import { pledgeAccepted } from './new-view.ts';
@@ -61,8 +61,10 @@ export function beginQuarantine(s: State, { nonce, abstained }: QuarantineStart)
 }
 
 /** What a log that is still there shows of the key's words, before following overwrites it: the view asked for, the highest block accepted. */
-export function tracesIn({ hardState, accepted }: RecoveredLog): Readmission {
+export function tracesIn({ hardState, accepted }: RecoveredLog, epoch: Epoch): Readmission {
   const hard = hardState === null ? undefined : decodeHardState(hardState);
+  // Views begin anew with each epoch.
+  if (hard?.epoch !== epoch) return { view: asView(0), height: accepted.at(-1)?.height ?? asHeight(0) };
   return { view: hard?.view ?? asView(0), height: accepted.at(-1)?.height ?? asHeight(0) };
 }
 

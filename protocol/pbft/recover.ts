@@ -15,6 +15,7 @@ import {
   decodeStoredBlock,
   isRefusal,
 } from '../codec.ts';
+import type { EpochDocument } from '../epoch/document.ts';
 import type { Genesis } from '../genesis.ts';
 import type { Extension } from '../ledger.ts';
 import type { BlockBytes, RecoveredLog } from '../log.ts';
@@ -34,6 +35,8 @@ import { startViewChange } from './view-change.ts';
 export interface PbftOptions {
   readonly genesis: Genesis;
   readonly epoch: Epoch;
+  /** Of an epoch above 0; `genesis` has its members and parameters then (genesisOf). */
+  readonly document?: EpochDocument | undefined;
   readonly self: ReplicaId;
   readonly sha256: Sha256;
 }
@@ -65,12 +68,15 @@ export function recover(s: State, { log, guard, quarantine = null }: PbftRecover
   s.prepared = guard.lock;
   if (log !== null)
     for (const { bytes } of log.accepted) {
+      if (isOfOtherEpoch(s, bytes)) continue;
       const block = decoded(bytes, context);
       s.known.set(hexOf(block.hash), { block, stored: true });
     }
   const stored = log?.hardState ?? null;
-  const hard = stored === null ? null : decodeHardState(stored);
-  assert(hard !== undefined, 'the hard state is of a version that this program knows');
+  const last = stored === null ? null : decodeHardState(stored);
+  assert(last !== undefined, 'the hard state is of a version that this program knows');
+  // [EPO-12] The views of an epoch that is over mean nothing in this one.
+  const hard = last !== null && last.epoch === s.epoch ? last : null;
   recoverView(s, hard, guard, context);
   if (s.mode === 'active') recoverChain(s, log, context);
   // A new chain, or one whose first primary has not led yet: view 0 needs no new-view.
@@ -88,7 +94,9 @@ function rememberOwnWords(s: State, log: RecoveredLog | null, guard: PbftRecover
 function recoverLedger(s: State, log: RecoveredLog, context: WireContext): void {
   if (log.stable !== null) {
     assert(log.stable.certificate !== null, 'a stable checkpoint has its certificate');
-    s.checkpoints.adopt(known(decodeCheckpointCertificate(log.stable.certificate)));
+    const stable = known(decodeCheckpointCertificate(log.stable.certificate));
+    // Of another epoch's members: nobody in this one could check it.
+    if (stable.epoch === s.epoch) s.checkpoints.adopt(stable);
   }
   if (log.checkpoint !== null) {
     const header = decodeHeader(log.checkpoint.header);
@@ -159,7 +167,7 @@ function recoverChain(s: State, log: RecoveredLog | null, context: WireContext):
   if (log === null) return;
   const chain: Extension[] = [];
   for (const entry of log.accepted) {
-    if (entry.view !== s.view) continue;
+    if (entry.view !== s.view || isOfOtherEpoch(s, entry.bytes)) continue;
     const extension = s.ledger.extend(chain, decoded(entry.bytes, context));
     if ('refused' in extension) break;
     chain.push(extension);
@@ -178,6 +186,11 @@ function recoverChain(s: State, log: RecoveredLog | null, context: WireContext):
     s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
     s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: block.hash });
   }
+}
+
+/** [EPO-12] Accepted in an epoch that is over: beside the block that ended it, and of other limits perhaps. */
+function isOfOtherEpoch(s: State, { header }: BlockBytes): boolean {
+  return decodeHeader(header)?.epoch !== s.epoch;
 }
 
 function decoded(bytes: BlockBytes, context: WireContext): Block {

@@ -21,6 +21,8 @@ export interface SignerSet {
   readonly members: readonly Member[];
   /** From quorum.ts, never computed anywhere else. */
   readonly quorum: number;
+  /** What the headers of the epoch name: its document's hash (EPO-1). Absent for epoch 0, where the members' keys give it. */
+  readonly memberSetHash?: Hash | undefined;
   readonly seen?: Seen | undefined;
 }
 
@@ -50,7 +52,9 @@ export type VerifyCode =
   | 'receipt-range'
   | 'evidence-epoch'
   | 'evidence-order'
-  | 'evidence-no-conflict';
+  | 'evidence-no-conflict'
+  | 'epoch-control'
+  | 'epoch-fork';
 
 export interface VerifyRefusal {
   readonly refused: VerifyCode;
@@ -83,9 +87,9 @@ export function verifyCheckpoint(checkpoint: CheckpointCertificate, signers: Sig
 /** What all headers that these signers may decide have in common. */
 export type HeaderMarks = Pick<BlockHeader, 'chainId' | 'epoch' | 'memberSetHash'>;
 
-/** Costs a hash of the member list: once for a chain or a message, not for each header. */
-export function headerMarks({ crypto, chainId, epoch, members }: Omit<SignerSet, 'quorum'>): HeaderMarks {
-  return { chainId, epoch, memberSetHash: memberSetHash(crypto.sha256, epoch, members) };
+/** May cost a hash of the member list: once for a chain or a message, not for each header. */
+export function headerMarks({ crypto, chainId, epoch, members, ...given }: Omit<SignerSet, 'quorum'>): HeaderMarks {
+  return { chainId, epoch, memberSetHash: given.memberSetHash ?? memberSetHash(crypto.sha256, epoch, members) };
 }
 
 /** [WIRE-27] Null: the header is of this chain, and of the epoch and the member set whose signatures count. */

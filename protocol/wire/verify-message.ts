@@ -3,11 +3,14 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
+import type { Crypto } from '../../crypto/provider.ts';
 import { blockHash, decodeHeader } from '../block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../bundle.ts';
 import { type Certificate, type VotePhase, voteSigningBytes } from '../certificate.ts';
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { ClientMessage } from '../door.ts';
+import { controlFlaw, decodeControl, isControl } from '../epoch/control.ts';
+import type { EpochDocument } from '../epoch/document.ts';
 import {
   asVerified,
   type Blocks,
@@ -39,6 +42,8 @@ import {
 } from './verify-certificate.ts';
 
 export interface VerifyContext extends SignerSet, Omit<WireContext, 'sha256'> {
+  /** The block that the epoch starts from: its checkpoint is of this epoch, and its header of the one before (EPO-10). */
+  readonly start?: EpochDocument['start'] | undefined;
   /** Whether this bundle, with this signature, was verified before: a pooled one need not be again. */
   readonly bundleVerified?: ((bundle: SignedBundle) => boolean) | undefined;
 }
@@ -117,13 +122,27 @@ export function verifyClientFrame(frame: Frame, context: VerifyContext): ClientM
   return message as ClientMessage;
 }
 
-/** Whether the client signed this bundle for this chain. */
+/** [EPO-4] Whether the client signed this bundle for this chain; and, of a control transaction in it, whether every signature is valid. */
 export function verifyBundle(
   bundle: SignedBundle,
   { crypto, chainId, bundleVerified, seen }: BundleVerification,
 ): boolean {
   if (bundleVerified?.(bundle)) return true;
-  return verifyOnce(crypto, seen, bundle.client, bundleSigningBytes(chainId, bundle.digest), bundle.signature);
+  const message = bundleSigningBytes(chainId, bundle.digest);
+  return verifyOnce(crypto, seen, bundle.client, message, bundle.signature) && isControlSound(bundle, crypto, chainId);
+}
+
+/** Of one that is malformed the ledger says so. */
+export function isControlSound(
+  { transactions }: Pick<SignedBundle, 'transactions'>,
+  crypto: Crypto,
+  chainId: Hash,
+): boolean {
+  return transactions.every((transaction) => {
+    if (!isControl(transaction)) return true;
+    const control = decodeControl(crypto.sha256, transaction);
+    return 'refused' in control || controlFlaw(crypto, chainId, control) === null;
+  });
 }
 
 export type BundleVerification = Pick<VerifyContext, 'crypto' | 'chainId' | 'bundleVerified' | 'seen'>;
@@ -213,7 +232,7 @@ function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): V
   return null;
 }
 
-function verifyCheckpointProof(
+export function verifyCheckpointProof(
   { checkpoint, headerBytes, kind }: CheckpointProof,
   context: VerifyContext,
 ): VerifyRefusal | null {
@@ -222,7 +241,8 @@ function verifyCheckpointProof(
   const agrees =
     equalBytes(blockHash(context.crypto.sha256, headerBytes), checkpoint.hash) &&
     header.height === checkpoint.height &&
-    header.epoch === checkpoint.epoch &&
+    (header.epoch === checkpoint.epoch ||
+      (context.start !== undefined && equalBytes(context.start.hash, checkpoint.hash))) &&
     equalBytes(header.chainId, context.chainId) &&
     equalBytes(header.logRoot, checkpoint.logRoot);
   if (!agrees) return refuseVerify('checkpoint-header', kind, 'headerBytes');

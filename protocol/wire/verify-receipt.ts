@@ -9,6 +9,7 @@ import type { Crypto } from '../../crypto/provider.ts';
 import { type BlockHeader, blockHash, decodeHeader, HEADER_BYTES } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { BundleReceipt } from '../door.ts';
+import type { EpochChain } from '../epoch/chain.ts';
 import type { Genesis } from '../genesis.ts';
 import { byzantineQuorums } from '../quorum.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView, type Hash, type Height, type Millis } from '../types.ts';
@@ -29,6 +30,8 @@ export interface ReceiptContext {
   readonly genesis: Pick<Genesis, 'chainId' | 'members'>;
   readonly crypto: Crypto;
   readonly seen?: Seen | undefined;
+  /** The epochs that are known beside the first; what a receipt proves may lie in any of them. */
+  readonly epochs?: EpochChain | undefined;
 }
 
 /** Where proven transactions stand. */
@@ -72,14 +75,15 @@ export interface DecidedHeader {
   readonly certificate: Certificate;
 }
 
-/** [WIRE-25] The header, if a quorum of the genesis members has decided it or a block above it. */
+/** [WIRE-25] The header, if a quorum of its epoch's members has decided it or a block above it. */
 export function verifyDecided(
   { headerBytes, links, certificate }: DecidedHeader,
-  { genesis, crypto, seen }: ReceiptContext,
+  { genesis, crypto, seen, epochs }: ReceiptContext,
 ): { readonly header: BlockHeader; readonly hash: Hash } | VerifyRefusal {
   const header = decodeHeader(headerBytes);
   if (header === undefined) return refuseVerify('receipt-malformed', 'receipt', 'header');
-  const signers = genesisSigners({ genesis, crypto, seen });
+  // Whatever links a block to its certificate is of its own epoch: the last block of an epoch has one itself.
+  const signers = epochs?.signersOf(header.epoch) ?? genesisSigners({ genesis, crypto, seen });
   const marks = headerMarks(signers);
   const foreign = verifyMarks(header, marks, 'receipt');
   if (foreign !== null) return foreign;
@@ -129,6 +133,8 @@ export interface TransactionReceipt {
   readonly proof: readonly string[];
   /** Base64. */
   readonly transaction: string;
+  /** The links of the chain of epochs, from the genesis document to the block's epoch; absent for epoch 0. */
+  readonly epochs?: readonly string[] | undefined;
 }
 
 /** Cuts one transaction's receipt out of a bundle's; `receipt` has been verified. `index` counts inside the bundle. */
@@ -169,6 +175,7 @@ export function transactionReceipt(
     index: firstTransaction + index,
     proof: path.map(toHex),
     transaction: toBase64(transaction),
+    ...(epoch === 0 ? {} : { epochs: (context.epochs?.links ?? []).slice(0, epoch).map(toHex) }),
   };
 }
 
@@ -203,6 +210,10 @@ const receiptSchema = z.strictObject({
   index: count,
   proof: z.array(hexOf(32)).max(PROOF_HASHES_MAX),
   transaction: z.string().max(transactionCharsMax),
+  epochs: z
+    .array(z.string().regex(/^(?:[0-9a-f]{2})+$/))
+    .min(1)
+    .optional(),
 });
 
 /** More than the largest receipt. */
@@ -241,6 +252,11 @@ export function verifyTransactionReceipt(text: string, context: ReceiptContext):
   // Not proven by the chain below, but a receipt that names another chain than it proves is not to be passed on.
   if (receipt.chainId !== toHex(context.genesis.chainId)) return refuseVerify('chain-mismatch', 'receipt', 'chainId');
   const { epoch, view, height, hash, signatures } = receipt.certificate;
+  for (const link of receipt.epochs ?? []) {
+    if (context.epochs === undefined) return refuseVerify('certificate-epoch', 'receipt', 'epochs');
+    const known = context.epochs.add(bytesOf(link));
+    if ('refused' in known) return { ...known, kind: 'receipt', field: `epochs.${known.field}` };
+  }
   const decided = verifyDecided(
     {
       headerBytes: bytesOf(receipt.header),
