@@ -160,6 +160,7 @@ export function drawForgetting(dice: Dice, { n, f, ms }: Swarm, others: readonly
   if (!dice.chance(0.5)) return faults;
   // Where f are broken for ever, only they may forget as well.
   const victims = broken.size < f ? all : [...broken];
+  if (victims.length === 0) return faults;
   for (const kind of FORGETTING.filter(() => dice.chance(0.6))) {
     const count = Math.max(1, Math.round((dice.between(2, 12) * ms) / 60_000));
     const lastsMs = dice.pick([50, 1_000, 8_000]);

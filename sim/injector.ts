@@ -15,6 +15,8 @@ import type { CrashPoint, SimReplica } from './replica.ts';
 type Crash = Fault & { readonly kind: 'crash' };
 
 export interface InjectorOptions {
+  /** How many may be unsound at one time. */
+  readonly f: number;
   readonly faults: readonly Fault[];
   readonly seed: number;
   /** After how many milliseconds both ends notice that a link is cut; null: never. */
@@ -40,14 +42,14 @@ export class Injector {
   readonly #memories: Memories;
   #conspiracy: Conspiracy | null = null;
 
-  constructor(cluster: Cluster, { faults, seed, noticeMs, changes }: InjectorOptions) {
+  constructor(cluster: Cluster, { faults, f, seed, noticeMs, changes }: InjectorOptions) {
     this.#cluster = cluster;
     this.#changes = changes;
     this.#noticeMs = noticeMs;
     this.#diskDice = cluster.nodes.map(({ id }) => new Dice(seedOf(seed, 3, id)));
     cluster.strikes = (replica, point) => this.#strikes(replica, point);
     cluster.slowMs = (id) => this.#slowMs(id);
-    this.#memories = new Memories(cluster, faults, (id) => this.#bootUnlessKept(id));
+    this.#memories = new Memories(cluster, faults, f, (id) => this.#bootUnlessKept(id));
     this.#twinDice = new Dice(seedOf(seed, 4));
     const liars = faults.flatMap((fault) => (fault.kind === 'liar' ? [fault.node] : []));
     if (liars.length > 0) this.#conspiracy = new Conspiracy(cluster, liars);

@@ -23,6 +23,8 @@ export interface LifeOptions {
   readonly seed: number;
   /** Replicas; null: drawn. */
   readonly n: number | null;
+  /** Replicas that may be broken for ever, lie or forget at one time. Default, and at most: as many as n bears. */
+  readonly f?: number | null;
   /** Length of the safety phase in simulated milliseconds, at least 1000. */
   readonly ms: number;
   /** Null: one seed in 16 has them. */
@@ -40,6 +42,7 @@ export interface LifeOptions {
 /** What was drawn for a seed. */
 export interface Plan {
   readonly n: number;
+  readonly f: number;
   readonly realSignatures: boolean;
   /** Whether the members have operators, who change the epoch; then there are spare nodes as well. */
   readonly operators: boolean;
@@ -106,13 +109,14 @@ export function drawPlan({
   seed,
   n,
   ms,
+  f: most = null,
   realSignatures,
   changes = null,
-}: Pick<LifeOptions, 'seed' | 'n' | 'ms' | 'realSignatures' | 'changes'>): Plan {
+}: Pick<LifeOptions, 'seed' | 'n' | 'f' | 'ms' | 'realSignatures' | 'changes'>): Plan {
   const dice = new Dice(seedOf(seed, 100));
   const drawnN = dice.pick([4, 4, 4, 5, 6, 7]);
   const size = n ?? drawnN;
-  const { f } = byzantineQuorums(size);
+  const f = Math.min(byzantineQuorums(size).f, most ?? size);
   const retain = dice.pick([8, 32, Number.POSITIVE_INFINITY]);
   const changesDrawn = drawChanges(new Dice(seedOf(seed, 104)), { ms, wanted: changes });
   const validFor = dice.pick([100, 50_000, 50_000]);
@@ -122,6 +126,7 @@ export function drawPlan({
   if (changesDrawn.length === 0) faults.push(...drawForgetting(new Dice(seedOf(seed, 103)), swarm, faults));
   return {
     n: size,
+    f,
     realSignatures: realSignatures ?? seed % REAL_SIGNATURES_ONE_IN === 0,
     parameters: { checkpointInterval: dice.pick([16, 32, 64]), window: dice.pick([1, 4, 8]) },
     retain: Array.from({ length: size }, () => (dice.chance(0.8) ? retain : Number.POSITIVE_INFINITY)),
@@ -239,7 +244,7 @@ class Life {
     const broken = brokenForEver(this.#faults, n);
     const { realSignatures } = this.#plan;
     const changes = new Changes(cluster, { broken, realSignatures });
-    const injector = new Injector(cluster, { faults: this.#faults, seed, noticeMs, changes });
+    const injector = new Injector(cluster, { faults: this.#faults, f: this.#plan.f, seed, noticeMs, changes });
     const clients = this.#clients('client', this.#plan.habits);
     cluster.run(ms);
     injector.heal();
@@ -268,7 +273,10 @@ class Life {
       fail('heads-agree', `healed replicas stay apart for ${HEADS_AGREE_MS_MAX / 1000} s; ${this.#standing(healed())}`);
     for (const id of healed()) cluster.checks.atEnd(cluster.nodes[id]!.id, cluster.height(id));
     const brokenMembers = changes.members.filter((id) => broken.has(id)).length;
-    if (this.#plan.dawdling !== null && brokenMembers < byzantineQuorums(changes.members.length).f)
+    if (
+      this.#plan.dawdling !== null &&
+      brokenMembers < Math.min(this.#plan.f, byzantineQuorums(changes.members.length).f)
+    )
       this.#trySlowPrimary(this.#plan.dawdling, healed());
   }
 

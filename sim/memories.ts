@@ -2,7 +2,6 @@
 // forgotten something is one of the f until it is as sound as before; a fault that there is no room for does not happen.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Cluster } from './cluster.ts';
 import { SimDisk } from './disk.ts';
 import type { Fault, ForgettingFault } from './faults.ts';
@@ -27,12 +26,11 @@ export class Memories {
   /** Who has lost its log, and up to which height it may have been one of few that had the blocks. */
   readonly #lostBelow = new Map<number, number>();
 
-  /** @param boot starts a replica, unless another fault keeps it down */
-  constructor(cluster: Cluster, faults: readonly Fault[], boot: (id: number) => void) {
+  /** @param f how many may be unsound at one time @param boot starts a replica, unless another fault keeps it down */
+  constructor(cluster: Cluster, faults: readonly Fault[], f: number, boot: (id: number) => void) {
     this.#cluster = cluster;
-    const n = cluster.nodes.length;
-    this.#f = byzantineQuorums(n).f;
-    this.#broken = brokenForEver(faults, n);
+    this.#f = f;
+    this.#broken = brokenForEver(faults, cluster.nodes.length);
     this.#boot = boot;
     cluster.forgives = (replica, error) => this.#forgives(replica, error);
     for (const fault of faults)

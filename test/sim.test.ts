@@ -87,6 +87,14 @@ t.test('real signatures and stand-ins', async (t) => {
 // ---- faults ---------------------------------------------------------------------------------------------------------------
 
 t.test('the swarm draws all kinds, and never breaks more than f replicas for ever', async (t) => {
+  const forEver = ['twin', 'liar', 'amnesia', 'lost-log', 'rollback'];
+  for (let seed = 1; seed <= 50; seed++) {
+    const { faults } = drawPlan(life(seed, { n: 7, f: 0, ms: 60_000 }));
+    if (brokenForEver(faults, 7).size > 0 || faults.some(({ kind }) => forEver.includes(kind)))
+      t.fail(`seed ${seed}: somebody is broken for ever or forgets, and none may`);
+    if (brokenForEver(drawPlan(life(seed, { n: 7, f: 1, ms: 60_000 })).faults, 7).size > 1)
+      t.fail(`seed ${seed}: more than one`);
+  }
   const kinds = new Set<string>();
   for (let seed = 1; seed <= 200; seed++) {
     const { n, faults } = drawPlan(life(seed, { ms: 60_000 }));
@@ -386,6 +394,7 @@ t.test('synod sim: wrong flags are named', async (t) => {
     [['--seed', 1, '--trace', '--json'], /--trace and --json/],
     [['--protocol', 'raft'], /--protocol.*pbft/],
     [['--n', 3], /--n.*from 4 to 31/],
+    [['--f', 2], /--f 2: 4 replicas bear 1; give --n 7/],
     [['--ms', 10], /--ms.*from 1000/],
     [['--jobs', 0], /--jobs/],
   ];

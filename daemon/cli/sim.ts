@@ -2,6 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { byzantineQuorums } from '../../protocol/quorum.ts';
 import { usageError } from './errors.ts';
 import { wholeNumber } from './options.ts';
 
@@ -16,6 +17,7 @@ export interface SimOptions {
   readonly seeds?: SeedRange;
   readonly protocol: 'pbft';
   readonly n?: number;
+  readonly f?: number;
   readonly ms: number;
   readonly realSignatures?: true;
   readonly faults?: readonly number[];
@@ -40,6 +42,11 @@ export function simCommand(): Command {
     .option('--seeds <a..b>', 'a range of seeds, both ends included (default: 1..100)', seedRange)
     .addOption(new Option('--protocol <name>', 'which core').choices(['pbft']).default('pbft'))
     .option('--n <n>', 'replicas, 4 to 31 (default: drawn from the seed, 4 to 7)', wholeNumber(4, 31))
+    .option(
+      '--f <n>',
+      'replicas that may be broken for ever, lie or forget at one time (default: all that n bears)',
+      wholeNumber(0, 10),
+    )
     .option('--ms <ms>', 'simulated milliseconds in which faults come and go', wholeNumber(1_000, 3_600_000), 60_000)
     .option('--real-signatures', 'Ed25519, and every message through its bytes (default: one seed in 16)')
     .option('--faults <list>', 'only these faults of the seed, by number, such as 2,5,9; or none', faultList)
@@ -75,6 +82,11 @@ Examples:
       ] as const)
         if (value !== undefined && options.seed === undefined) throw usageError(`${flag} is for one seed: give --seed`);
       if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');
+      const { f: bears } = byzantineQuorums(options.n ?? 4);
+      if (options.f !== undefined && options.f > bears)
+        throw usageError(
+          `--f ${options.f}: ${options.n ?? 4} replicas bear ${bears}; give --n ${3 * options.f + 1} or more`,
+        );
       // Loaded only here: nothing else needs it.
       const { runSim } = await import('../sim/run.ts');
       process.exitCode = await runSim(options);

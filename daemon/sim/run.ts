@@ -29,17 +29,25 @@ const PROGRESS_MS = 2_000;
 export async function runSim(options: SimOptions): Promise<number> {
   const base = {
     n: options.n ?? null,
+    f: options.f ?? null,
     ms: options.ms,
     realSignatures: options.realSignatures ?? null,
     only: options.faults ?? null,
   };
   if (options.seed !== undefined) return runOne({ ...base, seed: options.seed }, options);
   const { from, to } = options.seeds ?? DEFAULT_SEEDS;
-  const { n, ms, realSignatures } = base;
+  const { n, f, ms, realSignatures } = base;
   const file =
     options.resume === undefined
       ? null
-      : new ResumeFile(options.resume, { synodSim: 1, protocol: options.protocol, n, ms, realSignatures });
+      : new ResumeFile(options.resume, {
+          synodSim: 1,
+          protocol: options.protocol,
+          n,
+          ...(f === null ? {} : { f }),
+          ms,
+          realSignatures,
+        });
   const began = performance.now();
   const tally = new Tally();
   const failures: Outcome[] = [];
@@ -149,9 +157,10 @@ function findingOf(life: LifeOptions, outcome: Outcome, mayShrink: boolean): Fin
   };
 }
 
-function replayOf({ seed, n, ms, realSignatures, only }: LifeOptions): string {
+function replayOf({ seed, n, f, ms, realSignatures, only }: LifeOptions): string {
   const parts = ['synod sim --seed', seed, '--ms', ms];
   if (n !== null) parts.push('--n', n);
+  if (f != null) parts.push('--f', f);
   if (realSignatures === true) parts.push('--real-signatures');
   if (only != null) parts.push('--faults', only.length === 0 ? 'none' : only.join(','));
   return parts.join(' ');
