@@ -1,102 +1,22 @@
 // A network of real processes through several epochs: a limit and a key are changed, one replica sleeps through both, a fifth joins, and the first
 // primary leaves; orders go on all the time, and everything is proved from the genesis document at the end.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { z } from 'zod';
+import { EpochNet, freePort } from './epoch-net.ts';
+import { synod as run } from './program.ts';
 
 t.setTimeout(280_000);
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
-
-interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function run(args: readonly string[], cwd: string, input = ''): { child: ChildProcess; ended: Promise<Ended> } {
-  const env = { ...process.env };
-  delete env.SYNOD_PASSPHRASE;
-  const child = spawn(process.execPath, [program, ...args], { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    stdout += chunk;
-  });
-  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-    stderr += chunk;
-  });
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(input);
-  return {
-    child,
-    ended: new Promise((resolve) => child.on('close', (code) => resolve({ code, stdout, stderr }))),
-  };
-}
-
-const statusSchema = z.object({ ready: z.boolean(), epoch: z.int(), height: z.int() });
-const configSchema = z.looseObject({
-  http: z.object({ host: z.string(), port: z.int() }),
-  peers: z.record(z.string(), z.string()),
-});
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
-
 t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its members while it orders', async (t) => {
   const dir = t.testdir();
-  const synod = (...args: string[]) => run(args, dir).ended;
-  const ok = async (...args: string[]) => {
-    const ended = await synod(...args);
-    if (ended.code !== 0) throw new Error(`synod ${args.join(' ')}: ${ended.code} ${ended.stdout}${ended.stderr}`);
-    return ended;
-  };
+  const { synod, ok, start, config, door, inEpoch, nodes } = new EpochNet(t, dir);
   const genesis = ['--genesis', 'net/genesis.json'];
   await ok('init', 'net', '--unsealed', '--param', 'viewTimeoutMs=1500');
-  const nodes = new Map<string, ReturnType<typeof run>>();
-  t.teardown(async () => {
-    for (const { child } of nodes.values()) child.kill('SIGKILL');
-    await Promise.all([...nodes.values()].map(({ ended }) => ended));
-  });
-  const start = (name: string, ...more: string[]) =>
-    nodes.set(name, run(['start', join('net', name, 'config.json'), ...more], dir));
-  const config = (name: string) =>
-    configSchema.parse(JSON.parse(readFileSync(join(dir, 'net', name, 'config.json'), 'utf8')));
-  const door = (name: string) => `http://${config(name).http.host}:${config(name).http.port}`;
-  const status = async (name: string) => {
-    try {
-      const response = await fetch(`${door(name)}/v1/status`, { signal: AbortSignal.timeout(2_000) });
-      return statusSchema.parse(await response.json());
-    } catch {
-      return null;
-    }
-  };
-  const eventually = async (what: string, condition: () => Promise<boolean>) => {
-    const deadline = performance.now() + 60_000;
-    while (!(await condition())) {
-      if (performance.now() > deadline) throw new Error(`never: ${what}`);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  };
-  const inEpoch = (epoch: number, names: readonly string[]) =>
-    eventually(`epoch ${epoch} at ${names}`, async () => {
-      const all = await Promise.all(names.map(status));
-      return all.every((each) => each?.ready === true && each.epoch === epoch);
-    });
   let receipts = 0;
   const order = async (text: string) => {
     receipts += 1;
-    const { ended } = run(['submit', '--network', 'net', '--receipt', `${receipts}.receipt`], dir, text);
+    const ended = run(['submit', '--network', 'net', '--receipt', `${receipts}.receipt`], { cwd: dir, input: text });
     const { code, stderr } = await ended;
     t.equal(code, 0, `ordered: ${text} ${stderr}`);
   };

@@ -1,83 +1,20 @@
 // Whoever was away while every key of the others changed, with real processes: a replica that starts with the members of long ago, a client that holds the
 // genesis document and old addresses; nodes that observe, serve, follow each other, begin at a checkpoint, and are promoted when they are close.
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { z } from 'zod';
 import { type Client, connect, verifyReceiptFile } from '../client/index.ts';
 import { native } from '../crypto/native.ts';
 import { loadGenesis } from '../daemon/config.ts';
 import { SecretKey } from '../keys/keypair.ts';
-import { Program, type Run, synod as run } from './program.ts';
+import { EpochNet, freePort } from './epoch-net.ts';
 
 t.setTimeout(560_000);
 
-const configSchema = z.looseObject({
-  listen: z.object({ host: z.string(), port: z.int() }),
-  http: z.object({ host: z.string(), port: z.int() }),
-  peers: z.record(z.string(), z.string()),
-});
-const statusSchema = z.object({
-  node: z.object({ name: z.string(), observer: z.boolean().optional() }),
-  ready: z.boolean(),
-  epoch: z.int(),
-  height: z.int(),
-  lowest: z.int(),
-});
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
-
 t.test('[EPO-18] [EPO-19] [EPO-20] [EPO-21] nobody is lost who was away', async (t) => {
   const dir = t.testdir();
-  const nodes = new Map<string, Program>();
-  t.teardown(async () => {
-    for (const { child } of nodes.values()) child.kill('SIGKILL');
-    await Promise.all([...nodes.values()].map(({ ended }) => ended));
-  });
-  const synod = (...args: string[]): Promise<Run> => run(args, { cwd: dir });
-  const ok = async (...args: string[]) => {
-    const ended = await synod(...args);
-    if (ended.code !== 0) throw new Error(`synod ${args.join(' ')}: ${ended.code} ${ended.stdout}${ended.stderr}`);
-    return ended;
-  };
-  const start = (name: string, ...more: string[]) =>
-    nodes.set(name, new Program(['start', join('net', name, 'config.json'), ...more], { cwd: dir }));
-  const stop = async (name: string) => {
-    nodes.get(name)!.child.kill('SIGTERM');
-    await nodes.get(name)!.ended;
-  };
-  const config = (name: string) =>
-    configSchema.parse(JSON.parse(readFileSync(join(dir, 'net', name, 'config.json'), 'utf8')));
-  const door = (name: string) => `http://${config(name).http.host}:${config(name).http.port}`;
-  const status = async (name: string) => {
-    try {
-      const response = await fetch(`${door(name)}/v1/status`, { signal: AbortSignal.timeout(2_000) });
-      return statusSchema.parse(await response.json());
-    } catch {
-      return null;
-    }
-  };
-  const eventually = async (what: string, condition: () => Promise<boolean>, ms = 90_000) => {
-    const deadline = performance.now() + ms;
-    while (!(await condition())) {
-      if (performance.now() > deadline) throw new Error(`never: ${what}`);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  };
-  const inEpoch = (epoch: number, names: readonly string[]) =>
-    eventually(`epoch ${epoch} at ${names}`, async () => {
-      const all = await Promise.all(names.map(status));
-      return all.every((each) => each?.ready === true && each.epoch === epoch);
-    });
+  const { synod, ok, start, stop, config, door, status, eventually, inEpoch } = new EpochNet(t, dir);
   const genesisFlag = ['--genesis', 'net/genesis.json'];
   const operators = [0, 1, 2].map((i) => `net/operators/node-${i}.key`);
   /** A change with its signatures, ready to be handed in; and that. */
