@@ -14,7 +14,7 @@ import { synod as run } from './program.ts';
 t.setTimeout(280_000);
 t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its members while it orders', async (t) => {
   const dir = t.testdir();
-  const { synod, ok, start, config, door, inEpoch, nodes } = new EpochNet(t, dir);
+  const { synod, ok, start, config, door, inEpoch, nodes, status } = new EpochNet(t, dir);
   const genesis = ['--genesis', 'net/genesis.json'];
   await ok('init', 'net', '--unsealed', '--param', 'viewTimeoutMs=1500');
   let receipts = 0;
@@ -132,11 +132,21 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   t.match(gone.stderr, /^synod: .* \[not-a-member\]$/m);
   await order('without the first');
 
+  // From a later epoch on, with its links; by the doors, and from a log.
+  const { height } = (await status('node-4'))!;
+  await ok('export', '--network', 'net', '--from', `${height - 1}`, '--out', 'late.chain');
+  const late = await ok('verify', 'late.chain', ...genesis, '--json');
+  t.match(JSON.parse(late.stdout), { valid: true, epoch: 5 });
+  const followed = await ok('follow', '--network', 'net', '--from', `${height}`, '--to', `${height}`, '--json');
+  t.match(JSON.parse(followed.stdout), { height, epoch: 5, proposer: /^node-[1-4]$/ });
+
   // Everything, from the genesis document.
   for (let i = 1; i <= receipts; i++) await ok('verify', `${i}.receipt`, ...genesis);
   const newest = nodes.get('node-4')!;
   newest.child.kill('SIGTERM');
   t.equal((await newest.ended).code, 0);
+  await ok('export', '--config', 'net/node-4/config.json', '--from', `${height}`, '--out', 'log.chain');
+  t.match(JSON.parse((await ok('verify', 'log.chain', ...genesis, '--json')).stdout), { valid: true, epoch: 5 });
   await ok('export', '--config', 'net/node-4/config.json', '--out', 'net.chain');
   const verified = await ok('verify', 'net.chain', ...genesis, '--json');
   t.match(JSON.parse(verified.stdout), { valid: true, from: 1, epoch: 5 });
