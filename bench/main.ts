@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { wholeNumber } from '../daemon/cli/options.ts';
 import { makeDirectory, removeDirectory } from './cluster.ts';
+import { type EpochsResult, measureEpochs } from './epochs.ts';
 import { type FailoverResult, measureFailover } from './failover.ts';
 import { measureFloors } from './floors.ts';
 import { hotSpots } from './hot-spots.ts';
@@ -13,7 +14,7 @@ import { asJson, asTables, describeMachine, loadNow, type RunResult } from './re
 import { runScenario, type Scenario, type ScenarioResult } from './scenarios.ts';
 import { targetsOf } from './targets.ts';
 
-const parts = ['throughput', 'ceiling', 'soak', 'failover', 'floors'] as const;
+const parts = ['throughput', 'ceiling', 'soak', 'failover', 'epochs', 'floors'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -87,7 +88,12 @@ async function bench(options: Options): Promise<void> {
     say(`failover, n = ${n}`);
     failover.push(await measureFailover({ n, rounds: options.quick ? 1 : 3, viewTimeoutMs, recorderMiB }));
   }
-  const result: RunResult = { startedAt, machine: describeMachine(loadBefore), floors, scenarios, failover };
+  let epochs: EpochsResult | null = null;
+  if (wants('epochs')) {
+    say('changes of the epoch');
+    epochs = await measureEpochs({ rounds: options.quick ? 1 : 3, viewTimeoutMs, recorderMiB });
+  }
+  const result: RunResult = { startedAt, machine: describeMachine(loadBefore), floors, scenarios, failover, epochs };
   const targets = targetsOf(result);
   process.stdout.write(asTables(result, targets));
   if (profileDirectory !== null) process.stdout.write(`\n${hotSpots(profileDirectory)}`);

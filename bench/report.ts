@@ -1,10 +1,11 @@
 // The results as tables for people and as JSON for programs. The machine is described without names of hosts or places.
 
 import { cpus, loadavg, release, totalmem } from 'node:os';
+import type { EpochsResult } from './epochs.ts';
 import type { FailoverResult } from './failover.ts';
 import { type Floors, latencyFloor } from './floors.ts';
 import { type PhaseReport, type ScenarioResult, saturatedName, unloadedName } from './scenarios.ts';
-import { inFloors, isProduct, phaseOf, type Target } from './targets.ts';
+import { inFloors, isProduct, pausesOf, phaseOf, type Target } from './targets.ts';
 
 export interface Machine {
   readonly platform: string;
@@ -24,6 +25,8 @@ export interface RunResult {
   readonly floors: Floors;
   readonly scenarios: readonly ScenarioResult[];
   readonly failover: readonly FailoverResult[];
+  /** Null: not asked for. */
+  readonly epochs: EpochsResult | null;
 }
 
 export const loadNow = (): number => loadavg()[0] ?? Number.NaN;
@@ -63,6 +66,7 @@ export function asTables(result: RunResult, targets: readonly Target[]): string 
   if (machine.loadBefore > machine.cores) parts.splice(1, 0, busyNote);
   if (result.scenarios.length > 0) parts.push(throughputTable(result), latencyTable(result), usageTable(result));
   if (result.failover.length > 0) parts.push(failoverTable(result.failover));
+  if (result.epochs !== null) parts.push(epochsTable(result.epochs));
   if (targets.length > 0) parts.push(targetsTable(targets));
   return `\n${parts.join('\n\n')}\n`;
 }
@@ -175,6 +179,21 @@ function failoverTable(results: readonly FailoverResult[]): string {
     ['', 'killed', 'gap', 'in view timeouts', 'gap before', 'worst latency', 'committed / failed / open'],
     ...rows,
   ]);
+}
+
+function epochsTable(result: EpochsResult): string {
+  const rows = pausesOf(result).map(({ kind, medianPauseMs, worstPauseMs, medianP99Ms, changes }) => [
+    kind,
+    String(changes),
+    ms(medianPauseMs),
+    ms(worstPauseMs),
+    ms(medianP99Ms),
+  ]);
+  const { n, unloadedMs, checkpointMs, failed, unsettled } = result;
+  const title =
+    `changes of the epoch, n = ${n}: unloaded p50 ${ms(unloadedMs)}, checkpoint exchange ${ms(checkpointMs)}; ` +
+    `${failed} failed, ${unsettled} open`;
+  return table(title, [['', 'changes', 'pause', 'worst', 'p99 around it'], ...rows]);
 }
 
 function targetsTable(targets: readonly Target[]): string {
