@@ -17,7 +17,7 @@ import type { StandIns } from './stand-ins.ts';
 import { pause } from './task.ts';
 
 const host = '127.0.0.1';
-const daemon = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+export const daemon = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const standInReplica = fileURLToPath(new URL('./replica.js', import.meta.url));
 const readyMsMax = 20_000;
 const attemptsMax = 4;
@@ -226,6 +226,15 @@ export class BenchCluster {
     if (running === undefined) return;
     running.asked = true;
     running.child.kill('SIGKILL');
+    await running.ended;
+  }
+
+  /** Asks it to end, and resolves when it has. */
+  async end(name: string): Promise<void> {
+    const running = this.#running.get(name);
+    if (running === undefined) return;
+    running.asked = true;
+    running.child.kill('SIGTERM');
     await running.ended;
   }
 

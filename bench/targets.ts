@@ -17,12 +17,13 @@ const ceilingShareMin = 1 / 4;
 const latencyFloorsMax = 3;
 const viewTimeoutsMax = 2;
 const pauseLatenciesMax = 3;
+const catchUpShareMin = 1 / 2;
 const residentMiBMax = 400;
 /** Last quarter over second: above it memory is not called flat. A run of seconds still fills caches and write buffers. */
 const growthMax = 1.25;
 
 /** Only what this run has measured. */
-export function targetsOf({ scenarios, failover, epochs, floors }: RunResult): Target[] {
+export function targetsOf({ scenarios, failover, epochs, catchUp, floors }: RunResult): Target[] {
   const targets: Target[] = [];
   const atMost = (name: string, value: number, limit: number, unit: string) =>
     targets.push({ name, value, wanted: `at most ${limit}${unit}`, met: value <= limit });
@@ -62,7 +63,29 @@ export function targetsOf({ scenarios, failover, epochs, floors }: RunResult): T
         Math.round(pauseLatenciesMax * epochs.unloadedMs + epochs.checkpointMs),
         ` ms: ${pauseLatenciesMax} unloaded latencies and a checkpoint exchange`,
       );
+  if (catchUp !== null) {
+    const floor = Math.min(diskFloor(floors), catchUp.bytes / catchUp.verifySeconds);
+    const share = catchUp.bytes / catchUp.seconds / floor;
+    targets.push({
+      name: "catch-up over the lower of the disk's and the verifier's floor",
+      value: share,
+      wanted: `at least ${catchUpShareMin}`,
+      met: share >= catchUpShareMin,
+    });
+    atMost(
+      'resident memory of an observer that catches up',
+      catchUp.peakResidentBytes / (1 << 20),
+      residentMiBMax,
+      ' MiB',
+    );
+  }
   return targets;
+}
+
+/** Bytes per second, of large writes one after the other, each waited for. */
+export function diskFloor({ syncs }: Floors): number {
+  const large = syncs.reduce((a, b) => (b.bytes > a.bytes ? b : a));
+  return (1_000 * large.bytes) / large.alone.p50;
 }
 
 export interface Pauses {
