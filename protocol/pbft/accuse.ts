@@ -3,6 +3,7 @@
 // alone.
 
 import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
 import type { Certificate, VotePhase } from '../certificate.ts';
 import { encodePayload } from '../codec.ts';
 import { denies } from '../conflict.ts';
@@ -42,6 +43,7 @@ function voteAsSigned(message: Vote, sender: ReplicaId, signature: Bytes) {
 export function compareVotes(s: State, certificate: Certificate | null): void {
   if (certificate === null || certificate.view !== s.view) return;
   const { phase, epoch, view, height, hash, signatures } = certificate;
+  assert(phase !== 'decided', 'a certificate of this protocol is one of votes');
   for (const { replica, signature } of signatures) {
     const cast = s.votes.of(phase, height, replica);
     if (cast === undefined || equalBytes(cast.hash, hash)) continue;

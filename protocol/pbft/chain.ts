@@ -4,7 +4,8 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
-import { encodeBody, encodeCertificate } from '../codec.ts';
+import { encodeBody } from '../codec.ts';
+import { deliver } from '../deliver.ts';
 import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
 import { compareVotes } from './accuse.ts';
@@ -56,17 +57,8 @@ export function noteCommitCertificate(s: State, certificate: Certificate): void 
 export function decide(s: State, extension: Extension, certificate: Certificate | null): void {
   const { block } = extension;
   const { height } = block.header;
-  s.ledger.apply(extension);
   store(s, block);
-  s.out.records.push({
-    type: 'decided',
-    height,
-    hash: block.hash,
-    certificate: certificate === null ? null : encodeCertificate(certificate),
-    bundles: block.bundles.map((bundle) => bundle.digest),
-  });
-  s.out.deliver.push({ block, certificate });
-  s.out.admissions.push(...s.pool.settle(block.bundles, { now: s.now, hadRoom: hadRoom(s, block) }));
+  deliver(s, extension, certificate);
   s.decidedAt = s.now;
   relax(s);
   s.mayPropose = true;
@@ -79,12 +71,6 @@ function relax(s: State): void {
   if (s.backoff === 0 || s.now - Math.max(s.relaxedAt, s.viewSince) < timeoutOf(s)) return;
   s.backoff -= 1;
   s.relaxedAt = s.now;
-}
-
-/** Whether any bundle that the chain allows would have fitted in as well. */
-function hadRoom(s: State, { header }: Block): boolean {
-  const { blockBundlesMax, blockBytesMax, bundleBytesMax } = s.parameters;
-  return header.bundleCount < blockBundlesMax && header.payloadBytes + bundleBytesMax <= blockBytesMax;
 }
 
 export function forgetUndecided(s: State, height: Height): void {

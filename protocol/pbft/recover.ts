@@ -2,22 +2,15 @@
 
 import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
-import type { Block, Sha256 } from '../block.ts';
-import { blockHash, decodeHeader } from '../block.ts';
+import type { Sha256 } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { WireContext } from '../codec.ts';
-import {
-  decodeCertificate,
-  decodeCheckpointCertificate,
-  decodeCheckpointPlace,
-  decodePayload,
-  decodeStoredBlock,
-  isRefusal,
-} from '../codec.ts';
+import { decodePayload } from '../codec.ts';
 import type { Genesis } from '../genesis.ts';
 import type { Extension } from '../ledger.ts';
-import type { BlockBytes, RecoveredLog } from '../log.ts';
+import type { RecoveredLog } from '../log.ts';
 import { asVerified } from '../messages.ts';
+import { decoded, known, recoverLedger } from '../restart.ts';
 import type { Epoch, ReplicaId, View } from '../types.ts';
 import { next } from '../types.ts';
 import { noteCommitCertificate } from './chain.ts';
@@ -44,7 +37,7 @@ export interface PbftRecovery {
 
 export function recover(s: State, { log, guard }: PbftRecovery): void {
   const context: WireContext = { sha256: s.sha256, parameters: s.parameters };
-  if (log !== null) recoverLedger(s, log, context);
+  if (log !== null) recoverLedger(s, log, (certificate) => noteCommitCertificate(s, certificate));
   s.prepared = guard.lock;
   if (log !== null)
     for (const { bytes } of log.accepted) {
@@ -58,29 +51,6 @@ export function recover(s: State, { log, guard }: PbftRecovery): void {
   if (s.mode === 'active') recoverChain(s, log, context);
   // A new chain, or one whose first primary has not led yet: view 0 needs no new-view.
   if (s.view === 0 && s.mode === 'active' && isPrimary(s)) s.out.lead = s.view; // PBFT-PP-6
-}
-
-function recoverLedger(s: State, log: RecoveredLog, context: WireContext): void {
-  if (log.stable !== null) {
-    assert(log.stable.certificate !== null, 'a stable checkpoint has its certificate');
-    s.checkpoints.adopt(known(decodeCheckpointCertificate(log.stable.certificate)));
-  }
-  if (log.checkpoint !== null) {
-    const header = decodeHeader(log.checkpoint.header);
-    assert(header !== undefined, 'a stored header is well formed');
-    s.ledger.restore(header, blockHash(s.sha256, log.checkpoint.header), log.checkpoint.chunks);
-    const place = known(decodeCheckpointPlace(log.checkpoint.place));
-    assert(equalBytes(place.stateDigest, s.ledger.stateDigest), 'the stored state has the digest of its checkpoint');
-    if (log.checkpoint.height > s.checkpoints.stableHeight) s.checkpoints.resume(s, place);
-  }
-  for (const stored of log.decided) {
-    const block = decoded(stored.bytes, context);
-    const extension = s.ledger.extend([], block);
-    assert(!('refused' in extension), () => `a decided block is valid: ${JSON.stringify(extension)}`);
-    s.ledger.apply(extension);
-    if (stored.certificate !== null) noteCommitCertificate(s, known(decodeCertificate(stored.certificate)));
-  }
-  s.lowest = log.lowest;
 }
 
 /** The view is the highest that the log or the guard knows of. What the log does not know of it was never signed: both are durable before. */
@@ -141,14 +111,4 @@ function recoverChain(s: State, log: RecoveredLog | null, context: WireContext):
     s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
     s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: block.hash });
   }
-}
-
-function decoded(bytes: BlockBytes, context: WireContext): Block {
-  return known(decodeStoredBlock(bytes, context));
-}
-
-/** What this replica wrote, and the log has checked, decodes: anything else is a bug or a newer format. */
-function known<T extends object>(value: T): Exclude<T, { readonly refused: string }> {
-  assert(!isRefusal(value), () => `a stored value decodes: ${JSON.stringify(value)}`);
-  return value as Exclude<T, { readonly refused: string }>; // not a refusal, as just asserted
 }
