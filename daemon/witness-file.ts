@@ -7,7 +7,8 @@ import type { Crypto } from '../crypto/provider.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { domainTag, LayoutReader, LayoutWriter } from '../protocol/layout.ts';
-import type { PbftMessage, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, Verified } from '../protocol/messages.ts';
+import type { OfProtocol } from '../protocol/modes.ts';
 import type { Hash } from '../protocol/types.ts';
 import { genesisSigners, type ProvenEvidence, verifyEvidence, verifyFrame } from '../protocol/verify.ts';
 
@@ -27,7 +28,7 @@ export interface WitnessRecord {
 /** What a file proves: every piece holds, every statement is signed by its sender and sound inside. */
 export interface Witness {
   readonly pieces: readonly { readonly bytes: Bytes; readonly proven: ProvenEvidence }[];
-  readonly statements: readonly { readonly frame: Bytes; readonly signed: Verified<PbftMessage> }[];
+  readonly statements: readonly { readonly frame: Bytes; readonly signed: Verified<ReplicaMessage> }[];
 }
 
 export interface WitnessProblem {
@@ -72,7 +73,7 @@ export function decodeWitness(bytes: Bytes, chainId: Hash): readonly WitnessReco
 /** [EVD-4] All of it, each record checked, or why the first one that does not hold proves nothing. */
 export function readWitness(
   bytes: Bytes,
-  genesis: Pick<Genesis, 'chainId' | 'members' | 'parameters'>,
+  genesis: Pick<Genesis, 'chainId' | 'members' | 'parameters'> & OfProtocol,
   crypto: Crypto,
 ): Witness | WitnessProblem {
   const records = decodeWitness(bytes, genesis.chainId);

@@ -14,7 +14,7 @@ import { blockHash } from './block.ts';
 import type { Certificate } from './certificate.ts';
 import { encodePayload, LINKS_MAX } from './codec.ts';
 import { type Conflict, denies, placeName, votesOfOneView } from './conflict.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified, ViewChange, Vote } from './messages.ts';
+import type { PbftPledge, ReplicaMessage, Signed, Verified, ViewChange, Vote } from './messages.ts';
 import { byzantineQuorums } from './quorum.ts';
 import { asView, type Hash, type Height, type Member, type ReplicaId, type View } from './types.ts';
 import {
@@ -89,13 +89,14 @@ export class Audit {
 
   /** A certificate that was verified: each signature in it is a vote. */
   certificate({ phase, epoch, view, height, hash, signatures }: Certificate): void {
+    if (phase === 'decided') return; // one trusted replica's word accuses nobody
     const message: Vote = { kind: phase, epoch, view, height, hash };
     const payload = encodePayload(message);
     for (const { replica, signature } of signatures) this.#add({ sender: replica, message, payload, signature });
   }
 
   /** A frame that was verified, with all that it carries. What binds nobody is passed over. */
-  statement(signed: Verified<PbftMessage>): void {
+  statement(signed: Verified<ReplicaMessage>): void {
     const pledge = asPledge(signed);
     if (pledge === null) return;
     this.#add(pledge);

@@ -94,6 +94,8 @@ export interface Pledged<Pledge> {
   readonly pledge: Pledge;
   /** False for the one pledge that has left already: a primary's prepare is the signature of its proposal (PBFT-PP-5). */
   readonly broadcast: boolean;
+  /** Whom it is for, where it is not for all. */
+  readonly to?: ReplicaId | undefined;
 }
 
 export interface Outgoing<Message> {

@@ -7,6 +7,8 @@ import { concat, fromHex, toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Sha256 } from './block.ts';
 import { domainTag } from './layout.ts';
+import type { Protocol } from './modes.ts';
+import { membersMin, protocols } from './modes.ts';
 import type { Hash, Member, Millis } from './types.ts';
 import { asHash, asMillis, asReplicaId } from './types.ts';
 
@@ -35,7 +37,7 @@ export interface Genesis {
   /** SHA-256 over a domain tag and the bytes of the document. */
   readonly chainId: Hash;
   readonly name: string;
-  readonly protocol: 'pbft';
+  readonly protocol: Protocol;
   readonly createdAt: Millis;
   readonly members: readonly Member[];
   readonly parameters: Parameters;
@@ -63,7 +65,7 @@ const parametersSchema = z.strictObject({
 const documentSchema = z.strictObject({
   synod: z.literal(1),
   name: z.string().regex(/^[a-z0-9-]{1,32}$/, 'a name of 1 to 32 characters out of a-z, 0-9 and -'),
-  protocol: z.literal('pbft'),
+  protocol: z.enum(protocols),
   createdAt: integer(0, Number.MAX_SAFE_INTEGER),
   members: z
     .array(
@@ -72,7 +74,7 @@ const documentSchema = z.strictObject({
         publicKey: z.string().regex(/^[0-9a-f]{64}$/, '64 characters of lower-case hex'),
       }),
     )
-    .min(4)
+    .min(3)
     .max(128),
   parameters: parametersSchema.prefault({}),
 });
@@ -103,6 +105,8 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
     return refuse(issue?.path.join('.') || '(document)', issue?.message ?? 'invalid');
   }
   const { name, protocol, createdAt, members, parameters } = parsed.data;
+  if (members.length < membersMin(protocol))
+    return refuse('members', `${protocol} needs at least ${membersMin(protocol)} of them`);
   const names = new Set<string>();
   const keys = new Set<string>();
   const list: Member[] = [];

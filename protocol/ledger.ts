@@ -10,6 +10,7 @@ import { blockHash, bodyHash, encodeHeader, logLeafData, memberSetHash } from '.
 import type { SignedBundle } from './bundle.ts';
 import type { Genesis } from './genesis.ts';
 import { LayoutReader, LayoutWriter } from './layout.ts';
+import { bearsLies } from './modes.ts';
 import type { Session, SessionKey } from './sessions.ts';
 import { BUCKET_SESSIONS_MAX, bucketOf, SESSION_BUCKETS, SessionTable, sessionKey } from './sessions.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId } from './types.ts';
@@ -54,6 +55,8 @@ export class Ledger {
   readonly #sessions = new SessionTable();
   readonly #chunkLeaves: Bytes[];
   readonly #epoch: Epoch;
+  /** [BLK-6] [CFT-V-3] Where a slot is decided before anyone knows what is left of its value. */
+  readonly #mayBeEmpty: boolean;
   readonly memberSetHash: Hash;
   readonly genesisBlock: Block;
   #frontier: Frontier;
@@ -63,6 +66,7 @@ export class Ledger {
     this.#sha256 = sha256;
     this.#genesis = genesis;
     this.#epoch = epoch;
+    this.#mayBeEmpty = !bearsLies(genesis.protocol);
     this.memberSetHash = memberSetHash(sha256, epoch, genesis.members);
     this.genesisBlock = genesisBlock({ sha256, genesis, memberSetHash: this.memberSetHash });
     this.#frontier = Frontier.empty(sha256);
@@ -130,7 +134,7 @@ export class Ledger {
     if (!equalBytes(header.memberSetHash, this.memberSetHash)) return refuse('block-wrong-members');
     if (header.time < parent.header.time) return refuse('block-time-runs-back');
     const { blockBundlesMax, blockBytesMax } = this.#genesis.parameters;
-    if (block.bundles.length === 0) return refuse('block-empty'); // BLK-6
+    if (block.bundles.length === 0 && !this.#mayBeEmpty) return refuse('block-empty'); // BLK-6
     if (block.bundles.length > blockBundlesMax || header.payloadBytes > blockBytesMax) return refuse('block-too-large');
     if (header.transactionTotal !== parent.header.transactionTotal + header.transactionCount)
       return refuse('block-totals-wrong');
@@ -176,7 +180,8 @@ export class Ledger {
 
   /**
    * [REQ-5] A block on top of `chain`: what a primary proposes. Of the candidates it takes those that may stand there, in order, and leaves out the
-   * others: whatever clients think up, a primary never proposes what it would not accept. Null where none is left.
+   * others: whatever clients think up, a primary never proposes what it would not accept. Null where none is left, but in a crash-fault chain
+   * (CFT-V-3).
    */
   build(
     chain: readonly Extension[],
@@ -186,7 +191,7 @@ export class Ledger {
     const height = asHeight(parent.header.height + 1);
     const running = new Execution();
     const bundles = candidates.filter((bundle) => this.#execute(chain, bundle, height, running) === null);
-    if (bundles.length === 0) return null;
+    if (bundles.length === 0 && !this.#mayBeEmpty) return null;
     const leaves = bundles.flatMap((bundle) => bundle.leaves);
     const withoutLogRoot = {
       chainId: this.#genesis.chainId,

@@ -176,6 +176,66 @@ export type PbftMessage = SharedMessage | PrePrepare | Vote | ViewChange | NewVi
 /** What binds a PBFT replica: leaves only after the records that remember it are durable. */
 export type PbftPledge = Vote | CheckpointVote | ViewChange | NewView;
 
+// ---- Paxos (Lamport, Paxos Made Simple, 2001, section 2.2) ------------------------------------------------------------
+
+/** Phase 1a: "promise me to accept nothing below `ballot`". One for all slots above what the sender has decided. */
+export interface PaxosPrepare {
+  readonly kind: 'paxos-prepare';
+  readonly epoch: Epoch;
+  /** Of its owner alone: ballot b belongs to member b mod n. Above 0. */
+  readonly ballot: View;
+}
+
+/** A value that an acceptor has accepted, by the hash of its unchained header (crash/value.ts). */
+export interface AcceptedPlace {
+  readonly slot: Height;
+  readonly ballot: View;
+  readonly hash: Hash;
+}
+
+/** Phase 1b: the promise, with the highest-numbered proposal that the acceptor has accepted in each slot above `decided`. */
+export interface PaxosPromise {
+  readonly kind: 'promise';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  /** Every slot up to here is decided at the acceptor: nothing may be proposed there. */
+  readonly decided: Height;
+  /** By strictly rising slot, at most 256. */
+  readonly accepted: readonly AcceptedPlace[];
+}
+
+/** Phase 2a: "accept this value in the slot that its height names". */
+export interface Accept {
+  readonly kind: 'accept';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  readonly value: Block;
+}
+
+/** Phase 2b: said to every learner. */
+export interface Accepted {
+  readonly kind: 'accepted';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  /** By strictly rising slot, 1 to 64. */
+  readonly places: readonly { readonly slot: Height; readonly hash: Hash }[];
+}
+
+/** "I have promised this higher ballot": what a proposer that was passed needs to know, section 2.3. Binds nobody. */
+export interface Reject {
+  readonly kind: 'reject';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+}
+
+export type PaxosMessage = SharedMessage | PaxosPrepare | PaxosPromise | Accept | Accepted | Reject;
+/** What binds a Paxos replica. */
+export type PaxosPledge = PaxosPromise | Accepted | CheckpointVote;
+
+/** Whatever replicas say to replicas, and what of it binds them: what the daemon, the guard and the simulator carry. */
+export type ReplicaMessage = PbftMessage | PaxosMessage;
+export type ReplicaPledge = PbftPledge | PaxosPledge;
+
 // ---- signed and verified ----------------------------------------------------------------------------------------------
 
 /** A message with the bytes that were signed: a signature is checked over these, never over an encoding made again. */

@@ -19,8 +19,8 @@ export class Outbox<Message, Pledge> {
   lock: Certificate | null = null;
   lead: View | null = null;
 
-  pledge(pledge: Pledge, { broadcast = true }: { broadcast?: boolean } = {}): void {
-    this.pledges.push({ pledge, broadcast });
+  pledge(pledge: Pledge, { broadcast = true, to }: { broadcast?: boolean; to?: ReplicaId } = {}): void {
+    this.pledges.push(to === undefined ? { pledge, broadcast } : { pledge, broadcast, to });
   }
 
   say(to: ReplicaId | 'all', message: Exclude<Message, Pledge>): void {

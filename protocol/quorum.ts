@@ -14,6 +14,19 @@ export interface Quorums {
   readonly oneHonest: number;
 }
 
+/**
+ * [CFT-Q-1] Sizes where members fail by silence alone: n from 3 to 128 bears f = floor((n-1)/2) of them, and a majority is a quorum
+ * (Lamport, Paxos Made Simple, section 2.2). Nobody lies, so one replica's word is an honest one's.
+ */
+export function crashQuorums(n: number): Quorums {
+  assert(Number.isInteger(n) && n >= 3 && n <= 128, `a crash-fault cluster has 3 to 128 replicas, not ${n}`);
+  const f = Math.floor((n - 1) / 2);
+  const quorum = Math.floor(n / 2) + 1;
+  assert(2 * quorum - n >= 1, 'two majorities share a replica');
+  assert(quorum <= n - f, 'those who live are a quorum');
+  return { n, f, quorum, oneHonest: 1 };
+}
+
 /** [PBFT-Q-1] Sizes for Byzantine faults. n from 4 to 128. */
 export function byzantineQuorums(n: number): Quorums {
   assert(Number.isInteger(n) && n >= 4 && n <= 128, `a Byzantine cluster has 4 to 128 replicas, not ${n}`);

@@ -1,7 +1,9 @@
 // The kinds of frames and their numbers (docs/wire.md, "Kinds"). A number is never used again for another kind.
 
 import type { ClientMessage, DoorMessage } from '../door.ts';
-import type { PbftMessage } from '../messages.ts';
+import type { ReplicaMessage } from '../messages.ts';
+import type { Protocol } from '../modes.ts';
+import { bearsLies } from '../modes.ts';
 
 /** Both sides say hello, with a fresh nonce each; see handshake.ts. */
 export const kindNumbers = {
@@ -21,6 +23,11 @@ export const kindNumbers = {
   commit: 18,
   'view-change': 19,
   'new-view': 20,
+  'paxos-prepare': 32,
+  promise: 33,
+  accept: 34,
+  accepted: 35,
+  reject: 36,
   submit: 64,
   follow: 65,
   credit: 66,
@@ -35,7 +42,7 @@ export const kindNumbers = {
   auth: 129,
 } as const satisfies Record<ReplicaKind | DoorKind | HandshakeKind, number>;
 
-export type ReplicaKind = PbftMessage['kind'];
+export type ReplicaKind = ReplicaMessage['kind'];
 export type DoorKind = ClientMessage['kind'] | DoorMessage['kind'];
 export type HandshakeKind = 'hello' | 'auth';
 export type Kind = keyof typeof kindNumbers;
@@ -50,6 +57,12 @@ export function kindOf(number: number): Kind | undefined {
 /** What only replicas say to replicas. */
 export function isReplicaKind(kind: Kind): kind is ReplicaKind {
   return kindNumbers[kind] < 64;
+}
+
+/** [CFT-W-1] Whether replicas of this protocol say this to each other: what is shared (below 16), and their own. */
+export function isKindOf(protocol: Protocol | undefined, kind: ReplicaKind): boolean {
+  const family = kindNumbers[kind] >> 4;
+  return family === 0 || family === (bearsLies(protocol) ? 1 : 2);
 }
 
 /** What a client says to a replica. */

@@ -4,7 +4,7 @@ import type { Bytes } from '../../crypto/bytes.ts';
 import { HEADER_BYTES } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Parameters } from '../genesis.ts';
-import type { Blocks, CertifiedBlock, PbftMessage, Signed, ViewChange } from '../messages.ts';
+import type { Blocks, CertifiedBlock, ReplicaMessage, Signed, ViewChange } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack, type ScanLimits, type WireValue } from '../msgpack.ts';
 import {
   blockBytesOnWire,
@@ -34,6 +34,7 @@ import { Scribe, uintBytes } from './cursor.ts';
 import { Fields, MEMBERS_MAX, Problem } from './fields.ts';
 import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { ReplicaKind } from './kinds.ts';
+import { encodePaxosPayload, paxosLimits, readPaxos } from './paxos-payloads.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
 
 /** Headers above a block up to the one that is certified; a window of 64 never needs more. */
@@ -47,7 +48,7 @@ export const STATE_CHUNK_BYTES_MAX = 786_432;
 /** Fields of an embedded view-change: [sender, payload, signature]. */
 const VIEW_CHANGE_BYTES_MAX = 65_536;
 
-export function encodeReplicaPayload(message: PbftMessage): Bytes {
+export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
   switch (message.kind) {
     case 'status': {
       const { epoch, view, active, height, hash, stable, lowest } = message;
@@ -89,6 +90,8 @@ export function encodeReplicaPayload(message: PbftMessage): Bytes {
       const viewChanges: WireValue = message.viewChanges.map((vc) => [vc.sender, vc.payload, vc.signature]);
       return encodeMsgpack([message.epoch, message.view, viewChanges]);
     }
+    default:
+      return encodePaxosPayload(message);
   }
 }
 
@@ -140,6 +143,10 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
       return { bytesMax: VIEW_CHANGE_BYTES_MAX, depthMax: 4, valuesMax: 3 + 2 * CERTIFICATE_VALUES_MAX };
     case 'new-view':
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 3, valuesMax: 4 + 4 * MEMBERS_MAX };
+    case 'accept':
+      return { bytesMax: bodyBytesMax + 280, depthMax: 4, valuesMax: 4 + body };
+    default:
+      return paxosLimits;
   }
 }
 
@@ -148,7 +155,7 @@ export function decodeReplicaPayload(
   kind: ReplicaKind,
   payload: Bytes,
   context: WireContext,
-): PbftMessage | WireRefusal {
+): ReplicaMessage | WireRefusal {
   const decoded = decodeMsgpack(payload, limitsOf(kind, context.parameters));
   if ('refused' in decoded) return refuse('payload-malformed', kind, '', decoded.refused);
   const problem = new Problem();
@@ -158,7 +165,12 @@ export function decodeReplicaPayload(
   return message;
 }
 
-function read(kind: ReplicaKind, value: WireValue, problem: Problem, context: WireContext): PbftMessage | WireRefusal {
+function read(
+  kind: ReplicaKind,
+  value: WireValue,
+  problem: Problem,
+  context: WireContext,
+): ReplicaMessage | WireRefusal {
   const fields = (count: number) => Fields.of(value, count, '', problem);
   switch (kind) {
     case 'status':
@@ -210,10 +222,18 @@ function read(kind: ReplicaKind, value: WireValue, problem: Problem, context: Wi
       return readViewChange(fields(4));
     case 'new-view':
       return readNewView(fields(3), context);
+    case 'accept': {
+      const f = fields(2);
+      const ballot = f.view('ballot', 1);
+      const value = readBlock(f.tuple('value', 2), kind, context);
+      return isRefusal(value) ? value : { kind, epoch: value.header.epoch, ballot, value };
+    }
+    default:
+      return readPaxos(kind, fields);
   }
 }
 
-function readStatus(f: Fields): PbftMessage {
+function readStatus(f: Fields): ReplicaMessage {
   return {
     kind: 'status',
     epoch: f.epoch('epoch'),
@@ -226,7 +246,7 @@ function readStatus(f: Fields): PbftMessage {
   };
 }
 
-function readForward(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readForward(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const items = readBundleItems(f, context.parameters.blockBundlesMax);
   if (f.problem.found !== undefined) return { kind: 'forward', bundles: [] };
   const bundles: SignedBundle[] = [];
@@ -238,12 +258,12 @@ function readForward(f: Fields, context: WireContext): PbftMessage | WireRefusal
   return { kind: 'forward', bundles };
 }
 
-function readFetchBlocks(f: Fields): PbftMessage {
+function readFetchBlocks(f: Fields): ReplicaMessage {
   const from = f.height('from', 1);
   return { kind: 'fetch-blocks', from, to: f.height('to', from) };
 }
 
-function readBlocks(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readBlocks(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const parts = f.tuples('blocks', { max: BLOCKS_MAX }, 2, (item) => ({
     ...readBlockParts(item.tuple('block', 2), context.parameters.blockBundlesMax),
     certificate: item.optional('certificate', CERTIFICATE_FIELDS, readCertificate),
@@ -268,13 +288,13 @@ function readBlock(f: Fields, kind: ReplicaKind, context: WireContext) {
   return blockOf(header, bundles, context, kind);
 }
 
-function readPrePrepare(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readPrePrepare(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const view = f.view('view');
   const block = readBlock(f.tuple('block', 2), 'pre-prepare', context);
   return isRefusal(block) ? block : { kind: 'pre-prepare', epoch: block.header.epoch, view, block };
 }
 
-function readStateChunk(f: Fields): PbftMessage {
+function readStateChunk(f: Fields): ReplicaMessage {
   return {
     kind: 'state-chunk',
     height: f.height('height', 1),
@@ -294,7 +314,7 @@ function readViewChange(f: Fields): ViewChange {
   };
 }
 
-function readNewView(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readNewView(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const epoch = f.epoch('epoch');
   const view = f.view('view', 1);
   const items = f.tuples('viewChanges', { min: 1, max: MEMBERS_MAX }, 3, (item) => ({
