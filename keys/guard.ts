@@ -7,11 +7,11 @@
 // write nothing is signed any more.
 
 import { hash as digestOf } from 'node:crypto';
-import { type Bytes, equalBytes } from '../crypto/bytes.ts';
+import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
-import { type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
+import { decidedSigningBytes, type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import type { CheckpointPlace, PbftPledge } from '../protocol/messages.ts';
+import type { CheckpointPlace, ReplicaPledge } from '../protocol/messages.ts';
 import { asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 import { GuardError, GuardRefusal } from './errors.ts';
@@ -25,6 +25,7 @@ import {
   type Marks,
   MarksDraft,
   type Place,
+  PROMISED,
   Proposals,
   type ViewMark,
 } from './marks.ts';
@@ -49,7 +50,7 @@ export interface GuardOptions {
 
 /** A pledge with its encoded message. View-changes and new-views are signed over the payload; for the others it is not looked at. */
 export interface PledgePayload {
-  readonly pledge: PbftPledge;
+  readonly pledge: ReplicaPledge;
   readonly payload: Bytes;
 }
 
@@ -101,11 +102,16 @@ export interface Guard {
    * 64 bytes. As often as wanted: the same pledge has the same signature.
    * @throws GuardRefusal guard-not-promised unless exactly this pledge was promised since the start, and is durable
    */
-  sign(pledge: PbftPledge, payload: Bytes): Bytes;
+  sign(pledge: ReplicaPledge, payload: Bytes): Bytes;
   /** Makes durable that this replica leads `view`: from now on it proposes there, until it restarts. @throws GuardRefusal */
   lead(view: View): Promise<void>;
   /** 64 bytes, at once: no mark is needed, because the view is burned at the next start. @throws GuardRefusal */
   signProposal(place: ProposalPlace): Bytes;
+  /**
+   * 64 bytes, at once: this replica's word that a block is decided, in a chain whose members are trusted (CFT-PR-1). At one height it says one
+   * block since its start. @throws GuardRefusal guard-conflict
+   */
+  signDecided(place: Omit<ProposalPlace, 'view'>): Bytes;
   /** 64 bytes over a message that binds nobody. @throws GuardRefusal guard-binding-kind, guard-unknown-kind */
   signStatement(kind: string, payload: Bytes): Bytes;
   /**
@@ -160,6 +166,13 @@ function beginEpoch(state: SignState, epoch: Epoch): SignState {
 /** Pledges that may be signed, this many at most: four windows of both phases. The oldest are forgotten, that is refused. */
 const promisedMax = 512;
 
+interface Read {
+  readonly place: Place;
+  readonly signingBytes: Bytes;
+  /** What tells pledges of one place apart that may all be signed. */
+  readonly of?: Bytes;
+}
+
 interface Promised {
   readonly digest: Bytes;
   readonly signingBytes: Bytes;
@@ -179,6 +192,8 @@ class FileGuard implements Guard {
   readonly #proposals = new Proposals();
   /** By place. Only what was promised since the start; older promises are promised again, which checks them against the marks. */
   readonly #promised = new Map<string, Promised>();
+  /** The last heights that this replica called decided since its start. */
+  readonly #decided = new Map<Height, Bytes>();
   /** Counts changes of `#state`: how many there were, and how many are durable. */
   #changes = 1;
   #durable = 0;
@@ -239,14 +254,15 @@ class FileGuard implements Guard {
     if (decided !== undefined) draft.forget(decided);
     const promised: [string, Omit<Promised, 'change'>][] = [];
     for (const { pledge, payload } of pledges) {
-      const { place, signingBytes } = this.#read(pledge, payload);
+      const read = this.#read(pledge, payload);
+      const { place, signingBytes } = read;
       try {
         draft.mark(place);
       } catch (error) {
         if (place.kind === 'prepare' || place.kind === 'commit') this.#burnOnConflict(place.view, error);
         throw error;
       }
-      promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
+      promised.push([keyOf(read), { digest: Uint8Array.from(place.digest), signingBytes }]);
     }
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
     // stands for what earlier pledges rest upon.
@@ -270,10 +286,11 @@ class FileGuard implements Guard {
     if (error instanceof GuardRefusal && error.code === 'guard-conflict') this.#burned = Math.max(this.#burned, view);
   }
 
-  sign(pledge: PbftPledge, payload: Bytes): Bytes {
+  sign(pledge: ReplicaPledge, payload: Bytes): Bytes {
     this.#assertAlive();
-    const { place, signingBytes } = this.#read(pledge, payload);
-    const promised = this.#promised.get(keyOf(place));
+    const read = this.#read(pledge, payload);
+    const { place, signingBytes } = read;
+    const promised = this.#promised.get(keyOf(read));
     const isPromised =
       promised !== undefined &&
       promised.change <= this.#durable &&
@@ -318,6 +335,21 @@ class FileGuard implements Guard {
     return signBytes(this.#options.secret, voteSigningBytes(this.#options.chainId, place));
   }
 
+  /** [GRD-19] */
+  signDecided({ epoch, height, hash }: Omit<ProposalPlace, 'view'>): Bytes {
+    this.#assertAlive();
+    assertEpoch(this.#state.marks, epoch);
+    const said = this.#decided.get(height);
+    if (said !== undefined && !equalBytes(said, hash))
+      throw new GuardRefusal('guard-conflict', { kind: 'decided', height });
+    if (said === undefined) this.#decided.set(height, Uint8Array.from(hash));
+    for (const oldest of this.#decided.keys()) {
+      if (this.#decided.size <= promisedMax) break;
+      this.#decided.delete(oldest);
+    }
+    return signBytes(this.#options.secret, decidedSigningBytes(this.#options.chainId, { epoch, height, hash }));
+  }
+
   signStatement(kind: string, payload: Bytes): Bytes {
     this.#assertAlive();
     return signBytes(this.#options.secret, statementBytes(this.#frameBytes, kind, payload));
@@ -351,7 +383,7 @@ class FileGuard implements Guard {
   }
 
   /** The place of a pledge, the digest it takes there, and what would be signed. */
-  #read(pledge: PbftPledge, payload: Bytes): { readonly place: Place; readonly signingBytes: Bytes } {
+  #read(pledge: ReplicaPledge, payload: Bytes): Read {
     const { chainId, checkpointSigningBytes } = this.#options;
     switch (pledge.kind) {
       case 'prepare':
@@ -372,6 +404,13 @@ class FileGuard implements Guard {
         const signingBytes = this.#frameBytes(kind, payload);
         assertFrame(kind, signingBytes);
         return { place: { kind, epoch, view, digest: sha256(payload) }, signingBytes };
+      }
+      case 'promise':
+      case 'accepted': {
+        const { kind, epoch, ballot } = pledge;
+        const signingBytes = this.#frameBytes(kind, payload);
+        assertFrame(kind, signingBytes);
+        return { place: { kind, epoch, view: ballot, digest: PROMISED }, signingBytes, of: sha256(payload) };
       }
     }
   }
@@ -449,7 +488,7 @@ function votesOf({ view, votes }: Marks): GuardState['marks'] {
 }
 
 /** What a signature is at, without what it says. */
-function keyOf(place: Place): string {
+function keyOf({ place, of }: Pick<Read, 'place' | 'of'>): string {
   switch (place.kind) {
     case 'prepare':
     case 'commit':
@@ -458,7 +497,9 @@ function keyOf(place: Place): string {
       return `${place.kind} ${place.height}`;
     case 'view-change':
     case 'new-view':
-      return `${place.kind} ${place.view}`;
+    case 'promise':
+    case 'accepted':
+      return `${place.kind} ${place.view}${of === undefined ? '' : ` ${toHex(of)}`}`;
   }
 }
 

@@ -24,7 +24,12 @@ export type Place =
       readonly digest: Bytes;
     }
   | { readonly kind: 'checkpoint'; readonly epoch: Epoch; readonly height: Height; readonly digest: Bytes }
-  | { readonly kind: 'view-change' | 'new-view'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes };
+  | { readonly kind: 'view-change' | 'new-view'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes }
+  /** Paxos: a ballot, whose number names its one owner. The digest is PROMISED. */
+  | { readonly kind: 'promise' | 'accepted'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes };
+
+/** A ballot belongs to one proposer, so a promise for it says the same to everyone. */
+export const PROMISED: Bytes = new Uint8Array(32);
 
 /** The hashes voted for at one height of the highest view; null: no vote of that phase. */
 export type HeightMarks = Readonly<Record<VotePhase, Bytes | null>>;
@@ -121,6 +126,10 @@ export class MarksDraft {
       case 'new-view':
         this.#viewMark('newView', place.view, place.digest);
         break;
+      case 'promise':
+      case 'accepted':
+        this.#ballot(place.kind, place.view);
+        break;
       default:
         unreachable(place);
     }
@@ -214,6 +223,17 @@ export class MarksDraft {
     if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
     this.#raiseView(view);
     this.#marks = { ...this.#marks, [field]: { view, digest: Uint8Array.from(digest) } };
+  }
+
+  /**
+   * [GRD-18] Nothing below the highest ballot of any mark. What was accepted in it stands in the log alone: an acceptance needs no write here
+   * but the first one of its ballot.
+   */
+  #ballot(kind: 'promise' | 'accepted', view: View): void {
+    const { abstainedView } = this.#marks;
+    if (abstainedView !== null && view <= abstainedView) throw new GuardRefusal('guard-view-burned', { kind, view });
+    if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
+    this.#raiseView(view);
   }
 
   /** [GRD-3] Votes are remembered for the highest view alone, since below it there will be no more. */

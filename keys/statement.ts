@@ -15,6 +15,8 @@ const bindingKinds: ReadonlySet<string> = new Set([
   'checkpoint',
   'view-change',
   'new-view',
+  'promise',
+  'accepted',
   'pre-prepare',
   'submit',
 ]);
