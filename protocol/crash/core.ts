@@ -1,0 +1,459 @@
+// What the crash-fault protocols share: one class that keeps the decided part, the pool, the checkpoints, catch-up and the heartbeats, by the
+// very code that PBFT uses, and leaves to each protocol how a value is chosen for the next slot. Slots are heights (ADR 9).
+
+import { equalBytes, toHex } from '../../crypto/bytes.ts';
+import { assert, unreachable } from '../assert.ts';
+import type { Block } from '../block.ts';
+import type { SignedBundle } from '../bundle.ts';
+import { Checkpoints } from '../checkpoints.ts';
+import { encodeBody } from '../codec.ts';
+import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready, Wait } from '../core.ts';
+import type { CoreOptions, Recovery } from '../cores.ts';
+import type { CertifiedState } from '../deliver.ts';
+import { adoptState, deliver } from '../deliver.ts';
+import { handOn } from '../forward.ts';
+import type { Extension } from '../ledger.ts';
+import { Ledger } from '../ledger.ts';
+import type { ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
+import { asVerified } from '../messages.ts';
+import { quorumsOf } from '../modes.ts';
+import { Outbox } from '../outbox.ts';
+import { Pool } from '../pool.ts';
+import { decoded, recoverLedger } from '../restart.ts';
+import { CatchUp } from '../transfer.ts';
+import type { Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
+import { asHeight, asReplicaId, plus } from '../types.ts';
+import { explainBundle, explainOf } from './explain.ts';
+import type { CrashState, Peer } from './state.ts';
+import { chained } from './value.ts';
+
+export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
+
+export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
+  protected readonly s: CrashState;
+  #wakeAt: Millis;
+
+  constructor(options: CoreOptions, now: Millis) {
+    this.s = this.#newState(options, now);
+    this.#wakeAt = now;
+  }
+
+  // ---- what each protocol is ----------------------------------------------------------------------------------------
+
+  /** The ballot or term that this replica is in. Never runs back, not even over a restart. Said in its status. */
+  protected abstract get ballot(): View;
+  /** Whether this replica leads, or hears who does. Said in its status. */
+  protected abstract get active(): boolean;
+  protected abstract get leads(): boolean;
+  /** Whom bundles are handed on to; null: nobody is known, or this replica itself. */
+  protected abstract get forwardTo(): ReplicaId | null;
+  /** Whether a message of the protocol's own is worth checking. */
+  protected abstract wantsOwn(message: ReplicaMessage, sender: ReplicaId): boolean;
+  /** A message of the protocol's own kinds, or a status. */
+  protected abstract onOwnKind(signed: Verified<ReplicaMessage>): void;
+  /** This replica's own pledge: durable and signed. */
+  protected abstract onPledge(signed: Verified<ReplicaPledge>): void;
+  /** As far as what is known allows: choose, and deliver. */
+  protected abstract advance(): void;
+  protected abstract onTime(): void;
+  protected abstract propose(): void;
+  /** The last thing in a step: what was gathered in it leaves together. */
+  protected abstract flush(): void;
+  /** Slots up to this height are decided. */
+  protected abstract forget(height: Height): void;
+  /** What may have been lost is said again. */
+  protected abstract sayAgain(to: ReplicaId | 'all'): void;
+  /** Whether something is open that saying it again may help. */
+  protected abstract get stuck(): boolean;
+  /** This replica itself was late by so much: nobody is blamed for it. */
+  protected abstract forgive(lateMs: number): void;
+  protected abstract deadline(): Millis;
+  protected abstract waits(): Wait[];
+  protected abstract get elections(): number;
+  protected abstract acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[];
+
+  /** At the end of the constructor of each. Gives back the hard state and the accepted values; the ledger is recovered. */
+  protected recoverDecided({ log }: Recovery): {
+    readonly hardState: Uint8Array | null;
+    readonly accepted: readonly { readonly height: Height; readonly ballot: View; readonly value: Block }[];
+  } {
+    const { s } = this;
+    if (log === null) return { hardState: null, accepted: [] };
+    recoverLedger(s, log, () => {});
+    const accepted = log.accepted.map(({ height, view, bytes }) => {
+      const value = decoded(bytes, s);
+      s.known.set(hexOf(value.hash), { block: value, stored: true });
+      return { height, ballot: view, value };
+    });
+    return { hardState: log.hardState, accepted };
+  }
+
+  // ---- a step -------------------------------------------------------------------------------------------------------
+
+  step(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): Ready<ReplicaMessage, ReplicaPledge> {
+    const { s } = this;
+    assert(now >= s.now, 'time never runs back');
+    const late = now - this.#wakeAt;
+    s.now = now;
+    // [CFT-L-4] Called late: this replica was the one that stalled (adversary's book, A32).
+    if (late > s.parameters.heartbeatMs) {
+      for (const peer of s.peers.values()) if (peer.heardAt !== null) peer.heardAt = this.later(peer.heardAt, late);
+      s.decidedAt = this.later(s.decidedAt, late);
+      this.forgive(late);
+    }
+    for (const input of inputs) this.#take(input);
+    s.catchUp.tick(s);
+    this.advance();
+    this.#heartbeat();
+    this.onTime();
+    this.#repeat();
+    handOn(s, this.forwardTo, s.parameters.viewTimeoutMs);
+    this.#sweep();
+    this.propose();
+    this.flush();
+    const { out } = s;
+    s.out = new Outbox();
+    this.#wakeAt = Math.min(s.heartbeatAt, this.deadline()) as Millis; // the least of branded numbers
+    return out.ready(this.#wakeAt);
+  }
+
+  protected later(at: Millis, lateMs: number): Millis {
+    return plus.millis(at, Math.min(lateMs, this.s.now - at));
+  }
+
+  #take(input: Input<ReplicaMessage, ReplicaPledge>): void {
+    const { s } = this;
+    switch (input.type) {
+      case 'message':
+        return this.#onMessage(input.signed);
+      case 'own':
+        assert(input.signed.sender === s.self, 'an own pledge is signed by this replica');
+        if (input.signed.message.kind === 'checkpoint')
+          return s.checkpoints.onVote(s, with_(input.signed, input.signed.message));
+        return this.onPledge(input.signed);
+      case 'bundle':
+        s.out.admissions.push({ digest: input.bundle.digest, code: s.pool.admit(input.bundle, s) });
+        s.mayPropose = true;
+        return;
+      case 'connected': {
+        const peer = this.peer(input.peer);
+        peer.connected = true;
+        peer.heardAt = s.now;
+        peer.heard = 'handshake';
+        this.#sayStatus(input.peer);
+        for (const signed of s.checkpoints.ownVotes(s.self)) s.out.resend.push({ to: input.peer, signed });
+        return this.sayAgain(input.peer);
+      }
+      case 'disconnected':
+        this.peer(input.peer).connected = false;
+        return;
+      case 'retained':
+        s.lowest = input.lowest;
+        return;
+      // Nothing is led by a mark here, and what the guard refuses was passed by a higher ballot.
+      case 'leading':
+      case 'refused':
+        return;
+      default:
+        return unreachable(input);
+    }
+  }
+
+  #onMessage(signed: Verified<ReplicaMessage>): void {
+    const { s } = this;
+    const { sender, message } = signed;
+    if (sender === s.self) return;
+    const peer = this.peer(sender);
+    peer.heardAt = s.now;
+    peer.heard = message.kind;
+    if ('epoch' in message && message.epoch !== s.epoch) return s.out.refuse(sender, message.kind, 'wrong-epoch');
+    switch (message.kind) {
+      case 'status':
+        peer.status = message;
+        return this.onOwnKind(signed);
+      case 'forward':
+        for (const bundle of message.bundles) s.pool.admit(bundle, s);
+        s.mayPropose = true;
+        return;
+      case 'checkpoint':
+        return s.checkpoints.onVote(s, with_(signed, message));
+      case 'blocks':
+        return s.catchUp.onBlocks(s, with_(signed, message));
+      case 'block-data':
+        return s.catchUp.onBlockData(s, with_(signed, message));
+      case 'checkpoint-proof':
+        return s.catchUp.onCheckpointProof(s, with_(signed, message));
+      case 'state-chunk':
+        return s.catchUp.onStateChunk(s, with_(signed, message));
+      case 'fetch-blocks':
+      case 'fetch-block':
+      case 'fetch-checkpoint':
+      case 'fetch-state':
+        return; // answered from the log, outside the core
+      default:
+        return this.onOwnKind(signed);
+    }
+  }
+
+  wants(message: ReplicaMessage, sender: ReplicaId): boolean {
+    const { s } = this;
+    switch (message.kind) {
+      case 'checkpoint':
+        return s.checkpoints.wants(message);
+      case 'blocks':
+      case 'checkpoint-proof':
+        return s.catchUp.awaits(message.kind, sender);
+      case 'state-chunk':
+        return s.catchUp.awaitsChunk(message.chunk, sender);
+      case 'block-data':
+        return s.catchUp.awaitsBlock(message.block.hash);
+      case 'status':
+      case 'forward':
+      case 'fetch-blocks':
+      case 'fetch-block':
+      case 'fetch-checkpoint':
+      case 'fetch-state':
+        return true;
+      default:
+        return this.wantsOwn(message, sender);
+    }
+  }
+
+  // ---- decided ------------------------------------------------------------------------------------------------------
+
+  /** [CFT-V-2] The value that was chosen for the next slot becomes its block, and is decided. */
+  protected decideValue(value: Block): void {
+    const { s } = this;
+    assert(value.header.height === s.ledger.height + 1, 'slots are decided in order');
+    const guess = s.chainOf[0];
+    if (guess === undefined || !equalBytes(guess, value.hash)) this.dropChain();
+    s.chainOf.shift();
+    this.#decide(s.chain.shift() ?? chained(s.ledger, [], value));
+  }
+
+  /** [PBFT-CU-2] A block that others have decided: same rules, same path. */
+  #decideFetched(block: Block): void {
+    const { s } = this;
+    const guess = s.chain[0];
+    if (guess === undefined || !equalBytes(guess.block.hash, block.hash)) {
+      this.dropChain();
+      const extension = s.ledger.extend([], block);
+      assert(!('refused' in extension), () => `a decided block is valid: ${JSON.stringify(extension)}`);
+      return this.#decide(extension);
+    }
+    s.chain.shift();
+    s.chainOf.shift();
+    this.#decide(guess);
+  }
+
+  #decide(extension: Extension): void {
+    const { s } = this;
+    const { block } = extension;
+    const { height } = block.header;
+    const bytes = { header: block.headerBytes, body: encodeBody(block.bundles) };
+    s.out.records.push({ type: 'block', height, hash: block.hash, bytes });
+    deliver(s, extension, null);
+    this.#passed(height);
+    if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
+  }
+
+  #install(state: CertifiedState): void {
+    const { s } = this;
+    this.dropChain();
+    adoptState(s, state);
+    this.#passed(state.certificate.height);
+    s.out.admissions.push(...s.pool.sweep(s.ledger));
+  }
+
+  #passed(height: Height): void {
+    const { s } = this;
+    s.decidedAt = s.now;
+    s.mayPropose = true;
+    for (const [key, { block }] of s.known) if (block.header.height <= height) s.known.delete(key);
+    this.forget(height);
+  }
+
+  protected dropChain(): void {
+    this.s.chain = [];
+    this.s.chainOf = [];
+    this.s.mayPropose = true;
+  }
+
+  /** A value that this replica holds: proposed here, accepted, or fetched. */
+  protected valueOf(hash: Hash): Block | undefined {
+    return this.s.known.get(hexOf(hash))?.block;
+  }
+
+  protected hold(value: Block): void {
+    const key = hexOf(value.hash);
+    if (!this.s.known.has(key)) this.s.known.set(key, { block: value, stored: false });
+  }
+
+  /** Slots above this are not looked at: it bounds what is held of undecided ones. */
+  protected get horizon(): Height {
+    return asHeight(this.s.ledger.height + 4 * this.s.parameters.window);
+  }
+
+  // ---- time ---------------------------------------------------------------------------------------------------------
+
+  /** [PBFT-HB-1] */
+  #heartbeat(): void {
+    const { s } = this;
+    if (s.now < s.heartbeatAt) return;
+    s.heartbeatAt = plus.millis(s.now, s.parameters.heartbeatMs);
+    this.#sayStatus('all');
+  }
+
+  /** Says at once what the next heartbeat would. */
+  protected sayStatusSoon(): void {
+    this.s.heartbeatAt = this.s.now;
+  }
+
+  #sayStatus(to: ReplicaId | 'all'): void {
+    const { epoch, ledger, checkpoints, lowest, out } = this.s;
+    const { height, head } = ledger;
+    const stable = checkpoints.stableHeight;
+    const { ballot: view, active } = this;
+    out.say(to, { kind: 'status', epoch, view, active, height, hash: head.hash, stable, lowest });
+  }
+
+  /** [PBFT-HB-2] When nothing moves, what was said is said again: a connection may have lost it. */
+  #repeat(): void {
+    const { s } = this;
+    const votes = s.checkpoints.ownVotes(s.self);
+    if (!this.stuck && votes.length === 0) return;
+    const pause = Math.max(s.parameters.viewTimeoutMs / 2, s.parameters.heartbeatMs);
+    if (s.now - Math.max(s.resentAt, s.decidedAt) < pause) return;
+    s.resentAt = s.now;
+    for (const signed of votes) s.out.resend.push({ to: 'all', signed });
+    this.sayAgain('all');
+  }
+
+  /** [REQ-3] */
+  #sweep(): void {
+    const { s } = this;
+    if (s.now - s.sweptAt < s.parameters.viewTimeoutMs) return;
+    s.sweptAt = s.now;
+    s.out.admissions.push(...s.pool.sweep(s.ledger));
+  }
+
+  // ---- who is there -------------------------------------------------------------------------------------------------
+
+  protected peer(replica: ReplicaId): Peer {
+    let peer = this.s.peers.get(replica);
+    if (peer === undefined) {
+      peer = { connected: false, heardAt: null, heard: null, status: null };
+      this.s.peers.set(replica, peer);
+    }
+    return peer;
+  }
+
+  /** Replicas that have said something within `ms`, this one included. */
+  protected heardWithin(ms: number): number {
+    let heard = 1;
+    for (const { connected, heardAt } of this.s.peers.values())
+      if (connected && heardAt !== null && this.s.now - heardAt <= ms) heard += 1;
+    return heard;
+  }
+
+  protected get members(): number {
+    return this.s.genesis.members.length;
+  }
+
+  /** Ballot b belongs to member b mod n: numbers of different proposers never meet. */
+  protected ownerOf(ballot: View): ReplicaId {
+    return asReplicaId(ballot % this.members);
+  }
+
+  // ---- explained ----------------------------------------------------------------------------------------------------
+
+  pooled(digest: Hash): SignedBundle | undefined {
+    return this.s.pool.get(digest);
+  }
+
+  explain(): Explanation {
+    const { ballot, active, leads, elections } = this;
+    return explainOf(this.s, { ballot, primary: this.ownerOf(ballot), active, leads, elections, waits: this.waits() });
+  }
+
+  explainHeight(height: Height): HeightExplanation {
+    const { s } = this;
+    const candidates =
+      height <= s.ledger.height
+        ? []
+        : this.acceptedBy(height).map(({ hash, by }) => {
+            const header = this.valueOf(hash)?.header;
+            const { proposer, bundleCount: bundles, transactionCount: transactions } = header ?? {};
+            return {
+              hash,
+              accepted: header !== undefined,
+              block:
+                proposer === undefined || bundles === undefined || transactions === undefined
+                  ? null
+                  : { proposer, bundles, transactions },
+              prepares: [],
+              commits: by,
+              acceptedAt: null,
+              preparedAt: null,
+            };
+          });
+    const stage =
+      height < s.lowest
+        ? 'pruned'
+        : height <= s.ledger.height
+          ? 'decided'
+          : candidates.some(({ commits }) => commits.length >= s.quorums.quorum)
+            ? 'committed'
+            : candidates.length > 0
+              ? 'proposed'
+              : 'unknown';
+    return { height, stage, view: this.ballot, candidates };
+  }
+
+  explainBundle(digest: Hash): BundleExplanation {
+    return explainBundle(this.s, digest);
+  }
+
+  #newState({ genesis, epoch, self, sha256 }: CoreOptions, now: Millis): CrashState {
+    const quorums = quorumsOf(genesis);
+    const s: CrashState = {
+      genesis,
+      parameters: genesis.parameters,
+      epoch,
+      self,
+      quorums,
+      sha256,
+      now,
+      out: new Outbox(),
+      ledger: new Ledger({ sha256, genesis, epoch }),
+      checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval),
+      catchUp: new CatchUp({
+        noteCertificate: () => {},
+        decideFetched: (block) => this.#decideFetched(block),
+        install: (state) => this.#install(state),
+      }),
+      headCertificate: null,
+      lowest: asHeight(1),
+      known: new Map(),
+      chain: [],
+      chainOf: [],
+      pool: new Pool(),
+      peers: new Map(),
+      decidedAt: now,
+      heartbeatAt: now,
+      resentAt: now,
+      sweptAt: now,
+      handedOnAt: now,
+      mayPropose: true,
+    };
+    for (const member of genesis.members)
+      if (member.id !== self) s.peers.set(member.id, { connected: false, heardAt: null, heard: null, status: null });
+    return s;
+  }
+}
+
+/** The same signed message with its type narrowed: TypeScript does not narrow a type parameter by a field of it. */
+export function with_<M extends ReplicaMessage>(signed: Verified<ReplicaMessage>, message: M): Verified<M> {
+  assert(signed.message === message, 'one message');
+  return asVerified({ ...signed, message });
+}

@@ -1,0 +1,137 @@
+// The acceptor: Lamport, Paxos Made Simple (2001), section 2.2, and section 2.5 for what it writes down. It promises, it accepts, and it never
+// looks at anything else. One promise holds for all slots (section 3), so that a leader needs phase 1 only once.
+
+import { equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
+import type { Block } from '../block.ts';
+import { encodeBody } from '../codec.ts';
+import type { LogRecord } from '../log.ts';
+import type { Accepted, PaxosPledge, PaxosPromise, Verified } from '../messages.ts';
+import type { Epoch, Hash, Height, ReplicaId, View } from '../types.ts';
+import { asView } from '../types.ts';
+import { ACCEPTED_SLOTS_MAX, PROMISED_SLOTS_MAX } from '../wire/paxos-payloads.ts';
+import { encodeHardState } from './hard-state.ts';
+
+export interface AcceptorHost {
+  readonly epoch: Epoch;
+  readonly self: ReplicaId;
+  readonly ledger: { readonly height: Height };
+  readonly out: {
+    readonly records: LogRecord[];
+    readonly resend: { push(message: { to: ReplicaId | 'all'; signed: Verified<PaxosPledge> }): unknown };
+    pledge(pledge: PaxosPledge, options?: { broadcast?: boolean; to?: ReplicaId }): void;
+  };
+}
+
+/** The highest-numbered proposal accepted in one slot. */
+interface Held {
+  readonly ballot: View;
+  readonly value: Block;
+}
+
+export class Acceptor {
+  #promised: View = asView(0);
+  readonly #accepted = new Map<Height, Held>();
+  /** Accepted in this step, in `#promised`: said in one message. */
+  #fresh: { readonly slot: Height; readonly hash: Hash }[] = [];
+  /** What it has said of slots that are still open, to say again. */
+  #said: Verified<Accepted>[] = [];
+
+  /** Nothing numbered below it is accepted any more; 0: nothing was promised. Only rises, also over restarts. */
+  get promised(): View {
+    return this.#promised;
+  }
+
+  /** Slots above the decided ones in which it has accepted something. */
+  get open(): number {
+    return this.#accepted.size;
+  }
+
+  acceptedIn(slot: Height): Held | undefined {
+    return this.#accepted.get(slot);
+  }
+
+  /** After a restart, from the log; the guard may remember a higher promise than the log, whose write was lost. */
+  restore(
+    promised: View,
+    accepted: readonly { readonly height: Height; readonly ballot: View; readonly value: Block }[],
+  ) {
+    this.#promised = promised;
+    for (const { height, ballot, value } of accepted) {
+      assert(ballot <= promised, 'nothing is accepted above what was promised');
+      this.#accepted.set(height, { ballot, value });
+    }
+  }
+
+  /**
+   * [PXS-A-1] Phase 1b: a prepare numbered at least as high as every one it has answered gets a promise not to accept anything lower, with the
+   * highest-numbered proposal that it has accepted in each open slot. [PXS-A-3] It leaves after the promise is durable. False: it was passed.
+   */
+  prepare(host: AcceptorHost, ballot: View, proposer: ReplicaId): boolean {
+    if (ballot < this.#promised) return false;
+    this.flush(host);
+    this.#raise(host, ballot);
+    const accepted = [...this.#accepted]
+      .sort(([a], [b]) => a - b)
+      .slice(0, PROMISED_SLOTS_MAX)
+      .map(([slot, held]) => ({ slot, ballot: held.ballot, hash: held.value.hash }));
+    const promise: PaxosPromise = { kind: 'promise', epoch: host.epoch, ballot, decided: host.ledger.height, accepted };
+    host.out.pledge(promise, proposer === host.self ? { broadcast: false } : { to: proposer });
+    return true;
+  }
+
+  /** [PXS-A-2] Phase 2b: accepts unless it has promised a higher number. [PXS-A-3] Said after value and number are durable. */
+  accept(host: AcceptorHost, ballot: View, value: Block): 'accepted' | 'again' | 'passed' {
+    if (ballot < this.#promised) return 'passed';
+    const slot = value.header.height;
+    const held = this.#accepted.get(slot);
+    if (held?.ballot === ballot) {
+      assert(equalBytes(held.value.hash, value.hash), 'a proposer proposes one value in a slot of its ballot');
+      return 'again';
+    }
+    if (ballot > this.#promised) {
+      this.flush(host);
+      this.#raise(host, ballot);
+    }
+    const { hash } = value;
+    if (held === undefined || !equalBytes(held.value.hash, hash)) {
+      const bytes = { header: value.headerBytes, body: encodeBody(value.bundles) };
+      host.out.records.push({ type: 'block', height: slot, hash, bytes });
+    }
+    host.out.records.push({ type: 'accepted', height: slot, hash, view: ballot });
+    this.#accepted.set(slot, { ballot, value });
+    this.#fresh.push({ slot, hash });
+    return 'accepted';
+  }
+
+  #raise(host: AcceptorHost, ballot: View): void {
+    if (ballot === this.#promised) return;
+    this.#promised = ballot;
+    host.out.records.push({ type: 'hard-state', bytes: encodeHardState({ promised: ballot }) });
+  }
+
+  /** What was accepted since the last call becomes one pledge, to all learners. */
+  flush(host: AcceptorHost): void {
+    const fresh = this.#fresh.sort((a, b) => a.slot - b.slot);
+    this.#fresh = [];
+    for (let at = 0; at < fresh.length; at += ACCEPTED_SLOTS_MAX) {
+      const places = fresh.slice(at, at + ACCEPTED_SLOTS_MAX);
+      host.out.pledge({ kind: 'accepted', epoch: host.epoch, ballot: this.#promised, places });
+    }
+  }
+
+  /** Durable and signed. */
+  said(signed: Verified<Accepted>): void {
+    this.#said.push(signed);
+  }
+
+  /** Says again what it has accepted in slots that are still open. */
+  repeat(host: AcceptorHost, to: ReplicaId | 'all'): void {
+    for (const signed of this.#said) host.out.resend.push({ to, signed });
+  }
+
+  forget(upTo: Height): void {
+    for (const slot of this.#accepted.keys()) if (slot <= upTo) this.#accepted.delete(slot);
+    this.#said = this.#said.filter(({ message }) => (message.places.at(-1)?.slot ?? 0) > upTo);
+  }
+}

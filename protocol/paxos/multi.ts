@@ -1,0 +1,433 @@
+// Multi-Paxos: Lamport, Paxos Made Simple (2001), section 3; The Part-Time Parliament (1998), section 3. To the synod of section 2 it adds a leader:
+// one replica runs phase 1 once, for all open slots, and from then on phase 2 alone, many slots at a time.
+//
+// Read beside acceptor.ts, proposer.ts and learner.ts, which do the deciding; what stands here is who proposes, and when.
+
+import { equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
+import type { Block } from '../block.ts';
+import type { Wait } from '../core.ts';
+import type { CoreOptions, Recovery } from '../cores.ts';
+import { CrashCore, with_ } from '../crash/core.ts';
+import { waitOf } from '../crash/explain.ts';
+import { chained, isValue, makeValue } from '../crash/value.ts';
+import type { Accept, PaxosPrepare, PaxosPromise, ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
+import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
+import { asHeight, asMillis, asView, plus } from '../types.ts';
+import { Acceptor } from './acceptor.ts';
+import { decodeHardState } from './hard-state.ts';
+import { Learner } from './learner.ts';
+import type { Bounds } from './proposer.ts';
+import { Proposer } from './proposer.ts';
+
+/** A block is proposed above an undecided one at once up to this depth; beyond it only a large enough one is worth its votes. */
+const EAGER_DEPTH = 2;
+const WORTHWHILE_BYTES = 48 << 10;
+
+export class MultiPaxos extends CrashCore {
+  protected readonly acceptor = new Acceptor();
+  protected readonly proposer = new Proposer();
+  protected readonly learner = new Learner();
+  /** What the promises bind this leader to, until all of it is proposed again; null: it is free. */
+  #bounds: Bounds | null = null;
+  /** The highest ballot that anyone has spoken of. */
+  #seen: View = asView(0);
+  /** The ballot of the leader that is heard; 0: none is. */
+  #leader: View = asView(0);
+  #leaderHeardAt: Millis;
+  /** When this replica last began to wait for a leader, or to be one. */
+  #since: Millis;
+  /** Ballots of its own that failed in a row. */
+  #failed = 0;
+  #elections = 0;
+
+  constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
+    super(options, now);
+    const { hardState, accepted } = this.recoverDecided(recovery);
+    const hard = hardState === null ? null : decodeHardState(hardState);
+    assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');
+    // The guard's file and the log are written side by side: either may know of a promise that the other lost.
+    const promised = asView(Math.max(hard?.promised ?? 0, recovery.guard.view));
+    this.acceptor.restore(promised, accepted);
+    this.#seen = promised;
+    this.#leaderHeardAt = now;
+    this.#since = now;
+  }
+
+  // ---- who leads ----------------------------------------------------------------------------------------------------
+
+  protected get ballot(): View {
+    return this.acceptor.promised;
+  }
+
+  protected get leads(): boolean {
+    return this.proposer.phase === 'proposing';
+  }
+
+  protected get active(): boolean {
+    return this.leads || this.#hearsLeader;
+  }
+
+  get #hearsLeader(): boolean {
+    return this.#leader !== 0 && this.s.now - this.#leaderHeardAt <= this.s.parameters.viewTimeoutMs;
+  }
+
+  protected get forwardTo(): ReplicaId | null {
+    return !this.leads && this.#hearsLeader ? this.ownerOf(this.#leader) : null;
+  }
+
+  protected get elections(): number {
+    return this.#elections;
+  }
+
+  /** [PXS-M-3] Its leader speaks: nobody else is to be elected. One whose ballot this replica has passed leads it no more. */
+  #heardLeader(ballot: View): void {
+    if (ballot < this.acceptor.promised) return;
+    if (this.#leader !== ballot) this.s.pool.beginView();
+    this.#leader = ballot;
+    this.#leaderHeardAt = this.s.now;
+    this.#failed = 0;
+  }
+
+  #lostLeader(): void {
+    this.#leader = asView(0);
+    this.#since = this.s.now;
+  }
+
+  #sawBallot(ballot: View): void {
+    if (ballot > this.#seen) this.#seen = ballot;
+    // [PXS-M-4] Someone was promised more: this leader is none, and waits like everyone.
+    if (this.proposer.phase !== 'idle' && ballot > this.proposer.ballot) this.#resign();
+  }
+
+  #resign(): void {
+    this.proposer.resign();
+    this.#bounds = null;
+    this.dropChain();
+    this.#lostLeader();
+    this.sayStatusSoon();
+  }
+
+  /**
+   * [PXS-M-2] A replica runs for leader when it has heard none for long enough, and a majority says the same: so one that is cut off in
+   * part, or comes back, unseats nobody. Who waits how long follows from its place after the last leader, so that two seldom run at once.
+   */
+  #runForLeader(): void {
+    const { s } = this;
+    const { viewTimeoutMs: timeout } = s.parameters;
+    if (this.#hearsLeader || s.now < this.#electionAt()) return;
+    let leaderless = 1;
+    for (const { connected, status, heardAt } of s.peers.values())
+      if (connected && status !== null && !status.active && heardAt !== null && s.now - heardAt <= 2 * timeout)
+        leaderless += 1;
+    if (leaderless < s.quorums.quorum) return;
+    this.#campaign();
+  }
+
+  #electionAt(): Millis {
+    const { viewTimeoutMs: timeout } = this.s.parameters;
+    const { promised } = this.acceptor;
+    const n = this.members;
+    // Before the first election member 0 need not wait for anyone.
+    const rank = promised === 0 ? this.s.self : (this.s.self - this.ownerOf(promised) - 1 + n) % n;
+    const patience = promised === 0 ? 0 : timeout / 4;
+    const backoff = 2 ** Math.min(this.#failed, 4);
+    const since = Math.max(this.#since, this.#leader === 0 ? 0 : this.#leaderHeardAt + timeout);
+    return asMillis(Math.ceil(since + patience + (rank * backoff * timeout) / 2));
+  }
+
+  /** [PXS-P-1] The next number of its own above all that it has seen. [PXS-P-3] The prepare leaves when its own promise is durable. */
+  #campaign(): void {
+    const above = Math.max(this.#seen, this.acceptor.promised);
+    const n = this.members;
+    const ballot = asView(above + 1 + ((((this.s.self - (above + 1)) % n) + n) % n));
+    this.#seen = ballot;
+    this.#leader = asView(0);
+    this.#since = this.s.now;
+    this.#elections += 1;
+    this.dropChain();
+    this.proposer.begin(ballot);
+    this.s.out.events.push({ type: 'view-change-started', view: ballot, reason: 'no leader is heard' });
+    const promised = this.acceptor.prepare(this.s, ballot, this.s.self);
+    assert(promised, 'a number above all that were promised');
+  }
+
+  #giveUp(): void {
+    this.#failed += 1;
+    this.#resign();
+  }
+
+  // ---- what comes in ------------------------------------------------------------------------------------------------
+
+  protected wantsOwn(message: ReplicaMessage, sender: ReplicaId): boolean {
+    const { height } = this.s.ledger;
+    switch (message.kind) {
+      case 'paxos-prepare':
+        return this.ownerOf(message.ballot) === sender;
+      case 'promise':
+        return this.proposer.phase === 'preparing' && message.ballot === this.proposer.ballot;
+      case 'accept': {
+        const slot = message.value.header.height;
+        return this.ownerOf(message.ballot) === sender && slot > height && slot <= this.horizon;
+      }
+      case 'accepted':
+        return message.places.some(({ slot }) => slot > height && this.learner.chosen(slot) === undefined);
+      case 'reject':
+        return message.ballot > this.#seen || this.proposer.phase !== 'idle';
+      default:
+        return false;
+    }
+  }
+
+  protected onOwnKind(signed: Verified<ReplicaMessage>): void {
+    const { message, sender } = signed;
+    switch (message.kind) {
+      case 'status': {
+        const isOwner = this.ownerOf(message.view) === sender;
+        if (isOwner && message.active) this.#heardLeader(message.view);
+        // It says itself that it leads no more.
+        else if (isOwner && this.#leader === message.view && this.#leader !== 0) this.#lostLeader();
+        if (message.view > this.#seen) this.#seen = message.view;
+        return;
+      }
+      case 'paxos-prepare':
+        return this.#onPrepare(with_(signed, message));
+      case 'promise':
+        return this.#onPromise(message, sender);
+      case 'accept':
+        return this.#onAccept(with_(signed, message));
+      case 'accepted':
+        this.#sawBallot(message.ballot);
+        for (const { slot, hash } of message.places) this.#learn(slot, message.ballot, hash, sender);
+        return;
+      case 'reject':
+        return this.#sawBallot(message.ballot);
+      default:
+        return;
+    }
+  }
+
+  protected onPledge({ message, sender, ...rest }: Verified<ReplicaPledge>): void {
+    switch (message.kind) {
+      case 'promise':
+        if (this.proposer.phase !== 'preparing' || message.ballot !== this.proposer.ballot) return;
+        this.s.out.say('all', { kind: 'paxos-prepare', epoch: this.s.epoch, ballot: message.ballot });
+        return this.#onPromise(message, sender);
+      case 'accepted':
+        this.acceptor.said(with_({ message, sender, ...rest } as Verified<ReplicaPledge>, message));
+        this.acceptor.forget(this.s.ledger.height);
+        for (const { slot, hash } of message.places) this.#learn(slot, message.ballot, hash, sender);
+        return;
+      default:
+        return;
+    }
+  }
+
+  /** [PXS-A-1] [PXS-M-3] While it hears a leader a replica promises nothing to others: it would only unseat it. */
+  #onPrepare({ message, sender }: Verified<PaxosPrepare>): void {
+    const { ballot } = message;
+    if (ballot > this.#seen) this.#seen = ballot;
+    if (this.#hearsLeader && this.ownerOf(this.#leader) !== sender) return;
+    if (this.leads && this.proposer.ballot >= ballot) return this.#reject(sender);
+    this.#sawBallot(ballot);
+    if (!this.acceptor.prepare(this.s, ballot, sender)) return this.#reject(sender);
+    // It may be the leader soon: nobody else need run before that has failed.
+    this.#since = this.s.now;
+  }
+
+  #onPromise(promise: PaxosPromise, from: ReplicaId): void {
+    const bounds = this.proposer.onPromise(promise, from, this.s.quorums.quorum);
+    if (bounds === null) return;
+    this.#bounds = bounds;
+    this.#since = this.s.now;
+    this.#failed = 0;
+    this.s.out.events.push({ type: 'view-entered', view: promise.ballot, primary: this.s.self });
+    this.sayStatusSoon();
+  }
+
+  #onAccept({ message, sender }: Verified<Accept>): void {
+    const { ballot, value } = message;
+    const slot = value.header.height;
+    if (slot <= this.s.ledger.height || slot > this.horizon) return;
+    if (!isValue(value)) return this.s.out.refuse(sender, 'accept', 'not-a-value');
+    this.#sawBallot(ballot);
+    const held = this.acceptor.acceptedIn(slot);
+    if (held?.ballot === ballot && !equalBytes(held.value.hash, value.hash))
+      return this.s.out.refuse(sender, 'accept', 'two-values');
+    const entered = ballot > this.#leader;
+    const verdict = this.acceptor.accept(this.s, ballot, value);
+    if (verdict === 'passed') return this.#reject(sender);
+    if (entered) this.s.out.events.push({ type: 'view-entered', view: ballot, primary: sender });
+    this.hold(value);
+    this.#heardLeader(ballot);
+    if (verdict === 'again') this.acceptor.repeat(this.s, sender);
+  }
+
+  #reject(to: ReplicaId): void {
+    this.s.out.say(to, { kind: 'reject', epoch: this.s.epoch, ballot: this.acceptor.promised });
+  }
+
+  #learn(slot: Height, ballot: View, hash: Hash, from: ReplicaId): void {
+    if (slot <= this.s.ledger.height || slot > this.horizon) return;
+    this.learner.onAccepted(slot, { ballot, hash }, from, this.s.quorums.quorum);
+  }
+
+  // ---- moving on ----------------------------------------------------------------------------------------------------
+
+  protected advance(): void {
+    this.#proposeBound();
+    for (;;) {
+      const slot = plus.height(this.s.ledger.height, 1);
+      const chosen = this.learner.chosen(slot);
+      if (chosen === undefined) return;
+      const value = this.valueOf(chosen.hash);
+      if (value === undefined) return this.s.catchUp.want(this.s, slot, chosen.hash, chosen.holders);
+      this.decideValue(value);
+    }
+  }
+
+  /** [PXS-P-2] [PXS-M-1] What the promises bind it to is proposed again; a slot below it that is free becomes a no-op. */
+  #proposeBound(): void {
+    const bounds = this.#bounds;
+    if (bounds === null || !this.leads) return;
+    let complete = true;
+    for (let at = Math.max(bounds.decided, this.s.ledger.height) + 1; at <= bounds.top; at++) {
+      const slot = asHeight(at);
+      if (this.proposer.proposals.has(slot)) continue;
+      const bound = bounds.slots.get(slot);
+      const value = bound === undefined ? this.#noOp(slot) : this.valueOf(bound.hash);
+      if (value !== undefined) this.#propose(value);
+      else {
+        complete = false;
+        this.s.catchUp.want(this.s, slot, bound!.hash, bound!.holders); // it is bound, and not here
+      }
+      if (!this.leads) return;
+    }
+    if (complete) this.#bounds = { ...bounds, top: bounds.decided, slots: new Map() };
+  }
+
+  #noOp(slot: Height): Block {
+    return makeValue(this.s, { slot, bundles: [], time: this.s.now, proposer: this.s.self });
+  }
+
+  /** [PXS-M-5] The value goes to the acceptors, this replica's own among them. */
+  #propose(value: Block): void {
+    const { ballot } = this.proposer;
+    this.proposer.proposals.set(value.header.height, value);
+    this.hold(value);
+    this.s.out.say('all', { kind: 'accept', epoch: this.s.epoch, ballot, value });
+    if (this.acceptor.accept(this.s, ballot, value) === 'passed') this.#resign();
+  }
+
+  /** [PXS-M-5] As many slots at a time as the window allows, each with what the pool holds. */
+  protected propose(): void {
+    const { s } = this;
+    const { window, checkpointInterval } = s.parameters;
+    const bounds = this.#bounds;
+    if (!this.leads || bounds === null || bounds.top > bounds.decided || s.ledger.height < bounds.decided) return;
+    this.#extendChain();
+    while (s.mayPropose && this.leads && s.chain.length < window) {
+      const slot = asHeight(s.ledger.height + s.chain.length + 1);
+      if (slot > s.checkpoints.stableHeight + 4 * checkpointInterval) return;
+      const bundles = s.pool.pick(s.chain, s.ledger, s.parameters);
+      const bytes = bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0);
+      if (bundles.length === 0) {
+        s.mayPropose = false;
+        return;
+      }
+      if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
+      this.#propose(makeValue(s, { slot, bundles, time: s.now, proposer: s.self }));
+      this.#extendChain();
+    }
+  }
+
+  /** The blocks that come of what is proposed, if it is chosen. */
+  #extendChain(): void {
+    const { s } = this;
+    for (;;) {
+      const value = this.proposer.proposals.get(asHeight(s.ledger.height + s.chain.length + 1));
+      if (value === undefined) return;
+      s.chain.push(chained(s.ledger, s.chain, value));
+      s.chainOf.push(value.hash);
+    }
+  }
+
+  protected flush(): void {
+    this.acceptor.flush(this.s);
+  }
+
+  protected forget(height: Height): void {
+    this.acceptor.forget(height);
+    this.proposer.forget(height);
+    this.learner.forget(height);
+  }
+
+  // ---- time ---------------------------------------------------------------------------------------------------------
+
+  protected onTime(): void {
+    const { s } = this;
+    const { viewTimeoutMs: timeout } = s.parameters;
+    if (this.proposer.phase === 'idle') return this.#runForLeader();
+    // [PXS-M-4] Nobody leads whom no majority answers: cut off, or its promises do not come.
+    const cutOff = this.heardWithin(timeout) < s.quorums.quorum && s.now - this.#since > timeout;
+    const unanswered = this.proposer.phase === 'preparing' && s.now - this.#since > timeout;
+    const bounds = this.#bounds;
+    // What it is bound to propose is not to be had: perhaps of those who promise next.
+    const bound = bounds !== null && bounds.top > bounds.decided && s.now - this.#since > 4 * timeout;
+    if (cutOff || unanswered || bound) this.#giveUp();
+  }
+
+  protected deadline(): Millis {
+    const { viewTimeoutMs: timeout } = this.s.parameters;
+    const at = this.proposer.phase === 'idle' ? this.#electionAt() : plus.millis(this.#since, timeout + 1);
+    // Later than this only by what a heartbeat brings.
+    return at > this.s.now ? at : plus.millis(this.s.now, this.s.parameters.heartbeatMs);
+  }
+
+  protected forgive(lateMs: number): void {
+    this.#leaderHeardAt = this.later(this.#leaderHeardAt, lateMs);
+    this.#since = this.later(this.#since, lateMs);
+  }
+
+  protected get stuck(): boolean {
+    return this.proposer.phase === 'preparing' || this.proposer.proposals.size > 0 || this.acceptor.open > 0;
+  }
+
+  protected sayAgain(to: ReplicaId | 'all'): void {
+    const { out, epoch } = this.s;
+    const { ballot, phase, promisers, proposals } = this.proposer;
+    if (phase === 'preparing' && promisers.includes(this.s.self)) out.say(to, { kind: 'paxos-prepare', epoch, ballot });
+    if (phase === 'proposing')
+      for (const value of proposals.values()) out.say(to, { kind: 'accept', epoch, ballot, value });
+    this.acceptor.repeat(this.s, to);
+  }
+
+  // ---- explained ----------------------------------------------------------------------------------------------------
+
+  protected waits(): Wait[] {
+    const { s } = this;
+    const next = plus.height(s.ledger.height, 1);
+    const waits: Wait[] = [];
+    for (const { height, holders, since } of s.catchUp.wanted())
+      waits.push(waitOf(s, this.ballot, { what: 'block', height, missing: holders, since }));
+    if (!this.active) {
+      const have = this.proposer.phase === 'preparing' ? this.proposer.promisers : [];
+      waits.push(waitOf(s, this.ballot, { what: 'view-change', height: next, have, since: this.#since }));
+    } else if (this.leads) {
+      for (const [slot] of this.proposer.proposals) {
+        const have = this.acceptedBy(slot).flatMap(({ by }) => by);
+        waits.push(waitOf(s, this.ballot, { what: 'commit', height: slot, have, since: s.decidedAt }));
+      }
+    } else if (s.pool.oldestAt !== null) {
+      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.#since) as Millis; // the latest
+      waits.push(
+        waitOf(s, this.ballot, { what: 'pre-prepare', height: next, missing: [this.ownerOf(this.ballot)], since }),
+      );
+    }
+    return waits;
+  }
+
+  protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {
+    return this.learner.casts(height);
+  }
+}
