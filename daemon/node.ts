@@ -12,11 +12,11 @@ import { loadKey } from '../keys/keystore.ts';
 import { blockHash } from '../protocol/block.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
+import { makeCore } from '../protocol/cores.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
-import { Pbft } from '../protocol/pbft/pbft.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import { quorumsOf } from '../protocol/modes.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHash, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
@@ -92,7 +92,7 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
 
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
-    const core = new Pbft(
+    const core = makeCore(
       { genesis, epoch, self, sha256 },
       { log: recovered, guard: { view: guard.state.view, led: guard.state.led, lock } },
       clock.now(),
@@ -112,7 +112,8 @@ export async function startNode(config: NodeConfig, logger: Logger): Promise<Run
       chainId: genesis.chainId,
       epoch,
       members: genesis.members,
-      quorum: byzantineQuorums(genesis.members.length).quorum,
+      quorum: quorumsOf(genesis).quorum,
+      protocol: genesis.protocol,
       parameters: genesis.parameters,
       seen: new SeenSignatures(SEEN_SIGNATURES_MAX),
       // What a client gave to this replica, it has decoded and checked already.

@@ -23,7 +23,7 @@ import type {
   Ready,
 } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { PbftMessage, PbftPledge, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Vote } from '../protocol/messages.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asMillis } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
@@ -46,7 +46,7 @@ export interface Logger {
 }
 
 export interface ReplicaParts {
-  readonly core: Core<PbftMessage, PbftPledge>;
+  readonly core: Core<ReplicaMessage, ReplicaPledge>;
   readonly genesis: Genesis;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
@@ -87,7 +87,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   #frameBytes = 0;
   readonly #framesOf = new Map<ReplicaId, number>();
   readonly #votes = new Map<string, Set<ReplicaId>>();
-  #inputs: Input<PbftMessage, PbftPledge>[] = [];
+  #inputs: Input<ReplicaMessage, ReplicaPledge>[] = [];
   #bundles = 0;
   #bundleBytes = 0;
   #turn: NodeJS.Immediate | null = null;
@@ -170,7 +170,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     );
   }
 
-  #input(input: Input<PbftMessage, PbftPledge>): void {
+  #input(input: Input<ReplicaMessage, ReplicaPledge>): void {
     if (this.#stopped) return;
     this.#inputs.push(input);
     this.#wake();
@@ -219,7 +219,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     }
   }
 
-  #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
+  #step(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): void {
     const { core, meter } = this.#parts;
     const started = performance.now();
     const ready = core.step(inputs, now);
@@ -229,7 +229,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   /** Bytes of a peer to an input: decoded, wanted, verified. What cannot be is refused with a code; the peer may lose its connection. */
-  #open(from: ReplicaId, bytes: Bytes): Input<PbftMessage, PbftPledge> | null {
+  #open(from: ReplicaId, bytes: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
     const { verify, core, meter } = this.#parts;
     const frame = decodeFrame(bytes);
     if (isRefusal(frame)) return this.#refuseFrame(from, frame.refused, 'frame');
@@ -271,7 +271,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     return null;
   }
 
-  #act(ready: Ready<PbftMessage, PbftPledge>): void {
+  #act(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
     for (const { message } of ready.send)
       if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
     this.#speaker.speak(ready);

@@ -7,7 +7,9 @@ import type { Marks } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
-import type { NewView, PbftMessage, PbftPledge, Signed, ViewChange } from '../protocol/messages.ts';
+import type { NewView, ReplicaMessage, ReplicaPledge, Signed, ViewChange } from '../protocol/messages.ts';
+import { proofOf } from '../protocol/modes.ts';
+import { decodeHardState } from '../protocol/paxos/hard-state.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
 import { sessionKey } from '../protocol/sessions.ts';
 import type { ReplicaId } from '../protocol/types.ts';
@@ -111,7 +113,7 @@ export class Checks {
   }
 
   /** An honest replica says this, to someone or to all. */
-  said(replica: ReplicaId, signed: Signed<PbftMessage>): void {
+  said(replica: ReplicaId, signed: Signed<ReplicaMessage>): void {
     if (signed.sender !== replica || this.#seen.has(signed)) return;
     this.#seen.add(signed);
     const { message, payload } = signed;
@@ -139,6 +141,25 @@ export class Checks {
         this.#soundInside(replica, signed);
         this.#bases.set(message.view, baseOf(message));
         return;
+      case 'promise':
+        said.givenUp = Math.max(said.givenUp, message.ballot);
+        return;
+      // A proposer proposes one value in a slot of its ballot, an acceptor accepts that one, and nothing below what it promised.
+      case 'accept':
+        return this.#mark(
+          replica,
+          `accept ${message.ballot} ${message.value.header.height}`,
+          toHex(message.value.hash),
+        );
+      case 'accepted':
+        if (message.ballot < said.givenUp)
+          fail(
+            'views-never-run-back',
+            `node-${replica} accepts in ballot ${message.ballot}, after it promised ${said.givenUp}`,
+          );
+        for (const { slot, hash } of message.places)
+          this.#mark(replica, `accepted ${message.ballot} ${slot}`, toHex(hash));
+        return;
       case 'blocks':
       case 'checkpoint-proof':
         return this.#soundInside(replica, signed);
@@ -148,7 +169,7 @@ export class Checks {
   }
 
   /** What a crash now would leave holds what this pledge promises (PBFT-P-1, PBFT-C-1, PBFT-VC-2, PBFT-CP-1, PBFT-PP-6). */
-  #isDurable(replica: ReplicaId, message: PbftMessage): void {
+  #isDurable(replica: ReplicaId, message: ReplicaMessage): void {
     const { marks, lock, disk } = this.#durable(replica);
     const must = (holds: boolean, what: string) => {
       if (!holds) fail('durable-before-spoken', `node-${replica} says a ${message.kind} before ${what} is durable`);
@@ -173,6 +194,16 @@ export class Checks {
           'its mark',
         );
         return must(disk.checkpoints.has(message.height), 'its state');
+      case 'promise':
+        return must(promisedOn(disk) >= message.ballot, 'its promise');
+      case 'accepted':
+        must(promisedOn(disk) >= message.ballot, 'its promise');
+        for (const { slot, hash } of message.places) {
+          const held = disk.accepted.get(slot);
+          const holds = held !== undefined && (held.view > message.ballot || equalBytes(held.hash, hash));
+          must(slot <= disk.head || holds, 'its value');
+        }
+        return;
       default:
         return;
     }
@@ -226,7 +257,7 @@ export class Checks {
     for (const certificate of [prepared, commit]) if (certificate !== null) this.#certificate(certificate);
   }
 
-  #soundInside(replica: ReplicaId, signed: Signed<PbftMessage>): void {
+  #soundInside(replica: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const verdict = verifyMessage(signed, this.#verify);
     if (isRefusal(verdict))
       fail(
@@ -237,7 +268,7 @@ export class Checks {
 
   /** Two certificates of one place are for one block. */
   #certificate({ phase, view, height, hash }: Certificate): void {
-    const place = phase === 'commit' ? `commit ${height}` : `prepare ${view} ${height}`;
+    const place = phase === 'prepare' ? `prepare ${view} ${height}` : `${phase} ${height}`;
     const before = this.#certified.get(place);
     const name = toHex(hash);
     if (before !== undefined && before !== name)
@@ -246,7 +277,7 @@ export class Checks {
   }
 
   /** What an honest replica keeps as proved, it could prove to anyone. */
-  kept(replica: ReplicaId, { lock, records }: Ready<PbftMessage, PbftPledge>): void {
+  kept(replica: ReplicaId, { lock, records }: Ready<ReplicaMessage, ReplicaPledge>): void {
     const check = (what: string, problem: { readonly refused: string } | null) => {
       if (problem !== null)
         fail('certificates-verify', `node-${replica} keeps ${what} that does not verify: ${problem.refused}`);
@@ -277,7 +308,11 @@ export class Checks {
           'certificates-verify',
           `node-${replica} decides height ${height} by a certificate that does not verify: ${problem.refused}`,
         );
-      if (certificate.phase !== 'commit' || certificate.height !== height || !equalBytes(certificate.hash, block.hash))
+      if (
+        certificate.phase !== proofOf(this.#verify).phase ||
+        certificate.height !== height ||
+        !equalBytes(certificate.hash, block.hash)
+      )
         fail('certificates-verify', `node-${replica} decides height ${height} by a certificate of another place`);
       this.#certificate(certificate);
     }
@@ -363,6 +398,11 @@ export interface Held {
   readonly marks: number;
   readonly inbox: number;
   readonly inboxMax: number;
+}
+
+/** The highest ballot that the disk says was promised; 0: none. */
+function promisedOn({ hardState }: SimDisk): number {
+  return hardState === null ? 0 : (decodeHardState(hardState)?.promised ?? 0);
 }
 
 export function fail(check: CheckName, message: string, cause?: unknown): never {

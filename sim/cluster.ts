@@ -7,12 +7,14 @@ import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
+import { decidedSigningBytes } from '../protocol/certificate.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Ready } from '../protocol/core.ts';
 import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { Protocol } from '../protocol/modes.ts';
+import { quorumsOf } from '../protocol/modes.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHeight, asReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
@@ -31,9 +33,11 @@ import { describeMessage, Trace } from './trace.ts';
 export { calm, type Faults, type Tamper } from './network.ts';
 
 export interface ClusterOptions {
-  /** 4 to 128. Default: 4. */
+  /** 4 to 128; 3 to 128 where members are trusted. Default: 4. */
   readonly n?: number;
   readonly seed?: number;
+  /** Default: pbft. */
+  readonly protocol?: Protocol;
   readonly parameters?: GenesisDocument['parameters'];
   /** Ed25519, and every message through its bytes. Default: stand-ins, and messages go by value. */
   readonly realSignatures?: boolean;
@@ -75,6 +79,10 @@ const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'fetch-blocks',
   'fetch-checkpoint',
   'fetch-state',
+  'paxos-prepare',
+  'promise',
+  'accepted',
+  'reject',
 ]);
 
 /** Real signatures that are remembered as valid. */
@@ -119,7 +127,7 @@ export class Cluster {
   readonly #hasHistory: boolean;
   readonly #verify: VerifyContext;
   /** Stand-ins are checked once for each message, not once for each who hears it: the answer is the same. */
-  readonly #verdicts = new WeakMap<Signed<PbftMessage>, Verified<PbftMessage> | string>();
+  readonly #verdicts = new WeakMap<Signed<ReplicaMessage>, Verified<ReplicaMessage> | string>();
   readonly #heights: number[];
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
@@ -128,12 +136,13 @@ export class Cluster {
   constructor({
     n = 4,
     seed = 1,
+    protocol = 'pbft',
     parameters = {},
     realSignatures = false,
     history = true,
     Replica = SimReplica,
   }: ClusterOptions = {}) {
-    const { genesis, keys } = settingOf(n, parameters, { realSignatures });
+    const { genesis, keys } = settingOf(n, parameters, { realSignatures, protocol });
     this.genesis = genesis;
     this.keys = keys;
     this.dice = new Dice(seed);
@@ -145,7 +154,8 @@ export class Cluster {
       chainId: genesis.chainId,
       epoch: asEpoch(0),
       members: genesis.members,
-      quorum: byzantineQuorums(n).quorum,
+      quorum: quorumsOf(genesis).quorum,
+      protocol: genesis.protocol,
       parameters: genesis.parameters,
       seen,
     });
@@ -182,6 +192,7 @@ export class Cluster {
       sign: (id, message) => this.sign(id, message),
       verify: (id, signed) => this.#verified(id, signed),
       verifyBytes: (id, bytes) => this.#verifiedBytes(id, bytes),
+      signDecided: (id, place) => this.keys[id]!.sign(decidedSigningBytes(this.genesis.chainId, place)),
       send: (from, to, signed) => this.#send(from, to, signed),
       observe: (replica, ready) => this.#observe(replica, ready),
       broke: (replica, error) => this.#broke(replica, error),
@@ -291,7 +302,7 @@ export class Cluster {
 
   // ---- signing and checking -----------------------------------------------------------------------------------------
 
-  sign<M extends PbftMessage>(id: ReplicaId, message: M): Verified<M> {
+  sign<M extends ReplicaMessage>(id: ReplicaId, message: M): Verified<M> {
     const payload = encodePayload(message);
     const bytes = signingBytes(this.genesis.chainId, message, payload);
     const signature = this.keys[id]!.sign(bytes);
@@ -301,11 +312,11 @@ export class Cluster {
     return signed;
   }
 
-  frameOf({ message, payload, sender, signature }: Signed<PbftMessage>): Bytes {
+  frameOf({ message, payload, sender, signature }: Signed<ReplicaMessage>): Bytes {
     return encodeFrame({ kind: message.kind, payload, sender: this.genesis.members[sender]!.publicKey, signature });
   }
 
-  #verified(at: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
+  #verified(at: ReplicaId, signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null {
     if (this.#real) return this.#verifiedBytes(at, this.frameOf(signed));
     let verdict = this.#verdicts.get(signed);
     if (verdict === undefined) {
@@ -318,7 +329,7 @@ export class Cluster {
     return null;
   }
 
-  #verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null {
+  #verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<ReplicaMessage> | null {
     const context = this.#verify;
     const frame = decodeFrame(bytes);
     const signed = isRefusal(frame) ? frame : openFrame(frame, context);
@@ -332,13 +343,13 @@ export class Cluster {
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
-  #send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
+  #send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<ReplicaMessage>): void {
     if (!this.byzantine.has(from)) this.checks.said(from, signed);
     if (to !== 'all') return this.#sendOne(from, to, signed);
     for (const other of this.nodes) if (other.id !== from) this.#sendOne(from, other.id, signed);
   }
 
-  #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -349,12 +360,12 @@ export class Cluster {
   }
 
   /** Says it in a replica's name, as an adversary with its key would. */
-  inject(from: number, to: number, message: PbftMessage): void {
+  inject(from: number, to: number, message: ReplicaMessage): void {
     const sender = asReplicaId(from);
     this.network.carry(sender, asReplicaId(to), this.sign(sender, message));
   }
 
-  #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const node = this.nodes[to]!;
     if (node.core === null) return;
     this.trace.add(this.now);
@@ -381,7 +392,7 @@ export class Cluster {
 
   // ---- what is decided ----------------------------------------------------------------------------------------------
 
-  #observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void {
+  #observe(replica: SimReplica, ready: Ready<ReplicaMessage, ReplicaPledge>): void {
     const { id } = replica;
     if (!this.byzantine.has(id)) this.checks.kept(id, ready);
     if (this.#hasHistory) {

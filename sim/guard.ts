@@ -6,21 +6,21 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Marks, Place } from '../keys/marks.ts';
-import { assertVotable, assertVoteFree, emptyMarks, MarksDraft, Proposals } from '../keys/marks.ts';
+import { assertVotable, assertVoteFree, emptyMarks, MarksDraft, PROMISED, Proposals } from '../keys/marks.ts';
 import type { SignState } from '../keys/sign-state.ts';
 import { decodeSignState, encodeSignState } from '../keys/sign-state.ts';
 import { assert } from '../protocol/assert.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { checkpointSigningBytes } from '../protocol/checkpoint-note.ts';
 import { decodeCertificate, encodeCertificate, isRefusal } from '../protocol/codec.ts';
+import type { Recovery } from '../protocol/cores.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import type { PbftPledge, PrePrepare } from '../protocol/messages.ts';
-import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
+import type { PrePrepare, ReplicaPledge } from '../protocol/messages.ts';
 import type { Hash, Height, View } from '../protocol/types.ts';
 import { asEpoch, asView } from '../protocol/types.ts';
 
 export interface PledgePayload {
-  readonly pledge: PbftPledge;
+  readonly pledge: ReplicaPledge;
   readonly payload: Bytes;
 }
 
@@ -83,7 +83,7 @@ export class SimGuard {
   }
 
   /** What a core is told at its start. */
-  get recovery(): PbftRecovery['guard'] {
+  get recovery(): Recovery['guard'] {
     const { view, led } = this.#state.marks;
     return { view, led, lock: this.lock };
   }
@@ -123,7 +123,7 @@ export class SimGuard {
     return true;
   }
 
-  #placeOf(pledge: PbftPledge, payload: Bytes): Place {
+  #placeOf(pledge: ReplicaPledge, payload: Bytes): Place {
     const { kind, epoch } = pledge;
     switch (kind) {
       case 'prepare':
@@ -136,6 +136,9 @@ export class SimGuard {
       case 'view-change':
       case 'new-view':
         return { kind, epoch, view: pledge.view, digest: native.sha256(payload) };
+      case 'promise':
+      case 'accepted':
+        return { kind, epoch, view: pledge.ballot, digest: PROMISED };
     }
   }
 

@@ -2,7 +2,9 @@
 // up to f replicas stay broken for ever, and the quorum must order everything that was submitted.
 
 import type { GenesisDocument } from '../protocol/genesis.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { Protocol } from '../protocol/modes.ts';
+import { bearsLies } from '../protocol/modes.ts';
+import { byzantineQuorums, crashQuorums } from '../protocol/quorum.ts';
 import type { CheckName } from './checks.ts';
 import { CheckFailure, fail } from './checks.ts';
 import type { Habits } from './clients.ts';
@@ -18,6 +20,8 @@ import { keyPair, standInKey } from './signatures.ts';
 
 export interface LifeOptions {
   readonly seed: number;
+  /** Default: pbft. */
+  readonly protocol?: Protocol;
   /** Replicas; null: drawn. */
   readonly n: number | null;
   /** Length of the safety phase in simulated milliseconds, at least 1000. */
@@ -88,11 +92,13 @@ export function drawPlan({
   n,
   ms,
   realSignatures,
-}: Pick<LifeOptions, 'seed' | 'n' | 'ms' | 'realSignatures'>): Plan {
+  protocol = 'pbft',
+}: Pick<LifeOptions, 'seed' | 'n' | 'ms' | 'realSignatures' | 'protocol'>): Plan {
   const dice = new Dice(seedOf(seed, 100));
-  const drawnN = dice.pick([4, 4, 4, 5, 6, 7]);
+  const lies = bearsLies(protocol);
+  const drawnN = dice.pick(lies ? [4, 4, 4, 5, 6, 7] : [3, 3, 3, 4, 5, 7]);
   const size = n ?? drawnN;
-  const { f } = byzantineQuorums(size);
+  const { f } = (lies ? byzantineQuorums : crashQuorums)(size);
   const retain = dice.pick([8, 32, Number.POSITIVE_INFINITY]);
   const validFor = dice.pick([100, 50_000, 50_000]);
   return {
@@ -117,7 +123,7 @@ export function drawPlan({
       sessionBundles: dice.pick([5, 50, 1_000_000]),
     },
     noticeMs: dice.pick([null, 300, 2_000]),
-    faults: drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms }),
+    faults: drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms, liars: lies }),
   };
 }
 
@@ -133,7 +139,7 @@ class Life {
   #recoveryMs = 0;
 
   constructor(options: LifeOptions) {
-    const { seed, only, onLine, Replica } = options;
+    const { seed, only, onLine, Replica, protocol = 'pbft' } = options;
     this.#options = options;
     this.#plan = drawPlan(options);
     const { n, parameters, realSignatures, faults } = this.#plan;
@@ -141,6 +147,7 @@ class Life {
     this.#cluster = new Cluster({
       n,
       seed,
+      protocol,
       parameters,
       realSignatures,
       history: false,

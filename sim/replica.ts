@@ -3,13 +3,16 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
+import type { Witness } from '../protocol/attest.ts';
+import { attested } from '../protocol/attest.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { Input, Ready } from '../protocol/core.ts';
+import type { Input, Pledged, Ready } from '../protocol/core.ts';
+import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
+import { makeCore } from '../protocol/cores.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
-import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
-import { Pbft } from '../protocol/pbft/pbft.ts';
+import { bearsLies } from '../protocol/modes.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
@@ -32,14 +35,16 @@ export interface Surroundings {
   readonly genesis: Genesis;
   /** In milliseconds, a new draw for each write. */
   writeMs(replica: ReplicaId): number;
-  sign<M extends PbftMessage>(replica: ReplicaId, message: M): Verified<M>;
+  sign<M extends ReplicaMessage>(replica: ReplicaId, message: M): Verified<M>;
   /** As protocol/verify.ts says; null: refused, and counted. */
-  verify(replica: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null;
+  verify(replica: ReplicaId, signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null;
   /** Decoded and verified from bytes; null: refused, and counted. */
-  verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null;
-  send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
+  verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<ReplicaMessage> | null;
+  /** Its word that a block is decided. */
+  signDecided(replica: ReplicaId, place: Parameters<Witness['sign']>[0]): Bytes;
+  send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<ReplicaMessage>): void;
   /** A Ready, once its messages are on their way. */
-  observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void;
+  observe(replica: SimReplica, ready: Ready<ReplicaMessage, ReplicaPledge>): void;
   /** The core threw. */
   broke(replica: SimReplica, error: unknown): void;
   /** A moment at which an armed crash may strike. True: it did. */
@@ -58,7 +63,7 @@ export interface Interrupted {
 /** A write under way. */
 interface Write {
   readonly batch: Pending;
-  readonly kept: readonly (PledgePayload & { readonly broadcast: boolean })[];
+  readonly kept: readonly (PledgePayload & Pledged<ReplicaPledge>)[];
   readonly led: Pending['lead'];
   /** Of the sign-state file. */
   readonly content: Bytes;
@@ -66,7 +71,7 @@ interface Write {
   guardDone: boolean;
 }
 
-type Step = Input<PbftMessage, PbftPledge>;
+type Step = Input<ReplicaMessage, ReplicaPledge>;
 
 export class SimReplica {
   readonly id: ReplicaId;
@@ -74,7 +79,7 @@ export class SimReplica {
   readonly guard: SimGuard;
   readonly clock: SimClock;
   /** Null: the process is down. */
-  core: Pbft | null = null;
+  core: ReplicaCore | null = null;
   /** Grows with every start and every end: what an older incarnation planned is void. */
   life = 0;
   crashes = 0;
@@ -125,10 +130,10 @@ export class SimReplica {
   }
 
   /** What starts from the recovered state. */
-  protected makeCore(recovery: PbftRecovery): Pbft {
+  protected makeCore(recovery: Recovery): ReplicaCore {
     const { genesis } = this.world;
     const options = { genesis, epoch: asEpoch(0), self: this.id, sha256: native.sha256 };
-    return new Pbft(options, recovery, this.clock.now());
+    return makeCore(options, recovery, this.clock.now());
   }
 
   /** The process ends here. False: it was down already. */
@@ -154,7 +159,7 @@ export class SimReplica {
   }
 
   /** A message at the door: looked at, wanted, verified, and given to the next turn; or answered, or refused. */
-  arrive(from: ReplicaId, signed: Signed<PbftMessage>): void {
+  arrive(from: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const { core } = this;
     if (core === null) return;
     const waiting = this.#inboxOf.get(from) ?? 0;
@@ -167,7 +172,7 @@ export class SimReplica {
     if (this.core !== null) this.#take(from, this.acceptsBytes(bytes), this.#inboxOf.get(from) ?? 0);
   }
 
-  #take(from: ReplicaId, signed: Verified<PbftMessage> | null, waiting: number): void {
+  #take(from: ReplicaId, signed: Verified<ReplicaMessage> | null, waiting: number): void {
     if (signed === null) return;
     const { message } = signed;
     if (isRequest(message)) {
@@ -180,11 +185,11 @@ export class SimReplica {
     this.input({ type: 'message', signed });
   }
 
-  protected accepts(signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
+  protected accepts(signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null {
     return this.world.verify(this.id, signed);
   }
 
-  protected acceptsBytes(bytes: Bytes): Verified<PbftMessage> | null {
+  protected acceptsBytes(bytes: Bytes): Verified<ReplicaMessage> | null {
     return this.world.verifyBytes(this.id, bytes);
   }
 
@@ -218,9 +223,9 @@ export class SimReplica {
       this.#lowest = this.disk.lowest;
       inputs.push({ type: 'retained', lowest: asHeight(this.#lowest) });
     }
-    let ready: Ready<PbftMessage, PbftPledge>;
+    let ready: Ready<ReplicaMessage, ReplicaPledge>;
     try {
-      ready = core.step(inputs, this.clock.now());
+      ready = this.#proved(core.step(inputs, this.clock.now()));
       this.#act(ready);
     } catch (error) {
       this.world.broke(this, error);
@@ -233,7 +238,14 @@ export class SimReplica {
     });
   }
 
-  #act(ready: Ready<PbftMessage, PbftPledge>): void {
+  /** As daemon/replica.ts does: the proofs of blocks, where members are trusted. */
+  #proved(ready: Ready<ReplicaMessage, ReplicaPledge>): Ready<ReplicaMessage, ReplicaPledge> {
+    if (bearsLies(this.world.genesis.protocol)) return ready;
+    const sign: Witness['sign'] = (place) => this.world.signDecided(this.id, place);
+    return attested(ready, { self: this.id, epoch: asEpoch(0), sign });
+  }
+
+  #act(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
     for (const { to, message } of ready.send) {
       if (message.kind === 'pre-prepare') this.guard.propose(message); // PBFT-PP-5: its signature is a vote
       this.world.send(this.id, to, this.world.sign(this.id, message));
@@ -261,11 +273,7 @@ export class SimReplica {
     const batch = this.#pending;
     if (isEmpty(batch)) return;
     this.#pending = nothingPending();
-    const payloads = batch.pledges.map(({ pledge, broadcast }) => ({
-      pledge,
-      broadcast,
-      payload: encodePayload(pledge),
-    }));
+    const payloads = batch.pledges.map((each) => ({ ...each, payload: encodePayload(each.pledge) }));
     const kept = this.promise(payloads, batch.lock);
     const led = batch.lead !== null && this.guard.lead(batch.lead) ? batch.lead : null;
     const urgent = isUrgent(batch);
@@ -323,9 +331,9 @@ export class SimReplica {
   /** Durable: now, and only now, these votes exist. */
   protected speak({ kept, led }: Pick<Write, 'kept' | 'led'>): void {
     if (led !== null) this.input({ type: 'leading', view: led });
-    for (const { pledge, broadcast } of kept) {
+    for (const { pledge, broadcast, to } of kept) {
       const signed = this.world.sign(this.id, pledge);
-      if (broadcast) this.world.send(this.id, 'all', signed);
+      if (broadcast) this.world.send(this.id, to ?? 'all', signed);
       this.input({ type: 'own', signed: asVerified(signed) });
     }
   }

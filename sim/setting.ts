@@ -5,6 +5,7 @@ import { native } from '../crypto/native.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
 import { parseGenesis } from '../protocol/genesis.ts';
+import type { Protocol } from '../protocol/modes.ts';
 import { keyPair, standInKey } from './signatures.ts';
 
 export interface Setting {
@@ -14,17 +15,20 @@ export interface Setting {
   readonly document: Uint8Array;
 }
 
-/** @param n 4 to 128 */
+/** @param n 4 to 128; 3 to 128 where members are trusted */
 export function settingOf(
   n: number,
   parameters: GenesisDocument['parameters'] = {},
-  { realSignatures = true }: { readonly realSignatures?: boolean } = {},
+  {
+    realSignatures = true,
+    protocol = 'pbft',
+  }: { readonly realSignatures?: boolean; readonly protocol?: Protocol } = {},
 ): Setting {
   const keys = Array.from({ length: n }, (_, i) => (realSignatures ? keyPair : standInKey)(`replica-${i}`));
   const text = JSON.stringify({
     synod: 1,
     name: 'simulation',
-    protocol: 'pbft',
+    protocol,
     createdAt: 1_700_000_000_000,
     members: keys.map((key, i) => ({ name: `node-${i}`, publicKey: toHex(key.publicKey) })),
     parameters,

@@ -1,6 +1,6 @@
 // What happened, as a hash: two runs with one hash went the same way, message by message. And, if someone listens, as lines to read.
 
-import type { PbftMessage } from '../protocol/messages.ts';
+import type { ReplicaMessage } from '../protocol/messages.ts';
 
 export class Trace {
   /** Four lanes of 32 bits: not against an adversary, only against coincidence. */
@@ -37,7 +37,7 @@ export class Trace {
 }
 
 /** What a message is about, in a few words. */
-export function describeMessage(message: PbftMessage): string {
+export function describeMessage(message: ReplicaMessage): string {
   const parts: string[] = [message.kind];
   if ('view' in message) parts.push(`view ${message.view}`);
   if (message.kind === 'pre-prepare' || message.kind === 'block-data') {

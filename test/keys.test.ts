@@ -30,7 +30,7 @@ import { decodeFile, encodeSlot, FILE_BYTES, offsetOf, SLOT_BYTES } from '../key
 import { bundleSigningBytes } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import type { CheckpointVote, NewView, PbftPledge, ViewChange, Vote } from '../protocol/messages.ts';
+import type { CheckpointVote, NewView, ReplicaPledge, ViewChange, Vote } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asView, type Hash } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 
@@ -1079,7 +1079,7 @@ function placeOf({ pledge, payload }: PledgePayload): [string, Bytes] {
     case 'checkpoint':
       return [`${pledge.kind} ${pledge.height}`, pledge.hash];
     default:
-      return [`${pledge.kind} ${pledge.view}`, payload];
+      return [`${pledge.kind} ${'view' in pledge ? pledge.view : pledge.ballot}`, payload];
   }
 }
 
@@ -1157,7 +1157,7 @@ class VoteModel {
     const before = { view: this.#view, votes: new Map(this.#votes), bases: this.bases };
     let code: VoteCode = 'none';
     for (const { pledge } of pledges) {
-      if (pledge.kind === 'checkpoint') continue;
+      if (pledge.kind === 'checkpoint' || pledge.kind === 'promise' || pledge.kind === 'accepted') continue;
       if (pledge.kind === 'prepare' || pledge.kind === 'commit') code = this.#vote(pledge);
       else this.#raise(pledge.view);
       if (code === 'none') continue;
@@ -1400,7 +1400,7 @@ t.test('GRD-1: a process killed at any moment of a stream of promises is bound b
 t.test('GRD-1: what the guard throws holds no secret', async (t) => {
   const guard = await freshGuard();
   const errors: unknown[] = [];
-  const pledges: PbftPledge[] = [prepare(0, 1, A).pledge, checkpoint(1, A).pledge];
+  const pledges: ReplicaPledge[] = [prepare(0, 1, A).pledge, checkpoint(1, A).pledge];
   for (const pledge of pledges) {
     try {
       guard.sign(pledge, none);

@@ -10,7 +10,7 @@ import type { SignedBundle } from '../protocol/bundle.ts';
 import { isLater } from '../protocol/certificate.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import type { Input, Ready } from '../protocol/core.ts';
-import type { NewView, PbftMessage, PbftPledge, Signed, ViewChange } from '../protocol/messages.ts';
+import type { NewView, ReplicaMessage, ReplicaPledge, Signed, ViewChange } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Millis } from '../protocol/types.ts';
 import { asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
@@ -61,10 +61,13 @@ function between(
   cluster: Cluster,
   id: number,
   change: (
-    step: (inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis) => Ready<PbftMessage, PbftPledge>,
-    inputs: readonly Input<PbftMessage, PbftPledge>[],
+    step: (
+      inputs: readonly Input<ReplicaMessage, ReplicaPledge>[],
+      now: Millis,
+    ) => Ready<ReplicaMessage, ReplicaPledge>,
+    inputs: readonly Input<ReplicaMessage, ReplicaPledge>[],
     now: Millis,
-  ) => Ready<PbftMessage, PbftPledge>,
+  ) => Ready<ReplicaMessage, ReplicaPledge>,
 ): void {
   const core = cluster.nodes[id]!.core!;
   const step = core.step.bind(core);
@@ -196,7 +199,7 @@ t.test('REQ-1, A5: a primary that leaves out one client is replaced; the others 
   // The primary never hears of it: as if it dropped what it does not like.
   between(cluster, 0, (step, inputs, now) =>
     step(
-      inputs.flatMap((input): Input<PbftMessage, PbftPledge>[] => {
+      inputs.flatMap((input): Input<ReplicaMessage, ReplicaPledge>[] => {
         if (input.type !== 'message' || input.signed.message.kind !== 'forward') return [input];
         const bundles = input.signed.message.bundles.filter(({ digest }) => !equalBytes(digest, victim.digest));
         return [{ ...input, signed: { ...input.signed, message: { ...input.signed.message, bundles } } }];
@@ -453,8 +456,8 @@ function announce(cluster: Cluster, at: number, peer: number, up: boolean): void
 t.test('PBFT-VC-1, A32: a replica that pauses starts no view change by itself', async (t) => {
   const { cluster, client } = begin();
   let until = 0;
-  let held: Input<PbftMessage, PbftPledge>[] = [];
-  const rest: Ready<PbftMessage, PbftPledge> = {
+  let held: Input<ReplicaMessage, ReplicaPledge>[] = [];
+  const rest: Ready<ReplicaMessage, ReplicaPledge> = {
     records: [],
     pledges: [],
     lock: null,
@@ -640,7 +643,7 @@ t.test('GEN-1: whatever one replica says, with its own signature, breaks nobody'
   for (const seed of [1, 2, 3, 4, 5, 6]) {
     const { cluster, client } = begin({ seed, realSignatures: true, parameters: { checkpointInterval: 16 } });
     const bad = seed % 4;
-    const older = new Map<string, PbftMessage>();
+    const older = new Map<string, ReplicaMessage>();
     cluster.tamper = (from, to, message) => {
       if (from !== bad) return message;
       const roll = cluster.random();
@@ -664,7 +667,7 @@ t.test('GEN-1: whatever one replica says, with its own signature, breaks nobody'
 });
 
 /** One number by one, or one digest by a bit: what random bytes do not find. */
-function nudged(message: PbftMessage, random: () => number): PbftMessage {
+function nudged(message: ReplicaMessage, random: () => number): ReplicaMessage {
   const fields = Object.entries(message).filter(
     ([, value]) => typeof value === 'number' || (value instanceof Uint8Array && value.length > 0),
   );
