@@ -1,10 +1,11 @@
 // What a client believes of the chain: the highest height with a certificate, and who leads. No single replica moves either.
 
 import type { Crypto } from '../crypto/provider.ts';
-import type { Certificate } from '../protocol/certificate.ts';
+import type { Certificate, ProofPhase } from '../protocol/certificate.ts';
 import type { Head } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import { byzantineQuorums, type Quorums } from '../protocol/quorum.ts';
+import { proofOf, quorumsOf } from '../protocol/modes.ts';
+import type { Quorums } from '../protocol/quorum.ts';
 import { asHeight, asReplicaId, asView, type Hash, type Height, type ReplicaId, type View } from '../protocol/types.ts';
 import { genesisSigners, type SignerSet, verifyCertificate } from '../protocol/verify.ts';
 
@@ -18,13 +19,16 @@ export interface CertifiedHead {
 export class ChainView {
   readonly quorums: Quorums;
   readonly #signers: SignerSet;
+  /** Of the certificates that decide blocks here. */
+  readonly #phase: ProofPhase;
   #head: CertifiedHead = { height: asHeight(0), hash: null, certificate: null };
   #view: View = asView(0);
   /** The highest view that each replica claimed; one entry for each member. */
   readonly #claimed: number[];
 
   constructor(genesis: Genesis, crypto: Crypto) {
-    this.quorums = byzantineQuorums(genesis.members.length);
+    this.quorums = quorumsOf(genesis);
+    this.#phase = proofOf(genesis).phase;
     this.#signers = genesisSigners({ genesis, crypto });
     this.#claimed = genesis.members.map(() => 0);
   }
@@ -47,7 +51,7 @@ export class ChainView {
   hear(from: ReplicaId, { view, primary, height, certificate }: Head): string | undefined {
     if (primary !== view % this.quorums.n) return 'head-primary';
     if (certificate !== null) {
-      if (certificate.phase !== 'commit' || certificate.height > height) return 'head-certificate';
+      if (certificate.phase !== this.#phase || certificate.height > height) return 'head-certificate';
       // Checked only where it would teach something.
       if (certificate.height > this.height) {
         if (verifyCertificate(certificate, this.#signers) !== null) return 'head-certificate';
@@ -55,9 +59,9 @@ export class ChainView {
       }
     }
     this.#claimed[from] = view;
-    // One of f+1 replicas is honest: the view that so many have reached, some honest one has reached.
+    // One of so many replicas is honest: the view that all of them have reached, some honest one has reached.
     const sorted = [...this.#claimed].sort((a, b) => b - a);
-    this.#enter(asView(sorted[this.quorums.f] ?? 0));
+    this.#enter(asView(sorted[this.quorums.oneHonest - 1] ?? 0));
     return undefined;
   }
 

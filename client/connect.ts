@@ -5,7 +5,7 @@ import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SecretKey } from '../keys/keypair.ts';
 import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import { quorumsOf } from '../protocol/modes.ts';
 import type { Member } from '../protocol/types.ts';
 import { Client } from './client.ts';
 import { ClientError } from './errors.ts';
@@ -21,7 +21,7 @@ export interface ReplicaAddress {
 export interface ConnectRequest {
   /** The genesis, or the bytes of its document: what every proof is checked against. */
   readonly genesis: Genesis | Bytes;
-  /** At least f+1 members, better all of them. */
+  /** At least f+1 members, where members are trusted one; better all of them. */
   readonly replicas: readonly ReplicaAddress[];
   /** The client's key, or its seed of 32 bytes. Without one the client reads only, under a key made for the occasion. */
   readonly key?: SecretKey | Bytes;
@@ -31,7 +31,8 @@ export interface ConnectRequest {
 }
 
 /**
- * Connects to all replicas and resolves when f+1 of them have proved their keys and told their heads: one of those is honest.
+ * Connects to all replicas and resolves when f+1 of them (one, where members are trusted) have proved their keys and told their heads:
+ * one of those is honest.
  * The others are tried for as long as the client lives.
  * Rejects with ClientError: option-invalid, genesis-invalid, unknown-replica, too-few-replicas, connect-timeout.
  */
@@ -45,7 +46,7 @@ export async function connect(request: ConnectRequest): Promise<Client> {
     if (member === undefined) throw new ClientError('unknown-replica', { name });
     members.set(member, url);
   }
-  const { oneHonest } = byzantineQuorums(genesis.members.length);
+  const { oneHonest } = quorumsOf(genesis);
   if (members.size < oneHonest) throw new ClientError('too-few-replicas', { given: members.size, needed: oneHonest });
   const client = new Client({ genesis, settings, crypto, key, members });
   try {

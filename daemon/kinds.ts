@@ -1,11 +1,13 @@
 // What the loop needs to know of a message by its kind alone.
 
 import type { ReplicaMessage, Vote } from '../protocol/messages.ts';
+import type { Height } from '../protocol/types.ts';
 import type { Lane } from './ports.ts';
 import type { Request } from './serve.ts';
 
 const LANES: Partial<Record<ReplicaMessage['kind'], Lane>> = {
   'pre-prepare': 'bulk',
+  accept: 'bulk',
   forward: 'bulk',
   blocks: 'bulk',
   'block-data': 'bulk',
@@ -29,4 +31,10 @@ export function isRequest(message: ReplicaMessage): message is Request {
 
 export function isVote(message: ReplicaMessage): message is Vote {
   return message.kind === 'prepare' || message.kind === 'commit';
+}
+
+/** The height that a message proposes something for; null: it proposes nothing. */
+export function proposedIn(message: ReplicaMessage): Height | null {
+  if (message.kind === 'pre-prepare') return message.block.header.height;
+  return message.kind === 'accept' ? message.value.header.height : null;
 }

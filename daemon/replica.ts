@@ -9,6 +9,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Guard } from '../keys/guard.ts';
+import { attested } from '../protocol/attest.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
@@ -24,6 +25,7 @@ import type {
 } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { ReplicaMessage, ReplicaPledge, Vote } from '../protocol/messages.ts';
+import { bearsLies } from '../protocol/modes.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asMillis } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
@@ -31,7 +33,7 @@ import { openFrame, verifyMessage } from '../protocol/verify.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
 import type { EvidenceBook } from './evidence.ts';
-import { canBeCarried, isRequest, isVote } from './kinds.ts';
+import { canBeCarried, isRequest, isVote, proposedIn } from './kinds.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
 import type { Request } from './serve.ts';
@@ -222,10 +224,17 @@ export class Replica implements ReplicaPort, PeerEvents {
   #step(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): void {
     const { core, meter } = this.#parts;
     const started = performance.now();
-    const ready = core.step(inputs, now);
+    const ready = this.#proved(core.step(inputs, now));
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);
+  }
+
+  /** [CFT-PR-1] Where the members are trusted, the proof of a block is this replica's word. */
+  #proved(ready: Ready<ReplicaMessage, ReplicaPledge>): Ready<ReplicaMessage, ReplicaPledge> {
+    const { genesis, self, guard, verify } = this.#parts;
+    if (bearsLies(genesis.protocol)) return ready;
+    return attested(ready, { self, epoch: verify.epoch, sign: (place) => guard.signDecided(place) });
   }
 
   /** Bytes of a peer to an input: decoded, wanted, verified. What cannot be is refused with a code; the peer may lose its connection. */
@@ -249,7 +258,8 @@ export class Replica implements ReplicaPort, PeerEvents {
       this.#serve(from, message);
       return null;
     }
-    if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
+    const proposed = proposedIn(message);
+    if (proposed !== null) this.#phases.saw(proposed);
     return { type: 'message', signed: checked };
   }
 
@@ -272,8 +282,10 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #act(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
-    for (const { message } of ready.send)
-      if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
+    for (const { message } of ready.send) {
+      const proposed = proposedIn(message);
+      if (proposed !== null) this.#phases.saw(proposed);
+    }
     this.#speaker.speak(ready);
     if (ready.deliver.length > 0) this.#deliver(ready.deliver);
     for (const admission of ready.admissions) this.#admitted(admission);

@@ -2,6 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { membersMin, type Protocol, protocols } from '../../protocol/modes.ts';
 import { usageError } from './errors.ts';
 import { wholeNumber } from './options.ts';
 
@@ -14,7 +15,7 @@ export interface SeedRange {
 export interface SimOptions {
   readonly seed?: number;
   readonly seeds?: SeedRange;
-  readonly protocol: 'pbft';
+  readonly protocol: Protocol;
   readonly n?: number;
   readonly ms: number;
   readonly realSignatures?: true;
@@ -37,8 +38,12 @@ export function simCommand(): Command {
     )
     .option('--seed <n>', 'one seed', wholeNumber(0, SEED_MAX))
     .option('--seeds <a..b>', 'a range of seeds, both ends included (default: 1..100)', seedRange)
-    .addOption(new Option('--protocol <name>', 'which core').choices(['pbft']).default('pbft'))
-    .option('--n <n>', 'replicas, 4 to 31 (default: drawn from the seed, 4 to 7)', wholeNumber(4, 31))
+    .addOption(new Option('--protocol <name>', 'which core').choices(protocols).default('pbft'))
+    .option(
+      '--n <n>',
+      'replicas, up to 31, at least 4 for pbft, else 3 (default: drawn from the seed, up to 7)',
+      wholeNumber(3, 31),
+    )
     .option('--ms <ms>', 'simulated milliseconds in which faults come and go', wholeNumber(1_000, 3_600_000), 60_000)
     .option('--real-signatures', 'Ed25519, and every message through its bytes (default: one seed in 16)')
     .option('--faults <list>', 'only these faults of the seed, by number, such as 2,5,9; or none', faultList)
@@ -70,6 +75,10 @@ Examples:
         ['--faults', options.faults],
       ] as const)
         if (value !== undefined && options.seed === undefined) throw usageError(`${flag} is for one seed: give --seed`);
+      if (options.n !== undefined && options.n < membersMin(options.protocol))
+        throw usageError(
+          `--n ${options.n}: ${options.protocol} needs at least ${membersMin(options.protocol)} replicas`,
+        );
       if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');
       // Loaded only here: nothing else needs it.
       const { runSim } = await import('../sim/run.ts');

@@ -5,7 +5,7 @@ import { Command } from 'commander';
 import { toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { bearsLies, proofOf, quorumsOf } from '../../protocol/modes.ts';
 import { parseReceipt, verifyTransactionReceipt } from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
 import { offenceInWords } from '../offences.ts';
@@ -72,7 +72,9 @@ function verifyReceiptFile(file: string, genesis: Genesis): Facts {
       `proved: this transaction of ${transaction.length} bytes, SHA-256 ${sha256},`,
       `  is number ${index} in block ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  block ${toHex(blockHash)} of ${new Date(time).toISOString()} (its proposer's clock),`,
-      `  decided in view ${view} by ${quorumText(genesis, signers)}`,
+      bearsLies(genesis.protocol)
+        ? `  decided in view ${view} by ${quorumText(genesis, signers)}`
+        : `  decided by a majority, says ${signers.join(', ')}: ${TRUSTED}`,
     ].join('\n'),
     fields: {
       kind: 'receipt',
@@ -84,6 +86,7 @@ function verifyReceiptFile(file: string, genesis: Genesis): Facts {
       transactionSha256: sha256,
       transactionBytes: transaction.length,
       view,
+      trust: proven.trust,
       signers,
     },
   };
@@ -113,7 +116,9 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
     text: [
       `proved: blocks ${first} to ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  ${anchor}; ${transactions} transactions, last block ${hash},`,
-      `  ${certificates} certificates, each by a quorum of ${byzantineQuorums(genesis.members.length).quorum} of ${genesis.members.length}: ${signers.join(', ')}`,
+      bearsLies(genesis.protocol)
+        ? `  ${certificates} certificates, each by a quorum of ${quorumsOf(genesis).quorum} of ${genesis.members.length}: ${signers.join(', ')}`
+        : `  decided by a majority, say ${signers.join(', ')}: ${TRUSTED}`,
     ].join('\n'),
     fields: {
       kind: 'chain',
@@ -123,6 +128,7 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
       hash,
       transactions,
       certificates,
+      trust: proofOf(genesis).trust,
       signers,
     },
   };
@@ -167,9 +173,13 @@ function notProved(file: string, code: string, detail: string): Complaint {
   });
 }
 
+/** [CFT-PR-1] Said wherever something is proved of such a chain. */
+const TRUSTED = 'no proof against a member that lies, for this chain trusts its members';
+
 const namesOf = (genesis: Genesis, signatures: readonly { readonly replica: number }[]): string[] =>
   signatures.map(({ replica }) => genesis.members[replica]?.name ?? `#${replica}`);
 
-function quorumText({ members }: Genesis, signers: readonly string[]): string {
-  return `${signers.join(', ')} (${signers.length} of ${members.length} members, a quorum is ${byzantineQuorums(members.length).quorum})`;
+function quorumText(genesis: Genesis, signers: readonly string[]): string {
+  const { quorum, n } = quorumsOf(genesis);
+  return `${signers.join(', ')} (${signers.length} of ${n} members, a quorum is ${quorum})`;
 }

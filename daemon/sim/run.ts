@@ -24,6 +24,7 @@ const PROGRESS_MS = 2_000;
 /** Returns the exit code. */
 export async function runSim(options: SimOptions): Promise<number> {
   const base = {
+    protocol: options.protocol,
     n: options.n ?? null,
     ms: options.ms,
     realSignatures: options.realSignatures ?? null,
@@ -131,8 +132,9 @@ function findingOf(life: LifeOptions, outcome: Outcome, mayShrink: boolean): Fin
   };
 }
 
-function replayOf({ seed, n, ms, realSignatures, only }: LifeOptions): string {
+function replayOf({ seed, n, ms, realSignatures, only, protocol = 'pbft' }: LifeOptions): string {
   const parts = ['synod sim --seed', seed, '--ms', ms];
+  if (protocol !== 'pbft') parts.push('--protocol', protocol);
   if (n !== null) parts.push('--n', n);
   if (realSignatures === true) parts.push('--real-signatures');
   if (only != null) parts.push('--faults', only.length === 0 ? 'none' : only.join(','));

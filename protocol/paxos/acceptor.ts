@@ -10,6 +10,7 @@ import type { Accepted, PaxosPledge, PaxosPromise, Verified } from '../messages.
 import type { Epoch, Hash, Height, ReplicaId, View } from '../types.ts';
 import { asView } from '../types.ts';
 import { ACCEPTED_SLOTS_MAX, PROMISED_SLOTS_MAX } from '../wire/paxos-payloads.ts';
+import type { HardState } from './hard-state.ts';
 import { encodeHardState } from './hard-state.ts';
 
 export interface AcceptorHost {
@@ -51,12 +52,19 @@ export class Acceptor {
     return this.#accepted.get(slot);
   }
 
-  /** After a restart, from the log; the guard may remember a higher promise than the log, whose write was lost. */
+  /**
+   * After a restart: what the log says, and the highest ballot of any mark. The guard's file and the log are written side by side, so either may
+   * know of a promise that the other has lost; the log learns of it now.
+   */
   restore(
-    promised: View,
+    host: AcceptorHost,
+    hard: HardState | null,
+    marked: View,
     accepted: readonly { readonly height: Height; readonly ballot: View; readonly value: Block }[],
-  ) {
-    this.#promised = promised;
+  ): void {
+    this.#promised = hard?.promised ?? asView(0);
+    if (marked > this.#promised) this.#raise(host, marked);
+    const promised = this.#promised;
     for (const { height, ballot, value } of accepted) {
       assert(ballot <= promised, 'nothing is accepted above what was promised');
       this.#accepted.set(height, { ballot, value });
@@ -120,9 +128,9 @@ export class Acceptor {
     }
   }
 
-  /** Durable and signed. */
-  said(signed: Verified<Accepted>): void {
-    this.#said.push(signed);
+  /** Durable and signed; `decided` is the head by now. */
+  said(signed: Verified<Accepted>, decided: Height): void {
+    if ((signed.message.places.at(-1)?.slot ?? 0) > decided) this.#said.push(signed);
   }
 
   /** Says again what it has accepted in slots that are still open. */

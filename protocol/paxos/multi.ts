@@ -11,7 +11,15 @@ import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { waitOf } from '../crash/explain.ts';
 import { chained, isValue, makeValue } from '../crash/value.ts';
-import type { Accept, PaxosPrepare, PaxosPromise, ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
+import type {
+  Accept,
+  Accepted,
+  PaxosPrepare,
+  PaxosPromise,
+  ReplicaMessage,
+  ReplicaPledge,
+  Verified,
+} from '../messages.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asMillis, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
@@ -35,6 +43,8 @@ export class MultiPaxos extends CrashCore {
   /** The ballot of the leader that is heard; 0: none is. */
   #leader: View = asView(0);
   #leaderHeardAt: Millis;
+  /** The highest ballot of any leader that was heard since the start. */
+  #followed: View = asView(0);
   /** When this replica last began to wait for a leader, or to be one. */
   #since: Millis;
   /** Ballots of its own that failed in a row. */
@@ -46,10 +56,8 @@ export class MultiPaxos extends CrashCore {
     const { hardState, accepted } = this.recoverDecided(recovery);
     const hard = hardState === null ? null : decodeHardState(hardState);
     assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');
-    // The guard's file and the log are written side by side: either may know of a promise that the other lost.
-    const promised = asView(Math.max(hard?.promised ?? 0, recovery.guard.view));
-    this.acceptor.restore(promised, accepted);
-    this.#seen = promised;
+    this.acceptor.restore(this.s, hard, recovery.guard.view, accepted);
+    this.#seen = this.acceptor.promised;
     this.#leaderHeardAt = now;
     this.#since = now;
   }
@@ -57,7 +65,7 @@ export class MultiPaxos extends CrashCore {
   // ---- who leads ----------------------------------------------------------------------------------------------------
 
   protected get ballot(): View {
-    return this.acceptor.promised;
+    return asView(Math.max(this.acceptor.promised, this.#followed));
   }
 
   protected get leads(): boolean {
@@ -85,6 +93,7 @@ export class MultiPaxos extends CrashCore {
     if (ballot < this.acceptor.promised) return;
     if (this.#leader !== ballot) this.s.pool.beginView();
     this.#leader = ballot;
+    if (ballot > this.#followed) this.#followed = ballot;
     this.#leaderHeardAt = this.s.now;
     this.#failed = 0;
   }
@@ -184,7 +193,10 @@ export class MultiPaxos extends CrashCore {
     switch (message.kind) {
       case 'status': {
         const isOwner = this.ownerOf(message.view) === sender;
-        if (isOwner && message.active) this.#heardLeader(message.view);
+        if (isOwner && message.active) {
+          this.#sawBallot(message.view);
+          this.#heardLeader(message.view);
+        }
         // It says itself that it leads no more.
         else if (isOwner && this.#leader === message.view && this.#leader !== 0) this.#lostLeader();
         if (message.view > this.#seen) this.#seen = message.view;
@@ -207,15 +219,15 @@ export class MultiPaxos extends CrashCore {
     }
   }
 
-  protected onPledge({ message, sender, ...rest }: Verified<ReplicaPledge>): void {
+  protected onPledge(signed: Verified<ReplicaPledge>): void {
+    const { message, sender } = signed;
     switch (message.kind) {
       case 'promise':
         if (this.proposer.phase !== 'preparing' || message.ballot !== this.proposer.ballot) return;
         this.s.out.say('all', { kind: 'paxos-prepare', epoch: this.s.epoch, ballot: message.ballot });
         return this.#onPromise(message, sender);
       case 'accepted':
-        this.acceptor.said(with_({ message, sender, ...rest } as Verified<ReplicaPledge>, message));
-        this.acceptor.forget(this.s.ledger.height);
+        this.acceptor.said(signed as Verified<Accepted>, this.s.ledger.height); // its kind says so
         for (const { slot, hash } of message.places) this.#learn(slot, message.ballot, hash, sender);
         return;
       default:
