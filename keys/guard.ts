@@ -7,7 +7,7 @@
 // write nothing is signed any more.
 
 import { hash as digestOf } from 'node:crypto';
-import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
 import { decidedSigningBytes, type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
 import type { LogPosition } from '../protocol/log.ts';
@@ -21,12 +21,14 @@ import {
   assertEpoch,
   assertVotable,
   assertVoteFree,
+  DecidedWords,
   emptyMarks,
   type Marks,
   MarksDraft,
   type Place,
   PROMISED,
   Proposals,
+  placeName,
   type ViewMark,
 } from './marks.ts';
 import { decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
@@ -192,8 +194,7 @@ class FileGuard implements Guard {
   readonly #proposals = new Proposals();
   /** By place. Only what was promised since the start; older promises are promised again, which checks them against the marks. */
   readonly #promised = new Map<string, Promised>();
-  /** The last heights that this replica called decided since its start. */
-  readonly #decided = new Map<Height, Bytes>();
+  readonly #decided = new DecidedWords();
   /** Counts changes of `#state`: how many there were, and how many are durable. */
   #changes = 1;
   #durable = 0;
@@ -262,7 +263,7 @@ class FileGuard implements Guard {
         if (place.kind === 'prepare' || place.kind === 'commit') this.#burnOnConflict(place.view, error);
         throw error;
       }
-      promised.push([keyOf(read), { digest: Uint8Array.from(place.digest), signingBytes }]);
+      promised.push([placeName(read.place, read.of), { digest: Uint8Array.from(place.digest), signingBytes }]);
     }
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
     // stands for what earlier pledges rest upon.
@@ -290,7 +291,7 @@ class FileGuard implements Guard {
     this.#assertAlive();
     const read = this.#read(pledge, payload);
     const { place, signingBytes } = read;
-    const promised = this.#promised.get(keyOf(read));
+    const promised = this.#promised.get(placeName(read.place, read.of));
     const isPromised =
       promised !== undefined &&
       promised.change <= this.#durable &&
@@ -339,14 +340,7 @@ class FileGuard implements Guard {
   signDecided({ epoch, height, hash }: Omit<ProposalPlace, 'view'>): Bytes {
     this.#assertAlive();
     assertEpoch(this.#state.marks, epoch);
-    const said = this.#decided.get(height);
-    if (said !== undefined && !equalBytes(said, hash))
-      throw new GuardRefusal('guard-conflict', { kind: 'decided', height });
-    if (said === undefined) this.#decided.set(height, Uint8Array.from(hash));
-    for (const oldest of this.#decided.keys()) {
-      if (this.#decided.size <= promisedMax) break;
-      this.#decided.delete(oldest);
-    }
+    this.#decided.say(height, hash);
     return signBytes(this.#options.secret, decidedSigningBytes(this.#options.chainId, { epoch, height, hash }));
   }
 
@@ -485,22 +479,6 @@ function votesOf({ view, votes }: Marks): GuardState['marks'] {
     }
   }
   return marks;
-}
-
-/** What a signature is at, without what it says. */
-function keyOf({ place, of }: Pick<Read, 'place' | 'of'>): string {
-  switch (place.kind) {
-    case 'prepare':
-    case 'commit':
-      return `${place.kind} ${place.view} ${place.height}`;
-    case 'checkpoint':
-      return `${place.kind} ${place.height}`;
-    case 'view-change':
-    case 'new-view':
-    case 'promise':
-    case 'accepted':
-      return `${place.kind} ${place.view}${of === undefined ? '' : ` ${toHex(of)}`}`;
-  }
 }
 
 function sha256(bytes: Bytes): Bytes {

@@ -4,7 +4,7 @@
 // a field here, an arm to `mark`, and its bytes to sign-state.ts. Every rule errs towards silence: a refused vote costs time.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { equalBytes } from '../crypto/bytes.ts';
+import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { assert, unreachable } from '../protocol/assert.ts';
 import type { VotePhase } from '../protocol/certificate.ts';
 import { asHeight, type Epoch, type Height, type View } from '../protocol/types.ts';
@@ -297,6 +297,39 @@ export class Proposals {
       if (this.#hashes.size <= heightsMax) break;
       this.#hashes.delete(lowest);
     }
+  }
+}
+
+/** [GRD-19] What this replica called decided since its start: at the last heights one block each. */
+export class DecidedWords {
+  readonly #hashes = new Map<Height, Bytes>();
+
+  /** The hash is copied. @throws GuardRefusal guard-conflict */
+  say(height: Height, hash: Bytes): void {
+    const said = this.#hashes.get(height);
+    if (said !== undefined && !equalBytes(said, hash))
+      throw new GuardRefusal('guard-conflict', { kind: 'decided', height });
+    if (said === undefined) this.#hashes.set(height, Uint8Array.from(hash));
+    for (const oldest of this.#hashes.keys()) {
+      if (this.#hashes.size <= heightsMax) break;
+      this.#hashes.delete(oldest);
+    }
+  }
+}
+
+/** What a pledge is at, without what it says; `of` tells those apart of which one place allows several. */
+export function placeName(place: Place, of: Bytes | undefined): string {
+  switch (place.kind) {
+    case 'prepare':
+    case 'commit':
+      return `${place.kind} ${place.view} ${place.height}`;
+    case 'checkpoint':
+      return `${place.kind} ${place.height}`;
+    case 'view-change':
+    case 'new-view':
+    case 'promise':
+    case 'accepted':
+      return `${place.kind} ${place.view}${of === undefined ? '' : ` ${toHex(of)}`}`;
   }
 }
 
