@@ -609,7 +609,7 @@ t.test('GRD-11: a statement binds nobody', async (t) => {
   for (const kind of ['prepare', 'commit', 'checkpoint', 'view-change', 'new-view', 'pre-prepare', 'submit']) {
     t.throws(() => guard.signStatement(kind, A), { code: 'guard-binding-kind' });
   }
-  for (const kind of ['', 'toString', 'accept'])
+  for (const kind of ['', 'toString', 'approve'])
     t.throws(() => guard.signStatement(kind, A), { code: 'guard-unknown-kind' });
   await guard.close();
   const place = { phase: 'commit', ...proposal(0, 1, A) } as const;

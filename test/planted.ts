@@ -12,6 +12,7 @@ import { Ledger } from '../protocol/ledger.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
+import type { Protocol } from '../protocol/modes.ts';
 import type { State } from '../protocol/pbft/state.ts';
 import { Pool } from '../protocol/pool.ts';
 import { SESSION_BUCKETS, SessionTable } from '../protocol/sessions.ts';
@@ -105,7 +106,7 @@ class NewViewOfFewRequests extends Wrong {
   }
 }
 
-class SpeaksTooSoon extends SimReplica {
+export class SpeaksTooSoon extends SimReplica {
   protected override whileWriting(write: Parameters<SimReplica['speak']>[0]): void {
     super.speak(write);
   }
@@ -279,7 +280,7 @@ class TimeRunsBack extends Wrong {
   }
 }
 
-const patched =
+export const patched =
   <Class extends { readonly prototype: object }>(cls: Class, methods: Partial<Class['prototype']>) =>
   (): (() => void) => {
     const before: Record<string, unknown> = {};
@@ -414,9 +415,13 @@ export const PLANTED: readonly PlantedBug[] = [
 ];
 
 /** The first seed from 1 on that catches the bug; null: none of its budget does. */
-export function caughtAt(bug: PlantedBug, ms: number): { readonly seed: number; readonly outcome: Outcome } | null {
+export function caughtAt(
+  bug: PlantedBug,
+  ms: number,
+  protocol: Protocol = 'pbft',
+): { readonly seed: number; readonly outcome: Outcome } | null {
   for (let seed = 1; seed <= bug.seedsMax; seed++) {
-    const outcome = liveWith(bug, { seed, n: null, ms, realSignatures: false });
+    const outcome = liveWith(bug, { seed, n: null, ms, realSignatures: false, protocol });
     if (outcome.failure !== null) return { seed, outcome };
   }
   return null;

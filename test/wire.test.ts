@@ -389,6 +389,11 @@ t.test('WIRE-7: every kind has one number, for ever', async (t) => {
     commit: 18,
     'view-change': 19,
     'new-view': 20,
+    'paxos-prepare': 32,
+    promise: 33,
+    accept: 34,
+    accepted: 35,
+    reject: 36,
     submit: 64,
     follow: 65,
     credit: 66,
@@ -533,6 +538,23 @@ const samples: readonly Message[] = [
   three[0]!.message,
   { kind: 'view-change', epoch: fx.epoch, view: asView(1), commit: null, prepared: null },
   { kind: 'new-view', epoch: fx.epoch, view: asView(5), viewChanges: three },
+  { kind: 'paxos-prepare', epoch: fx.epoch, ballot: asView(2 ** 40) },
+  { kind: 'reject', epoch: fx.epoch, ballot: asView(1) },
+  { kind: 'promise', epoch: fx.epoch, ballot: asView(9), decided: asHeight(4), accepted: [] },
+  {
+    kind: 'promise',
+    epoch: fx.epoch,
+    ballot: asView(9),
+    decided: asHeight(0),
+    accepted: [1, 3, 300].map((slot) => ({ slot: asHeight(slot), ballot: asView(slot), hash: fx.hashOf(slot) })),
+  },
+  { kind: 'accept', epoch: first.header.epoch, ballot: asView(2 ** 33), value: first },
+  {
+    kind: 'accepted',
+    epoch: fx.epoch,
+    ballot: asView(3),
+    places: [2, 2 ** 35].map((slot) => ({ slot: asHeight(slot), hash: fx.hashOf(7) })),
+  },
   { kind: 'submit', bundle: first.bundles[0]! },
   { kind: 'follow', from: asHeight(0), to: asHeight(0), headersOnly: false, credit: 4096 },
   { kind: 'credit', blocks: 1 },
@@ -602,7 +624,7 @@ t.test('WIRE-8 WIRE-12: every kind comes back as it went, in the canonical subse
 
 t.test('WIRE-5: what is kept does not pin the frame', async (t) => {
   // The bodies of blocks and of streams are views on purpose: they are most of their frames.
-  const bodies = new Set<Kind>(['blocks', 'block-data', 'pre-prepare', 'follow-blocks']);
+  const bodies = new Set<Kind>(['blocks', 'block-data', 'pre-prepare', 'accept', 'follow-blocks']);
   for (const message of samples) {
     const bytes = encodeFrame(fx.frameOf(message));
     const received = decodeFrame(bytes);
@@ -695,6 +717,43 @@ const bounds: readonly Bound[] = [
   ['view-change', 1, [1, max], [0]],
   ['new-view', 0, [0, max], [null]],
   ['new-view', 1, [1, max], [0]],
+  ['paxos-prepare', 0, [0, max], [null]],
+  ['paxos-prepare', 1, [1, max], [0]],
+  ['reject', 1, [1, max], [0]],
+  ['promise', 1, [1, max], [0]],
+  ['promise', 2, [0, max], [null]],
+  [
+    'promise',
+    3,
+    [[[5, 1, bin(32)]], Array.from({ length: 256 }, (_, i): WireValue => [5 + i, 1, bin(32)])],
+    [
+      null,
+      [[4, 1, bin(32)]],
+      [[5, 0, bin(32)]],
+      [[5, 1, bin(31)]],
+      [
+        [6, 1, bin(32)],
+        [6, 1, bin(32)],
+      ],
+      Array.from({ length: 257 }, (_, i): WireValue => [5 + i, 1, bin(32)]),
+    ],
+  ],
+  ['accept', 0, [1, max], [0]],
+  ['accepted', 1, [1, max], [0]],
+  [
+    'accepted',
+    2,
+    [[[1, bin(32)]], Array.from({ length: 64 }, (_, i): WireValue => [1 + i, bin(32)])],
+    [
+      [],
+      [[0, bin(32)]],
+      [
+        [2, bin(32)],
+        [1, bin(32)],
+      ],
+      Array.from({ length: 65 }, (_, i): WireValue => [1 + i, bin(32)]),
+    ],
+  ],
   ['follow', 0, [0, 1], [null]],
   ['follow', 1, [0, max], [null]],
   ['follow', 2, [true, false], [1]],
@@ -733,6 +792,7 @@ const bounds: readonly Bound[] = [
       null,
       certificateWith(0, max),
       certificateWith(1, 1),
+      certificateWith(1, 3),
       certificateWith(2, max),
       certificateWith(3, max),
       certificateWith(5, signatures(Array.from({ length: 128 }, (_, i) => i))),
@@ -742,7 +802,7 @@ const bounds: readonly Bound[] = [
       [],
       certificateWith(0, null),
       certificateWith(1, 0),
-      certificateWith(1, 3),
+      certificateWith(1, 4),
       certificateWith(2, null),
       certificateWith(3, 0),
       certificateWith(4, bin(31)),
