@@ -95,7 +95,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     assert(now >= s.now, 'time never runs back');
     const late = now - this.#wakeAt;
     s.now = now;
-    // [CFT-L-4] Called late: this replica was the one that stalled (adversary's book, A32).
+    // [CFT-T-1] Called late: this replica was the one that stalled (adversary's book, A32).
     if (late > s.parameters.heartbeatMs) {
       for (const peer of s.peers.values()) if (peer.heardAt !== null) peer.heardAt = this.later(peer.heardAt, late);
       s.decidedAt = this.later(s.decidedAt, late);
