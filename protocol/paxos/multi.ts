@@ -9,6 +9,7 @@ import type { Block } from '../block.ts';
 import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
+import { Election, isLeaderless } from '../crash/election.ts';
 import { waitOf } from '../crash/explain.ts';
 import { chained, isValue, makeValue } from '../crash/value.ts';
 import type {
@@ -21,7 +22,7 @@ import type {
   Verified,
 } from '../messages.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
-import { asHeight, asMillis, asView, plus } from '../types.ts';
+import { asHeight, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
 import { decodeHardState } from './hard-state.ts';
 import { Learner } from './learner.ts';
@@ -40,16 +41,7 @@ export class MultiPaxos extends CrashCore {
   #bounds: Bounds | null = null;
   /** The highest ballot that anyone has spoken of. */
   #seen: View = asView(0);
-  /** The ballot of the leader that is heard; 0: none is. */
-  #leader: View = asView(0);
-  #leaderHeardAt: Millis;
-  /** The highest ballot of any leader that was heard since the start. */
-  #followed: View = asView(0);
-  /** When this replica last began to wait for a leader, or to be one. */
-  #since: Millis;
-  /** Ballots of its own that failed in a row. */
-  #failed = 0;
-  #elections = 0;
+  readonly #election: Election;
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
     super(options, now);
@@ -58,14 +50,13 @@ export class MultiPaxos extends CrashCore {
     assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');
     this.acceptor.restore(this.s, hard, recovery.guard.view, accepted);
     this.#seen = this.acceptor.promised;
-    this.#leaderHeardAt = now;
-    this.#since = now;
+    this.#election = new Election(now);
   }
 
   // ---- who leads ----------------------------------------------------------------------------------------------------
 
   protected get ballot(): View {
-    return asView(Math.max(this.acceptor.promised, this.#followed));
+    return asView(Math.max(this.acceptor.promised, this.#election.followed));
   }
 
   protected get leads(): boolean {
@@ -73,34 +64,20 @@ export class MultiPaxos extends CrashCore {
   }
 
   protected get active(): boolean {
-    return this.leads || this.#hearsLeader;
-  }
-
-  get #hearsLeader(): boolean {
-    return this.#leader !== 0 && this.s.now - this.#leaderHeardAt <= this.s.parameters.viewTimeoutMs;
+    return this.leads || this.#election.hears(this.s);
   }
 
   protected get forwardTo(): ReplicaId | null {
-    return !this.leads && this.#hearsLeader ? this.ownerOf(this.#leader) : null;
+    return !this.leads && this.#election.hears(this.s) ? this.ownerOf(this.#election.leader) : null;
   }
 
   protected get elections(): number {
-    return this.#elections;
+    return this.#election.begun;
   }
 
-  /** [PXS-M-3] Its leader speaks: nobody else is to be elected. One whose ballot this replica has passed leads it no more. */
+  /** [PXS-M-3] Its leader speaks. One whose ballot this replica has passed leads it no more. */
   #heardLeader(ballot: View): void {
-    if (ballot < this.acceptor.promised) return;
-    if (this.#leader !== ballot) this.s.pool.beginView();
-    this.#leader = ballot;
-    if (ballot > this.#followed) this.#followed = ballot;
-    this.#leaderHeardAt = this.s.now;
-    this.#failed = 0;
-  }
-
-  #lostLeader(): void {
-    this.#leader = asView(0);
-    this.#since = this.s.now;
+    if (ballot >= this.acceptor.promised) this.#election.heard(this.s, ballot);
   }
 
   #sawBallot(ballot: View): void {
@@ -113,7 +90,7 @@ export class MultiPaxos extends CrashCore {
     this.proposer.resign();
     this.#bounds = null;
     this.dropChain();
-    this.#lostLeader();
+    this.#election.lost(this.s);
     this.sayStatusSoon();
   }
 
@@ -122,27 +99,16 @@ export class MultiPaxos extends CrashCore {
    * part, or comes back, unseats nobody. Who waits how long follows from its place after the last leader, so that two seldom run at once.
    */
   #runForLeader(): void {
-    const { s } = this;
-    const { viewTimeoutMs: timeout } = s.parameters;
-    if (this.#hearsLeader || s.now < this.#electionAt()) return;
-    let leaderless = 1;
-    for (const { connected, status, heardAt } of s.peers.values())
-      if (connected && status !== null && !status.active && heardAt !== null && s.now - heardAt <= 2 * timeout)
-        leaderless += 1;
-    if (leaderless < s.quorums.quorum) return;
-    this.#campaign();
+    if (this.#election.hears(this.s) || this.s.now < this.#electionAt()) return;
+    if (isLeaderless(this.s)) this.#campaign();
   }
 
   #electionAt(): Millis {
-    const { viewTimeoutMs: timeout } = this.s.parameters;
     const { promised } = this.acceptor;
     const n = this.members;
-    // Before the first election member 0 need not wait for anyone.
-    const rank = promised === 0 ? this.s.self : (this.s.self - this.ownerOf(promised) - 1 + n) % n;
-    const patience = promised === 0 ? 0 : timeout / 4;
-    const backoff = 2 ** Math.min(this.#failed, 4);
-    const since = Math.max(this.#since, this.#leader === 0 ? 0 : this.#leaderHeardAt + timeout);
-    return asMillis(Math.ceil(since + patience + (rank * backoff * timeout) / 2));
+    const first = promised === 0;
+    const rank = first ? this.s.self : (this.s.self - this.ownerOf(promised) - 1 + n) % n;
+    return this.#election.dueAt(this.s, { rank, first });
   }
 
   /** [PXS-P-1] The next number of its own above all that it has seen. [PXS-P-3] The prepare leaves when its own promise is durable. */
@@ -151,9 +117,7 @@ export class MultiPaxos extends CrashCore {
     const n = this.members;
     const ballot = asView(above + 1 + ((((this.s.self - (above + 1)) % n) + n) % n));
     this.#seen = ballot;
-    this.#leader = asView(0);
-    this.#since = this.s.now;
-    this.#elections += 1;
+    this.#election.begin(this.s);
     this.dropChain();
     this.proposer.begin(ballot);
     this.s.out.events.push({ type: 'view-change-started', view: ballot, reason: 'no leader is heard' });
@@ -162,8 +126,8 @@ export class MultiPaxos extends CrashCore {
   }
 
   #giveUp(): void {
-    this.#failed += 1;
     this.#resign();
+    this.#election.failed(this.s);
   }
 
   // ---- what comes in ------------------------------------------------------------------------------------------------
@@ -198,7 +162,7 @@ export class MultiPaxos extends CrashCore {
           this.#heardLeader(message.view);
         }
         // It says itself that it leads no more.
-        else if (isOwner && this.#leader === message.view && this.#leader !== 0) this.#lostLeader();
+        else if (isOwner && this.#election.leader === message.view && message.view !== 0) this.#election.lost(this.s);
         if (message.view > this.#seen) this.#seen = message.view;
         return;
       }
@@ -239,20 +203,18 @@ export class MultiPaxos extends CrashCore {
   #onPrepare({ message, sender }: Verified<PaxosPrepare>): void {
     const { ballot } = message;
     if (ballot > this.#seen) this.#seen = ballot;
-    if (this.#hearsLeader && this.ownerOf(this.#leader) !== sender) return;
+    if (this.#election.hears(this.s) && this.ownerOf(this.#election.leader) !== sender) return;
     if (this.leads && this.proposer.ballot >= ballot) return this.#reject(sender);
     this.#sawBallot(ballot);
     if (!this.acceptor.prepare(this.s, ballot, sender)) return this.#reject(sender);
-    // It may be the leader soon: nobody else need run before that has failed.
-    this.#since = this.s.now;
+    this.#election.wait(this.s);
   }
 
   #onPromise(promise: PaxosPromise, from: ReplicaId): void {
     const bounds = this.proposer.onPromise(promise, from, this.s.quorums.quorum);
     if (bounds === null) return;
     this.#bounds = bounds;
-    this.#since = this.s.now;
-    this.#failed = 0;
+    this.#election.won(this.s, promise.ballot);
     this.s.out.events.push({ type: 'view-entered', view: promise.ballot, primary: this.s.self });
     this.sayStatusSoon();
   }
@@ -266,7 +228,7 @@ export class MultiPaxos extends CrashCore {
     const held = this.acceptor.acceptedIn(slot);
     if (held?.ballot === ballot && !equalBytes(held.value.hash, value.hash))
       return this.s.out.refuse(sender, 'accept', 'two-values');
-    const entered = ballot > this.#leader;
+    const entered = ballot > this.#election.leader;
     const verdict = this.acceptor.accept(this.s, ballot, value);
     if (verdict === 'passed') return this.#reject(sender);
     if (entered) this.s.out.events.push({ type: 'view-entered', view: ballot, primary: sender });
@@ -381,24 +343,23 @@ export class MultiPaxos extends CrashCore {
     const { viewTimeoutMs: timeout } = s.parameters;
     if (this.proposer.phase === 'idle') return this.#runForLeader();
     // [PXS-M-4] Nobody leads whom no majority answers: cut off, or its promises do not come.
-    const cutOff = this.heardWithin(timeout) < s.quorums.quorum && s.now - this.#since > timeout;
-    const unanswered = this.proposer.phase === 'preparing' && s.now - this.#since > timeout;
+    const cutOff = this.heardWithin(timeout) < s.quorums.quorum && s.now - this.#election.since > timeout;
+    const unanswered = this.proposer.phase === 'preparing' && s.now - this.#election.since > timeout;
     const bounds = this.#bounds;
     // What it is bound to propose is not to be had: perhaps of those who promise next.
-    const bound = bounds !== null && bounds.top > bounds.decided && s.now - this.#since > 4 * timeout;
+    const bound = bounds !== null && bounds.top > bounds.decided && s.now - this.#election.since > 4 * timeout;
     if (cutOff || unanswered || bound) this.#giveUp();
   }
 
   protected deadline(): Millis {
     const { viewTimeoutMs: timeout } = this.s.parameters;
-    const at = this.proposer.phase === 'idle' ? this.#electionAt() : plus.millis(this.#since, timeout + 1);
+    const at = this.proposer.phase === 'idle' ? this.#electionAt() : plus.millis(this.#election.since, timeout + 1);
     // Later than this only by what a heartbeat brings.
     return at > this.s.now ? at : plus.millis(this.s.now, this.s.parameters.heartbeatMs);
   }
 
   protected forgive(lateMs: number): void {
-    this.#leaderHeardAt = this.later(this.#leaderHeardAt, lateMs);
-    this.#since = this.later(this.#since, lateMs);
+    this.#election.forgive((at) => this.later(at, lateMs));
   }
 
   protected get stuck(): boolean {
@@ -424,14 +385,14 @@ export class MultiPaxos extends CrashCore {
       waits.push(waitOf(s, this.ballot, { what: 'block', height, missing: holders, since }));
     if (!this.active) {
       const have = this.proposer.phase === 'preparing' ? this.proposer.promisers : [];
-      waits.push(waitOf(s, this.ballot, { what: 'view-change', height: next, have, since: this.#since }));
+      waits.push(waitOf(s, this.ballot, { what: 'view-change', height: next, have, since: this.#election.since }));
     } else if (this.leads) {
       for (const [slot] of this.proposer.proposals) {
         const have = this.acceptedBy(slot).flatMap(({ by }) => by);
         waits.push(waitOf(s, this.ballot, { what: 'commit', height: slot, have, since: s.decidedAt }));
       }
     } else if (s.pool.oldestAt !== null) {
-      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.#since) as Millis; // the latest
+      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.#election.since) as Millis; // the latest
       waits.push(
         waitOf(s, this.ballot, { what: 'pre-prepare', height: next, missing: [this.ownerOf(this.ballot)], since }),
       );
