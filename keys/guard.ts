@@ -30,6 +30,7 @@ import {
   Proposals,
   placeName,
   type ViewMark,
+  votedDigest,
 } from './marks.ts';
 import { decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
 import { SlotFile } from './slot-file.ts';
@@ -398,6 +399,14 @@ class FileGuard implements Guard {
         const signingBytes = this.#frameBytes(kind, payload);
         assertFrame(kind, signingBytes);
         return { place: { kind, epoch, view, digest: sha256(payload) }, signingBytes };
+      }
+      case 'vote':
+      case 'appended': {
+        const { kind, epoch, term } = pledge;
+        const signingBytes = this.#frameBytes(kind, payload);
+        assertFrame(kind, signingBytes);
+        const digest = pledge.kind === 'vote' ? votedDigest(pledge.candidate) : PROMISED;
+        return { place: { kind, epoch, view: term, digest } as Place, signingBytes, of: sha256(payload) }; // one of its kinds
       }
       case 'promise':
       case 'accepted': {

@@ -7,7 +7,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { assert, unreachable } from '../protocol/assert.ts';
 import type { VotePhase } from '../protocol/certificate.ts';
-import { asHeight, type Epoch, type Height, type View } from '../protocol/types.ts';
+import { asHeight, type Epoch, type Height, type ReplicaId, type View } from '../protocol/types.ts';
 import { GuardRefusal } from './errors.ts';
 
 /** Heights of one view that are remembered: twice the widest window of a chain (64). Beyond it the floor rises (GRD-5). */
@@ -25,11 +25,21 @@ export type Place =
     }
   | { readonly kind: 'checkpoint'; readonly epoch: Epoch; readonly height: Height; readonly digest: Bytes }
   | { readonly kind: 'view-change' | 'new-view'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes }
-  /** Paxos: a ballot, whose number names its one owner. The digest is PROMISED. */
-  | { readonly kind: 'promise' | 'accepted'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes };
+  /** Raft: whom this key votes for in a term. The digest is that of the candidate's number. */
+  | { readonly kind: 'vote'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes }
+  /** Paxos: a ballot, whose number names its one owner; Raft: an append in a term, which has one leader. The digest is PROMISED. */
+  | {
+      readonly kind: 'promise' | 'accepted' | 'appended';
+      readonly epoch: Epoch;
+      readonly view: View;
+      readonly digest: Bytes;
+    };
 
 /** A ballot belongs to one proposer, so a promise for it says the same to everyone. */
 export const PROMISED: Bytes = new Uint8Array(32);
+
+/** Whom a vote is for. */
+export const votedDigest = (candidate: ReplicaId): Bytes => new Uint8Array(32).fill(candidate + 1);
 
 /** The hashes voted for at one height of the highest view; null: no vote of that phase. */
 export type HeightMarks = Readonly<Record<VotePhase, Bytes | null>>;
@@ -120,6 +130,8 @@ export class MarksDraft {
       case 'checkpoint':
         this.#checkpoint(place.height, place.digest);
         break;
+      // [GRD-18] A vote in a term takes the place of a request for a view: one for each, rising.
+      case 'vote':
       case 'view-change':
         this.#viewMark('viewChange', place.view, place.digest);
         break;
@@ -128,6 +140,7 @@ export class MarksDraft {
         break;
       case 'promise':
       case 'accepted':
+      case 'appended':
         this.#ballot(place.kind, place.view);
         break;
       default:
@@ -229,7 +242,7 @@ export class MarksDraft {
    * [GRD-18] Nothing below the highest ballot of any mark. What was accepted in it stands in the log alone: an acceptance needs no write here
    * but the first one of its ballot.
    */
-  #ballot(kind: 'promise' | 'accepted', view: View): void {
+  #ballot(kind: 'promise' | 'accepted' | 'appended', view: View): void {
     const { abstainedView } = this.#marks;
     if (abstainedView !== null && view <= abstainedView) throw new GuardRefusal('guard-view-burned', { kind, view });
     if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
@@ -329,6 +342,8 @@ export function placeName(place: Place, of: Bytes | undefined): string {
     case 'new-view':
     case 'promise':
     case 'accepted':
+    case 'vote':
+    case 'appended':
       return `${place.kind} ${place.view}${of === undefined ? '' : ` ${toHex(of)}`}`;
   }
 }

@@ -17,6 +17,8 @@ const bindingKinds: ReadonlySet<string> = new Set([
   'new-view',
   'promise',
   'accepted',
+  'vote',
+  'appended',
   'pre-prepare',
   'submit',
 ]);

@@ -8,6 +8,7 @@ import type { RecoveredLog } from './log.ts';
 import type { ReplicaMessage, ReplicaPledge } from './messages.ts';
 import { MultiPaxos } from './paxos/multi.ts';
 import { Pbft } from './pbft/pbft.ts';
+import { Raft } from './raft/raft.ts';
 import type { Epoch, Millis, ReplicaId, View } from './types.ts';
 
 export type ReplicaCore = Core<ReplicaMessage, ReplicaPledge>;
@@ -35,5 +36,7 @@ export function makeCore(options: CoreOptions, recovery: Recovery, now: Millis):
       return new Pbft(options, recovery, now) as unknown as ReplicaCore;
     case 'multi-paxos':
       return new MultiPaxos(options, recovery, now);
+    case 'raft':
+      return new Raft(options, recovery, now);
   }
 }

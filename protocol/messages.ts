@@ -232,9 +232,62 @@ export type PaxosMessage = SharedMessage | PaxosPrepare | PaxosPromise | Accept 
 /** What binds a Paxos replica. */
 export type PaxosPledge = PaxosPromise | Accepted | CheckpointVote;
 
+// ---- Raft (Ongaro and Ousterhout, 2014, figure 2) -----------------------------------------------------------------------
+
+export interface RequestVote {
+  readonly kind: 'request-vote';
+  readonly epoch: Epoch;
+  readonly term: View;
+  /** The candidate's log: RAFT-E-3. */
+  readonly decided: Height;
+  readonly last: Height;
+  /** 0: every entry is decided. */
+  readonly lastTerm: View;
+}
+
+/** A vote that is granted; one that is not is a `raft-reject`, or nothing. */
+export interface RaftVote {
+  readonly kind: 'vote';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly candidate: ReplicaId;
+}
+
+/** Entries after (`prev`, `prevTerm`), one or none in a message, and how far the leader has decided. */
+export interface AppendEntries {
+  readonly kind: 'append-entries';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly prev: Height;
+  /** 0: not known any more; then only who has decided `prev` can take what follows. */
+  readonly prevTerm: View;
+  readonly decided: Height;
+  readonly entry: { readonly term: View; readonly value: Block } | null;
+}
+
+/** The sender's log is the leader's up to `match`, durably. */
+export interface Appended {
+  readonly kind: 'appended';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly match: Height;
+}
+
+/** "My term is higher", or "my log does not hold what comes before": then `last` is where it ends. Binds nobody. */
+export interface RaftReject {
+  readonly kind: 'raft-reject';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly last: Height;
+}
+
+export type RaftMessage = SharedMessage | RequestVote | RaftVote | AppendEntries | Appended | RaftReject;
+/** What binds a Raft replica. */
+export type RaftPledge = RaftVote | Appended | CheckpointVote;
+
 /** Whatever replicas say to replicas, and what of it binds them: what the daemon, the guard and the simulator carry. */
-export type ReplicaMessage = PbftMessage | PaxosMessage;
-export type ReplicaPledge = PbftPledge | PaxosPledge;
+export type ReplicaMessage = PbftMessage | PaxosMessage | RaftMessage;
+export type ReplicaPledge = PbftPledge | PaxosPledge | RaftPledge;
 
 // ---- signed and verified ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import type { NewView, ReplicaMessage, ReplicaPledge, Signed, ViewChange } from 
 import { proofOf } from '../protocol/modes.ts';
 import { decodeHardState } from '../protocol/paxos/hard-state.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
+import { decodeHardState as decodeRaftState } from '../protocol/raft/hard-state.ts';
 import { sessionKey } from '../protocol/sessions.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
@@ -85,6 +86,8 @@ export class Checks {
   /** Where the views of honest primaries begin, from their own new-views. */
   readonly #bases = new Map<number, Certificate | null>();
   readonly #certified = new Map<string, string>();
+  /** Raft: entries by term and index, in hex. */
+  readonly #entries = new Map<string, string>();
   readonly #acknowledged = new Map<string, number>();
   #highestAcknowledged = 0;
 
@@ -141,6 +144,24 @@ export class Checks {
         this.#soundInside(replica, signed);
         this.#bases.set(message.view, baseOf(message));
         return;
+      case 'vote':
+        said.givenUp = Math.max(said.givenUp, message.term);
+        return this.#mark(replica, `vote ${message.term}`, `for node-${message.candidate}`);
+      case 'append-entries': {
+        if (message.term < said.givenUp)
+          fail('views-never-run-back', `node-${replica} leads term ${message.term}, after it voted in ${said.givenUp}`);
+        // In a term one leader makes one entry at an index, whoever passes it on later.
+        const { entry } = message;
+        if (entry !== null) this.#entry(entry.term, entry.value.header.height, toHex(entry.value.hash));
+        return;
+      }
+      case 'appended':
+        if (message.term < said.givenUp)
+          fail(
+            'views-never-run-back',
+            `node-${replica} appends in term ${message.term}, after it voted in ${said.givenUp}`,
+          );
+        return;
       case 'promise':
         said.givenUp = Math.max(said.givenUp, message.ballot);
         return;
@@ -194,6 +215,11 @@ export class Checks {
           'its mark',
         );
         return must(disk.checkpoints.has(message.height), 'its state');
+      case 'vote':
+        return must(termOn(disk) >= message.term, 'its vote');
+      case 'appended':
+        must(termOn(disk) >= message.term, 'its term');
+        return must(message.match <= disk.head || disk.accepted.has(message.match), 'its entry');
       case 'promise':
         return must(promisedOn(disk) >= message.ballot, 'its promise');
       case 'accepted':
@@ -228,6 +254,14 @@ export class Checks {
     this.#mark(replica, `${phase} ${view} ${height}`, toHex(hash));
     if (phase === 'commit' && (said.committed === null || isAbove({ view, height }, said.committed)))
       said.committed = { view, height };
+  }
+
+  #entry(term: number, height: number, hash: string): void {
+    const place = `${term} ${height}`;
+    const before = this.#entries.get(place);
+    if (before !== undefined && before !== hash)
+      fail('one-vote-per-place', `two entries at index ${height} of term ${term}`);
+    this.#entries.set(place, hash);
   }
 
   #mark(replica: ReplicaId, place: string, what: string): void {
@@ -398,6 +432,11 @@ export interface Held {
   readonly marks: number;
   readonly inbox: number;
   readonly inboxMax: number;
+}
+
+/** The term that the disk says; 0: none. */
+function termOn({ hardState }: SimDisk): number {
+  return hardState === null ? 0 : (decodeRaftState(hardState)?.term ?? 0);
 }
 
 /** The highest ballot that the disk says was promised; 0: none. */

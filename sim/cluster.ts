@@ -83,6 +83,10 @@ const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'promise',
   'accepted',
   'reject',
+  'request-vote',
+  'vote',
+  'appended',
+  'raft-reject',
 ]);
 
 /** Real signatures that are remembered as valid. */

@@ -6,7 +6,15 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Marks, Place } from '../keys/marks.ts';
-import { assertVotable, assertVoteFree, emptyMarks, MarksDraft, PROMISED, Proposals } from '../keys/marks.ts';
+import {
+  assertVotable,
+  assertVoteFree,
+  emptyMarks,
+  MarksDraft,
+  PROMISED,
+  Proposals,
+  votedDigest,
+} from '../keys/marks.ts';
 import type { SignState } from '../keys/sign-state.ts';
 import { decodeSignState, encodeSignState } from '../keys/sign-state.ts';
 import { assert } from '../protocol/assert.ts';
@@ -136,6 +144,10 @@ export class SimGuard {
       case 'view-change':
       case 'new-view':
         return { kind, epoch, view: pledge.view, digest: native.sha256(payload) };
+      case 'vote':
+        return { kind, epoch, view: pledge.term, digest: votedDigest(pledge.candidate) };
+      case 'appended':
+        return { kind, epoch, view: pledge.term, digest: PROMISED };
       case 'promise':
       case 'accepted':
         return { kind, epoch, view: pledge.ballot, digest: PROMISED };

@@ -1079,7 +1079,10 @@ function placeOf({ pledge, payload }: PledgePayload): [string, Bytes] {
     case 'checkpoint':
       return [`${pledge.kind} ${pledge.height}`, pledge.hash];
     default:
-      return [`${pledge.kind} ${'view' in pledge ? pledge.view : pledge.ballot}`, payload];
+      return [
+        `${pledge.kind} ${'view' in pledge ? pledge.view : 'ballot' in pledge ? pledge.ballot : pledge.term}`,
+        payload,
+      ];
   }
 }
 
@@ -1157,7 +1160,7 @@ class VoteModel {
     const before = { view: this.#view, votes: new Map(this.#votes), bases: this.bases };
     let code: VoteCode = 'none';
     for (const { pledge } of pledges) {
-      if (pledge.kind === 'checkpoint' || pledge.kind === 'promise' || pledge.kind === 'accepted') continue;
+      if (pledge.kind === 'checkpoint' || 'ballot' in pledge || 'term' in pledge) continue;
       if (pledge.kind === 'prepare' || pledge.kind === 'commit') code = this.#vote(pledge);
       else this.#raise(pledge.view);
       if (code === 'none') continue;

@@ -3,7 +3,7 @@
 
 import { equalBytes, toHex } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
-import type { Block } from '../block.ts';
+import type { Block, BlockHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
 import { encodeBody } from '../codec.ts';
@@ -71,6 +71,11 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   protected abstract waits(): Wait[];
   protected abstract get elections(): number;
   protected abstract acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[];
+
+  /** A block that others have decided comes next. */
+  protected fetched(_block: Block): void {}
+  /** A state that others have decided takes the place of everything below it. */
+  protected installing(_header: BlockHeader): void {}
 
   /** At the end of the constructor of each. Gives back the hard state and the accepted values; the ledger is recovered. */
   protected recoverDecided({ log }: Recovery): {
@@ -234,6 +239,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   /** [PBFT-CU-2] A block that others have decided: same rules, same path. */
   #decideFetched(block: Block): void {
     const { s } = this;
+    this.fetched(block);
     const guess = s.chain[0];
     if (guess === undefined || !equalBytes(guess.block.hash, block.hash)) {
       this.dropChain();
@@ -260,6 +266,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   #install(state: CertifiedState): void {
     const { s } = this;
     this.dropChain();
+    this.installing(state.header);
     adoptState(s, state);
     this.#passed(state.certificate.height);
     s.out.admissions.push(...s.pool.sweep(s.ledger));

@@ -3,7 +3,6 @@
 import type { ClientMessage, DoorMessage } from '../door.ts';
 import type { ReplicaMessage } from '../messages.ts';
 import type { Protocol } from '../modes.ts';
-import { bearsLies } from '../modes.ts';
 
 /** Both sides say hello, with a fresh nonce each; see handshake.ts. */
 export const kindNumbers = {
@@ -28,6 +27,11 @@ export const kindNumbers = {
   accept: 34,
   accepted: 35,
   reject: 36,
+  'request-vote': 48,
+  vote: 49,
+  'append-entries': 50,
+  appended: 51,
+  'raft-reject': 52,
   submit: 64,
   follow: 65,
   credit: 66,
@@ -59,10 +63,13 @@ export function isReplicaKind(kind: Kind): kind is ReplicaKind {
   return kindNumbers[kind] < 64;
 }
 
+/** The kinds that are a protocol's own, by their number's upper half. */
+const familyOf: Record<Protocol, number> = { pbft: 1, 'multi-paxos': 2, raft: 3 };
+
 /** [CFT-W-1] Whether replicas of this protocol say this to each other: what is shared (below 16), and their own. */
 export function isKindOf(protocol: Protocol | undefined, kind: ReplicaKind): boolean {
   const family = kindNumbers[kind] >> 4;
-  return family === 0 || family === (bearsLies(protocol) ? 1 : 2);
+  return family === 0 || family === familyOf[protocol ?? 'pbft'];
 }
 
 /** What a client says to a replica. */

@@ -35,6 +35,7 @@ import { Fields, MEMBERS_MAX, Problem } from './fields.ts';
 import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { ReplicaKind } from './kinds.ts';
 import { encodePaxosPayload, paxosLimits, readPaxos } from './paxos-payloads.ts';
+import { encodeRaftPayload, readAppendHead, readRaft } from './raft-payloads.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
 
 /** Headers above a block up to the one that is certified; a window of 64 never needs more. */
@@ -90,8 +91,14 @@ export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
       const viewChanges: WireValue = message.viewChanges.map((vc) => [vc.sender, vc.payload, vc.signature]);
       return encodeMsgpack([message.epoch, message.view, viewChanges]);
     }
-    default:
+    case 'paxos-prepare':
+    case 'promise':
+    case 'accept':
+    case 'accepted':
+    case 'reject':
       return encodePaxosPayload(message);
+    default:
+      return encodeRaftPayload(message);
   }
 }
 
@@ -145,8 +152,10 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 3, valuesMax: 4 + 4 * MEMBERS_MAX };
     case 'accept':
       return { bytesMax: bodyBytesMax + 280, depthMax: 4, valuesMax: 4 + body };
+    case 'append-entries':
+      return { bytesMax: bodyBytesMax + 320, depthMax: 5, valuesMax: 10 + body };
     default:
-      return paxosLimits;
+      return paxosLimits; // Raft's others are smaller
   }
 }
 
@@ -228,8 +237,24 @@ function read(
       const value = readBlock(f.tuple('value', 2), kind, context);
       return isRefusal(value) ? value : { kind, epoch: value.header.epoch, ballot, value };
     }
-    default:
+    case 'append-entries': {
+      const f = fields(6);
+      const head = readAppendHead(f);
+      const entry = f.optional('entry', 2, (item) => ({
+        term: item.view('term', 1),
+        parts: readBlockParts(item.tuple('value', 2), context.parameters.blockBundlesMax),
+      }));
+      if (f.problem.found !== undefined || entry === null) return { kind, ...head, entry: null };
+      const value = blockOf(entry.parts.header, entry.parts.bundles, context, kind);
+      return isRefusal(value) ? value : { kind, ...head, entry: { term: entry.term, value } };
+    }
+    case 'paxos-prepare':
+    case 'promise':
+    case 'accepted':
+    case 'reject':
       return readPaxos(kind, fields);
+    default:
+      return readRaft(kind, fields);
   }
 }
 

@@ -144,6 +144,13 @@ function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRe
         return refuseVerify('chain-mismatch', message.kind, 'value.header.chainId');
       return verifyBundles(bundles, message.kind, context);
     }
+    case 'append-entries': {
+      if (message.entry === null) return null;
+      const { header, bundles } = message.entry.value;
+      if (!equalBytes(header.chainId, context.chainId) || header.epoch !== message.epoch)
+        return refuseVerify('chain-mismatch', message.kind, 'entry.value.header');
+      return verifyBundles(bundles, message.kind, context);
+    }
     case 'blocks':
       return verifyBlocks(message, context);
     case 'checkpoint-proof':
@@ -159,7 +166,7 @@ function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRe
 
 function verifyBundles(
   bundles: readonly SignedBundle[],
-  kind: 'forward' | 'pre-prepare' | 'block-data' | 'accept',
+  kind: 'forward' | 'pre-prepare' | 'block-data' | 'accept' | 'append-entries',
   context: VerifyContext,
 ): VerifyRefusal | null {
   for (const bundle of bundles)

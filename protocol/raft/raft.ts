@@ -1,0 +1,501 @@
+// Raft: Ongaro and Ousterhout, In Search of an Understandable Consensus Algorithm (extended version, 2014), sections 5 and 6; pre-vote and check-quorum as in
+// Ongaro's dissertation, sections 6.2 and 9.6. Where it differs: an entry is decided at a replica by delivering it, so the log above the decided head is all
+// there is of it (log.ts), snapshots are the checkpoints of every protocol here, and who is far behind takes blocks from anyone (transfer.ts).
+
+import { equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
+import type { Block, BlockHeader } from '../block.ts';
+import type { Wait } from '../core.ts';
+import type { CoreOptions, Recovery } from '../cores.ts';
+import { CrashCore, with_ } from '../crash/core.ts';
+import { Election, isLeaderless } from '../crash/election.ts';
+import { waitOf } from '../crash/explain.ts';
+import { chained, isValue, makeValue } from '../crash/value.ts';
+import type {
+  AppendEntries,
+  Appended,
+  RaftReject,
+  ReplicaMessage,
+  ReplicaPledge,
+  RequestVote,
+  Verified,
+} from '../messages.ts';
+import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
+import { asHeight, asView, next, plus } from '../types.ts';
+import { decodeHardState, encodeHardState } from './hard-state.ts';
+import { EntryLog, isUpToDate } from './log.ts';
+
+/** As normal-case.ts of PBFT and multi.ts: beyond this depth only a large block is worth its messages. */
+const EAGER_DEPTH = 2;
+const WORTHWHILE_BYTES = 48 << 10;
+
+export class Raft extends CrashCore {
+  readonly #log = new EntryLog();
+  readonly #election: Election;
+  #role: 'follower' | 'candidate' | 'leader' = 'follower';
+  /** Durable with whatever is said in it; never runs back. */
+  #term: View;
+  #votedFor: ReplicaId | null;
+  /** The term, the vote or the end of the log changed in this step. */
+  #dirty = false;
+  /** Of a candidate: who votes for it. */
+  readonly #votes = new Set<ReplicaId>();
+  /** Of a leader: up to where each log is known to be its own, durably, and what is sent next. */
+  readonly #match = new Map<ReplicaId, Height>();
+  readonly #next = new Map<ReplicaId, Height>();
+  /** Up to where entries are committed, as far as known. */
+  #committed: Height = asHeight(0);
+  /** Of a leader: what it has told the others of that. */
+  #told: Height = asHeight(0);
+  /** Of a follower: up to where its log is its leader's, in this term. */
+  #matched: Height = asHeight(0);
+  /** The match to be pledged at the end of the step; null: none. */
+  #toAck: Height | null = null;
+  #ack: Verified<Appended> | null = null;
+  /** [RAFT-L-5] Entries up to here stand above a state of others that nothing links them to; 0: none. */
+  #unsure: Height = asHeight(0);
+  /** The block that is being decided comes of this log's entry. */
+  #deciding = false;
+
+  constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
+    super(options, now);
+    const { hardState, accepted } = this.recoverDecided(recovery);
+    const hard = hardState === null ? null : decodeHardState(hardState);
+    assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');
+    this.#log.restore(this.s.ledger.height, hard?.last ?? asHeight(0), accepted);
+    this.#committed = this.s.ledger.height;
+    this.#term = hard?.term ?? asView(0);
+    this.#votedFor = hard?.votedFor ?? null;
+    if (recovery.guard.view > this.#term) {
+      // The log lost a vote that the guard remembers: whoever it was for, nobody else gets one in that term.
+      this.#term = recovery.guard.view;
+      this.#votedFor = this.s.self;
+      this.#persist();
+    }
+    this.#election = new Election(now);
+  }
+
+  // ---- who leads ----------------------------------------------------------------------------------------------------
+
+  /** Term and leader in one number that rises, and names its leader as every protocol's views do: term n + leader. */
+  protected get ballot(): View {
+    return this.#election.followed;
+  }
+
+  #viewOf(term: View, leader: ReplicaId): View {
+    return asView(term * this.members + leader);
+  }
+
+  protected get leads(): boolean {
+    return this.#role === 'leader';
+  }
+
+  protected get active(): boolean {
+    return this.leads || this.#election.hears(this.s);
+  }
+
+  protected get forwardTo(): ReplicaId | null {
+    return !this.leads && this.#election.hears(this.s) ? this.ownerOf(this.#election.leader) : null;
+  }
+
+  protected get elections(): number {
+    return this.#election.begun;
+  }
+
+  /** [RAFT-E-1] Section 5.1: a higher term makes a follower of everyone. */
+  #enterTerm(term: View): void {
+    if (term <= this.#term) return;
+    this.#term = term;
+    this.#votedFor = null;
+    this.#matched = asHeight(0);
+    this.#ack = null;
+    this.#dirty = true;
+    this.#follow();
+  }
+
+  #follow(): void {
+    if (this.#role === 'follower') return;
+    this.#role = 'follower';
+    this.#votes.clear();
+    this.#match.clear();
+    this.#next.clear();
+    this.dropChain();
+    this.#election.lost(this.s);
+    this.sayStatusSoon();
+  }
+
+  /** [RAFT-E-4] Pre-vote: a majority must say that it hears no leader either. It is said in every status, so it costs no message. */
+  #runForLeader(): void {
+    if (this.#election.hears(this.s) || this.s.now < this.#electionAt() || this.#unsure > this.#log.decided) return;
+    if (isLeaderless(this.s)) this.#campaign();
+  }
+
+  #electionAt(): Millis {
+    const { followed } = this.#election;
+    const n = this.members;
+    const rank = followed === 0 ? this.s.self : (this.s.self - this.ownerOf(followed) - 1 + n) % n;
+    return this.#election.dueAt(this.s, { rank, first: this.#term === 0 });
+  }
+
+  /** [RAFT-E-2] Its own vote is one like every other: durable before it asks for others. */
+  #campaign(): void {
+    const { s } = this;
+    this.#enterTerm(next.view(this.#term));
+    this.#election.begin(s);
+    this.#role = 'candidate';
+    this.#votes.clear();
+    this.#votedFor = s.self;
+    this.#dirty = true;
+    this.dropChain();
+    s.out.events.push({ type: 'view-change-started', view: this.#term, reason: 'no leader is heard' });
+    s.out.pledge({ kind: 'vote', epoch: s.epoch, term: this.#term, candidate: s.self }, { broadcast: false });
+  }
+
+  #requestVotes(to: ReplicaId | 'all'): void {
+    this.s.out.say(to, { kind: 'request-vote', epoch: this.s.epoch, term: this.#term, ...this.#log.end });
+  }
+
+  #onVote(term: View, candidate: ReplicaId, from: ReplicaId): void {
+    if (this.#role !== 'candidate' || term !== this.#term || candidate !== this.s.self) return;
+    this.#votes.add(from);
+    if (this.#votes.size >= this.s.quorums.quorum) this.#lead();
+  }
+
+  /** [RAFT-L-3] A leader begins with an entry of its own term, for it may commit no other by counting (section 5.4.2, figure 8). */
+  #lead(): void {
+    const { s } = this;
+    this.#role = 'leader';
+    this.#told = asHeight(0);
+    const view = this.#viewOf(this.#term, s.self);
+    this.#election.won(s, view);
+    for (const { id } of s.genesis.members) if (id !== s.self) this.#next.set(id, plus.height(this.#log.last, 1));
+    s.out.events.push({ type: 'view-entered', view, primary: s.self });
+    this.#append(makeValue(s, { slot: plus.height(this.#log.last, 1), bundles: [], time: s.now, proposer: s.self }));
+    this.sayStatusSoon();
+  }
+
+  // ---- what comes in ------------------------------------------------------------------------------------------------
+
+  protected wantsOwn(message: ReplicaMessage): boolean {
+    switch (message.kind) {
+      case 'request-vote':
+      case 'append-entries':
+      case 'raft-reject':
+        return true;
+      case 'vote':
+        return this.#role === 'candidate' && message.term === this.#term;
+      case 'appended':
+        return message.term > this.#term || this.leads;
+      default:
+        return false;
+    }
+  }
+
+  protected onOwnKind(signed: Verified<ReplicaMessage>): void {
+    const { message, sender } = signed;
+    switch (message.kind) {
+      case 'status': {
+        if (message.view === 0 || this.ownerOf(message.view) !== sender) return;
+        if (message.active && message.view >= this.#term * this.members) this.#election.heard(this.s, message.view);
+        // It says itself that it leads no more.
+        else if (!message.active && this.#election.leader === message.view) this.#election.lost(this.s);
+        return;
+      }
+      case 'request-vote':
+        return this.#onRequestVote(with_(signed, message));
+      case 'vote':
+        return this.#onVote(message.term, message.candidate, sender);
+      case 'append-entries':
+        return this.#onAppend(with_(signed, message));
+      case 'appended':
+        this.#enterTerm(message.term);
+        if (this.leads && message.term === this.#term) this.#matches(sender, message.match);
+        return;
+      case 'raft-reject':
+        return this.#onReject(with_(signed, message));
+      default:
+        return;
+    }
+  }
+
+  protected onPledge(signed: Verified<ReplicaPledge>): void {
+    const { message } = signed;
+    if (!('term' in message) || message.term !== this.#term) return;
+    if (message.kind === 'vote') {
+      if (this.#role !== 'candidate' || message.candidate !== this.s.self) return;
+      this.#requestVotes('all');
+      return this.#onVote(message.term, message.candidate, this.s.self);
+    }
+    if (this.leads) this.#matches(this.s.self, message.match);
+    else this.#ack = signed as Verified<Appended>; // its kind says so
+  }
+
+  /** [RAFT-E-2] One vote a term, for a log that is up to date; [RAFT-E-4] none while a leader is heard, which it would only unseat. */
+  #onRequestVote({ message, sender }: Verified<RequestVote>): void {
+    const { s } = this;
+    const { term } = message;
+    if (this.active && !(this.#election.hears(s) && this.ownerOf(this.#election.leader) === sender)) return;
+    if (term < this.#term) return this.#reject(sender, this.#log.last);
+    this.#enterTerm(term);
+    if (this.#votedFor !== null && this.#votedFor !== sender) return;
+    if (!isUpToDate(message, this.#log.end)) return;
+    this.#votedFor = sender;
+    this.#dirty = true;
+    this.#election.wait(s);
+    s.out.pledge({ kind: 'vote', epoch: s.epoch, term, candidate: sender }, { to: sender });
+  }
+
+  #onAppend({ message, sender }: Verified<AppendEntries>): void {
+    const { s } = this;
+    const { term, prev, prevTerm, entry } = message;
+    if (term < this.#term) return this.#reject(sender, this.#log.last);
+    this.#enterTerm(term);
+    if (this.leads) return s.out.refuse(sender, message.kind, 'two-leaders');
+    this.#follow();
+    const view = this.#viewOf(term, sender);
+    if (this.#election.leader !== view) s.out.events.push({ type: 'view-entered', view, primary: sender });
+    this.#election.heard(s, view);
+    if (entry !== null && (entry.value.header.height !== prev + 1 || entry.term > term || !isValue(entry.value)))
+      return s.out.refuse(sender, message.kind, 'not-an-entry');
+    if (prev > this.#log.last || !this.#log.matches(prev, prevTerm)) return this.#backUp(prev, sender);
+    if (prev + 1 > this.horizon) return; // far ahead: catch-up brings what is decided
+    if (entry !== null && this.#log.put(entry, s.out.records)) {
+      this.hold(entry.value);
+      this.#unsure = asHeight(0);
+      this.#dirty = true;
+    }
+    const match = entry === null ? prev : next.height(prev);
+    if (match > this.#matched) this.#matched = match;
+    if (entry !== null || this.#ack === null) this.#toAck = asHeight(Math.max(this.#toAck ?? 0, match));
+    this.#commit(asHeight(Math.min(message.decided, this.#matched)));
+  }
+
+  /** [RAFT-L-1] Section 5.3, fast back-up: where the log ends, or the term that contradicts begins. */
+  #backUp(prev: Height, leader: ReplicaId): void {
+    let last = Math.min(prev - 1, this.#log.last);
+    const wrong = prev <= this.#log.last ? this.#log.termAt(prev) : asView(0);
+    while (wrong !== 0 && last > this.#log.decided && this.#log.termAt(last) === wrong) last -= 1;
+    this.#reject(leader, asHeight(last));
+  }
+
+  #reject(to: ReplicaId, last: Height): void {
+    this.s.out.say(to, { kind: 'raft-reject', epoch: this.s.epoch, term: this.#term, last });
+  }
+
+  #onReject({ message, sender }: Verified<RaftReject>): void {
+    this.#enterTerm(message.term);
+    if (!this.leads || message.term !== this.#term) return;
+    // What is decided here is no entry any more: blocks bring it, from anyone.
+    if (message.last < this.#log.decided) return;
+    const at = asHeight(Math.max(message.last, this.#match.get(sender) ?? 0) + 1);
+    if (at >= (this.#next.get(sender) ?? 0)) return;
+    this.#next.set(sender, at);
+    this.#replicate(sender);
+  }
+
+  // ---- the leader ---------------------------------------------------------------------------------------------------
+
+  #append(value: Block): void {
+    const { s } = this;
+    this.hold(value);
+    this.#log.put({ term: this.#term, value }, s.out.records);
+    this.#dirty = true;
+    this.#toAck = this.#log.last;
+    for (const replica of this.#next.keys()) this.#replicate(replica);
+  }
+
+  /** Everything that this replica was not sent yet, one entry a message, without waiting for answers. */
+  #replicate(to: ReplicaId): void {
+    const from = Math.max(this.#next.get(to) ?? 0, this.#log.decided + 1);
+    for (let at = from; at <= this.#log.last; at++) this.#sayAppend(to, asHeight(at - 1), this.#log.at(at) ?? null);
+    this.#next.set(to, plus.height(this.#log.last, 1));
+  }
+
+  #sayAppend(to: ReplicaId | 'all', prev: Height, entry: AppendEntries['entry']): void {
+    const { epoch, out } = this.s;
+    const prevTerm = this.#log.termAt(prev);
+    out.say(to, { kind: 'append-entries', epoch, term: this.#term, prev, prevTerm, decided: this.#committed, entry });
+  }
+
+  /** [RAFT-L-3] An entry of this term that a majority holds is committed, and with it all before it. */
+  #matches(replica: ReplicaId, match: Height): void {
+    if (match <= (this.#match.get(replica) ?? 0)) return;
+    this.#match.set(replica, match);
+    if (match + 1 > (this.#next.get(replica) ?? 0) && replica !== this.s.self)
+      this.#next.set(replica, next.height(match));
+    const held = [...this.#match.values()].sort((a, b) => b - a)[this.s.quorums.quorum - 1];
+    if (held !== undefined && held > this.#log.decided && this.#log.termAt(held) === this.#term) this.#commit(held);
+  }
+
+  #commit(height: Height): void {
+    if (height > this.#committed) this.#committed = height;
+  }
+
+  // ---- moving on ----------------------------------------------------------------------------------------------------
+
+  protected advance(): void {
+    for (;;) {
+      const entry = this.#log.at(this.s.ledger.height + 1);
+      if (entry === undefined || this.s.ledger.height >= this.#committed) break;
+      this.#deciding = true;
+      this.decideValue(entry.value);
+      this.#deciding = false;
+    }
+    // The others decide it with the next entry, or with this.
+    if (!this.leads || this.#log.decided <= this.#told) return;
+    this.#told = this.#log.decided;
+    this.#sayAppend('all', this.#log.decided, null);
+  }
+
+  protected forget(height: Height): void {
+    this.#log.decide(height, this.#deciding);
+    if (height > this.#committed) this.#committed = height;
+    if (!this.#deciding) this.#dirty = true;
+  }
+
+  /** [RAFT-L-5] A block that others have decided: what this log has there makes the same block, or is not committed, with all that follows it. */
+  protected override fetched(block: Block): void {
+    const entry = this.#log.at(block.header.height);
+    if (entry === undefined || equalBytes(chained(this.s.ledger, [], entry.value).block.hash, block.hash)) return;
+    assert(!this.leads, 'a leader has every committed entry');
+    this.#log.cut();
+    this.#matched = this.s.ledger.height;
+    this.#dirty = true;
+  }
+
+  /**
+   * [RAFT-L-5] A state that others have decided. Entries above it may have been committed with this replica's help, so they are kept; but whether they follow what was
+   * decided cannot be told, so it does not lead with them.
+   */
+  protected override installing(header: BlockHeader): void {
+    const entry = this.#log.at(header.height);
+    if (this.#log.last <= header.height) return;
+    const isSame = entry !== undefined && equalBytes(entry.value.header.bodyHash, header.bodyHash);
+    if (!isSame || entry.value.header.proposer !== header.proposer) this.#unsure = this.#log.last;
+    this.#follow();
+  }
+
+  /** As many entries at a time as the window allows, each with what the pool holds. */
+  protected propose(): void {
+    const { s } = this;
+    const { window, checkpointInterval } = s.parameters;
+    if (!this.leads) return;
+    this.#extendChain();
+    while (s.mayPropose && s.chain.length < window) {
+      const slot = plus.height(this.#log.last, 1);
+      if (slot > s.checkpoints.stableHeight + 4 * checkpointInterval) return;
+      const bundles = s.pool.pick(s.chain, s.ledger, s.parameters);
+      const bytes = bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0);
+      if (bundles.length === 0) {
+        s.mayPropose = false;
+        return;
+      }
+      if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
+      this.#append(makeValue(s, { slot, bundles, time: s.now, proposer: s.self }));
+      this.#extendChain();
+    }
+  }
+
+  #extendChain(): void {
+    const { s } = this;
+    for (;;) {
+      const value = this.#log.at(s.ledger.height + s.chain.length + 1)?.value;
+      if (value === undefined) return;
+      s.chain.push(chained(s.ledger, s.chain, value));
+      s.chainOf.push(value.hash);
+    }
+  }
+
+  /** [RAFT-E-2] [RAFT-L-4] Term, vote and end of the log are durable with whatever is said of them. */
+  protected flush(): void {
+    const { s } = this;
+    if (this.#toAck !== null) {
+      const to = this.#election.leader === 0 ? null : this.ownerOf(this.#election.leader);
+      const pledge = { kind: 'appended', epoch: s.epoch, term: this.#term, match: this.#toAck } as const;
+      if (this.leads) s.out.pledge(pledge, { broadcast: false });
+      else if (to !== null) s.out.pledge(pledge, { to });
+      this.#toAck = null;
+    }
+    if (this.#dirty) this.#persist();
+  }
+
+  #persist(): void {
+    this.#dirty = false;
+    const { last } = this.#log;
+    const bytes = encodeHardState({ term: this.#term, votedFor: this.#votedFor, last });
+    this.s.out.records.push({ type: 'hard-state', bytes });
+  }
+
+  // ---- time ---------------------------------------------------------------------------------------------------------
+
+  protected onTime(): void {
+    const { s } = this;
+    const { viewTimeoutMs: timeout } = s.parameters;
+    if (this.#role === 'follower') return this.#runForLeader();
+    const waited = s.now - this.#election.since > timeout;
+    // [RAFT-E-5] Check-quorum: nobody leads whom no majority answers.
+    if (!waited || (this.leads && this.heardWithin(timeout) >= s.quorums.quorum)) return;
+    this.#follow();
+    this.#election.failed(s);
+  }
+
+  protected deadline(): Millis {
+    const { s } = this;
+    const at =
+      this.#role === 'follower'
+        ? this.#electionAt()
+        : plus.millis(this.#election.since, s.parameters.viewTimeoutMs + 1);
+    return at > s.now ? at : plus.millis(s.now, s.parameters.heartbeatMs);
+  }
+
+  protected forgive(lateMs: number): void {
+    this.#election.forgive((at) => this.later(at, lateMs));
+  }
+
+  protected get stuck(): boolean {
+    return this.#role === 'candidate' || this.#log.last > this.#log.decided;
+  }
+
+  protected sayAgain(to: ReplicaId | 'all'): void {
+    const { s } = this;
+    if (this.#role === 'candidate' && this.#votes.has(s.self)) this.#requestVotes(to);
+    else if (this.leads) {
+      for (const replica of to === 'all' ? this.#next.keys() : [to]) {
+        this.#next.set(replica, plus.height(this.#match.get(replica) ?? this.#log.decided, 1));
+        this.#replicate(replica);
+      }
+      this.#sayAppend(to, this.#log.decided, null);
+    } else if (this.#ack !== null && this.forwardTo !== null)
+      s.out.resend.push({ to: this.forwardTo, signed: this.#ack });
+  }
+
+  // ---- explained ----------------------------------------------------------------------------------------------------
+
+  protected waits(): Wait[] {
+    const { s } = this;
+    const following = plus.height(s.ledger.height, 1);
+    if (!this.active) {
+      const have = this.#role === 'candidate' ? [...this.#votes].sort((a, b) => a - b) : [];
+      const { since } = this.#election;
+      return [waitOf(s, this.ballot, { what: 'view-change', height: following, have, since })];
+    }
+    const waits: Wait[] = [];
+    for (let at = following; this.leads && at <= this.#log.last; at = next.height(at)) {
+      const have = this.acceptedBy(at).flatMap(({ by }) => by);
+      waits.push(waitOf(s, this.ballot, { what: 'commit', height: at, have, since: s.decidedAt }));
+    }
+    if (!this.leads && s.pool.oldestAt !== null) {
+      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.#election.since) as Millis; // the latest
+      const missing = [this.ownerOf(this.ballot)];
+      waits.push(waitOf(s, this.ballot, { what: 'pre-prepare', height: following, missing, since }));
+    }
+    return waits;
+  }
+
+  protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {
+    const entry = this.#log.at(height);
+    if (entry === undefined) return [];
+    const by = [...this.#match].filter(([, match]) => match >= height).map(([replica]) => replica);
+    return [{ hash: entry.value.hash, by: by.sort((a, b) => a - b) }];
+  }
+}
