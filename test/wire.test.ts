@@ -394,6 +394,11 @@ t.test('WIRE-7: every kind has one number, for ever', async (t) => {
     accept: 34,
     accepted: 35,
     reject: 36,
+    'request-vote': 48,
+    vote: 49,
+    'append-entries': 50,
+    appended: 51,
+    'raft-reject': 52,
     submit: 64,
     follow: 65,
     credit: 66,
@@ -539,6 +544,28 @@ const samples: readonly Message[] = [
   { kind: 'view-change', epoch: fx.epoch, view: asView(1), commit: null, prepared: null },
   { kind: 'new-view', epoch: fx.epoch, view: asView(5), viewChanges: three },
   { kind: 'paxos-prepare', epoch: fx.epoch, ballot: asView(2 ** 40) },
+  {
+    kind: 'request-vote',
+    epoch: fx.epoch,
+    term: asView(2 ** 40),
+    decided: asHeight(3),
+    last: asHeight(5),
+    lastTerm: asView(0),
+  },
+  { kind: 'vote', epoch: fx.epoch, term: asView(1), candidate: asReplicaId(127) },
+  { kind: 'appended', epoch: fx.epoch, term: asView(1), match: asHeight(2 ** 35) },
+  { kind: 'raft-reject', epoch: fx.epoch, term: asView(1), last: asHeight(0) },
+  ...[null, { term: asView(2 ** 33), value: first }].map(
+    (entry): Message => ({
+      kind: 'append-entries',
+      epoch: fx.epoch,
+      term: asView(300),
+      prev: asHeight(4),
+      prevTerm: asView(0),
+      decided: asHeight(70_000),
+      entry,
+    }),
+  ),
   { kind: 'reject', epoch: fx.epoch, ballot: asView(1) },
   { kind: 'promise', epoch: fx.epoch, ballot: asView(9), decided: asHeight(4), accepted: [] },
   {
@@ -624,7 +651,7 @@ t.test('WIRE-8 WIRE-12: every kind comes back as it went, in the canonical subse
 
 t.test('WIRE-5: what is kept does not pin the frame', async (t) => {
   // The bodies of blocks and of streams are views on purpose: they are most of their frames.
-  const bodies = new Set<Kind>(['blocks', 'block-data', 'pre-prepare', 'accept', 'follow-blocks']);
+  const bodies = new Set<Kind>(['blocks', 'block-data', 'pre-prepare', 'accept', 'append-entries', 'follow-blocks']);
   for (const message of samples) {
     const bytes = encodeFrame(fx.frameOf(message));
     const received = decodeFrame(bytes);
@@ -718,6 +745,20 @@ const bounds: readonly Bound[] = [
   ['new-view', 0, [0, max], [null]],
   ['new-view', 1, [1, max], [0]],
   ['paxos-prepare', 0, [0, max], [null]],
+  ['request-vote', 1, [1, max], [0]],
+  ['request-vote', 2, [0, 5], [6, null]],
+  ['request-vote', 3, [3, max], [2]],
+  ['request-vote', 4, [0, max], [null]],
+  ['vote', 1, [1, max], [0]],
+  ['vote', 2, [0, 127], [128]],
+  ['appended', 1, [1, max], [0]],
+  ['appended', 2, [0, max], [null]],
+  ['raft-reject', 2, [0, max], [null]],
+  ['append-entries', 1, [1, max], [0]],
+  ['append-entries', 2, [0, max], [null]],
+  ['append-entries', 3, [0, max], [null]],
+  ['append-entries', 4, [0, max], [null]],
+  ['append-entries', 5, [null], [0, [], [1], [0, []]]],
   ['paxos-prepare', 1, [1, max], [0]],
   ['reject', 1, [1, max], [0]],
   ['promise', 1, [1, max], [0]],

@@ -43,6 +43,8 @@ export class Raft extends CrashCore {
   /** Of a leader: up to where each log is known to be its own, durably, and what is sent next. */
   readonly #match = new Map<ReplicaId, Height>();
   readonly #next = new Map<ReplicaId, Height>();
+  /** When a log was last found to end sooner than was thought. */
+  readonly #backedUp = new Map<ReplicaId, { readonly to: Height; readonly when: Millis }>();
   /** Up to where entries are committed, as far as known. */
   #committed: Height = asHeight(0);
   /** Of a leader: what it has told the others of that. */
@@ -119,6 +121,7 @@ export class Raft extends CrashCore {
     this.#votes.clear();
     this.#match.clear();
     this.#next.clear();
+    this.#backedUp.clear();
     this.dropChain();
     this.#election.lost(this.s);
     this.sayStatusSoon();
@@ -289,6 +292,10 @@ export class Raft extends CrashCore {
     if (message.last < this.#log.decided) return;
     const at = asHeight(Math.max(message.last, this.#match.get(sender) ?? 0) + 1);
     if (at >= (this.#next.get(sender) ?? 0)) return;
+    // Of many entries that were sent ahead each is rejected: they are sent again once.
+    const before = this.#backedUp.get(sender);
+    if (before?.to === at && this.s.now - before.when < this.s.parameters.heartbeatMs) return;
+    this.#backedUp.set(sender, { to: at, when: this.s.now });
     this.#next.set(sender, at);
     this.#replicate(sender);
   }
