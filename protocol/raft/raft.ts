@@ -24,6 +24,7 @@ import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, next, plus } from '../types.ts';
 import { decodeHardState, encodeHardState } from './hard-state.ts';
 import { EntryLog, isUpToDate } from './log.ts';
+import { Progress } from './progress.ts';
 
 /** As normal-case.ts of PBFT and multi.ts: beyond this depth only a large block is worth its messages. */
 const EAGER_DEPTH = 2;
@@ -40,11 +41,8 @@ export class Raft extends CrashCore {
   #dirty = false;
   /** Of a candidate: who votes for it. */
   readonly #votes = new Set<ReplicaId>();
-  /** Of a leader: up to where each log is known to be its own, durably, and what is sent next. */
-  readonly #match = new Map<ReplicaId, Height>();
-  readonly #next = new Map<ReplicaId, Height>();
-  /** When a log was last found to end sooner than was thought. */
-  readonly #backedUp = new Map<ReplicaId, { readonly to: Height; readonly when: Millis }>();
+  /** Of a leader. */
+  readonly #progress = new Progress();
   /** Up to where entries are committed, as far as known. */
   #committed: Height = asHeight(0);
   /** Of a leader: what it has told the others of that. */
@@ -119,9 +117,7 @@ export class Raft extends CrashCore {
     if (this.#role === 'follower') return;
     this.#role = 'follower';
     this.#votes.clear();
-    this.#match.clear();
-    this.#next.clear();
-    this.#backedUp.clear();
+    this.#progress.clear();
     this.dropChain();
     this.#election.lost(this.s);
     this.sayStatusSoon();
@@ -171,7 +167,8 @@ export class Raft extends CrashCore {
     this.#told = asHeight(0);
     const view = this.#viewOf(this.#term, s.self);
     this.#election.won(s, view);
-    for (const { id } of s.genesis.members) if (id !== s.self) this.#next.set(id, plus.height(this.#log.last, 1));
+    const followers = s.genesis.members.map(({ id }) => id).filter((id) => id !== s.self);
+    this.#progress.start(followers, plus.height(this.#log.last, 1));
     s.out.events.push({ type: 'view-entered', view, primary: s.self });
     this.#append(makeValue(s, { slot: plus.height(this.#log.last, 1), bundles: [], time: s.now, proposer: s.self }));
     this.sayStatusSoon();
@@ -290,13 +287,8 @@ export class Raft extends CrashCore {
     if (!this.leads || message.term !== this.#term) return;
     // What is decided here is no entry any more: blocks bring it, from anyone.
     if (message.last < this.#log.decided) return;
-    const at = asHeight(Math.max(message.last, this.#match.get(sender) ?? 0) + 1);
-    if (at >= (this.#next.get(sender) ?? 0)) return;
-    // Of many entries that were sent ahead each is rejected: they are sent again once.
-    const before = this.#backedUp.get(sender);
-    if (before?.to === at && this.s.now - before.when < this.s.parameters.heartbeatMs) return;
-    this.#backedUp.set(sender, { to: at, when: this.s.now });
-    this.#next.set(sender, at);
+    const { now, parameters } = this.s;
+    if (!this.#progress.backUp(sender, message.last, { now, pauseMs: parameters.heartbeatMs })) return;
     this.#replicate(sender);
   }
 
@@ -308,14 +300,14 @@ export class Raft extends CrashCore {
     this.#log.put({ term: this.#term, value }, s.out.records);
     this.#dirty = true;
     this.#toAck = this.#log.last;
-    for (const replica of this.#next.keys()) this.#replicate(replica);
+    for (const replica of this.#progress.followers) this.#replicate(replica);
   }
 
   /** Everything that this replica was not sent yet, one entry a message, without waiting for answers. */
   #replicate(to: ReplicaId): void {
-    const from = Math.max(this.#next.get(to) ?? 0, this.#log.decided + 1);
+    const from = Math.max(this.#progress.nextOf(to), this.#log.decided + 1);
     for (let at = from; at <= this.#log.last; at++) this.#sayAppend(to, asHeight(at - 1), this.#log.at(at) ?? null);
-    this.#next.set(to, plus.height(this.#log.last, 1));
+    this.#progress.send(to, plus.height(this.#log.last, 1));
   }
 
   #sayAppend(to: ReplicaId | 'all', prev: Height, entry: AppendEntries['entry']): void {
@@ -326,11 +318,8 @@ export class Raft extends CrashCore {
 
   /** [RAFT-L-3] An entry of this term that a majority holds is committed, and with it all before it. */
   #matches(replica: ReplicaId, match: Height): void {
-    if (match <= (this.#match.get(replica) ?? 0)) return;
-    this.#match.set(replica, match);
-    if (match + 1 > (this.#next.get(replica) ?? 0) && replica !== this.s.self)
-      this.#next.set(replica, next.height(match));
-    const held = [...this.#match.values()].sort((a, b) => b - a)[this.s.quorums.quorum - 1];
+    if (!this.#progress.matched(replica, match)) return;
+    const held = this.#progress.heldBy(this.s.quorums.quorum);
     if (held !== undefined && held > this.#log.decided && this.#log.termAt(held) === this.#term) this.#commit(held);
   }
 
@@ -467,8 +456,8 @@ export class Raft extends CrashCore {
     const { s } = this;
     if (this.#role === 'candidate' && this.#votes.has(s.self)) this.#requestVotes(to);
     else if (this.leads) {
-      for (const replica of to === 'all' ? this.#next.keys() : [to]) {
-        this.#next.set(replica, plus.height(this.#match.get(replica) ?? this.#log.decided, 1));
+      for (const replica of to === 'all' ? this.#progress.followers : [to]) {
+        this.#progress.send(replica, plus.height(this.#progress.matchOf(replica) ?? this.#log.decided, 1));
         this.#replicate(replica);
       }
       this.#sayAppend(to, this.#log.decided, null);
@@ -502,7 +491,6 @@ export class Raft extends CrashCore {
   protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {
     const entry = this.#log.at(height);
     if (entry === undefined) return [];
-    const by = [...this.#match].filter(([, match]) => match >= height).map(([replica]) => replica);
-    return [{ hash: entry.value.hash, by: by.sort((a, b) => a - b) }];
+    return [{ hash: entry.value.hash, by: this.#progress.holders(height) }];
   }
 }
