@@ -12,16 +12,19 @@ import { CONFIG_FILE, createNetwork, localReplicas } from '../../daemon/cli/netw
 import { freePortRange } from '../../daemon/cli/ports.ts';
 import { fetchStatus, type ReplicaStatus } from '../../daemon/cli/replica-http.ts';
 import type { GenesisDocument } from '../../protocol/genesis.ts';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { bearsLies, membersMin, type Protocol } from '../../protocol/modes.ts';
+import { byzantineQuorums, crashQuorums } from '../../protocol/quorum.ts';
 
 const host = '127.0.0.1';
-const replicas = 4;
 const answerMsMax = 2_000;
 /** Starting, stopping and becoming ready again, on a machine that has other things to do. */
 export const settleMsMax = 90_000;
 
 export interface StageOptions {
   readonly directory: string;
+  /** Default: pbft, of four replicas. */
+  readonly protocol?: Protocol;
+  readonly replicas?: number;
   readonly parameters?: NonNullable<GenesisDocument['parameters']>;
   /** For every replica's config.json. */
   readonly config?: Readonly<Record<string, unknown>>;
@@ -38,9 +41,11 @@ export class ChaosStage {
   readonly #cluster: LocalCluster;
   /** Of replicas that are meant to end: by SIGTERM, or because they cannot start. */
   readonly #awaited = new Map<string, (exit: ReplicaExit) => void>();
+  readonly #quorum: number;
   readonly #lines = new Map<string, LogEntry[]>();
 
-  private constructor(directory: string, network: Network) {
+  private constructor(directory: string, network: Network, quorum: number) {
+    this.#quorum = quorum;
     this.directory = directory;
     this.network = network;
     this.names = network.replicas.map(({ name }) => name);
@@ -60,10 +65,17 @@ export class ChaosStage {
     });
   }
 
-  static async create({ directory, parameters = {}, config = {} }: StageOptions): Promise<ChaosStage> {
+  static async create({
+    directory,
+    protocol = 'pbft',
+    replicas = membersMin(protocol),
+    parameters = {},
+    config = {},
+  }: StageOptions): Promise<ChaosStage> {
     const { configs } = await createNetwork({
       directory,
       name: 'chaos',
+      protocol,
       replicas: localReplicas(replicas, host, await freePortRange(host, 2 * replicas)),
       parameters,
       passphrase: null,
@@ -72,7 +84,8 @@ export class ChaosStage {
     });
     for (const file of configs)
       writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...config }));
-    return new ChaosStage(directory, findNetwork({ network: directory }));
+    const { quorum } = (bearsLies(protocol) ? byzantineQuorums : crashQuorums)(replicas);
+    return new ChaosStage(directory, findNetwork({ network: directory }), quorum);
   }
 
   #line(name: string, entry: LogEntry | null): void {
@@ -157,7 +170,7 @@ export class ChaosStage {
     await this.until('all replicas running', async () => {
       const statuses = await this.statuses();
       const ready = statuses.filter((status) => status?.ready === true).length;
-      return !statuses.includes(null) && ready >= byzantineQuorums(statuses.length).quorum;
+      return !statuses.includes(null) && ready >= this.#quorum;
     });
   }
 
