@@ -9,7 +9,8 @@
 //   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock` and `lead` durably.
 //   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input (and
 //      `lead` as `leading`). Persist before you speak. The core counts its own vote when it comes back, not before.
-//   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change.
+//   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change. Where the members are trusted, the core
+//      gives them no certificate: first of all the caller puts this replica's word in its place, there and in the records (attest.ts).
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
 //   6. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
 
@@ -105,7 +106,7 @@ export interface Outgoing<Message> {
 
 export interface Decided {
   readonly block: Block;
-  /** Null where the certificate of a block delivered later covers this one: nearly always in the same Ready. */
+  /** Null where the certificate of a block delivered later covers this one: nearly always in the same Ready; or where attest.ts puts it in. */
   readonly certificate: Certificate | null;
 }
 

@@ -6,6 +6,7 @@ import type { Core } from './core.ts';
 import type { Genesis } from './genesis.ts';
 import type { RecoveredLog } from './log.ts';
 import type { ReplicaMessage, ReplicaPledge } from './messages.ts';
+import { BasicPaxos } from './paxos/basic.ts';
 import { MultiPaxos } from './paxos/multi.ts';
 import { Pbft } from './pbft/pbft.ts';
 import { Raft } from './raft/raft.ts';
@@ -34,6 +35,8 @@ export function makeCore(options: CoreOptions, recovery: Recovery, now: Millis):
     case 'pbft':
       // The cast: frames of another protocol do not pass verify.ts (CFT-W-1), so what this core is given is its own.
       return new Pbft(options, recovery, now) as unknown as ReplicaCore;
+    case 'basic-paxos':
+      return new BasicPaxos(options, recovery, now);
     case 'multi-paxos':
       return new MultiPaxos(options, recovery, now);
     case 'raft':

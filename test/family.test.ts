@@ -45,7 +45,8 @@ for (const protocol of protocols.filter((name) => name !== 'pbft'))
       const lines = await submit('--lines', '--file', join(folder, 'lines.txt'));
       t.equal(lines.code, 0, lines.stderr);
       t.equal(lines.stdout.trim().split('\n').length, 500, 'two of three order everything');
-      t.not(await stage.primary(), leader, 'under another leader');
+      // In basic Paxos nobody leads, and member 0 stands in that place.
+      if (protocol !== 'basic-paxos') t.not(await stage.primary(), leader, 'under another leader');
       stage.start(leader);
       await stage.allUp();
       t.equal((await submit('last')).code, 0);

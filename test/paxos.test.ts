@@ -490,18 +490,64 @@ t.test('a power cut everywhere: nothing that was acknowledged is lost', async (t
   t.ok(orders(cluster, client));
 });
 
-t.test('lives from seeds', async (t) => {
-  for (let seed = 1; seed <= 40; seed++) {
-    const { failure } = live({ seed, n: null, ms: 5_000, realSignatures: null, protocol: 'multi-paxos' });
-    t.equal(failure, null, `seed ${seed}: ${failure?.check} ${failure?.message}`);
+t.test('PXS-B-1 PXS-B-2: without a leader any replica orders what it has, slot by slot', async (t) => {
+  const cluster = begin({ protocol: 'basic-paxos' });
+  const clients = [0, 1, 2].map((id) => new SimClient(cluster.genesis, `client-${id}`));
+  for (const [id, client] of clients.entries()) t.ok(orders(cluster, client, { at: id, ms: 2 * T }), `at node-${id}`);
+  t.same(
+    cluster.delivered[0]!.map(({ block }) => block.header.proposer),
+    [0, 1, 2],
+    'each its own',
+  );
+  // One that accepted a value and then fell silent leaves a slot open; the others end it.
+  cluster.tamper = (from, to, message) =>
+    (message.kind === 'accept' && !(from === 0 && to === 1)) || (message.kind === 'accepted' && from === 0)
+      ? null
+      : message;
+  const left = clients[0]!.bundle([text('left')]);
+  cluster.submit(0, left);
+  t.ok(cluster.until(() => cluster.nodes[1]!.disk.accepted.has(4), 2 * T));
+  cluster.crash(0);
+  cluster.tamper = null;
+  t.ok(
+    cluster.until(() => cluster.has(1, left) && cluster.has(2, left), 8 * T),
+    'by the value that one of them accepted',
+  );
+  for (let i = 0; i < 5; i++) t.ok(orders(cluster, clients[1]!, { at: 1, ids: [1, 2], ms: 4 * T }));
+});
+
+t.test('PXS-B-3: section 2.4, duels end', async (t) => {
+  for (const n of [3, 5, 7]) {
+    const cluster = begin({ protocol: 'basic-paxos', n, seed: n });
+    let highest = 0;
+    cluster.tamper = (_, __, message) => {
+      if (message.kind === 'paxos-prepare') highest = Math.max(highest, message.ballot);
+      return message;
+    };
+    const bundles = Array.from({ length: 10 * n }, (_, i) =>
+      new SimClient(cluster.genesis, `c${i}`).bundle([text('x')]),
+    );
+    for (const [i, bundle] of bundles.entries()) cluster.submit(i % n, bundle);
+    t.ok(
+      cluster.until(() => bundles.every((bundle) => cluster.has(0, bundle)), 40 * T),
+      `${n} proposers at once, ballots up to ${highest}`,
+    );
   }
+});
+
+t.test('lives from seeds', async (t) => {
+  for (const protocol of ['basic-paxos', 'multi-paxos'] as const)
+    for (let seed = 1; seed <= 40; seed++) {
+      const { failure } = live({ seed, n: null, ms: 5_000, realSignatures: null, protocol });
+      t.equal(failure, null, `${protocol} seed ${seed}: ${failure?.check} ${failure?.message}`);
+    }
   const options = { seed: 16, n: null, ms: 5_000, realSignatures: null, protocol: 'multi-paxos' } as const;
   t.equal(live(options).digest, live(options).digest, 'GEN-2: the same seed goes the same way');
 });
 
 t.test('every planted bug is caught within its budget of seeds', async (t) => {
   for (const bug of PLANTED_PAXOS) {
-    const caught = caughtAt(bug, 20_000, 'multi-paxos');
+    const caught = caughtAt(bug, 20_000, bug.protocol ?? 'multi-paxos');
     if (caught === null) {
       t.fail(`${bug.name}: not caught in ${bug.seedsMax} seeds`);
       continue;

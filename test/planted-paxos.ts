@@ -1,5 +1,6 @@
 // Bugs in Paxos, planted one at a time as in planted.ts: the mistakes that the papers warn of, and those of published implementations.
 
+import type { Protocol } from '../protocol/modes.ts';
 import { Acceptor } from '../protocol/paxos/acceptor.ts';
 import { Learner } from '../protocol/paxos/learner.ts';
 import { Proposer } from '../protocol/paxos/proposer.ts';
@@ -32,13 +33,36 @@ class ForgetsValues extends SimReplica {
   }
 }
 
-export const PLANTED_PAXOS: readonly PlantedBug[] = [
+/** In Multi-Paxos where it does not say. */
+export interface PlantedPaxosBug extends PlantedBug {
+  readonly protocol?: Protocol;
+}
+
+/** Once for each protocol that has it. */
+const EVERYWHERE: readonly PlantedPaxosBug[] = (['basic-paxos', 'multi-paxos'] as const).flatMap((protocol) => [
   {
-    name: 'a promise and an acceptance leave before they are durable',
+    protocol,
+    name: `${protocol}: a promise and an acceptance leave before they are durable`,
     Replica: SpeaksTooSoon,
     seedsMax: 1,
     by: ['durable-before-spoken'],
   },
+  {
+    protocol,
+    name: `${protocol}: a promise does not tell what was accepted`,
+    Replica: SimReplica,
+    plant: patched(Proposer, {
+      onPromise(promise, from, quorum) {
+        return onPromise.call(this, { ...promise, accepted: [] }, from, quorum);
+      },
+    }),
+    seedsMax: 60,
+    by: ['one-block-per-height', 'one-certificate-per-place', 'no-invariant-breaks', 'exactly-once'],
+  },
+]);
+
+export const PLANTED_PAXOS: readonly PlantedPaxosBug[] = [
+  ...EVERYWHERE,
   {
     name: 'a restart forgets promises and acceptances',
     Replica: Amnesia,
@@ -63,17 +87,6 @@ export const PLANTED_PAXOS: readonly PlantedBug[] = [
       'no-invariant-breaks',
       'durable-before-spoken',
     ],
-  },
-  {
-    name: 'a promise does not tell what was accepted',
-    Replica: SimReplica,
-    plant: patched(Proposer, {
-      onPromise(promise, from, quorum) {
-        return onPromise.call(this, { ...promise, accepted: [] }, from, quorum);
-      },
-    }),
-    seedsMax: 60,
-    by: ['one-block-per-height', 'one-certificate-per-place', 'no-invariant-breaks', 'exactly-once'],
   },
   {
     name: 'a minority of acceptances is enough',
