@@ -374,8 +374,9 @@ t.test('synod sim: wrong flags are named', async (t) => {
     [['--faults', '1'], /--faults is for one seed/],
     [['--seed', 1, '--faults', '1,x'], /--faults/],
     [['--seed', 1, '--trace', '--json'], /--trace and --json/],
-    [['--protocol', 'raft'], /--protocol.*pbft/],
-    [['--n', 3], /--n.*from 4 to 31/],
+    [['--protocol', 'zab'], /--protocol.*pbft/],
+    [['--n', 2], /--n.*from 3 to 31/],
+    [['--n', 3], /--n 3: pbft needs at least 4/],
     [['--ms', 10], /--ms.*from 1000/],
     [['--jobs', 0], /--jobs/],
   ];
