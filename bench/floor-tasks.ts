@@ -9,6 +9,7 @@ import { clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { bundleSigningBytes } from '../protocol/bundle.ts';
 import { asHash } from '../protocol/types.ts';
+import { type ExchangeTask, exchange } from './exchange.ts';
 import { Histogram, type Quantiles } from './histogram.ts';
 import type { Report } from './task.ts';
 
@@ -23,7 +24,8 @@ export type FloorTask =
     }
   | { readonly kind: 'compute'; readonly ms: number }
   | { readonly kind: 'echo-server' }
-  | { readonly kind: 'echo'; readonly port: number; readonly bytes: number; readonly ms: number };
+  | { readonly kind: 'echo'; readonly port: number; readonly bytes: number; readonly ms: number }
+  | ExchangeTask;
 
 /** Operations per second. */
 export interface ComputeFloors {
@@ -43,6 +45,9 @@ export function measure(task: FloorTask, tell: (report: Report) => void): Promis
       return echoServer(tell);
     case 'echo':
       return roundTrips(task);
+    case 'exchange-replica':
+    case 'exchange-client':
+      return exchange(task);
   }
 }
 

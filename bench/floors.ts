@@ -1,6 +1,7 @@
 // What this machine gives at best, measured in the same run as the replicas, and the latency that follows from it.
 
 import { join } from 'node:path';
+import { freePortRange } from '../daemon/cli/ports.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { ComputeFloors } from './floor-tasks.ts';
 import type { Quantiles } from './histogram.ts';
@@ -23,6 +24,8 @@ export interface Floors {
   readonly computeTogether: ComputeFloors;
   /** A frame of 200 bytes to another process and back, in milliseconds. */
   readonly roundTrip: Quantiles;
+  /** One commit without a protocol (exchange.ts), for each n; milliseconds at the client. */
+  readonly exchanges: readonly { readonly n: number; readonly latencyMs: Quantiles }[];
 }
 
 const workerMsMax = 60_000;
@@ -35,10 +38,12 @@ const syncKinds = [
 export async function measureFloors(options: {
   readonly directory: string;
   readonly processes: number;
+  /** For which the bare exchange is measured. */
+  readonly replicas: readonly number[];
   /** For each of them. */
   readonly ms: number;
 }): Promise<Floors> {
-  const { directory, processes, ms } = options;
+  const { directory, processes, replicas, ms } = options;
   const syncs: SyncFloor[] = [];
   for (const kind of syncKinds) {
     const writers = (count: number) =>
@@ -71,7 +76,32 @@ export async function measureFloors(options: {
     compute: compute ?? computeTogether,
     computeTogether,
     roundTrip: await measureRoundTrip(ms),
+    exchanges: await inTurn(replicas, async (n) => ({ n, latencyMs: await measureExchange(n, directory, 3 * ms) })),
   };
+}
+
+async function inTurn<A, B>(each: readonly A[], work: (item: A) => Promise<B>): Promise<B[]> {
+  const results: B[] = [];
+  for (const item of each) results.push(await work(item));
+  return results;
+}
+
+async function measureExchange(n: number, directory: string, ms: number): Promise<Quantiles> {
+  const basePort = await freePortRange('127.0.0.1', n);
+  const ports = Array.from({ length: n }, (_, i) => basePort + i);
+  const replicas = ports.map((_, index) =>
+    startWorker({
+      task: { kind: 'exchange-replica', index, ports, path: join(directory, `exchange-${index}`) },
+      msMax: workerMsMax,
+    }),
+  );
+  try {
+    const client = runWorker<Quantiles>({ task: { kind: 'exchange-client', ports, ms }, msMax: workerMsMax });
+    // A replica returns only if it fails.
+    return await Promise.race([client, ...replicas.map((replica) => replica.result<never>())]);
+  } finally {
+    for (const replica of replicas) replica.kill();
+  }
 }
 
 async function measureRoundTrip(ms: number): Promise<Quantiles> {

@@ -61,7 +61,12 @@ async function bench(options: Options): Promise<void> {
 
   say('floors');
   const floors = await inDirectory((directory) =>
-    measureFloors({ directory, processes: options.n ?? 4, ms: options.quick ? 300 : 1_000 }),
+    measureFloors({
+      directory,
+      processes: options.n ?? 4,
+      replicas: chosen(options.n, options.quick ? [4] : [4, 7]),
+      ms: options.quick ? 300 : 1_000,
+    }),
   );
   const scenarios: ScenarioResult[] = [];
   for (const scenario of plan(options, seconds, wants)) {

@@ -67,7 +67,7 @@ export function asTables(result: RunResult, targets: readonly Target[]): string 
   return `\n${parts.join('\n\n')}\n`;
 }
 
-function floorsTable({ syncs, compute, computeTogether, roundTrip, processes }: Floors): string {
+function floorsTable({ syncs, compute, computeTogether, roundTrip, processes, exchanges }: Floors): string {
   const rows = syncs.map(({ bytes, preallocated, alone, together }) => [
     `write + fdatasync, ${bytes >= 1 << 20 ? `${bytes >> 20} MiB` : `${bytes >> 10} KiB`}, ${preallocated ? 'in place' : 'appended'}`,
     `p50 ${ms(alone.p50)}, p99 ${ms(alone.p99)}; ${processes} at once p50 ${ms(together.p50)}`,
@@ -81,6 +81,10 @@ function floorsTable({ syncs, compute, computeTogether, roundTrip, processes }: 
     ],
     ['SHA-256 of 256 B / 64 KiB', `${whole(compute.sha256Of256)} / ${whole(compute.sha256Of64Ki)} per second`],
     ['loopback round trip, 200 B frame', `p50 ${ms(roundTrip.p50)}, p99 ${ms(roundTrip.p99)}`],
+    ...exchanges.map(({ n, latencyMs }) => [
+      `bare exchange of n=${n}: 5 hops, 2 synced writes, signatures`,
+      `p50 ${ms(latencyMs.p50)}, p99 ${ms(latencyMs.p99)}`,
+    ]),
   ]);
 }
 

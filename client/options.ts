@@ -22,6 +22,11 @@ export interface ClientOptions {
    * pauses. Default: twice viewTimeoutMs, at least 500.
    */
   readonly retryMs?: number;
+  /**
+   * The oldest bundle goes to f+1 others too when it is still in flight after one to two of these, so that they time the primary (PACE-1).
+   * Default: an eighth of viewTimeoutMs, at least 50.
+   */
+  readonly witnessMs?: number;
   /** How long a transaction may wait for others while bundles are in flight. 0: never. Default 2. */
   readonly bundleDelayMs?: number;
   /** Transactions of one bundle. Default and maximum: the chain's bundleTransactionsMax. */
@@ -70,6 +75,7 @@ export function settingsOf(options: ClientOptions, parameters: Parameters): Sett
     headIntervalMs: integer('headIntervalMs', 1_000, 1, 3_600_000),
     silenceMsMax: integer('silenceMsMax', 10_000, 1, 3_600_000),
     retryMs,
+    witnessMs: integer('witnessMs', Math.max(50, Math.floor(viewTimeoutMs / 8)), 1, 3_600_000),
     bundleDelayMs: integer('bundleDelayMs', 2, 0, 60_000),
     bundleTransactionsMax: integer('bundleTransactionsMax', transactionsMax, 1, transactionsMax),
     bundlesInFlightMax: integer('bundlesInFlightMax', 128, 1, 8_192),

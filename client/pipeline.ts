@@ -55,6 +55,9 @@ export class Pipeline {
   /** Set while nothing is sent, since a replica has no room. */
   #pauseTimer: ReturnType<typeof setTimeout> | undefined;
   #pauseMs = pauseMsMin;
+  /** When the oldest bundle is looked at, and which it was the last time. */
+  #witnessAt = 0;
+  #watched: InFlight | undefined;
   /** When the oldest bundles are sent again; each time without progress doubles the wait. */
   #retryAt = Number.POSITIVE_INFINITY;
   #retries = 0;
@@ -191,6 +194,18 @@ export class Pipeline {
     }
     this.#doubts.tick(now);
     if (now >= this.#retryAt) this.#retry(now);
+    else if (now >= this.#witnessAt) this.#witness(now);
+  }
+
+  /** What only the primary knows, nobody can time: a bundle that was the oldest at the last look as well goes to others, once. */
+  #witness(now: number): void {
+    const { settings, chain } = this.#world;
+    this.#witnessAt = now + settings.witnessMs;
+    const oldest = this.#flight.values().next().value;
+    if (oldest !== undefined && oldest === this.#watched)
+      for (const link of this.#others().slice(0, chain.quorums.oneHonest))
+        if (!oldest.sentOn.includes(link.connection)) this.#send(link, oldest);
+    this.#watched = oldest;
   }
 
   #retry(now: number): void {

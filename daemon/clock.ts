@@ -1,17 +1,19 @@
-// The replica's clock: wall time that never runs back and never leaps. Follows the system's clock by slewing, so that a clock that
-// is set, or jumps, neither freezes the timers nor fires them all at once (adversary's book, A32).
+// The replica's two clocks (STALL-5). Timers run by the monotonic one, which nobody can set. The wall is for the time in blocks; it is
+// followed by slewing, so that one that is set, or jumps, never leaps here (adversary's book, A32).
 
 import type { Millis } from '../protocol/types.ts';
 import { asMillis } from '../protocol/types.ts';
 
-/** While the two clocks differ, ours runs this much faster or slower. */
+/** While the wall differs from what this clock takes for it, ours runs this much faster or slower. */
 const SLEW = 0.1;
 
 export class Clock {
   readonly #wall: () => number;
   readonly #monotonic: () => number;
-  #at: number;
-  #monotonicAt: number;
+  readonly #began: number;
+  readonly #monotonicBegan: number;
+  #wallAt: number;
+  #seenAt: number;
 
   constructor({
     wall = () => Date.now(),
@@ -19,18 +21,25 @@ export class Clock {
   }: { wall?: () => number; monotonic?: () => number } = {}) {
     this.#wall = wall;
     this.#monotonic = monotonic;
-    this.#at = wall();
-    this.#monotonicAt = monotonic();
+    this.#began = wall();
+    this.#monotonicBegan = monotonic();
+    this.#wallAt = this.#began;
+    this.#seenAt = this.#monotonicBegan;
   }
 
-  /** Whole milliseconds since 1970, never less than before. */
+  /** Whole milliseconds, never less than before, at the pace of the monotonic clock; since 1970 by the wall as it stood at the start. */
   now(): Millis {
+    return asMillis(Math.floor(this.#began + this.#monotonic() - this.#monotonicBegan));
+  }
+
+  /** How far the wall, followed without a leap, is ahead of `now`, in whole milliseconds; negative: behind it. */
+  wallAheadMs(): number {
     const monotonic = this.#monotonic();
-    const elapsed = Math.max(0, monotonic - this.#monotonicAt);
-    this.#monotonicAt = monotonic;
-    const expected = this.#at + elapsed;
+    const elapsed = Math.max(0, monotonic - this.#seenAt);
+    this.#seenAt = monotonic;
+    const expected = this.#wallAt + elapsed;
     const off = this.#wall() - expected;
-    this.#at = expected + Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
-    return asMillis(Math.floor(this.#at));
+    this.#wallAt = expected + Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
+    return Math.round(this.#wallAt - (this.#began + monotonic - this.#monotonicBegan));
   }
 }

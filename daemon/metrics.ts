@@ -39,6 +39,11 @@ export const seriesTable = {
   synod_view_timeout_seconds: { type: 'gauge', help: 'Current view timeout, back-off included.' },
   synod_waits: { type: 'gauge', help: 'Things this replica waits for, by what they are.', labels: ['what'] },
   synod_view_changes_total: { type: 'counter', help: 'View changes begun.' },
+  synod_primary_pace_ratio: {
+    type: 'gauge',
+    help: 'Share of the time with work in hand in which the primary was not late, in this view; 1 at the primary itself.',
+  },
+  synod_primary_late_seconds: { type: 'gauge', help: 'How late the primary has been, less what was forgiven.' },
 
   // The loop.
   synod_blocks_decided_total: { type: 'counter', help: 'Blocks decided.' },
@@ -50,6 +55,11 @@ export const seriesTable = {
     help: 'Time between two phases of a block: proposed-to-prepared, prepared-to-decided, proposed-to-decided.',
     labels: ['phase'],
     buckets: slowSeconds,
+  },
+  synod_stalled_seconds_total: {
+    type: 'counter',
+    help: 'Time in which this replica itself was held up: by its event loop, or by a synced write.',
+    labels: ['what'],
   },
   synod_step_seconds: { type: 'histogram', help: 'One step of the core.', buckets: fastSeconds },
   synod_step_inputs: { type: 'histogram', help: 'Inputs of one step of the core.', buckets: counts },
@@ -247,6 +257,8 @@ export class Metrics implements Meter {
     this.gauge('synod_peers_connected', now.peers.filter((peer) => peer.connected).length);
     for (const peer of now.peers) this.gauge('synod_peer_height', peer.height, { peer: String(peer.replica) });
     this.gauge('synod_view_timeout_ms', now.timeoutMs);
+    this.gauge('synod_primary_pace_ratio', (now.pace?.percent ?? 100) / 100);
+    this.gauge('synod_primary_late_ms', now.pace?.lateMs ?? 0);
     for (const what of waitKinds)
       this.gauge('synod_waits', now.waits.filter((wait) => wait.what === what).length, { what });
     this.count('synod_view_changes_total', {}, Math.max(0, now.viewChanges - this.#viewChanges));

@@ -34,6 +34,7 @@ import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
 import type { EvidenceBook } from './evidence.ts';
 import { canBeCarried, isRequest, isVote, proposedIn } from './kinds.ts';
+import { LoopLag } from './loop-lag.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
 import type { Request } from './serve.ts';
@@ -85,7 +86,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   readonly #speaker: Speaker;
   #transport: PeerTransport | null = null;
 
-  #frames: { readonly from: ReplicaId; readonly bytes: Bytes }[] = [];
+  #frames: { readonly from: ReplicaId; readonly bytes: Bytes; readonly at: number }[] = [];
   #frameBytes = 0;
   readonly #framesOf = new Map<ReplicaId, number>();
   readonly #votes = new Map<string, Set<ReplicaId>>();
@@ -105,6 +106,8 @@ export class Replica implements ReplicaPort, PeerEvents {
   #head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
   #lowest: Height;
   readonly #phases: PhaseMeter;
+  readonly #loopLag: LoopLag;
+  #wallAheadMs = 0;
 
   constructor(parts: ReplicaParts) {
     this.#parts = parts;
@@ -119,6 +122,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       failed: (error) => this.#die(error),
     });
     this.#phases = new PhaseMeter(parts.meter);
+    this.#loopLag = new LoopLag(parts.genesis.parameters.heartbeatMs);
     const { sha256 } = parts.crypto;
     this.#server = new Server({ log: parts.log, sha256, wire: { sha256, parameters: parts.genesis.parameters } });
   }
@@ -139,7 +143,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     if (waiting >= LOOP_LIMITS.framesPerPeerMax)
       return this.#parts.meter.count('synod_queue_dropped_total', { queue: 'frames' });
     this.#framesOf.set(from, waiting + 1);
-    this.#frames.push({ from, bytes });
+    this.#frames.push({ from, bytes, at: performance.now() });
     this.#frameBytes += bytes.length;
     this.#wake();
   }
@@ -223,8 +227,9 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   #step(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): void {
     const { core, meter } = this.#parts;
+    const told = this.#ownStalls(now);
     const started = performance.now();
-    const ready = this.#proved(core.step(inputs, now));
+    const ready = this.#proved(core.step(told.length > 0 ? [...told, ...inputs] : inputs, now));
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(ready);
@@ -235,6 +240,25 @@ export class Replica implements ReplicaPort, PeerEvents {
     const { genesis, self, guard, verify } = this.#parts;
     if (bearsLies(genesis.protocol)) return ready;
     return attested(ready, { self, epoch: verify.epoch, sign: (place) => guard.signDecided(place) });
+  }
+
+  /** [STALL-1] [STALL-5] What held this replica up since the last step, and where its wall clock has gone: it blames itself first. */
+  #ownStalls(now: Millis): Input<ReplicaMessage, ReplicaPledge>[] {
+    const { clock, meter } = this.#parts;
+    const told: Input<ReplicaMessage, ReplicaPledge>[] = [];
+    const tell = (what: 'loop' | 'disk', ms: number) => {
+      if (ms <= 0) return;
+      meter.count('synod_stalled_seconds_total', { what }, ms / 1_000);
+      told.push({ type: 'stalled', what, ms });
+    };
+    tell('loop', this.#loopLag.take(now - this.#wakeAt, this.#frames[0]?.at ?? null));
+    tell('disk', this.#speaker.takeStallMs());
+    const aheadMs = clock.wallAheadMs();
+    if (aheadMs !== this.#wallAheadMs) {
+      this.#wallAheadMs = aheadMs;
+      told.push({ type: 'wall', aheadMs });
+    }
+    return told;
   }
 
   /** Bytes of a peer to an input: decoded, wanted, verified. What cannot be is refused with a code; the peer may lose its connection. */
@@ -427,6 +451,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     if (this.#turn !== null) clearImmediate(this.#turn);
     if (this.#alarm !== null) clearTimeout(this.#alarm);
     this.#speaker.stop();
+    this.#loopLag.close();
   }
 
   get fatal(): Error | null {

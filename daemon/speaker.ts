@@ -16,6 +16,7 @@ import { asVerified } from '../protocol/messages.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { ReplicaId, View } from '../protocol/types.ts';
+import { WriteLag } from '../protocol/write-lag.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import { laneOf } from './kinds.ts';
 import type { Meter, PeerTransport } from './ports.ts';
@@ -41,7 +42,7 @@ export class Speaker {
   #pending = nothingPending();
   #waitingBytes = 0;
   #writing: Promise<void> | null = null;
-  #writingSince = 0;
+  readonly #lag: WriteLag;
   #lazy: NodeJS.Timeout | null = null;
   /** A write begins before the loop goes on. */
   #persisting = false;
@@ -50,6 +51,7 @@ export class Speaker {
   constructor(parts: SpeakerParts) {
     this.#parts = parts;
     this.#publicKeys = parts.genesis.members.map((member) => member.publicKey);
+    this.#lag = new WriteLag(parts.genesis.parameters.viewTimeoutMs);
   }
 
   start(transport: PeerTransport): void {
@@ -68,7 +70,12 @@ export class Speaker {
 
   /** How long the write under way has taken; 0: none is. */
   get writingMs(): number {
-    return this.#writing === null ? 0 : performance.now() - this.#writingSince;
+    return this.#lag.writingMs(performance.now());
+  }
+
+  /** [STALL-1] Whole milliseconds that writes have held this replica up, since the last call. */
+  takeStallMs(): number {
+    return this.#lag.take(performance.now());
   }
 
   speak(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
@@ -114,11 +121,12 @@ export class Speaker {
     const batch = this.#pending;
     this.#pending = nothingPending();
     this.#waitingBytes = 0;
-    this.#writingSince = performance.now();
+    this.#lag.begin(performance.now());
     this.#writing = this.#write(batch)
       .catch((error: unknown) => this.#parts.failed(error))
       .finally(() => {
         this.#writing = null;
+        this.#lag.end(performance.now());
         this.#persistSoon();
       });
   }

@@ -62,7 +62,24 @@ export type Input<Message, Pledge> =
   /** The lowest decided height that the log still serves; said in this replica's status. */
   | { readonly type: 'retained'; readonly lowest: Height }
   /** The guard has made it durable that this replica leads `view`: from now on it may propose there, until it restarts. */
-  | { readonly type: 'leading'; readonly view: View };
+  | { readonly type: 'leading'; readonly view: View }
+  /** This replica itself was held up. Said as it goes on, and each millisecond once. */
+  | Stall
+  /**
+   * The wall clock is so far ahead of `now`, in ms; negative: behind it. Said when it changes. `now` is for timers and never leaps; the wall
+   * is for the time in blocks. 0 until the first.
+   */
+  | { readonly type: 'wall'; readonly aheadMs: number };
+
+/**
+ * Loop: the event loop was held up, by a long turn, by garbage collection or by the machine; what came meanwhile was heard late. Disk: a
+ * synced write took so long. `ms`: at least 1.
+ */
+export interface Stall {
+  readonly type: 'stalled';
+  readonly what: 'loop' | 'disk';
+  readonly ms: number;
+}
 
 export interface Ready<Message, Pledge> {
   /** One synced write, in this order. */
@@ -181,8 +198,38 @@ export interface Explanation {
   readonly catchUp: CatchUpView | null;
   /** The next proposal waits, for its time is too far from this replica's clock: by so much, in ms; negative: behind it. */
   readonly clock: { readonly height: Height; readonly offMs: number } | null;
+  /** How fast the primary works; null where this replica is the primary, or between views. */
+  readonly pace: PaceView | null;
+  readonly stalls: StallsView;
   /** All other replicas, by rising id. */
   readonly peers: readonly PeerView[];
+}
+
+export interface PaceView {
+  /** Of the time of this view in which something was owed or in flight: the share in which the primary was not late. 0 to 100. */
+  readonly percent: number;
+  /** How late it has been, in ms, less what was forgiven; and with how much it is given up. */
+  readonly lateMs: number;
+  readonly lateMsMax: number;
+  /** How long it may take to propose what it was given, in ms. */
+  readonly allowedMs: number;
+  /** From acceptance to decision, on average, in ms; null: not measured yet. */
+  readonly roundMs: number | null;
+  /** Since when a bundle waits that it could propose, as of the last step; null: none does. */
+  readonly owedSince: Millis | null;
+}
+
+/** What this replica itself was held up by. */
+export interface StallsView {
+  /** In this view, in ms, less what was forgotten; and with how much a primary hands over. */
+  readonly ms: number;
+  readonly msMax: number;
+  /** The last of each kind: when it ended, and how long it was; null: none in this life. */
+  readonly loop: { readonly at: Millis; readonly ms: number } | null;
+  readonly disk: { readonly at: Millis; readonly ms: number } | null;
+  /** In all, of this life, in ms. */
+  readonly loopMs: number;
+  readonly diskMs: number;
 }
 
 export interface CatchUpView {

@@ -41,7 +41,7 @@ export function deliver(s: DeliveryHost, extension: Extension, certificate: Cert
 }
 
 /** Whether any bundle that the chain allows would have fitted in as well. */
-function hadRoom({ blockBundlesMax, blockBytesMax, bundleBytesMax }: Parameters, { header }: Block): boolean {
+export function hadRoom({ blockBundlesMax, blockBytesMax, bundleBytesMax }: Parameters, { header }: Block): boolean {
   return header.bundleCount < blockBundlesMax && header.payloadBytes + bundleBytesMax <= blockBytesMax;
 }
 

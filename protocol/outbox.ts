@@ -32,6 +32,8 @@ export class Outbox<Message, Pledge> {
   }
 
   ready(wakeAt: Millis): Ready<Message, Pledge> {
-    return { ...this, wakeAt };
+    // Field by field: a spread of an instance cost a fortieth of a simulated life (measured).
+    const { records, pledges, send, resend, deliver, admissions, refusals, evidence, events, lock, lead } = this;
+    return { records, pledges, lock, lead, send, resend, deliver, admissions, refusals, evidence, events, wakeAt };
   }
 }

@@ -34,19 +34,23 @@ export function gather(pending: Pending, ready: Ready<ReplicaMessage, ReplicaPle
   pending.lead = ready.lead ?? pending.lead;
 }
 
-/** Votes that waited for a slow disk until they were of no more use: decided heights, views that are over. */
+/** Pledges that waited for a slow disk until they were of no more use: decided heights, views that are over, checkpoints below a stable one. */
 function forgetStale(pending: Pending, { deliver, pledges, events }: Ready<ReplicaMessage, ReplicaPledge>): void {
   let decided: number = deliver.at(-1)?.block.header.height ?? 0;
   let view = 0;
+  let stable = 0;
   for (const { pledge } of pledges) if (pledge.kind === 'view-change') view = Math.max(view, pledge.view);
   for (const event of events) {
     // Into a view that others have opened, or past heights that a state from peers covers.
     if (event.type === 'view-entered') view = Math.max(view, event.view);
     if (event.type === 'checkpoint-installed') decided = Math.max(decided, event.height);
+    // Its state may be forgotten with the very write that it waits for.
+    if (event.type === 'checkpoint-stable' || event.type === 'checkpoint-installed')
+      stable = Math.max(stable, event.height);
   }
-  if (decided === 0 && view === 0) return;
-  pending.pledges = pending.pledges.filter(
-    ({ pledge }) =>
-      (pledge.kind !== 'prepare' && pledge.kind !== 'commit') || (pledge.height > decided && pledge.view >= view),
-  );
+  if (decided === 0 && view === 0 && stable === 0) return;
+  pending.pledges = pending.pledges.filter(({ pledge }) => {
+    if (pledge.kind === 'checkpoint') return pledge.height >= stable;
+    return (pledge.kind !== 'prepare' && pledge.kind !== 'commit') || (pledge.height > decided && pledge.view >= view);
+  });
 }

@@ -31,6 +31,10 @@ interface Entry {
   /** When it was last handed on to the primary, and to everyone. */
   forwardedAt: Millis | null;
   spreadAt: Millis | null;
+  /** When it was first handed on to the primary of this view; null: not yet. */
+  handedAt: Millis | null;
+  /** It stands in a block that was accepted in this view. */
+  proposed: boolean;
 }
 
 interface Queue {
@@ -66,12 +70,19 @@ export interface Waiting {
 
 const hex = (digest: Hash): Hex => toHex(digest) as Hex; // toHex of 32 bytes is what Hex means
 
+/** Bundles that are looked at for one that the primary owes: those before it can stand nowhere, and the next sweep takes them away. */
+const OWED_LOOKED_AT_MAX = 16;
+
 export class Pool {
   readonly #entries = new Map<Hex, Entry>();
   /** In turn: whoever was served goes to the end. */
   readonly #clients = new Map<Hex, Client>();
   /** Admitted since takeFresh was last called. */
   #fresh: Entry[] = [];
+  /** Handed on to the primary of this view and not yet in a block of it, in that order. */
+  readonly #owed = new Map<Hex, Entry>();
+  /** When a block without room for one more was last accepted: until then, whoever waits came too late for it. */
+  #fullAt: Millis | null = null;
   #bytes = 0;
   #blocks: Blocks = { all: 0, roomy: 0 };
   /** Where the counters stood, and how many waited, when the view began. */
@@ -158,6 +169,8 @@ export class Pool {
       waitingBefore: this.#entries.size,
       forwardedAt: null,
       spreadAt: null,
+      handedAt: null,
+      proposed: false,
     };
     this.#clients.set(name, client);
     client.sessions.set(key, session);
@@ -288,8 +301,44 @@ export class Pool {
   markForwarded(bundles: readonly SignedBundle[], now: Millis): void {
     for (const bundle of bundles) {
       const entry = this.#entries.get(hex(bundle.digest));
-      if (entry !== undefined) entry.forwardedAt = now;
+      if (entry !== undefined) this.#handOn(entry, now);
     }
+  }
+
+  #handOn(entry: Entry, now: Millis): void {
+    entry.forwardedAt = now;
+    if (entry.handedAt !== null) return;
+    entry.handedAt = now;
+    if (!entry.proposed) this.#owed.set(hex(entry.bundle.digest), entry);
+  }
+
+  /** A block was accepted in this view: its primary owes these no more. */
+  noteProposed(bundles: readonly SignedBundle[], { now, hadRoom }: { now: Millis; hadRoom: boolean }): void {
+    for (const { digest } of bundles) {
+      const key = hex(digest);
+      const entry = this.#entries.get(key);
+      if (entry === undefined) continue;
+      entry.proposed = true;
+      this.#owed.delete(key);
+    }
+    if (!hadRoom) this.#fullAt = now;
+  }
+
+  /**
+   * [PACE-1] Since when the primary could have proposed a bundle that it was given and that may stand in the next block on top of `chain`; null:
+   * it owes none.
+   */
+  owedSince(ledger: Ledger, chain: readonly Extension[]): Millis | null {
+    const height = plus.height(ledger.height, chain.length + 1);
+    let looked = 0;
+    for (const { bundle, handedAt } of this.#owed.values()) {
+      if (++looked > OWED_LOOKED_AT_MAX) break;
+      if (bundle.validUntil < height) continue;
+      const next = ledger.nextSequence(chain, bundle, height);
+      if (next !== bundle.sequence || (next === 1 && ledger.isSessionTableFull(bundle, height))) continue;
+      return Math.max(handedAt ?? 0, this.#fullAt ?? 0) as Millis; // the later of branded numbers; what is owed was handed on
+    }
+    return null;
   }
 
   /** [REQ-1] Bundles to hand on to the primary: those never handed on to it, or not since `before`. At most `most` of them. */
@@ -298,7 +347,7 @@ export class Pool {
     for (const entry of this.#entries.values()) {
       if (due.length >= most) break;
       if (entry.forwardedAt !== null && entry.forwardedAt >= before) continue;
-      entry.forwardedAt = now;
+      this.#handOn(entry, now);
       due.push(entry.bundle);
     }
     return due;
@@ -318,7 +367,13 @@ export class Pool {
 
   /** The primary changed: everything is handed on again (PBFT-NV-6), and what was passed over before is not the new one's fault. */
   beginView(): void {
-    for (const entry of this.#entries.values()) entry.forwardedAt = null;
+    for (const entry of this.#entries.values()) {
+      entry.forwardedAt = null;
+      entry.handedAt = null;
+      entry.proposed = false;
+    }
+    this.#owed.clear();
+    this.#fullAt = null;
     this.#view = { blocks: this.#blocks, waiting: this.#entries.size };
   }
 
@@ -345,7 +400,9 @@ export class Pool {
   }
 
   #remove(entry: Entry): void {
-    this.#entries.delete(hex(entry.bundle.digest));
+    const key = hex(entry.bundle.digest);
+    this.#entries.delete(key);
+    this.#owed.delete(key);
     this.#bytes -= entry.bundle.payload.length;
     entry.client.bundles -= 1;
     entry.client.bytes -= entry.bundle.payload.length;

@@ -36,6 +36,7 @@ export const CHECKS = [
   'no-invariant-breaks',
   'everything-is-ordered',
   'heads-agree',
+  'slow-primary-is-replaced',
 ] as const;
 export type CheckName = (typeof CHECKS)[number];
 
@@ -72,6 +73,10 @@ interface SessionSeen {
 }
 
 export class Checks {
+  /** More than f lie: honest replicas may decide two chains, and each of them must still do nothing that proves it guilty. */
+  mayFork = false;
+  /** Heights at which an honest replica has decided another block than the first one that decided there. */
+  readonly forks: { readonly replica: ReplicaId; readonly height: number }[] = [];
   /** The chain that all honest replicas share, in hex, by height. */
   readonly chain = new Map<number, string>();
   /** By digest in hex: where a bundle stands. */
@@ -305,6 +310,7 @@ export class Checks {
     const place = phase === 'prepare' ? `prepare ${view} ${height}` : `${phase} ${height}`;
     const before = this.#certified.get(place);
     const name = toHex(hash);
+    if (this.mayFork) return;
     if (before !== undefined && before !== name)
       fail('one-certificate-per-place', `two certificates for different blocks: ${place}`);
     this.#certified.set(place, name);
@@ -351,13 +357,16 @@ export class Checks {
       this.#certificate(certificate);
     }
     const before = this.#blocks.get(height);
-    if (before !== undefined && !equalBytes(before, block.hash))
+    if (this.mayFork && before !== undefined && !equalBytes(before, block.hash)) this.forks.push({ replica, height });
+    else if (before !== undefined && !equalBytes(before, block.hash))
       fail('one-block-per-height', `two blocks decided at height ${height}: node-${replica} has another one`);
     if (before !== undefined) return;
     if (height !== this.chain.size + 1)
       fail('in-order', `node-${replica} decides height ${height}, and nobody has decided ${height - 1}`);
     this.#blocks.set(height, block.hash);
     this.chain.set(height, toHex(block.hash));
+    // What stands above a fork stands on one of two chains: what the shared chain must be like is no longer to be asked.
+    if (this.forks.length > 0) return;
     for (const bundle of block.bundles) {
       const name = toHex(bundle.digest);
       const at = this.executed.get(name);

@@ -1,5 +1,5 @@
-// The clock of one replica: it may run fast or slow, and its wall may be set. What the replica sees of that follows daemon/clock.ts: time
-// never runs back and never leaps, it is slewed by a tenth at most.
+// The clocks of one replica, as in daemon/clock.ts: a monotonic one, which may run fast or slow, and a wall, which may be set; the replica
+// follows the wall by a tenth at most, so that it never leaps.
 
 import type { Millis } from '../protocol/types.ts';
 import { asMillis } from '../protocol/types.ts';
@@ -15,23 +15,36 @@ export class SimClock {
   /** How far its wall has been set forward, in milliseconds; negative: back. */
   offsetMs = 0;
   #at: number;
+  #wallAt: number;
   #seenAt: number;
 
   constructor(timeline: Timeline) {
     this.#timeline = timeline;
     this.#at = timeline.now;
+    this.#wallAt = timeline.now;
     this.#seenAt = timeline.now;
   }
 
-  /** Whole milliseconds since 1970, never less than before. */
-  now(): Millis {
+  #look(): void {
     const { now } = this.#timeline;
     const elapsed = (now - this.#seenAt) * this.rate;
     this.#seenAt = now;
-    const expected = this.#at + elapsed;
+    this.#at += elapsed;
+    const expected = this.#wallAt + elapsed;
     const off = now + this.offsetMs - expected;
-    this.#at = expected + Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
+    this.#wallAt = expected + Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
+  }
+
+  /** Whole milliseconds, never less than before. */
+  now(): Millis {
+    this.#look();
     return asMillis(Math.floor(this.#at));
+  }
+
+  /** How far its wall is ahead of `now`, in whole milliseconds; negative: behind it. */
+  wallAheadMs(): number {
+    this.#look();
+    return Math.round(this.#wallAt - this.#at);
   }
 
   /** The milliseconds of the simulation until this clock shows `at`, at its present rate; at least 1. */

@@ -6,6 +6,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
+import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { decidedSigningBytes } from '../protocol/certificate.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
@@ -26,9 +27,11 @@ import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
 import { SimReplica } from './replica.ts';
 import { settingOf } from './setting.ts';
-import { standInCrypto } from './signatures.ts';
+import { PLAIN_KINDS, standInCrypto } from './signatures.ts';
 import { Timeline } from './timeline.ts';
 import { describeMessage, Trace } from './trace.ts';
+import type { Reaches } from './twins.ts';
+import { Twins } from './twins.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
 
@@ -67,27 +70,6 @@ export class ClusterEvent {
     return JSON.stringify(this.#fields);
   }
 }
-
-/** Kinds with nothing inside that would have to verify. */
-const PLAIN_KINDS: ReadonlySet<string> = new Set([
-  'prepare',
-  'commit',
-  'status',
-  'checkpoint',
-  'state-chunk',
-  'fetch-block',
-  'fetch-blocks',
-  'fetch-checkpoint',
-  'fetch-state',
-  'paxos-prepare',
-  'promise',
-  'accepted',
-  'reject',
-  'request-vote',
-  'vote',
-  'appended',
-  'raft-reject',
-]);
 
 /** Real signatures that are remembered as valid. */
 const SEEN_MAX = 32_768;
@@ -136,6 +118,8 @@ export class Cluster {
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
   #steps = 0;
+  readonly #world: Surroundings;
+  readonly #twins = new Twins();
 
   constructor({
     n = 4,
@@ -178,12 +162,15 @@ export class Cluster {
       timeline: this.timeline,
       receiver: {
         arrive: (from, to, signed) => this.#arrive(from, to, signed),
-        arriveBytes: (from, to, bytes) => this.nodes[to]!.arriveBytes(from, bytes),
+        arriveBytes: (from, to, bytes) => {
+          this.#twins.secondHearing(to, from)?.arriveBytes(from, bytes);
+          if (this.#twins.firstReaches(to, from)) this.nodes[to]!.arriveBytes(from, bytes);
+        },
         frameOf: (signed) => this.frameOf(signed),
       },
     });
-    const surroundings = this.#surroundings(seedOf(seed, 2));
-    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
+    this.#world = this.#surroundings(seedOf(seed, 2));
+    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), this.#world));
     for (const { id } of this.nodes) this.boot(id);
   }
 
@@ -297,9 +284,20 @@ export class Cluster {
     for (const other of this.nodes) if (other.core !== null) other.input({ type: 'disconnected', peer: node.id });
   }
 
+  /** A second process with this replica's key: faulty from now on, whatever the two do. Default: both reach everybody. */
+  twin(id: number, reaches: Reaches = () => true): SimReplica {
+    this.byzantine.add(id);
+    const self = asReplicaId(id);
+    const ids = this.nodes.map((node) => node.id);
+    const sendOne = (to: ReplicaId, signed: Signed<ReplicaMessage>) => this.network.send(self, to, signed);
+    return this.#twins.add(self, { world: this.#world, ids, sendOne, reaches });
+  }
+
   #broke(replica: SimReplica, error: unknown): void {
     if (this.byzantine.has(replica.id)) return this.crash(replica.id);
     if (error instanceof CheckFailure) throw error;
+    // [PBFT-C-3] It has seen the fork, and stops for good.
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.crash(replica.id);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
@@ -354,6 +352,7 @@ export class Cluster {
   }
 
   #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
+    if (!this.#twins.firstReaches(from, to)) return;
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -371,7 +370,8 @@ export class Cluster {
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const node = this.nodes[to]!;
-    if (node.core === null) return;
+    this.#twins.secondHearing(to, from)?.arrive(from, signed);
+    if (node.core === null || !this.#twins.firstReaches(to, from)) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
@@ -459,6 +459,12 @@ export class Cluster {
 
   has(id: number, bundle: SignedBundle): boolean {
     return this.executedAt(id, bundle) !== undefined;
+  }
+
+  /** Of the latest view that a replica which is up has reached. */
+  get primary(): number {
+    const views = this.nodes.map(({ core }) => core?.explain().view ?? 0);
+    return Math.max(...views) % views.length;
   }
 
   live(): number[] {

@@ -2,24 +2,15 @@
 // of honest ones. A Byzantine replica is an honest core with what it says overridden: nothing here would be refused for its form.
 
 import { toHex } from '../crypto/bytes.ts';
-import { native } from '../crypto/native.ts';
 import type { Block } from '../protocol/block.ts';
-import { blockHash, encodeHeader } from '../protocol/block.ts';
-import type { Extension } from '../protocol/ledger.ts';
-import { Ledger } from '../protocol/ledger.ts';
-import type { CertifiedBlock, PbftMessage, ViewChange, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, ViewChange, Vote } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { View } from '../protocol/types.ts';
-import { asEpoch, asMillis, asReplicaId, asView } from '../protocol/types.ts';
+import { asEpoch, asReplicaId, asView } from '../protocol/types.ts';
 import type { Cluster } from './cluster.ts';
+import { forged } from './liars.ts';
 import type { Tamper } from './network.ts';
-
-/** The same block a millisecond later: another one, under a certificate that is not its own. */
-function forged(entry: CertifiedBlock): CertifiedBlock {
-  const header = { ...entry.block.header, time: asMillis(entry.block.header.time + 1) };
-  const headerBytes = encodeHeader(header);
-  return { ...entry, block: { ...entry.block, header, headerBytes, hash: blockHash(native.sha256, headerBytes) } };
-}
+import { Rivals } from './rivals.ts';
 
 const epoch = asEpoch(0);
 /** What was said before and may be said again, at most. */
@@ -36,17 +27,14 @@ export class Conspiracy {
   readonly #cluster: Cluster;
   readonly #members: readonly number[];
   readonly #honest: readonly number[];
-  /** Follows what is decided, so that the other chains are sound. */
-  readonly #ledger: Ledger;
-  readonly #blocks = new Map<string, Block>();
-  /** By the hash of what a core of theirs proposed; null where nothing else could stand there. */
-  readonly #rivals = new Map<string, Block | null>();
+  /** To what a core of theirs proposed. */
+  readonly #rivals: Rivals;
   readonly #deceived = new Map<View, { readonly ids: readonly number[]; readonly equivocates: boolean }>();
   readonly #asked = new Map<View, Map<number, ViewChange>>();
   readonly #opened = new Set<View>();
   /** What honest ones prepared, by view and height: two of them, and the liars have divided them. */
   readonly #prepared = new Map<string, Set<string>>();
-  readonly #said: { readonly from: number; readonly message: PbftMessage }[] = [];
+  readonly #said: { readonly from: number; readonly message: ReplicaMessage }[] = [];
   /** Whether they end the processes of honest ones as well. */
   cutsPower = true;
   #cuts = 0;
@@ -56,7 +44,7 @@ export class Conspiracy {
     this.#cluster = cluster;
     this.#members = members;
     this.#honest = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !members.includes(id));
-    this.#ledger = new Ledger({ sha256: native.sha256, genesis: cluster.genesis, epoch });
+    this.#rivals = new Rivals(cluster.genesis);
     for (const id of members) cluster.byzantine.add(id);
     cluster.tamper = this.#pass;
     const step = () => {
@@ -80,7 +68,7 @@ export class Conspiracy {
   }
 
   readonly #pass: Tamper = (from, to, message) => {
-    if (message.kind === 'pre-prepare') this.#blocks.set(toHex(message.block.hash), message.block);
+    if (message.kind === 'pre-prepare') this.#rivals.know(message.block);
     if (message.kind === 'view-change') this.#note(from, message);
     if (!this.#members.includes(from)) {
       if (message.kind === 'prepare' || message.kind === 'commit') this.#agree(from, message);
@@ -95,7 +83,7 @@ export class Conspiracy {
       case 'commit': {
         this.#remember(from, message);
         if (this.#chance(0.2)) return null;
-        const rival = this.#isDeceived(message.view, to) ? this.#rivals.get(toHex(message.hash)) : undefined;
+        const rival = this.#isDeceived(message.view, to) ? this.#rivals.find(message.hash) : undefined;
         return rival == null ? message : { ...message, hash: rival.hash };
       }
       case 'view-change':
@@ -150,52 +138,10 @@ export class Conspiracy {
 
   /** Another block on the other chain at the same height, as sound as this one. */
   #rivalOf(proposer: number, block: Block): Block | null {
-    const name = toHex(block.hash);
-    let rival = this.#rivals.get(name);
-    if (rival === undefined) {
-      this.#follow();
-      const chain = this.#pathTo(this.#rivals.get(toHex(block.header.parent))?.hash ?? block.header.parent);
-      const fewer = block.bundles.length > 1 && this.#chance(0.5) ? block.bundles.slice(0, -1) : block.bundles;
-      const candidate =
-        chain === null
-          ? null
-          : this.#ledger.build(chain, {
-              bundles: fewer,
-              time: asMillis(block.header.time + 1),
-              proposer: asReplicaId(proposer),
-            });
-      rival = candidate?.block ?? null;
-      this.#rivals.set(name, rival);
-      if (rival !== null) this.#blocks.set(toHex(rival.hash), rival);
-    }
-    return rival;
-  }
-
-  #follow(): void {
-    for (;;) {
-      const hash = this.#cluster.chain.get(this.#ledger.height + 1);
-      const block = hash === undefined ? undefined : this.#blocks.get(hash);
-      const extension = block && this.#ledger.extend([], block);
-      if (extension === undefined || 'refused' in extension) return;
-      this.#ledger.apply(extension);
-    }
-  }
-
-  #pathTo(hash: Block['hash']): Extension[] | null {
-    const path: Block[] = [];
-    for (let at = toHex(hash); at !== toHex(this.#ledger.head.hash); ) {
-      const block = this.#blocks.get(at);
-      if (block === undefined || block.header.height <= this.#ledger.height) return null;
-      path.unshift(block);
-      at = toHex(block.header.parent);
-    }
-    const chain: Extension[] = [];
-    for (const block of path) {
-      const extension = this.#ledger.extend(chain, block);
-      if ('refused' in extension) return null;
-      chain.push(extension);
-    }
-    return chain;
+    this.#rivals.follow(this.#cluster.chain);
+    return this.#rivals.of(block, proposer, () =>
+      block.bundles.length > 1 && this.#chance(0.5) ? block.bundles.slice(0, -1) : block.bundles,
+    );
   }
 
   /** [PBFT-NV-1] Who is the primary of a view that enough ask for opens it twice: for some, from requests that know as little as can be. */
@@ -242,13 +188,13 @@ export class Conspiracy {
     }
     // Both blocks of one height to the same replica: that is evidence.
     if (this.#chance(0.03)) {
-      const rival = this.#pick([...this.#rivals.values()].slice(-4));
+      const rival = this.#pick(this.#rivals.last(4));
       if (rival != null)
         this.#cluster.inject(rival.header.proposer, to, { kind: 'pre-prepare', epoch, view, block: rival });
     }
   }
 
-  #remember(from: number, message: PbftMessage): void {
+  #remember(from: number, message: ReplicaMessage): void {
     this.#said.push({ from, message });
     if (this.#said.length > SAID_MAX) this.#said.shift();
   }

@@ -2,6 +2,7 @@
 // Swarm testing: each seed draws which kinds there are at all, and how strong, since faults that are always there hide what others do.
 
 import { unreachable } from '../protocol/assert.ts';
+import type { Dawdling } from './dawdler.ts';
 import type { Dice } from './random.ts';
 import type { CrashPoint, Interrupted } from './replica.ts';
 
@@ -33,6 +34,10 @@ export type Fault = Timed &
     | { readonly kind: 'clock-drift'; readonly node: number /** 1 is right. */; readonly rate: number }
     | { readonly kind: 'clock-jump'; readonly node: number; readonly ms: number }
     | { readonly kind: 'stall'; readonly node: number }
+    /** No write ends before it is over. */
+    | { readonly kind: 'disk-stall'; readonly node: number }
+    /** Whoever leads the latest view then holds back what it ought to propose. */
+    | { readonly kind: 'slow-primary'; readonly dawdling: Dawdling }
     /** In an adversary's hand, with its key. */
     | { readonly kind: 'liar'; readonly node: number }
   );
@@ -40,7 +45,7 @@ export type Fault = Timed &
 export type FaultKind = Fault['kind'];
 
 /** Kinds that a seed draws from, with how often they come in a minute where they are on. */
-const SWARM: Readonly<Record<Exclude<FaultKind, 'liar' | 'slow-link'>, readonly [number, number]>> = {
+const SWARM: Readonly<Record<Exclude<FaultKind, 'liar' | 'slow-link' | LateKind>, readonly [number, number]>> = {
   delay: [2, 12],
   loss: [2, 12],
   duplication: [1, 8],
@@ -58,6 +63,13 @@ const SWARM: Readonly<Record<Exclude<FaultKind, 'liar' | 'slow-link'>, readonly 
   'clock-jump': [1, 8],
   stall: [1, 16],
 };
+
+/** Drawn after all others, so that the draws of those stay what they were. */
+const LATE_SWARM: Readonly<Record<LateKind, readonly [number, number]>> = {
+  'disk-stall': [1, 8],
+  'slow-primary': [1, 6],
+};
+type LateKind = 'disk-stall' | 'slow-primary';
 
 /** The kinds that come singly, in the order in which they are drawn. */
 const KINDS = Object.keys(SWARM) as (keyof typeof SWARM)[]; // the keys of a literal
@@ -98,7 +110,27 @@ export function drawFaults(dice: Dice, { n, f, ms, liars = true }: Swarm): Fault
   const broken = dice.shuffled(Array.from({ length: n }, (_, id) => id)).slice(0, dice.between(0, f));
   const lies = dice.chance(0.3) && liars;
   for (const node of broken) faults.push(...drawForEver(dice, { node, ms, lies, n }));
+  for (const kind of ['disk-stall', 'slow-primary'] as const)
+    if (dice.chance(0.3)) faults.push(...drawLate(kind, dice, { n, ms }));
   return faults.sort((a, b) => a.at - b.at);
+}
+
+function drawLate(kind: LateKind, dice: Dice, { n, ms }: { n: number; ms: number }): Fault[] {
+  const [low, high] = LATE_SWARM[kind];
+  const count = Math.max(1, Math.round((dice.between(low, high) * ms) / 60_000));
+  const lastsMs = dice.pick([300, 1_000, 4_000]);
+  return Array.from({ length: count }, (): Fault => {
+    const at = dice.between(100, ms - 1);
+    const timed = { at, lasts: Math.min(1 + dice.exponential(lastsMs), ms - at) };
+    if (kind === 'disk-stall') return { kind, ...timed, node: dice.between(0, n - 1) };
+    return { kind, ...timed, dawdling: drawDawdling(dice) };
+  });
+}
+
+/** Just under a view timeout of 500 ms, or well under it; all at once, bundle by bundle, as late as can be, or all but one client's. */
+export function drawDawdling(dice: Dice): Dawdling {
+  const how = dice.pick(['constant', 'trickle', 'adaptive', 'censor'] as const);
+  return how === 'constant' || how === 'trickle' ? { how, ms: dice.between(100, 480) } : { how };
 }
 
 function drawOne(
@@ -236,6 +268,12 @@ function what(fault: Fault): string {
       return `clock of node-${fault.node} off by ${fault.ms} ms`;
     case 'stall':
       return `node-${fault.node} hangs`;
+    case 'disk-stall':
+      return `disk of node-${fault.node} hangs`;
+    case 'slow-primary': {
+      const { dawdling } = fault;
+      return `the primary holds bundles back, ${dawdling.how}${'ms' in dawdling ? ` every ${dawdling.ms} ms` : ''},`;
+    }
     case 'liar':
       return `node-${fault.node} lies`;
     default:

@@ -3,6 +3,7 @@
 
 import type { Cluster } from './cluster.ts';
 import { Conspiracy } from './conspiracy.ts';
+import { Dawdler } from './dawdler.ts';
 import type { Fault } from './faults.ts';
 import { describeFault } from './faults.ts';
 import type { Weather } from './network.ts';
@@ -26,6 +27,7 @@ export class Injector {
   readonly #armed = new Set<Crash>();
   /** Whom a crash has hit. */
   readonly #down = new Map<Fault, number>();
+  readonly #dawdlers = new Map<Fault, Dawdler>();
   readonly #diskDice: readonly Dice[];
   #conspiracy: Conspiracy | null = null;
 
@@ -67,6 +69,12 @@ export class Injector {
         node.stalledUntil = Math.max(node.stalledUntil, cluster.now + (fault.lasts ?? 0));
         break;
       }
+      case 'slow-primary': {
+        const node = this.#primary();
+        // One at a time: what a replica holds back it holds back once.
+        if (cluster.nodes[node]!.hold === null) this.#dawdlers.set(fault, new Dawdler(cluster, node, fault.dawdling));
+        break;
+      }
       default:
         this.#apply(fault);
     }
@@ -80,6 +88,7 @@ export class Injector {
       const node = this.#down.get(fault);
       if (node !== undefined) this.#bootUnlessKept(node);
     } else if (fault.kind === 'power-cut') for (const { id } of this.#cluster.nodes) this.#bootUnlessKept(id);
+    else if (fault.kind === 'slow-primary') this.#dawdlers.get(fault)?.end();
     else if (fault.kind !== 'stall' && fault.kind !== 'liar') this.#apply(fault);
   }
 
@@ -95,10 +104,8 @@ export class Injector {
     return false;
   }
 
-  /** Of the latest view that a replica which is up has reached. */
   #primary(): number {
-    const views = this.#cluster.nodes.map(({ core }) => core?.explain().view ?? 0);
-    return Math.max(...views) % views.length;
+    return this.#cluster.primary;
   }
 
   #crash(fault: Crash, node: number): void {
@@ -123,13 +130,18 @@ export class Injector {
     let ms = 0;
     for (const fault of this.#active)
       if (fault.kind === 'slow-disk' && fault.node === id) ms += this.#diskDice[id]!.exponential(fault.meanMs);
+      else if (fault.kind === 'disk-stall' && fault.node === id) ms = Math.max(ms, this.#leftOf(fault));
     return ms;
+  }
+
+  #leftOf({ at, lasts }: Fault): number {
+    return Math.max(0, this.#cluster.start + at + (lasts ?? 0) - this.#cluster.now);
   }
 
   // ---- clocks and links ---------------------------------------------------------------------------------------------
 
   #apply({ kind }: Fault): void {
-    if (kind === 'slow-disk') return; // asked for at each write
+    if (kind === 'slow-disk' || kind === 'disk-stall') return; // asked for at each write
     if (kind === 'clock-drift' || kind === 'clock-jump') return this.#setClocks();
     this.#setLinks();
   }

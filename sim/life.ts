@@ -10,6 +10,8 @@ import { CheckFailure, fail } from './checks.ts';
 import type { Habits } from './clients.ts';
 import { PatientClient } from './clients.ts';
 import { Cluster } from './cluster.ts';
+import type { Dawdling } from './dawdler.ts';
+import { Dawdler } from './dawdler.ts';
 import type { Fault } from './faults.ts';
 import { brokenForEver, drawFaults } from './faults.ts';
 import { Injector } from './injector.ts';
@@ -46,6 +48,8 @@ export interface Plan {
   readonly base: Faults;
   readonly habits: Habits;
   readonly noticeMs: number | null;
+  /** How the primary of the end holds back what it should propose; null: it does not. */
+  readonly dawdling: Dawdling | null;
   /** All of them; their places in this list are their numbers. */
   readonly faults: readonly Fault[];
 }
@@ -84,6 +88,10 @@ const STILL_BUSY_MS = 1_000;
 /** How long a quorum may take to order everything: a view timeout that has doubled 8 times is 128 s, and f + 1 of them may come. */
 export const LIVENESS_MS_MAX = 900_000;
 const HEADS_AGREE_MS_MAX = 60_000;
+/** Before the last trial. */
+const SETTLE_MS = 2_000;
+/** A slow primary leads for so many times the lateness that is held against it before it is given up (two timeouts at first), at most. */
+const PACE_PATIENCES = 2.5;
 /** One seed in so many has real signatures. */
 const REAL_SIGNATURES_ONE_IN = 16;
 
@@ -123,8 +131,15 @@ export function drawPlan({
       sessionBundles: dice.pick([5, 50, 1_000_000]),
     },
     noticeMs: dice.pick([null, 300, 2_000]),
+    dawdling: drawTrial(new Dice(seedOf(seed, 102))),
     faults: drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms, liars: lies }),
   };
+}
+
+/** In every other life, where fewer than f are broken for ever. Adaptive ones are left out: what they do is as slow as is allowed. */
+function drawTrial(dice: Dice): Dawdling | null {
+  if (dice.chance(0.5)) return null;
+  return dice.chance(0.7) ? { how: 'constant', ms: dice.between(300, 480) } : { how: 'censor' };
 }
 
 export function live(options: LifeOptions): Outcome {
@@ -203,7 +218,7 @@ class Life {
     cluster.faults = base;
     for (const { id, disk } of cluster.nodes) disk.retain = retain[id]!;
     const injector = new Injector(cluster, { faults: this.#faults, seed, noticeMs });
-    const clients = this.#clients();
+    const clients = this.#clients('client', this.#plan.habits);
     cluster.run(ms);
     injector.heal();
     cluster.remark('the safety phase is over');
@@ -223,6 +238,37 @@ class Life {
     if (!cluster.until(() => healed.every((id) => cluster.height(id) === head()), HEADS_AGREE_MS_MAX))
       fail('heads-agree', `healed replicas stay apart for ${HEADS_AGREE_MS_MAX / 1000} s; ${this.#standing(healed)}`);
     for (const id of healed) cluster.checks.atEnd(cluster.nodes[id]!.id, cluster.height(id));
+    if (this.#plan.dawdling !== null && broken.size < byzantineQuorums(n).f)
+      this.#trySlowPrimary(this.#plan.dawdling, healed);
+  }
+
+  /** One more replica breaks, for ever: whoever leads now works just under every timeout, while clients are busy at all replicas. */
+  #trySlowPrimary(dawdling: Dawdling, healed: readonly number[]): void {
+    const cluster = this.#cluster;
+    const slow = cluster.primary;
+    if (!healed.includes(slow)) return;
+    const others = healed.filter((id) => id !== slow);
+    const busy = this.#clients('busy', { ...this.#plan.habits, clients: 4, everyMs: 20, ahead: 2, validFor: 50_000 });
+    // Until rounds are measured as they are now.
+    cluster.run(SETTLE_MS);
+    const explained = () => others.flatMap((id) => cluster.nodes[id]!.core?.explain() ?? []);
+    // Who asks for a later view knows of another primary than those who order, and is followed in the middle of the trial.
+    if (!explained().every(({ primary, phase }) => primary === slow && phase !== 'view-change')) return;
+    const patience = explained().map(({ pace, timeoutMs }) => PACE_PATIENCES * (pace?.lateMsMax ?? 0) + 2 * timeoutMs);
+    cluster.remark(`node-${slow} holds bundles back, ${dawdling.how}, for ever`);
+    const dawdler = new Dawdler(cluster, slow, dawdling);
+    // A liar may keep one of them in a view change of its own: those who order without it are enough.
+    const { f, quorum } = byzantineQuorums(cluster.nodes.length);
+    const isLeft = () =>
+      explained().every(({ primary }) => primary !== slow) &&
+      explained().filter(({ phase }) => phase !== 'view-change').length >= quorum - f;
+    if (!cluster.until(isLeft, Math.max(...patience)))
+      fail(
+        'slow-primary-is-replaced',
+        `node-${slow} holds back what it should propose (${dawdling.how}) and leads for ${Math.max(...patience)} ms; ${this.#standing(others)}`,
+      );
+    dawdler.end();
+    for (const client of busy) client.stop();
   }
 
   #standing(healed: readonly number[]): string {
@@ -234,9 +280,9 @@ class Life {
       .join(', ');
   }
 
-  #clients(): PatientClient[] {
+  #clients(prefix: string, habits: Habits): PatientClient[] {
     const cluster = this.#cluster;
-    const { habits, realSignatures } = this.#plan;
+    const { realSignatures } = this.#plan;
     const service = {
       genesis: cluster.genesis,
       after: (delay: number, run: () => void) => cluster.after(delay, run),
@@ -248,8 +294,8 @@ class Life {
       acknowledge: (digest: string, height: number) => cluster.acknowledge(digest, height),
     };
     return Array.from({ length: habits.clients }, (_, i) => {
-      const name = `client-${i}`;
-      const dice = new Dice(seedOf(this.#options.seed, 200, i));
+      const name = `${prefix}-${i}`;
+      const dice = new Dice(seedOf(this.#options.seed, prefix === 'client' ? 200 : 201, i));
       const key = (realSignatures ? keyPair : standInKey)(name);
       return new PatientClient(service, { name, key, dice, habits });
     });

@@ -17,6 +17,7 @@ import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHeight } from '../protocol/types.ts';
+import { WriteLag } from '../protocol/write-lag.ts';
 import { Answers, isRequest } from './answers.ts';
 import type { Held } from './checks.ts';
 import { fail } from './checks.ts';
@@ -85,11 +86,15 @@ export class SimReplica {
   crashes = 0;
   /** The process hangs until then. */
   stalledUntil = 0;
+  /** What an adversary lets through of that which comes in; null: all. */
+  hold: ((inputs: readonly Step[]) => readonly Step[]) | null = null;
   protected readonly world: Surroundings;
   readonly #answers: Answers;
   #pending = nothingPending();
   #write: Write | null = null;
-  #writingSince = 0;
+  #lag: WriteLag;
+  /** What the core was told of its wall. */
+  #wallAheadMs = 0;
   #lazy = false;
   #inbox: Step[] = [];
   readonly #inboxOf = new Map<ReplicaId, number>();
@@ -103,6 +108,7 @@ export class SimReplica {
     const { genesis, timeline } = world;
     this.guard = new SimGuard({ publicKey: genesis.members[id]!.publicKey, chainId: genesis.chainId });
     this.clock = new SimClock(timeline);
+    this.#lag = new WriteLag(genesis.parameters.viewTimeoutMs);
     this.#answers = new Answers(this.disk, genesis.parameters);
   }
 
@@ -118,6 +124,8 @@ export class SimReplica {
     this.#pending = nothingPending();
     this.stalledUntil = 0;
     this.#lowest = 1;
+    this.#lag = new WriteLag(this.world.genesis.parameters.viewTimeoutMs);
+    this.#wallAheadMs = 0;
     const fresh = this.life === 1;
     this.guard.open();
     if (this.disk.writes < this.guard.floor.sequence)
@@ -216,13 +224,14 @@ export class SimReplica {
     const { core } = this;
     if (core === null) return;
     this.#woken = false;
-    const inputs = this.#inbox;
+    const inputs = this.hold === null ? this.#inbox : [...this.hold(this.#inbox)];
     this.#inbox = [];
     this.#inboxOf.clear();
     if (this.disk.lowest !== this.#lowest) {
       this.#lowest = this.disk.lowest;
       inputs.push({ type: 'retained', lowest: asHeight(this.#lowest) });
     }
+    this.#tellOfSelf(inputs);
     let ready: Ready<ReplicaMessage, ReplicaPledge>;
     try {
       ready = this.#proved(core.step(inputs, this.clock.now()));
@@ -243,6 +252,16 @@ export class SimReplica {
     if (bearsLies(this.world.genesis.protocol)) return ready;
     const sign: Witness['sign'] = (place) => this.world.signDecided(this.id, place);
     return attested(ready, { self: this.id, epoch: asEpoch(0), sign });
+  }
+
+  /** [STALL-1] [STALL-5] As daemon/replica.ts does. */
+  #tellOfSelf(inputs: Step[]): void {
+    const ms = this.#lag.take(this.world.timeline.now);
+    if (ms > 0) inputs.push({ type: 'stalled', what: 'disk', ms });
+    const aheadMs = this.clock.wallAheadMs();
+    if (aheadMs === this.#wallAheadMs) return;
+    this.#wallAheadMs = aheadMs;
+    inputs.push({ type: 'wall', aheadMs });
   }
 
   #act(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
@@ -286,7 +305,7 @@ export class SimReplica {
       guardDone: !urgent,
     };
     this.#write = write;
-    this.#writingSince = this.world.timeline.now;
+    this.#lag.begin(this.world.timeline.now);
     if (this.world.strikes(this, 'write-begun')) return;
     // Two files: either may be durable first, and a crash may come between.
     if (!write.logDone) {
@@ -320,6 +339,7 @@ export class SimReplica {
   #written(write: Write): void {
     if (!write.logDone || !write.guardDone || this.#write !== write) return;
     this.#write = null;
+    this.#lag.end(this.world.timeline.now);
     this.speak(write);
     for (const each of write.batch.pledges)
       if (!write.kept.some(({ pledge }) => pledge === each.pledge))
@@ -340,7 +360,7 @@ export class SimReplica {
 
   /** How long the write under way has taken; 0: none is. As in daemon/speaker.ts. */
   get writingMs(): number {
-    return this.#write === null ? 0 : this.world.timeline.now - this.#writingSince;
+    return this.#lag.writingMs(this.world.timeline.now);
   }
 
   // ---- what it holds ------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -24,32 +23,11 @@ import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../pro
 import { Audit, encodeEvidence, evidenceOf, signingBytes, verifyEvidence } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
 import { settingOf } from '../sim/setting.ts';
+import { program, type Run, synod } from './program.ts';
 
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const epoch = asEpoch(0);
 
 t.setTimeout(230_000);
-
-interface Run {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function synod(args: readonly string[]): Promise<Run> {
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-      stdout += chunk;
-    });
-    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-      stderr += chunk;
-    });
-    child.on('close', (code) => resolve({ code, stdout, stderr }));
-  });
-}
 
 // ---- forged chains --------------------------------------------------------------------------------------------------------
 

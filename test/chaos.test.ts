@@ -9,10 +9,10 @@ import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import tap, { type Test } from 'tap';
 import { randomFrom } from '../sim/random.ts';
-import { brokenPromises, differences, type ReadChain, readChain, unproven } from './chaos/chains.ts';
 import { type Damage, damages, signedFor } from './chaos/damage.ts';
 import { type Habit, Submitter } from './chaos/load.ts';
 import { Schedule } from './chaos/schedule.ts';
+import { type Settling, settle } from './chaos/settle.ts';
 import { ChaosStage, type StageOptions } from './chaos/stage.ts';
 
 const seeds = process.env.CHAOS_SEED === undefined ? [1] : [Number(process.env.CHAOS_SEED)];
@@ -26,17 +26,11 @@ tap.setTimeout((seeds.length * (seconds + 300) + 300) * 1_000);
 /** Four replicas, their clients and perhaps another test share two cores: a primary is given up later than on a machine of its own. */
 const parameters = { viewTimeoutMs: 1_000, heartbeatMs: 200 };
 
-interface Play {
-  readonly t: Test;
-  readonly stage: ChaosStage;
-  readonly submitters: readonly Submitter[];
-}
-
 /** A running network with clients at work; nothing of it is left when this resolves. */
 async function play(
   t: Test,
   { habits, random, ...options }: Omit<StageOptions, 'directory'> & { habits: readonly Habit[]; random: () => number },
-  act: (play: Play) => Promise<void>,
+  act: (play: Settling) => Promise<void>,
 ): Promise<void> {
   t.saveFixture = keep;
   const directory = join(t.testdir(), 'net');
@@ -70,27 +64,6 @@ async function play(
 
 function tellCounts(t: Test, { counts }: ChaosStage): void {
   t.comment([...counts].map(([what, count]) => `${what}: ${count}`).join(', '));
-}
-
-/** All that must be true when the faults are over and everybody is up again. */
-async function settle({ t, stage, submitters }: Play): Promise<readonly ReadChain[]> {
-  await stage.allUp();
-  await Promise.all(submitters.map((submitter) => submitter.finish()));
-  t.strictSame(
-    submitters.flatMap(({ refusals }) => refusals),
-    [],
-    'nothing was refused',
-  );
-  const height = await stage.allEqual();
-  const chains = await Promise.all(stage.names.map((name) => readChain(stage.network, name, height)));
-  const count = submitters.reduce((sum, { acknowledged }) => sum + acknowledged.length, 0);
-  t.comment(`${count} transactions acknowledged, height ${height}, from ${chains.map(({ from }) => from)}`);
-  t.ok(count > 0);
-  for (const [index, chain] of chains.entries())
-    t.strictSame(brokenPromises(chain, submitters).slice(0, 10), [], `${stage.names[index]} keeps every promise`);
-  t.strictSame(differences(chains).slice(0, 10), [], 'all chains are the same, byte for byte');
-  t.strictSame(unproven(stage.network, submitters).slice(0, 10), [], 'receipts prove their transactions offline');
-  return chains;
 }
 
 for (const seed of part === 'damage' ? [] : seeds) {
@@ -168,7 +141,7 @@ function restore({ data, whole }: Files): void {
 }
 
 /** [A21] It says why, ends, and never comes as far as to speak to anyone; the others go on. */
-async function checkRefused(play: Play, files: Files, damage: Damage): Promise<void> {
+async function checkRefused(play: Settling, files: Files, damage: Damage): Promise<void> {
   const { t, stage } = play;
   restore(files);
   damage.do(files.data, files.older);
@@ -185,7 +158,7 @@ async function checkRefused(play: Play, files: Files, damage: Damage): Promise<v
 }
 
 /** [A22] It ends before it says what it could not write down, the others go on, and with space again it returns. */
-async function checkFullDisk(play: Play, name: string): Promise<void> {
+async function checkFullDisk(play: Settling, name: string): Promise<void> {
   const { t, stage } = play;
   const ended = stage.ended(name);
   // 0, and nothing between: at a limit inside a sector the kernel writes a part of the sector, which no full disk does.
@@ -198,7 +171,7 @@ async function checkFullDisk(play: Play, name: string): Promise<void> {
   await stage.allUp();
 }
 
-async function progress({ stage, submitters }: Play, what: string): Promise<void> {
+async function progress({ stage, submitters }: Settling, what: string): Promise<void> {
   const before = submitters.map(({ acknowledged }) => acknowledged.length);
   await stage.until(`acknowledgements: ${what}`, () =>
     submitters.every(({ acknowledged }, index) => acknowledged.length > (before[index] ?? 0) + 1),

@@ -1,6 +1,5 @@
 // The command line, as a user meets it: real processes, their output and their exit codes.
 
-import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,41 +12,12 @@ import { checkAgainstGenesis, loadConfig, loadGenesis } from '../daemon/config.t
 import { bitcoinMerkleRoot, displayed, parseBitcoinBlock } from '../daemon/demo/bitcoin.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import { asMillis } from '../protocol/types.ts';
+import { type Run, synod } from './program.ts';
 import * as fx from './wire-fixtures.ts';
-
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 
 // tap's own 30 seconds are for tests without a cluster.
 tap.setTimeout(230_000);
 const fixture = fileURLToPath(new URL('../../test/fixtures/bitcoin-block-413567/block413567.raw', import.meta.url));
-
-interface Run {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function synod(
-  args: readonly string[],
-  options: { readonly env?: Readonly<Record<string, string>>; readonly input?: string } = {},
-) {
-  return new Promise<Run>((resolve) => {
-    const env = { ...process.env, ...options.env };
-    if (options.env?.SYNOD_PASSPHRASE === undefined) delete env.SYNOD_PASSPHRASE;
-    const child = spawn(process.execPath, [program, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-      stdout += chunk;
-    });
-    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
-      stderr += chunk;
-    });
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(options.input ?? '');
-    child.on('close', (code) => resolve({ code, stdout, stderr }));
-  });
-}
 
 /** A user's mistake: one sentence with a code, no stack trace, nothing on standard output. */
 function complains(

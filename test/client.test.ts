@@ -376,6 +376,7 @@ const quick: ClientOptions = {
   headIntervalMs: 20,
   // Long, so that a slow machine is not taken for a silent replica; the tests of silence set their own.
   retryMs: 60_000,
+  witnessMs: 60_000,
   withholdMs: 60_000,
   connectTimeoutMs: 20_000,
 };
@@ -698,6 +699,18 @@ t.test('a primary that says nothing is passed by', async (t) => {
   replicas[0]!.onSubmit = () => undefined;
   await Promise.all(['a', 'b'].map((name) => client.submit(text(name))));
   t.same(mine(log), ['a', 'b']);
+});
+
+t.test('PACE-1: what stays the oldest in flight goes to f+1 others once, so that they time the primary', async (t) => {
+  const { replicas, connect } = await cluster(t);
+  const client = await connect({ witnessMs: 20 });
+  await client.submit(text('quick'));
+  replicas[0]!.onSubmit = () => undefined;
+  void client.submit(text('slow')).catch(() => undefined);
+  await until(() => replicas[1]!.submitted.length === 1 && replicas[2]!.submitted.length === 1);
+  t.equal(replicas[3]!.submitted.length, 0, 'f+1 are enough');
+  t.equal(replicas[1]!.submitted[0]?.sequence, 2, 'and what is quick goes to nobody else');
+  await client.close();
 });
 
 t.test('one replica does not move the view', async (t) => {

@@ -1,58 +1,25 @@
 // End to end with real processes, sockets and disks: the demo as `npm start` runs it, and a network on this machine under every
 // command that talks to one. Nothing may be left behind: no process, no directory.
 
-import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import tap from 'tap';
 import { z } from 'zod';
-
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+import { Program, type Run, synod as run } from './program.ts';
 
 // tap's own 30 seconds are for tests without a cluster.
 tap.setTimeout(230_000);
 
-interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
+/** All of them in one directory, so that files have short names. */
+const synod = (args: readonly string[], cwd: string, input = ''): Promise<Run> => run(args, { cwd, input });
+const begun = (args: readonly string[], cwd: string): Program => new Program(args, { cwd });
+
+/** Resolves when standard output or error holds this. */
+async function says(run: Program, pattern: RegExp, msMax = 60_000): Promise<void> {
+  await eventually(() => pattern.test(run.stdout + run.stderr) || run.child.exitCode !== null, msMax);
+  if (!pattern.test(run.stdout + run.stderr)) throw new Error(`never said ${pattern}:\n${run.stdout}${run.stderr}`);
 }
-
-class Synod {
-  readonly child: ChildProcess;
-  readonly ended: Promise<Ended>;
-  stdout = '';
-  stderr = '';
-
-  constructor(args: readonly string[], cwd: string, input?: string) {
-    const env = { ...process.env };
-    delete env.SYNOD_PASSPHRASE;
-    this.child = spawn(process.execPath, [program, ...args], { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] });
-    this.child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
-      this.stdout += chunk;
-    });
-    this.child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
-      this.stderr += chunk;
-    });
-    this.child.stdin?.on('error', () => undefined);
-    this.child.stdin?.end(input ?? '');
-    this.ended = new Promise((resolve) => {
-      this.child.on('close', (code) => resolve({ code, stdout: this.stdout, stderr: this.stderr }));
-    });
-  }
-
-  /** Resolves when standard output or error holds this. */
-  async says(pattern: RegExp, msMax = 60_000): Promise<void> {
-    await eventually(() => pattern.test(this.stdout + this.stderr) || this.child.exitCode !== null, msMax);
-    if (!pattern.test(this.stdout + this.stderr))
-      throw new Error(`never said ${pattern}:\n${this.stdout}${this.stderr}`);
-  }
-}
-
-const synod = (args: readonly string[], cwd: string, input?: string): Promise<Ended> =>
-  new Synod(args, cwd, input).ended;
 
 async function eventually(condition: () => boolean | Promise<boolean>, msMax: number): Promise<void> {
   const deadline = performance.now() + msMax;
@@ -105,8 +72,8 @@ tap.test('the demo: a real block, a crash, a proof', async (t) => {
 
 tap.test('the demo: Ctrl-C in the middle leaves nothing', async (t) => {
   const dir = t.testdir();
-  const demo = new Synod(['demo', '--once', '--keep', '--dir', 'kept'], dir);
-  await demo.says(/a client submits them/);
+  const demo = begun(['demo', '--once', '--keep', '--dir', 'kept'], dir);
+  await says(demo, /a client submits them/);
   const pids = pidsIn(demo.stdout);
   t.equal(pids.length, 4);
   t.strictSame(pids.filter(isAlive), pids);
@@ -124,7 +91,7 @@ tap.test('a network under every command', async (t) => {
   t.equal(made.code, 0, made.stderr);
   const net = ['--network', 'net'];
   const genesis = ['--genesis', 'net/genesis.json'];
-  const first = new Synod(['dev', '--dir', 'net'], dir);
+  const first = begun(['dev', '--dir', 'net'], dir);
   const statusSchema = z.object({
     replicas: z.array(z.object({ answers: z.boolean(), ready: z.boolean().optional(), height: z.int().optional() })),
   });
@@ -190,8 +157,8 @@ tap.test('a network under every command', async (t) => {
       '',
     );
     // The reader leaves at once; whether a block was written by then or not, that is no failure.
-    const cut = new Synod(['follow', ...net, '--from', 'oldest', '--json'], dir);
-    await cut.says(/height/);
+    const cut = begun(['follow', ...net, '--from', 'oldest', '--json'], dir);
+    await says(cut, /height/);
     cut.child.stdout?.destroy();
     await synod(['submit', ...net, 'one more'], dir);
     t.equal((await cut.ended).code, 0, 'a broken pipe is no failure');
@@ -230,7 +197,7 @@ tap.test('a network under every command', async (t) => {
   const away = await synod(['status', ...net], dir);
   t.match(away, { code: 4, stderr: /\[no-replica-answers\]/ });
 
-  const second = new Synod(['dev', '--dir', 'net'], dir);
+  const second = begun(['dev', '--dir', 'net'], dir);
   await eventually(async () => (await replicas()).every(({ ready }) => ready === true), 60_000);
   t.strictSame(
     (await replicas()).map(({ height }) => height),
@@ -246,7 +213,7 @@ tap.test('why: two of four are stopped, and it says which; nothing is ordered, a
   const dir = t.testdir();
   await synod(['init', 'net', '--unsealed', '--param', 'viewTimeoutMs=2000'], dir);
   const net = ['--network', 'net'];
-  const start = (id: number) => new Synod(['start', `net/node-${id}/config.json`], dir);
+  const start = (id: number) => begun(['start', `net/node-${id}/config.json`], dir);
   const replicas = [0, 1, 2, 3].map(start);
   t.teardown(() => {
     for (const { child } of replicas) child.kill('SIGKILL');
@@ -292,7 +259,7 @@ tap.test('why: two of four are stopped, and it says which; nothing is ordered, a
   });
   t.equal(json.causes.length, 1, 'and no other');
 
-  const stuck = new Synod(['submit', ...net, 'stuck'], dir);
+  const stuck = begun(['submit', ...net, 'stuck'], dir);
   const place = createHash('sha256').update('stuck').digest('hex');
   const explain = () => synod(['explain', place, ...net, ...patient], dir);
   const waits = /is in a block that is not decided yet: block 2 is proposed, .*2 of 4 prepares|waits in the pool/;
@@ -317,7 +284,7 @@ tap.test('start: alone, with a sealed key', async (t) => {
   const text = readFileSync(config, 'utf8');
   const start = (passphraseFile: string) => {
     writeFileSync(config, JSON.stringify({ ...JSON.parse(text), passphraseFile: `../../${passphraseFile}` }));
-    return new Synod(['start', config], dir);
+    return begun(['start', config], dir);
   };
   const refused = await start('wrong').ended;
   t.match(refused, {
@@ -325,7 +292,7 @@ tap.test('start: alone, with a sealed key', async (t) => {
     stderr: /^synod: the passphrase is wrong, or the key file is damaged .*\[key-passphrase\]/,
   });
   const alone = start('right');
-  await alone.says(/"msg":"started"/);
+  await says(alone, /"msg":"started"/);
   const twice = await start('right').ended;
   t.match(twice, { code: 1, stderr: /\[guard-locked\]/ }, 'one key never runs twice');
   alone.child.kill('SIGTERM');

@@ -9,7 +9,6 @@ import { native } from '../crypto/native.ts';
 import { collectWitness, EVIDENCE_LIMITS, EvidenceBook } from '../daemon/evidence.ts';
 import { decodeWitness, encodeWitness, readWitness } from '../daemon/witness-file.ts';
 import type { Block } from '../protocol/block.ts';
-import { blockHash, encodeHeader } from '../protocol/block.ts';
 import { type Certificate, voteSigningBytes } from '../protocol/certificate.ts';
 import { encodeFrame, encodePayload } from '../protocol/codec.ts';
 import { denies } from '../protocol/conflict.ts';
@@ -39,6 +38,7 @@ import {
 } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, calm } from '../sim/cluster.ts';
+import { Rivals } from '../sim/rivals.ts';
 import { settingOf } from '../sim/setting.ts';
 import { EverythingSaid } from './said.ts';
 import { load, torment } from './torment.ts';
@@ -584,15 +584,13 @@ t.test(
     const directory = join(t.testdir(), 'evidence');
     const { open, counts, lines } = bookIn(directory, cluster);
     const book = await open();
-    const sound = (block: Block): Block => {
-      const header = { ...block.header, time: asMillis(block.header.time + 1) };
-      const headerBytes = encodeHeader(header);
-      return { header, headerBytes, hash: blockHash(native.sha256, headerBytes), bundles: block.bundles };
-    };
+    const fork = new Rivals(cluster.genesis);
     // One block to each of two halves, and then the other as well.
     cluster.tamper = (from, to, message) => {
       if (from !== 0 || message.kind !== 'pre-prepare' || message.view !== 0) return message;
-      const second = { ...message, block: sound(message.block) };
+      fork.follow(cluster.chain);
+      fork.know(message.block);
+      const second = { ...message, block: fork.of(message.block, 0) ?? message.block };
       cluster.inject(0, to, to < 2 ? second : message);
       return to < 2 ? message : second;
     };

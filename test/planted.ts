@@ -13,6 +13,7 @@ import type { LogRecord } from '../protocol/log.ts';
 import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { Protocol } from '../protocol/modes.ts';
+import { Pace } from '../protocol/pbft/pace.ts';
 import type { State } from '../protocol/pbft/state.ts';
 import { Pool } from '../protocol/pool.ts';
 import { SESSION_BUCKETS, SessionTable } from '../protocol/sessions.ts';
@@ -387,6 +388,13 @@ export const PLANTED: readonly PlantedBug[] = [
     }),
     seedsMax: 20,
     by: ['exactly-once', 'session-order', 'everything-is-ordered'],
+  },
+  {
+    name: 'a slow primary is never judged',
+    Replica: SimReplica,
+    plant: patched(Pace, { isTooSlow: () => false }),
+    seedsMax: 20,
+    by: ['slow-primary-is-replaced'],
   },
   {
     name: 'the pool turns a session round, and the ledger lets it',

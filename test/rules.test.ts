@@ -530,11 +530,12 @@ t.test('PBFT-VC-3: f + 1 view-changes above the own view pull a replica into the
   for (const n of [4, 7]) {
     const { oneHonest } = byzantineQuorums(n);
     const solo = new Solo({ n, self: n - 1 }).connect();
-    for (let id = 0; id < oneHonest; id++) {
+    // Not the primary's: its own is followed at once (STALL-3).
+    for (let id = 1; id <= oneHonest; id++) {
       t.equal(solo.view, '0', `${id} of n = ${n}`);
       solo.hear(id, viewChange(9 - id));
     }
-    t.equal(solo.view, `${9 - oneHonest + 1}?`, `f + 1 of n = ${n}`);
+    t.equal(solo.view, `${9 - oneHonest}?`, `f + 1 of n = ${n}`);
     t.equal(solo.pledgesOf('view-change').length, 1);
   }
   const one = new Solo().connect();
@@ -1146,9 +1147,10 @@ t.test(
       const solo = new Solo({ parameters: full ? { blockBundlesMax: 1 } : {} }).connect();
       const victim = new SimClient(solo.genesis, 'victim').bundle([text('v')]);
       solo.all({ type: 'bundle', bundle: victim });
-      for (let i = 0; i < 30 && solo.view === '0'; i++) {
+      // Full ones come one after the other: a primary that rests between them is slow (PACE-1).
+      for (let i = 0; i < 200 && solo.view === '0'; i++) {
         solo.decide(solo.block());
-        solo.wait(100);
+        solo.wait(full ? 10 : 100);
       }
       t.equal(solo.view, full ? '0' : '1?', `full: ${full}`);
       t.ok(solo.core.explain().height > 8, 'and not for the first ones that come before it');

@@ -18,7 +18,7 @@ Runs the checks and every test file whose name contains one of the filters (all 
   --no-checks        leave out style and types
   --quick            leave out these and the slow files
   --jobs N           files at the same time (default: 2, or 1 on a machine with one core)
-  --timeout SECONDS  for one file (default: 400)
+  --timeout SECONDS  for one file (default: 400; the lives from seeds take five times that)
 `;
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -26,7 +26,9 @@ const folder = fileURLToPath(new URL('.', import.meta.url));
 const outputBytesMax = 16 << 20;
 const failuresShownMax = 20;
 /** Started first: nothing else may wait for them at the end. */
-const slowFiles = ['e2e.test.js', 'chaos.test.js'];
+const slowFiles = ['seeds.test.js', 'e2e.test.js', 'chaos.test.js', 'real-adversaries.test.js'];
+/** What a file may take beyond the others: five hundred lives take as long as there are cores for them. */
+const patience: Readonly<Record<string, number>> = { 'seeds.test.js': 5 };
 
 interface Job {
   readonly name: string;
@@ -49,7 +51,7 @@ const running = new Set<number | undefined>();
 async function main(): Promise<number> {
   const files = readdirSync(folder)
     .filter((name) => name.endsWith('.test.js'))
-    .sort((a, b) => Number(slowFiles.includes(b)) - Number(slowFiles.includes(a)) || (a < b ? -1 : 1))
+    .sort((a, b) => placeOf(a) - placeOf(b) || (a < b ? -1 : 1))
     .filter((name) => !(settings.quick && slowFiles.includes(name)))
     .filter((name) => settings.filters.length === 0 || settings.filters.some((filter) => isMeant(name, filter)));
   if (settings.list) {
@@ -78,6 +80,12 @@ async function main(): Promise<number> {
   if (files.length === 0) console.log('No test file: build first (node setup.mjs), or look at the filter.');
   console.log(`${totals.passed} passed, ${totals.failed} failed`);
   return totals.failed > 0 || totals.passed === 0 || files.length === 0 ? 1 : 0;
+}
+
+/** The slow ones in the order of their list, then all others. */
+function placeOf(name: string): number {
+  const at = slowFiles.indexOf(name);
+  return at < 0 ? slowFiles.length : at;
 }
 
 /** `cli` is cli.test.js, and not client.test.js as well. */
@@ -158,10 +166,11 @@ interface Ended {
 function execute(command: readonly string[], onOutput: (chunk: Buffer) => void): Promise<Ended> {
   return new Promise((resolve) => {
     const [file = '', ...args] = command;
+    const seconds = settings.timeoutSeconds * (patience[basename(args.at(-1) ?? '')] ?? 1);
     const env = {
       ...process.env,
       TAP: '1',
-      TAP_TIMEOUT: String(settings.timeoutSeconds),
+      TAP_TIMEOUT: String(seconds),
       NO_COLOR: '1',
       FORCE_COLOR: '0',
     };
@@ -173,10 +182,7 @@ function execute(command: readonly string[], onOutput: (chunk: Buffer) => void):
       problem ??= why;
       killGroup(child.pid);
     };
-    const timer = setTimeout(
-      () => stop(`out of time after ${settings.timeoutSeconds} s`),
-      settings.timeoutSeconds * 1000,
-    );
+    const timer = setTimeout(() => stop(`out of time after ${seconds} s`), seconds * 1000);
     const keep = (name: 'stdout' | 'stderr') => (chunk: Buffer) => {
       out[name] += chunk.toString('utf8');
       if (out[name].length > outputBytesMax) stop('too much output');

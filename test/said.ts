@@ -5,6 +5,7 @@ import type { Block } from '../protocol/block.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import { conflictOf, denies, placeName } from '../protocol/conflict.ts';
 import type { ReplicaMessage, ReplicaPledge, ViewChange, Vote } from '../protocol/messages.ts';
+import type { Cluster } from '../sim/cluster.ts';
 
 /** Every pledge that a replica has ever sent, whoever it went to, over all of its lives: no two of them conflict. */
 export class EverythingSaid {
@@ -97,4 +98,17 @@ export class EverythingSaid {
   constructor(n: number) {
     this.n = n;
   }
+}
+
+/** Hears the honest ones from now on, and knows every block that a liar shows them. */
+export function saidByHonest(cluster: Cluster, liars: readonly number[]): EverythingSaid {
+  const said = new EverythingSaid(cluster.nodes.length);
+  const { tamper } = cluster;
+  cluster.tamper = (from, to, message) => {
+    if (!liars.includes(from)) said.hear(from, message);
+    const passed = tamper === null ? message : tamper(from, to, message);
+    if (passed?.kind === 'pre-prepare') said.know(passed.block);
+    return passed;
+  };
+  return said;
 }

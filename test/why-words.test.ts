@@ -1,10 +1,8 @@
 // Every sentence of `synod why` and `synod explain`, the answers of /v1/explain, and what the two commands make of doors that lie,
 // are slow, or are not there (WHY-5). The stalled states themselves are made in why.test.ts.
 
-import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -33,6 +31,7 @@ import {
 import type { AdmissionCode, Explanation, Wait } from '../protocol/core.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
+import { synod } from './program.ts';
 import * as fx from './wire-fixtures.ts';
 
 // Processes are slow to start on a busy machine.
@@ -163,6 +162,26 @@ const sentences: readonly (readonly [Cause, string])[] = [
     'north, the primary of view 4, has not been heard for 320 ms',
   ],
   [
+    {
+      code: 'primary-slow',
+      who: ids(0),
+      since: ago(320),
+      view: asView(4),
+      percent: 12,
+      lateMs: 600,
+      lateMsMax: 1_000,
+    },
+    'north, the primary of view 4, orders 12 % of what it could: it was late for 600 ms, and after 1.0 s its replacement is asked for',
+  ],
+  [
+    { code: 'stalled', who: ids(0), since: ago(320), what: 'disk', ms: 4_000 },
+    'the disk of north itself took 4.0 s, 320 ms ago: it blames nobody for that time',
+  ],
+  [
+    { code: 'stalled', who: ids(0), since: ago(320), what: 'loop', ms: 700 },
+    'north itself stood still for 700 ms, 320 ms ago (event loop): it blames nobody for that time',
+  ],
+  [
     { code: 'member-away', who: ids(1), since: ago(1_500), have: 3, need: 3, of: 4 },
     'south was last heard 1.5 s ago; 3 of 4 answer, so no other may fail',
   ],
@@ -201,6 +220,8 @@ t.test('each cause in words, and each has an action or none on purpose', async (
     'proposal-missing': 'wait',
     'checkpoint-missing': 'look',
     'primary-silent': 'wait',
+    'primary-slow': 'wait',
+    stalled: 'disk',
     'member-away': 'start',
     'door-silent': 'look',
     'cut-off': 'connect',
@@ -660,22 +681,6 @@ t.test('/v1/explain: a decided block with its signers, and a decided transaction
 
 // ---- the commands, against doors of the test -----------------------------------------------------------------------------------
 
-const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
-
-function synod(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    let [stdout, stderr] = ['', ''];
-    child.stdout.on('data', (chunk) => {
-      stdout += chunk;
-    });
-    child.stderr.on('data', (chunk) => {
-      stderr += chunk;
-    });
-    child.on('close', (code) => resolve({ code, stdout, stderr }));
-  });
-}
-
 const servers: Server[] = [];
 t.teardown(() => {
   for (const server of servers) server.closeAllConnections();
@@ -701,20 +706,20 @@ const whyOf = (id: number, change: Partial<Explanation> = {}, chain = fx.chainId
 
 t.test('synod why: one healthy line, for one and for all; exit code 0', async (t) => {
   const doors = await Promise.all([0, 1, 2, 3].map((id) => door(() => whyOf(id))));
-  const one = await synod('why', '--timeout', '60s', '--http', doors[1]!);
+  const one = await synod(['why', '--timeout', '60s', '--http', doors[1]!]);
   t.strictSame(one, {
     code: 0,
     stdout: 'replica-1: healthy, idle at height 0 in view 0 under replica-0; 4 of 4 replicas answer\n',
     stderr: '',
   });
-  const all = await synod('why', '--timeout', '60s', ...doors.flatMap((url) => ['--http', url]));
+  const all = await synod(['why', '--timeout', '60s', ...doors.flatMap((url) => ['--http', url])]);
   t.strictSame(all, {
     code: 0,
     stdout: 'healthy: all 4 replicas answer, idle at height 0 in view 0 under replica-0\n',
     stderr: '',
   });
-  const json = await synod('why', '--json', '--timeout', '60s', ...doors.flatMap((url) => ['--http', url]));
-  const some = await synod('why', '--timeout', '60s', '--http', doors[0]!, '--http', 'http://127.0.0.1:1');
+  const json = await synod(['why', '--json', '--timeout', '60s', ...doors.flatMap((url) => ['--http', url])]);
+  const some = await synod(['why', '--timeout', '60s', '--http', doors[0]!, '--http', 'http://127.0.0.1:1']);
   t.equal(some.code, 1, 'a door that is silent is no good news');
   t.match(
     some.stdout,
@@ -740,8 +745,8 @@ t.test('WHY-5: doors that lie, are slow, or are not there: a code, and nothing o
   for (const [code, answer] of cases) {
     const args = ['--timeout', code === 'timeout' ? '700ms' : '60s', '--http', await door(answer)];
     const [{ code: exit, stdout }, explained] = await Promise.all([
-      synod('why', ...args),
-      synod('explain', '1', ...args),
+      synod(['why', ...args]),
+      synod(['explain', '1', ...args]),
     ]);
     t.equal(exit, 1, code);
     t.match(stdout, new RegExp(`^http://127\\.0\\.0\\.1:\\d+ cannot be reached at [ -~]*\\[${code}\\]\\n$`));
@@ -749,12 +754,12 @@ t.test('WHY-5: doors that lie, are slow, or are not there: a code, and nothing o
     t.match(explained.stderr, /^synod: [ -~]* \[no-replica-answers\]\n {2}`synod why` asks the same doors\.\n$/);
   }
   const named = await door(() => whyOf(0).replaceAll('"replica-0"', JSON.stringify(evil)));
-  const { stdout } = await synod('why', '--timeout', '60s', '--http', named);
+  const { stdout } = await synod(['why', '--timeout', '60s', '--http', named]);
   t.match(stdout, /^[ -~]+\n$/, 'one line, whatever it is called');
   const words = JSON.stringify({ replica: { name: evil }, stage: 'unknown', words: `${evil}${'y'.repeat(60_000)}` });
-  const told = await synod('explain', '1', '--timeout', '60s', '--http', await door(() => words));
+  const told = await synod(['explain', '1', '--timeout', '60s', '--http', await door(() => words)]);
   t.match(told, { code: 0, stdout: /^\?\[2Jgotcha\?y{1000,5000}\n$/ });
-  const other = await synod(
+  const other = await synod([
     'why',
     '--timeout',
     '60s',
@@ -762,20 +767,20 @@ t.test('WHY-5: doors that lie, are slow, or are not there: a code, and nothing o
     await door(() => whyOf(0)),
     '--http',
     await door(() => whyOf(1, {}, fx.hashOf(1))),
-  );
+  ]);
   t.match(other, { code: 1, stdout: /\[other-chain\]/ });
 });
 
 t.test('usage: which replica, and what is a place', async (t) => {
-  t.match(await synod('why'), { code: 2, stderr: /which replica\? \[usage\]\n.*--config FILE/ });
-  t.match(await synod('why', '--http', 'ftp://x'), { code: 2, stderr: /an address such as http:/ });
-  t.match(await synod('why', '--config', 'a', '--network', 'b'), { code: 2, stderr: /cannot be used with/ });
-  t.match(await synod('explain', 'zero', '--http', 'http://127.0.0.1:1'), {
+  t.match(await synod(['why']), { code: 2, stderr: /which replica\? \[usage\]\n.*--config FILE/ });
+  t.match(await synod(['why', '--http', 'ftp://x']), { code: 2, stderr: /an address such as http:/ });
+  t.match(await synod(['why', '--config', 'a', '--network', 'b']), { code: 2, stderr: /cannot be used with/ });
+  t.match(await synod(['explain', 'zero', '--http', 'http://127.0.0.1:1']), {
     code: 2,
     stderr: /a height from 1, or 64/,
   });
-  t.match(await synod('explain', '0', '--http', 'http://127.0.0.1:1'), { code: 2, stderr: /a height from 1, or 64/ });
-  t.match(await synod('why', '--http', 'http://127.0.0.1:1'), {
+  t.match(await synod(['explain', '0', '--http', 'http://127.0.0.1:1']), { code: 2, stderr: /a height from 1, or 64/ });
+  t.match(await synod(['why', '--http', 'http://127.0.0.1:1']), {
     code: 1,
     stdout: /nobody listens there \[econnrefused\]|the connection failed/,
   });

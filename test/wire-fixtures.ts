@@ -261,6 +261,8 @@ export function calm(self: ReplicaId, at: Millis = asMillis(1)): Explanation {
     window: parameters.window,
     catchUp: null,
     clock: null,
+    pace: { percent: 100, lateMs: 0, lateMsMax: 1_000, allowedMs: 25, roundMs: 10, owedSince: null },
+    stalls: { ms: 0, msMax: 1_000, loop: null, disk: null, loopMs: 0, diskMs: 0 },
     peers: members
       .filter(({ id }) => id !== self)
       .map(({ id }) => ({

@@ -13,6 +13,8 @@ const stopMsMax = 15_000;
 export interface ClusterMember {
   readonly name: string;
   readonly config: string;
+  /** What runs it, in front of its config file; default: `synod start`. */
+  readonly program?: readonly string[];
   /** Its log is appended there as well; null: nowhere. */
   readonly logFile: string | null;
 }
@@ -69,7 +71,7 @@ export class LocalCluster {
     const member = this.members.find((other) => other.name === name);
     if (member === undefined || this.#running.has(name)) throw new Error(`cluster: cannot start ${name}`);
     // A process group of its own: Ctrl-C in a terminal goes to us alone, and we stop them in order.
-    const child = spawn(process.execPath, [program, 'start', member.config, '--with-parent'], {
+    const child = spawn(process.execPath, [...(member.program ?? [program, 'start']), member.config, '--with-parent'], {
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
     });

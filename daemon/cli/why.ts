@@ -52,6 +52,8 @@ const word = z.string().max(64);
 const progress = z.object({ have: count, need: count }).nullable();
 
 /** As protocol/core.ts has it; hashes in hex. From outside: every list and text has its bound. */
+const stall = z.object({ at: time, ms: count }).nullable();
+
 const explanationSchema = z.object({
   at: time,
   epoch: count,
@@ -93,6 +95,17 @@ const explanationSchema = z.object({
     })
     .nullable(),
   clock: z.object({ height: count, offMs: time }).nullable(),
+  pace: z
+    .object({
+      percent: count.max(100),
+      lateMs: count,
+      lateMsMax: count,
+      allowedMs: count,
+      roundMs: count.nullable(),
+      owedSince: time.nullable(),
+    })
+    .nullable(),
+  stalls: z.object({ ms: count, msMax: count, loop: stall, disk: stall, loopMs: count, diskMs: count }),
   peers: z
     .array(
       z.object({

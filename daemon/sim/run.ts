@@ -1,5 +1,8 @@
 // `synod sim`: seeds to lives, lives to a verdict. The simulator has no clock; the one here only says how fast it went.
 
+import { toHex } from '../../crypto/bytes.ts';
+import { native } from '../../crypto/native.ts';
+import { encodeUtf8 } from '../../crypto/utf8.ts';
 import type { Fault } from '../../sim/faults.ts';
 import { describeFault } from '../../sim/faults.ts';
 import type { Failure, LifeOptions, Outcome } from '../../sim/life.ts';
@@ -40,8 +43,10 @@ export async function runSim(options: SimOptions): Promise<number> {
   const began = performance.now();
   const tally = new Tally();
   const failures: Outcome[] = [];
+  const digests = new Map<number, string>();
   const took = (outcome: Outcome) => {
     tally.add(outcome);
+    digests.set(outcome.seed, outcome.digest);
     if (outcome.failure !== null && failures.length < FAILURES_SHOWN_MAX) failures.push(outcome);
   };
   const todo: number[] = [];
@@ -69,7 +74,7 @@ export async function runSim(options: SimOptions): Promise<number> {
     findingOf({ ...base, seed: outcome.seed }, outcome, options.shrink && index < FAILURES_SHRUNK_MAX),
   );
   const simulatedHere = tally.totals.simulatedMs - resumed.simulatedMs;
-  await report(options, { totals: tally.totals, wallMs, simulatedHere, found });
+  await report(options, { totals: tally.totals, wallMs, simulatedHere, found, digest: digestOf(digests) });
   return found.length === 0 ? EXIT.ok : EXIT.failure;
 }
 
@@ -91,6 +96,12 @@ async function runOne(life: LifeOptions, options: SimOptions): Promise<number> {
     digest: outcome.digest,
   });
   return found.length === 0 ? EXIT.ok : EXIT.failure;
+}
+
+/** Of all traces, by seed: the same for every way in which the range was cut into runs and spread over processes. */
+function digestOf(digests: ReadonlyMap<number, string>): string {
+  const lines = [...digests].sort(([a], [b]) => a - b).map(([seed, digest]) => `${seed} ${digest}\n`);
+  return toHex(native.sha256(encodeUtf8(lines.join('')))).slice(0, 32);
 }
 
 // ---- failures -----------------------------------------------------------------------------------------------------------
@@ -149,16 +160,15 @@ interface Report {
   /** Without what an earlier run did. */
   readonly simulatedHere: number;
   readonly found: readonly Finding[];
-  readonly digest?: string;
+  /** Of the trace; of a range: of all of them. */
+  readonly digest: string;
 }
 
 async function report(options: SimOptions, { totals, wallMs, simulatedHere, found, digest }: Report): Promise<void> {
   const hoursPerMinute = simulatedHere / 3_600_000 / (wallMs / 60_000);
   if (options.json === true) {
     const summary = { ...totals, wallMs: Math.round(wallMs), simulatedHoursPerMinute: round(hoursPerMinute) };
-    await writeLine(
-      JSON.stringify({ protocol: options.protocol, ...summary, digest: digest ?? null, failures: found }),
-    );
+    await writeLine(JSON.stringify({ protocol: options.protocol, ...summary, digest, failures: found }));
     return;
   }
   const { red, green, bold } = paletteFor(process.stdout);
@@ -189,7 +199,7 @@ async function report(options: SimOptions, { totals, wallMs, simulatedHere, foun
   );
   await writeLine(`      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.viewChanges} view changes`);
   await writeLine(`      a healed quorum ordered everything within ${(totals.recoveryMsMax / 1000).toFixed(1)} s`);
-  if (digest !== undefined) await writeLine(`      trace ${digest}`);
+  await writeLine(`      ${totals.seeds === 1 ? 'trace' : 'traces'} ${digest}`);
 }
 
 const round = (value: number): number => Number(value.toPrecision(3));

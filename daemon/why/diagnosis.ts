@@ -46,6 +46,15 @@ export type ReplicaCause =
   /** The window is used up until a checkpoint is signed by a quorum; who: those that answer and have not signed it. */
   | (About<'checkpoint-missing'> & Counted & { readonly height: Height })
   | (About<'primary-silent'> & { readonly view: View })
+  /** The primary is late with what it was given; who: it. `percent` of the time with work in hand it was not. */
+  | (About<'primary-slow'> & {
+      readonly view: View;
+      readonly percent: number;
+      readonly lateMs: number;
+      readonly lateMsMax: number;
+    })
+  /** Its own event loop or disk held it up; who: itself; since: when that ended. */
+  | (About<'stalled'> & { readonly what: 'loop' | 'disk'; readonly ms: number })
   /** A quorum answers without these. */
   | (About<'member-away'> & Counted);
 
@@ -161,7 +170,11 @@ function causesOf(report: Report): ReplicaCause[] {
   const ownDisk = ownDiskOf(report);
   if (noQuorum !== null) return ownDisk === null ? [noQuorum] : [noQuorum, ownDisk];
   if (ownDisk !== null) causes.push(ownDisk);
+  const stalled = ownDisk === null ? stalledOf(explanation) : null;
+  if (stalled !== null) causes.push(stalled);
   if (explanation.clock !== null) causes.push({ code: 'clock-off', who: [self], since: null, ...explanation.clock });
+  const slow = primarySlowOf(explanation);
+  if (slow !== null) causes.push(slow);
   const present = (who: readonly ReplicaId[]) => who.filter((id) => id !== self && !away.includes(id));
   for (const wait of waits) {
     const late = at - wait.since > patienceMs(explanation);
@@ -219,6 +232,27 @@ function ownDiskOf({ explanation, writingMs }: Report): ReplicaCause | null {
   }
   const { what, height, view, since } = wait;
   return { code: 'disk-slow', who: [self], since, height, view, what };
+}
+
+/** Of the two kinds the longer one, where it lasted for half a timeout and ended less than two timeouts ago. */
+function stalledOf(explanation: Explanation): ReplicaCause | null {
+  const { at, self, stalls, baseTimeoutMs } = explanation;
+  let longest: ReplicaCause | null = null;
+  let most = patienceMs(explanation);
+  for (const what of ['loop', 'disk'] as const) {
+    const last = stalls[what];
+    if (last === null || last.ms <= most || at - last.at > 2 * baseTimeoutMs) continue;
+    most = last.ms;
+    longest = { code: 'stalled', who: [self], since: last.at, what, ms: last.ms };
+  }
+  return longest;
+}
+
+/** Half of what it takes to give the primary up: before that it may have been a moment. */
+function primarySlowOf({ pace, primary, view }: Explanation): ReplicaCause | null {
+  if (pace === null || pace.lateMs <= pace.lateMsMax / 2) return null;
+  const { percent, lateMs, lateMsMax, owedSince } = pace;
+  return { code: 'primary-slow', who: [primary], since: owedSince, view, percent, lateMs, lateMsMax };
 }
 
 /** How long nothing may be gained: peers are asked in turn, each for one timeout. */
@@ -302,11 +336,14 @@ export function actionFor(cause: Cause): Action | null {
       return { code: 'start', who, count: who.length };
     case 'disk-slow':
       return { code: 'disk', who, count: who.length };
+    case 'stalled':
+      return { code: cause.what === 'disk' ? 'disk' : 'look', who, count: who.length };
     case 'clock-off':
       return { code: 'clock', who, count: who.length };
     case 'catching-up':
     case 'proposal-missing':
     case 'primary-silent':
+    case 'primary-slow':
       return { code: 'wait', who, count: 0 };
   }
 }

@@ -197,7 +197,7 @@ function brokenPairs(witnesses: readonly Witness[]): [ReplicaId, ReplicaId][] {
 /** Told of the links better than any of them can. */
 const linkCodes: readonly CauseCode[] = ['no-quorum', 'member-away'];
 /** What a replica has by itself, whatever the others do. */
-const selfCodes: readonly CauseCode[] = ['draining', 'disk-slow', 'clock-off'];
+const selfCodes: readonly CauseCode[] = ['draining', 'disk-slow', 'stalled', 'clock-off'];
 /** Whoever has one of these cannot vote or propose. */
 const lackingCodes: readonly CauseCode[] = [...selfCodes, 'catching-up', 'behind'];
 
@@ -210,6 +210,7 @@ function ownCauses(witnesses: readonly Witness[], { stopped, out }: Links): { ca
       if (!isOwn && (stopped || out.has(witness.replica))) continue;
       const who = isOwn ? cause.who : cause.who.filter((id) => !out.has(id) && !isExplained(cause, id, witnesses));
       if (who.length === 0 && cause.who.length > 0) continue;
+      if (cause.code === 'view-change' && who.length === 0 && somebodyLacks(witnesses)) continue;
       const key = keyOf(cause, who);
       const before = found.get(key);
       if (before === undefined) found.set(key, { cause: { ...cause, who }, by: [witness.replica] });
@@ -220,6 +221,10 @@ function ownCauses(witnesses: readonly Witness[], { stopped, out }: Links): { ca
     }
   return [...found.values()].sort((a, b) => b.by.length - a.by.length);
 }
+
+/** [WHY-4] A view change that is under way and that nobody holds up: what a replica says that it lacks is the reason for it, or there will be none. */
+const somebodyLacks = (witnesses: readonly Witness[]): boolean =>
+  witnesses.some(({ diagnosis }) => diagnosis.causes.some(({ code }) => lackingCodes.includes(code)));
 
 /** Equal but for when it was noticed; slow disks and wrong clocks are one cause, of several. */
 function keyOf(cause: ReplicaCause, who: readonly ReplicaId[]): string {

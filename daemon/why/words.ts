@@ -100,6 +100,12 @@ export function causeWords(cause: Cause, speech: Speech): string {
       return `nothing is proposed before the checkpoint at ${cause.height}, which has ${cause.have} of ${cause.of} signatures${lasting}, ${cause.need} are needed; ${who()} ${answer(cause.who)} and ${has(cause.who)} not signed`;
     case 'primary-silent':
       return `${who()}, the primary of view ${cause.view}, has not been heard${lasting}`;
+    case 'primary-slow':
+      return `${who()}, the primary of view ${cause.view}, orders ${cause.percent} % of what it could: it was late for ${age(cause.lateMs)}, and after ${age(cause.lateMsMax)} its replacement is asked for`;
+    case 'stalled':
+      return cause.what === 'disk'
+        ? `the disk of ${who()} itself took ${age(cause.ms)}${ago(cause.since, speech)}: it blames nobody for that time`
+        : `${who()} itself stood still for ${age(cause.ms)}${ago(cause.since, speech)} (event loop): it blames nobody for that time`;
     case 'member-away':
       return `${lastHeard(cause.who, speech)}; ${cause.have} of ${cause.of} answer, ${cause.have > cause.need ? `${cause.need} are needed` : 'so no other may fail'}`;
     case 'door-silent':
@@ -226,6 +232,7 @@ export function age(ms: number): string {
   return `${Math.round(ms / 86_400_000)} days`;
 }
 
+const ago = (at: Millis | null, speech: Speech): string => (at === null ? '' : `, ${age(speech.at - at)} ago`);
 const answer = (who: readonly ReplicaId[]): string => (who.length === 1 ? 'answers' : 'answer');
 const has = (who: readonly ReplicaId[]): string => (who.length === 1 ? 'has' : 'have');
 export const counted = (count: number, thing: string): string => `${count} ${thing}${count === 1 ? '' : 's'}`;

@@ -7,7 +7,7 @@ import type { Block, BlockHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
 import { encodeBody } from '../codec.ts';
-import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready, Wait } from '../core.ts';
+import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready, Stall, Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import type { CertifiedState } from '../deliver.ts';
 import { adoptState, deliver } from '../deliver.ts';
@@ -20,12 +20,13 @@ import { quorumsOf } from '../modes.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { decoded, recoverLedger } from '../restart.ts';
+import { Stalls, stalledMs } from '../stalls.ts';
 import { CatchUp } from '../transfer.ts';
 import type { Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId, plus } from '../types.ts';
 import { explainBundle, explainOf } from './explain.ts';
 import type { CrashState, Peer } from './state.ts';
-import { chained } from './value.ts';
+import { chained, makeValue } from './value.ts';
 
 export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
 
@@ -100,12 +101,10 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     assert(now >= s.now, 'time never runs back');
     const late = now - this.#wakeAt;
     s.now = now;
-    // [CFT-T-1] Called late: this replica was the one that stalled (adversary's book, A32).
-    if (late > s.parameters.heartbeatMs) {
-      for (const peer of s.peers.values()) if (peer.heardAt !== null) peer.heardAt = this.later(peer.heardAt, late);
-      s.decidedAt = this.later(s.decidedAt, late);
-      this.forgive(late);
-    }
+    s.stalls.keep(now, s.parameters.viewTimeoutMs);
+    const loopMs = stalledMs(inputs, 'loop');
+    this.#blameSelf('loop', late > s.parameters.heartbeatMs ? Math.max(late, loopMs) : loopMs);
+    this.#blameSelf('disk', stalledMs(inputs, 'disk'));
     for (const input of inputs) this.#take(input);
     s.catchUp.tick(s);
     this.advance();
@@ -120,6 +119,16 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     s.out = new Outbox();
     this.#wakeAt = Math.min(s.heartbeatAt, this.deadline()) as Millis; // the least of branded numbers
     return out.ready(this.#wakeAt);
+  }
+
+  /** [CFT-T-1] [STALL-1] Held up, or called late: this replica was the one that stalled (adversary's book, A32). */
+  #blameSelf(what: Stall['what'], ms: number): void {
+    if (ms <= 0) return;
+    const { s } = this;
+    s.stalls.note(s.now, what, ms);
+    for (const peer of s.peers.values()) if (peer.heardAt !== null) peer.heardAt = this.later(peer.heardAt, ms);
+    s.decidedAt = this.later(s.decidedAt, ms);
+    this.forgive(ms);
   }
 
   protected later(at: Millis, lateMs: number): Millis {
@@ -158,6 +167,11 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       // Nothing is led by a mark here, and what the guard refuses was passed by a higher ballot.
       case 'leading':
       case 'refused':
+        return;
+      case 'stalled':
+        return; // before everything else of the step
+      case 'wall': // STALL-5
+        s.wallAheadMs = input.aheadMs;
         return;
       default:
         return unreachable(input);
@@ -284,6 +298,12 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     this.s.chain = [];
     this.s.chainOf = [];
     this.s.mayPropose = true;
+  }
+
+  /** [STALL-5] A value of its own; the time in it is the wall's. Without bundles it is a no-op. */
+  protected makeValue(slot: Height, bundles: readonly SignedBundle[]): Block {
+    const { s } = this;
+    return makeValue(s, { slot, bundles, time: plus.millis(s.now, s.wallAheadMs), proposer: s.self });
   }
 
   /** A value that this replica holds: proposed here, accepted, or fetched. */
@@ -431,6 +451,8 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       quorums,
       sha256,
       now,
+      wallAheadMs: 0,
+      stalls: new Stalls(now),
       out: new Outbox(),
       ledger: new Ledger({ sha256, genesis, epoch }),
       checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval),

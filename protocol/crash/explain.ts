@@ -4,6 +4,7 @@
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
 import type { BundleExplanation, Explanation, Wait } from '../core.ts';
+import { explainStalls } from '../stalls.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, plus } from '../types.ts';
 import type { CrashState } from './state.ts';
@@ -47,6 +48,8 @@ export function explainOf(s: CrashState, { ballot, primary, active, elections, w
     window: s.parameters.window,
     catchUp: catchUp === null ? null : { ...catchUp, since: Math.max(catchUp.since, s.decidedAt) as Millis }, // the later one
     clock: null,
+    pace: null,
+    stalls: explainStalls(s.stalls, s.parameters.viewTimeoutMs),
     peers: [...s.peers]
       .sort(([a], [b]) => a - b)
       .map(([replica, peer]) => ({

@@ -9,6 +9,7 @@ import type { ReplicaMessage, ReplicaPledge, Status } from '../messages.ts';
 import type { Outbox } from '../outbox.ts';
 import type { Pool } from '../pool.ts';
 import type { Quorums } from '../quorum.ts';
+import type { Stalls } from '../stalls.ts';
 import type { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId } from '../types.ts';
 
@@ -31,6 +32,10 @@ export interface CrashState {
 
   // ---- time and the outbox of the running step
   now: Millis;
+  /** How far the wall clock is ahead of `now`: what stands in blocks is the wall's time, everything else is `now`'s. */
+  wallAheadMs: number;
+  /** What held this replica up. */
+  readonly stalls: Stalls;
   out: Outbox<ReplicaMessage, ReplicaPledge>;
 
   // ---- decided

@@ -9,7 +9,7 @@ import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { waitOf } from '../crash/explain.ts';
-import { isValue, makeValue } from '../crash/value.ts';
+import { isValue } from '../crash/value.ts';
 import { LayoutWriter } from '../layout.ts';
 import type { Accept, Accepted, PaxosPromise, ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
@@ -105,8 +105,7 @@ export class BasicPaxos extends CrashCore {
     const bundles = bound === undefined ? s.pool.pick([], s.ledger, s.parameters) : [];
     // What it began for was ordered meanwhile: nothing need be proposed.
     if (bound === undefined && bundles.length === 0) return this.#rest();
-    const value =
-      bound === undefined ? makeValue(s, { slot, bundles, time: s.now, proposer: s.self }) : this.valueOf(bound.hash);
+    const value = bound === undefined ? this.makeValue(slot, bundles) : this.valueOf(bound.hash);
     if (value === undefined) return s.catchUp.want(s, slot, bound!.hash, bound!.holders); // it is bound, and not here
     this.#bounds = null;
     this.#proposer.proposals.set(slot, value);

@@ -11,7 +11,7 @@ import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
 import { waitOf } from '../crash/explain.ts';
-import { chained, isValue, makeValue } from '../crash/value.ts';
+import { chained, isValue } from '../crash/value.ts';
 import type {
   Accept,
   Accepted,
@@ -281,7 +281,7 @@ export class MultiPaxos extends CrashCore {
   }
 
   #noOp(slot: Height): Block {
-    return makeValue(this.s, { slot, bundles: [], time: this.s.now, proposer: this.s.self });
+    return this.makeValue(slot, []);
   }
 
   /** [PXS-M-5] The value goes to the acceptors, this replica's own among them. */
@@ -310,7 +310,7 @@ export class MultiPaxos extends CrashCore {
         return;
       }
       if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
-      this.#propose(makeValue(s, { slot, bundles, time: s.now, proposer: s.self }));
+      this.#propose(this.makeValue(slot, bundles));
       this.#extendChain();
     }
   }

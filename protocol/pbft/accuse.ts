@@ -7,7 +7,7 @@ import { assert } from '../assert.ts';
 import type { Certificate, VotePhase } from '../certificate.ts';
 import { encodePayload } from '../codec.ts';
 import { denies } from '../conflict.ts';
-import type { NewView, PbftMessage, Verified, ViewChange, Vote } from '../messages.ts';
+import type { NewView, PbftMessage, PrePrepare, Verified, ViewChange, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
 import type { Height, ReplicaId } from '../types.ts';
 import type { State } from './state.ts';
@@ -39,9 +39,17 @@ function voteAsSigned(message: Vote, sender: ReplicaId, signature: Bytes) {
   return asVerified({ sender, message, payload: encodePayload(message), signature });
 }
 
-/** [ACC-1] The votes in a certificate beside those that are counted here. */
+/** [PBFT-PP-5] The prepare that the signature of a proposal is: a few bytes instead of a block. */
+export function voteOfProposal({ message, sender, signature }: Verified<PrePrepare>): Verified<Vote> {
+  const { epoch, view, block } = message;
+  const vote = { kind: 'prepare', epoch, view, height: block.header.height, hash: block.hash } as const;
+  return voteAsSigned(vote, sender, signature);
+}
+
+/** [ACC-1] The votes in a certificate beside those that are counted here, or beside what was proposed in the view that was left last. */
 export function compareVotes(s: State, certificate: Certificate | null): void {
-  if (certificate === null || certificate.view !== s.view) return;
+  if (certificate === null) return;
+  if (certificate.view !== s.view) return compareWithProposed(s, certificate);
   const { phase, epoch, view, height, hash, signatures } = certificate;
   assert(phase !== 'decided', 'a certificate of this protocol is one of votes');
   for (const { replica, signature } of signatures) {
@@ -51,6 +59,16 @@ export function compareVotes(s: State, certificate: Certificate | null): void {
     if (counted !== undefined)
       accuse(s, counted, voteAsSigned({ kind: phase, epoch, view, height, hash }, replica, signature));
   }
+}
+
+/** A primary that told two halves two blocks: whoever has the one sees the other in the certificate that ends the view. */
+function compareWithProposed(s: State, { phase, epoch, view, height, hash, signatures }: Certificate): void {
+  if (phase !== 'prepare') return;
+  const before = s.proposedBefore.find(({ message }) => message.view === view && message.height === height);
+  if (before === undefined || equalBytes(before.message.hash, hash) || s.accused.has(before.sender)) return;
+  const other = signatures.find(({ replica }) => replica === before.sender);
+  if (other !== undefined)
+    accuse(s, before, voteAsSigned({ kind: phase, epoch, view, height, hash }, before.sender, other.signature));
 }
 
 /** [ACC-1] A view-change, come by itself or in a new-view: beside another one of its view, beside commits that it denies, and what it carries. */

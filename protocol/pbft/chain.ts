@@ -5,7 +5,7 @@ import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import { encodeBody } from '../codec.ts';
-import { deliver } from '../deliver.ts';
+import { deliver, hadRoom } from '../deliver.ts';
 import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
 import { compareVotes } from './accuse.ts';
@@ -19,8 +19,14 @@ export function accept(s: State, extension: Extension, { broadcast }: { broadcas
   remember(s, extension);
   const { height } = extension.block.header;
   s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
+  noteProposed(s, extension.block);
   if (s.headCertificate !== null && height <= s.headCertificate.height) return;
   s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: extension.block.hash }, { broadcast });
+}
+
+/** [PACE-1] What stands in an accepted block, the primary owes no more. */
+export function noteProposed(s: State, block: Block): void {
+  s.pool.noteProposed(block.bundles, { now: s.now, hadRoom: hadRoom(s.parameters, block) });
 }
 
 /** The block's bytes and its acceptance in this view go to the log. */
@@ -57,6 +63,8 @@ export function noteCommitCertificate(s: State, certificate: Certificate): void 
 export function decide(s: State, extension: Extension, certificate: Certificate | null): void {
   const { block } = extension;
   const { height } = block.header;
+  const phases = s.phases.get(height);
+  if (phases !== undefined) s.pace.measure(s.now - phases.acceptedAt);
   store(s, block);
   deliver(s, extension, certificate);
   s.decidedAt = s.now;

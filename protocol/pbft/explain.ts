@@ -1,11 +1,12 @@
 // What a PBFT replica waits for, on whom, since when: in data. `synod why`, /readyz, the dashboard and the metrics read this.
 // One height and one bundle are explained in explain-place.ts.
 
-import type { CatchUpView, Explanation, Wait } from '../core.ts';
+import type { CatchUpView, Explanation, PaceView, Wait } from '../core.ts';
+import { explainStalls } from '../stalls.ts';
 import type { Height, Millis, ReplicaId } from '../types.ts';
 import { asHeight, plus } from '../types.ts';
 import type { State } from './state.ts';
-import { isPrimary, primaryOf, timeoutOf, tip } from './state.ts';
+import { isPrimary, primaryOf, timeoutOf, tip, wallNow } from './state.ts';
 import { askersOf } from './view-change.ts';
 
 /** A primary that has not been heard for so many heartbeats is waited for. */
@@ -33,6 +34,8 @@ export function explain(s: State): Explanation {
     window: s.parameters.window,
     catchUp: catchUpOf(s),
     clock: clockOf(s),
+    pace: paceOf(s),
+    stalls: explainStalls(s.stalls, s.parameters.viewTimeoutMs),
     peers: [...s.peers]
       .sort(([a], [b]) => a - b)
       .map(([replica, peer]) => ({
@@ -68,8 +71,21 @@ function clockOf(s: State): Explanation['clock'] {
   const height = plus.height(tip(s).height, 1);
   const proposal = s.proposals.get(height);
   if (proposal === undefined) return null;
-  const offMs = proposal.message.block.header.time - s.now;
+  const offMs = proposal.message.block.header.time - wallNow(s);
   return Math.abs(offMs) > s.parameters.timeDriftMsMax ? { height, offMs } : null;
+}
+
+function paceOf({ pace, parameters, ...s }: State): PaceView | null {
+  if (s.mode !== 'active' || primaryOf(s, s.view) === s.self) return null;
+  const { percent, lateMs, roundMs, owedSince } = pace;
+  return {
+    percent,
+    lateMs: Math.round(lateMs),
+    lateMsMax: pace.lateMsMax(parameters),
+    allowedMs: Math.round(pace.allowedMs(parameters)),
+    roundMs: roundMs === null ? null : Math.round(roundMs),
+    owedSince,
+  };
 }
 
 function waitsOf(s: State): Wait[] {

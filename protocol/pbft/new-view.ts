@@ -10,7 +10,7 @@ import type { NewView, Verified } from '../messages.ts';
 import type { Hex } from '../types.ts';
 import { asHeight } from '../types.ts';
 import { compareNewView } from './accuse.ts';
-import { accept, decideFetched, giveUpChain, noteCommitCertificate, remember } from './chain.ts';
+import { accept, decideFetched, giveUpChain, noteCommitCertificate, noteProposed, remember } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
 import type { Base, State } from './state.ts';
 import { hexOf, primaryOf } from './state.ts';
@@ -56,6 +56,8 @@ export function enterView(s: State, signed: Verified<NewView>): void {
   forgetUnreachable(s);
   persistHardState(s);
   s.pool.beginView(); // PBFT-NV-6
+  s.pace.beginView(s.now);
+  s.stalls.beginView();
   s.out.events.push({ type: 'view-entered', view, primary: primaryOf(s, view) });
   // Whoever is behind learns it now, not at the next heartbeat.
   s.heartbeatAt = s.now;
@@ -81,6 +83,7 @@ export function reachBase(s: State): void {
     } else {
       if (s.chain.length === 0) s.waitingSince = s.now;
       s.chain.push(extension);
+      noteProposed(s, block);
       remember(s, extension);
     }
   }

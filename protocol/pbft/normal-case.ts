@@ -12,7 +12,7 @@ import { next, plus } from '../types.ts';
 import { accuse, countedVote } from './accuse.ts';
 import { accept, decide, noteCommitCertificate } from './chain.ts';
 import type { State } from './state.ts';
-import { acceptedAt, hexOf, horizonOf, primaryOf, tip } from './state.ts';
+import { acceptedAt, hexOf, horizonOf, primaryOf, tip, wallNow } from './state.ts';
 import { startViewChange } from './view-change.ts';
 
 /** A block is proposed above an undecided one at once up to this depth; beyond it only a large enough one is worth its votes. */
@@ -37,7 +37,7 @@ export function propose(s: State): void {
       const bytes = bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0);
       if (bytes < WORTHWHILE_BYTES) return;
     }
-    const extension = s.ledger.build(s.chain, { bundles, time: s.now, proposer: s.self });
+    const extension = s.ledger.build(s.chain, { bundles, time: wallNow(s), proposer: s.self });
     if (extension === null) {
       s.mayPropose = false;
       return;
@@ -96,7 +96,7 @@ export function acceptProposals(s: State): void {
     // [PBFT-PP-7] with one interval of slack, for the primary may have seen the stable checkpoint before us.
     if (height > s.checkpoints.stableHeight + 5 * s.parameters.checkpointInterval) return;
     // [BLK-4] Not now; perhaps later. Our own clock may be the one that is off, so nobody is accused.
-    if (Math.abs(block.header.time - s.now) > s.parameters.timeDriftMsMax) return;
+    if (Math.abs(block.header.time - wallNow(s)) > s.parameters.timeDriftMsMax) return;
     const extension = s.ledger.extend(s.chain, block);
     if ('refused' in extension) {
       s.proposals.delete(height);

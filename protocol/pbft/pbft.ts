@@ -12,6 +12,7 @@ import { asVerified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { byzantineQuorums } from '../quorum.ts';
+import { Stalls, stalledMs } from '../stalls.ts';
 import { CatchUp } from '../transfer.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../types.ts';
 import { asHeight, asView } from '../types.ts';
@@ -31,12 +32,14 @@ import {
   prepareAccepted,
   propose,
 } from './normal-case.ts';
+import { Pace } from './pace.ts';
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
-import { forgive, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
+import { blameSelf, keepAccounts, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
 import {
+  followPrimary,
   followViewChanges,
   leaveContradicted,
   leaveGuiltyPrimary,
@@ -62,15 +65,19 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
     const s = this.#s;
     assert(now >= s.now, 'time never runs back');
-    // Called late: this replica was the one that stalled, and what it did not hear meanwhile is nobody's fault (adversary's book, A32).
+    // [STALL-1] Called late: this replica was the one that stalled, and what it did not hear meanwhile is nobody's fault (adversary's book, A32).
     const late = now - this.#wakeAt;
     s.now = now;
-    if (late > s.parameters.heartbeatMs) forgive(s, late);
+    keepAccounts(s);
+    const loopMs = stalledMs(inputs, 'loop');
+    blameSelf(s, 'loop', late > s.parameters.heartbeatMs ? Math.max(late, loopMs) : loopMs);
+    blameSelf(s, 'disk', stalledMs(inputs, 'disk'));
     for (const input of inputs) this.#take(input);
     leaveGuiltyPrimary(s);
     s.catchUp.tick(s);
     leaveContradicted(s);
     followViewChanges(s);
+    followPrimary(s);
     advance(s);
     onTime(s);
     propose(s);
@@ -103,6 +110,11 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return;
       case 'leading':
         if (input.view === s.view && isPrimary(s)) s.leading = true; // PBFT-PP-6
+        return;
+      case 'stalled':
+        return; // before everything else of the step
+      case 'wall': // STALL-5
+        s.wallAheadMs = input.aheadMs;
         return;
       default:
         return unreachable(input);
@@ -309,6 +321,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     quorums,
     sha256,
     now,
+    wallAheadMs: 0,
     out: new Outbox(),
     ledger: new Ledger({ sha256, genesis, epoch }),
     headCertificate: null,
@@ -329,6 +342,7 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     known: new Map(),
     proposals: new Map(),
     proposed: new Map(),
+    proposedBefore: [],
     votes: new VoteBox(epoch, quorums),
     committed: new Set(),
     phases: new Map(),
@@ -345,6 +359,8 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     accused: new Set(),
     early: new Map(),
     pool: new Pool(),
+    pace: new Pace(now),
+    stalls: new Stalls(now),
     peers: new Map(),
     viewSince: now,
     primaryHeardAt: now,

@@ -11,10 +11,12 @@ import type { NewView, PbftMessage, PbftPledge, PrePrepare, Status, Verified, Vi
 import type { Outbox } from '../outbox.ts';
 import type { Pool } from '../pool.ts';
 import type { Quorums } from '../quorum.ts';
+import type { Stalls } from '../stalls.ts';
 import type { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
-import { asHeight, asReplicaId } from '../types.ts';
+import { asHeight, asReplicaId, plus } from '../types.ts';
 import type { Tally, VoteBox } from '../votes.ts';
+import type { Pace } from './pace.ts';
 
 export interface Peer {
   connected: boolean;
@@ -51,6 +53,8 @@ export interface State {
 
   // ---- time and the outbox of the running step
   now: Millis;
+  /** How far the wall clock is ahead of `now`: what stands in blocks is the wall's time, everything else is `now`'s. */
+  wallAheadMs: number;
   out: Outbox<PbftMessage, PbftPledge>;
 
   // ---- decided
@@ -83,10 +87,12 @@ export interface State {
   readonly proposals: Map<Height, Verified<PrePrepare>>;
   /** What the primary proposed in this view, by height, to notice a second one. */
   readonly proposed: Map<Height, Verified<PrePrepare>>;
+  /** What the primary of the view that was left last had voted for by proposing it, for the certificates that others show of that view. */
+  proposedBefore: readonly Verified<Vote>[];
   readonly votes: VoteBox;
   /** Heights of this view for which a commit was pledged. */
   readonly committed: Set<Height>;
-  /** When the blocks of this view were accepted and prepared here. Read by explain.ts alone. */
+  /** When the blocks of this view were accepted and prepared here: for explain.ts and pace.ts. */
   readonly phases: Map<Height, { readonly acceptedAt: Millis; preparedAt: Millis | null }>;
   /** This replica's own signed votes of this view, by height, to say again. */
   readonly pledged: Map<Height, Verified<Vote>[]>;
@@ -113,6 +119,10 @@ export interface State {
 
   // ---- pool and timers
   readonly pool: Pool;
+  /** What is held against the primary. */
+  readonly pace: Pace;
+  /** What is held against this replica. */
+  readonly stalls: Stalls;
   readonly peers: Map<ReplicaId, Peer>;
   viewSince: Millis;
   primaryHeardAt: Millis;
@@ -130,6 +140,9 @@ export interface State {
 
 export const primaryOf = (s: Pick<State, 'genesis'>, view: View): ReplicaId =>
   asReplicaId(view % s.genesis.members.length);
+
+/** The time that a block is given, and held against. */
+export const wallNow = (s: State): Millis => plus.millis(s.now, s.wallAheadMs);
 
 export function peerOf(s: State, replica: ReplicaId): Peer {
   let peer = s.peers.get(replica);

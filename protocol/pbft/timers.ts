@@ -1,11 +1,12 @@
 // Time: heartbeats, the timers that end a view, retransmission, forwarding. All against `s.now`; nothing here reads a clock.
 
+import type { Stall } from '../core.ts';
 import { handOn } from '../forward.ts';
 import type { Millis, ReplicaId } from '../types.ts';
 import { next, plus } from '../types.ts';
 import { baseOf } from './new-view.ts';
 import type { State } from './state.ts';
-import { isPrimary, primaryOf, seesQuorum, timeoutOf } from './state.ts';
+import { isPrimary, primaryOf, seesQuorum, timeoutOf, tip } from './state.ts';
 import { followTheLonely, startViewChange } from './view-change.ts';
 
 /**
@@ -54,6 +55,7 @@ export function statusOf(s: State) {
 function suspectPrimary(s: State): void {
   const timeout = timeoutOf(s);
   if (!seesQuorum(s)) return restTimers(s);
+  if (isPrimary(s) && handsOver(s)) return;
   const give = (reason: string) => {
     s.backoff += 1;
     startViewChange(s, next.view(s.view), reason);
@@ -61,6 +63,11 @@ function suspectPrimary(s: State): void {
   const since = (at: Millis) => s.now - Math.max(at, s.viewSince);
   if (!isPrimary(s) && since(s.primaryHeardAt) > timeout) return give('no heartbeat of the primary');
   const undecided = s.chain.length > 0 || s.base !== null || s.proposals.size > 0;
+  // [PACE-3] Not a view that fails: the next one gets no longer timers for it.
+  if (!isPrimary(s) && s.pace.isTooSlow(s.parameters)) {
+    s.pace.gaveUp(s.now);
+    return startViewChange(s, next.view(s.view), `the primary orders ${s.pace.percent} % of what it could`);
+  }
   // A primary that is heard and has work in hand is given twice the time: measured at full load on two cores, large blocks take longer than
   // T now and then, and a view change would only add to the load.
   if (undecided && since(Math.max(s.decidedAt, s.waitingSince) as Millis) > 2 * timeout)
@@ -77,18 +84,68 @@ function suspectPrimary(s: State): void {
   }
 }
 
+/** [PACE-3] What the time since the last step says of the primary: all that while, things stood as they do before this step's inputs. */
+export function keepAccounts(s: State): void {
+  s.stalls.keep(s.now, s.parameters.viewTimeoutMs);
+  const mayJudge = s.mode === 'active' && !isPrimary(s) && couldPropose(s);
+  s.pace.keep(s.now, mayJudge ? s.pool.owedSince(s.ledger, s.chain) : null, s.chain.length > 0, s.parameters);
+}
+
+/** [PACE-4] Whether the primary could propose the next block, as far as this replica is one to tell. */
+function couldPropose(s: State): boolean {
+  if (s.base !== null || !seesQuorum(s)) return false;
+  // Behind the others: what is missing here may have been proposed, and decided, long ago.
+  if (s.catchUp.active || (s.headCertificate?.height ?? 0) > s.ledger.height) return false;
+  return tip(s).height < s.checkpoints.stableHeight + 4 * s.parameters.checkpointInterval; // PBFT-PP-7
+}
+
+/** [STALL-1] */
+export function blameSelf(s: State, what: Stall['what'], ms: number): void {
+  if (ms <= 0) return;
+  s.stalls.note(s.now, what, ms);
+  forgive(s, ms);
+}
+
+/** [STALL-2] [STALL-4] A primary that finds itself unfit asks for the next view before it is given up; the others follow at once (STALL-3). */
+function handsOver(s: State): boolean {
+  const { viewTimeoutMs } = s.parameters;
+  if (s.stalls.ms > s.stalls.msMax(viewTimeoutMs)) {
+    const what = s.stalls.disk !== null && s.stalls.diskMs >= s.stalls.loopMs ? 'disk' : 'event loop';
+    s.stalls.handedOver(s.now);
+    startViewChange(s, next.view(s.view), `this primary stalls too often to lead: its own ${what}`);
+    return true;
+  }
+  const first = s.chain[0];
+  if (
+    first === undefined ||
+    s.base !== null ||
+    s.now - Math.max(s.decidedAt, s.waitingSince, s.viewSince) <= timeoutOf(s)
+  )
+    return false;
+  const { height } = first.block.header;
+  if (s.votes.voters('prepare', height, first.block.hash).some((id) => id !== s.self)) return false;
+  s.backoff += 1;
+  startViewChange(
+    s,
+    next.view(s.view),
+    'nobody votes for what this primary proposes: its clock or its links are at fault',
+  );
+  return true;
+}
+
 /** Nothing is anybody's fault before now: this replica is cut off. */
 function restTimers(s: State): void {
   forgive(s, s.now);
 }
 
 /** This replica itself was late by so much: everybody is given that time again, and no more. */
-export function forgive(s: State, lateMs: number): void {
+function forgive(s: State, lateMs: number): void {
   const later = (at: Millis): Millis => plus.millis(at, Math.min(lateMs, s.now - at));
   s.viewSince = later(s.viewSince);
   s.primaryHeardAt = later(s.primaryHeardAt);
   s.waitingSince = later(s.waitingSince);
   s.decidedAt = later(s.decidedAt);
+  s.pace.forgive(lateMs);
   if (s.quorumAskedAt !== null) s.quorumAskedAt = later(s.quorumAskedAt);
 }
 

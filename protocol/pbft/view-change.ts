@@ -4,7 +4,7 @@ import { assert } from '../assert.ts';
 import type { NewView, PbftPledge, Verified, ViewChange } from '../messages.ts';
 import type { ReplicaId, View } from '../types.ts';
 import { asView, next } from '../types.ts';
-import { compareViewChange } from './accuse.ts';
+import { compareViewChange, voteOfProposal } from './accuse.ts';
 import { giveUpChain } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
 import type { State } from './state.ts';
@@ -35,6 +35,7 @@ export function leaveView(s: State): void {
   s.contradicted = false;
   s.votes.clear();
   s.proposals.clear();
+  if (s.proposed.size > 0) s.proposedBefore = [...s.proposed.values()].map(voteOfProposal);
   s.proposed.clear();
   s.committed.clear();
   s.phases.clear();
@@ -127,6 +128,17 @@ function resendNewView(s: State, to: ReplicaId): void {
   if (peer.shownNewViewAt !== null && s.now - peer.shownNewViewAt < 2 * s.parameters.heartbeatMs) return;
   peer.shownNewViewAt = s.now;
   s.out.resend.push({ to, signed: s.newView });
+}
+
+/**
+ * [STALL-3] Its own primary asks for a later view: it proposes here no more, so nobody waits for its silence to be noticed. One view further, however
+ * far it asks, for it may be lying; it can give up no view but its own.
+ */
+export function followPrimary(s: State): void {
+  if (s.mode !== 'active' || isPrimary(s)) return;
+  const asked = s.viewChanges.get(primaryOf(s, s.view));
+  if (asked !== undefined && asked.message.view > s.view)
+    startViewChange(s, next.view(s.view), 'the primary gave its view up');
 }
 
 /** How long a replica asks for a view alone before the others follow it, in timeouts; doubled each time for the same one. */

@@ -10,7 +10,7 @@ import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
 import { waitOf } from '../crash/explain.ts';
-import { chained, isValue, makeValue } from '../crash/value.ts';
+import { chained, isValue } from '../crash/value.ts';
 import type {
   AppendEntries,
   Appended,
@@ -170,7 +170,7 @@ export class Raft extends CrashCore {
     const followers = s.genesis.members.map(({ id }) => id).filter((id) => id !== s.self);
     this.#progress.start(followers, plus.height(this.#log.last, 1));
     s.out.events.push({ type: 'view-entered', view, primary: s.self });
-    this.#append(makeValue(s, { slot: plus.height(this.#log.last, 1), bundles: [], time: s.now, proposer: s.self }));
+    this.#append(this.makeValue(plus.height(this.#log.last, 1), []));
     this.sayStatusSoon();
   }
 
@@ -387,7 +387,7 @@ export class Raft extends CrashCore {
         return;
       }
       if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
-      this.#append(makeValue(s, { slot, bundles, time: s.now, proposer: s.self }));
+      this.#append(this.makeValue(slot, bundles));
       this.#extendChain();
     }
   }

@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { LocalCluster, type LogEntry, type ReplicaExit } from '../../daemon/cli/cluster.ts';
 import { describeExit } from '../../daemon/cli/exits.ts';
 import { findNetwork, type Network } from '../../daemon/cli/network.ts';
@@ -14,6 +15,7 @@ import { fetchStatus, type ReplicaStatus } from '../../daemon/cli/replica-http.t
 import type { GenesisDocument } from '../../protocol/genesis.ts';
 import { bearsLies, membersMin, type Protocol } from '../../protocol/modes.ts';
 import { byzantineQuorums, crashQuorums } from '../../protocol/quorum.ts';
+import type { LieName } from '../../sim/liars.ts';
 
 const host = '127.0.0.1';
 const answerMsMax = 2_000;
@@ -28,12 +30,22 @@ export interface StageOptions {
   readonly parameters?: NonNullable<GenesisDocument['parameters']>;
   /** For every replica's config.json. */
   readonly config?: Readonly<Record<string, unknown>>;
+  /** By name, of replicas that lie: what, from sim/liars.ts (test/lying-replica.ts runs them). Default: all are honest. */
+  readonly lies?: Readonly<Record<string, LieName>>;
+  /** Replicas that run as they should and are faulty all the same, such as those whose key runs twice. */
+  readonly faulty?: readonly string[];
 }
+
+const lyingReplica = fileURLToPath(new URL('../lying-replica.js', import.meta.url));
 
 export class ChaosStage {
   readonly directory: string;
   readonly network: Network;
   readonly names: readonly string[];
+  /** Those that do not lie: what is asked, waited for and compared below is theirs. */
+  readonly honest: readonly string[];
+  /** The others. */
+  readonly accusable: ReadonlySet<string>;
   /** What no replica among honest ones may do: end by itself, report a fatal error, accuse another. */
   readonly troubles: string[] = [];
   /** How often each event of the core, and each warning, stood in a log. */
@@ -44,13 +56,16 @@ export class ChaosStage {
   readonly #quorum: number;
   readonly #lines = new Map<string, LogEntry[]>();
 
-  private constructor(directory: string, network: Network, quorum: number) {
+  private constructor(directory: string, network: Network, quorum: number, { lies = {}, faulty = [] }: StageOptions) {
     this.#quorum = quorum;
     this.directory = directory;
     this.network = network;
     this.names = network.replicas.map(({ name }) => name);
+    this.honest = this.names.filter((name) => lies[name] === undefined && !faulty.includes(name));
+    this.accusable = new Set(this.names.filter((name) => !this.honest.includes(name)));
     const members = this.names.map((name) => ({
       name,
+      ...(lies[name] === undefined ? {} : { program: [lyingReplica, lies[name]] }),
       config: join(directory, name, CONFIG_FILE),
       logFile: join(directory, name, 'replica.log'),
     }));
@@ -60,18 +75,14 @@ export class ChaosStage {
         const settle = this.#awaited.get(name);
         this.#awaited.delete(name);
         if (settle !== undefined) settle(exit);
-        else if (!exit.asked) this.troubles.push(`${name} ended by itself: ${describeExit(exit)}`);
+        else if (!exit.asked && this.honest.includes(name))
+          this.troubles.push(`${name} ended by itself: ${describeExit(exit)}`);
       },
     });
   }
 
-  static async create({
-    directory,
-    protocol = 'pbft',
-    replicas = membersMin(protocol),
-    parameters = {},
-    config = {},
-  }: StageOptions): Promise<ChaosStage> {
+  static async create(options: StageOptions): Promise<ChaosStage> {
+    const { directory, protocol = 'pbft', replicas = membersMin(protocol), parameters = {}, config = {} } = options;
     const { configs } = await createNetwork({
       directory,
       name: 'chaos',
@@ -85,7 +96,7 @@ export class ChaosStage {
     for (const file of configs)
       writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...config }));
     const { quorum } = (bearsLies(protocol) ? byzantineQuorums : crashQuorums)(replicas);
-    return new ChaosStage(directory, findNetwork({ network: directory }), quorum);
+    return new ChaosStage(directory, findNetwork({ network: directory }), quorum, options);
   }
 
   #line(name: string, entry: LogEntry | null): void {
@@ -95,7 +106,9 @@ export class ChaosStage {
     const { level, msg, type, code, kind } = entry;
     if (typeof type === 'string') this.#count(type);
     else if (level === 'warn') this.#count(`${msg}${code === undefined ? '' : ` ${code} ${kind}`}`);
-    if ((level === 'error' || level === 'fatal') && !this.#awaited.has(name))
+    // What an honest one says of a liar is as it should be.
+    if (typeof entry.peer === 'string' && this.accusable.has(entry.peer)) return;
+    if ((level === 'error' || level === 'fatal') && !this.#awaited.has(name) && this.honest.includes(name))
       this.troubles.push(`${name}: ${msg} ${JSON.stringify(entry)}`);
   }
 
@@ -153,7 +166,7 @@ export class ChaosStage {
   }
 
   async statuses(): Promise<readonly (ReplicaStatus | null)[]> {
-    return Promise.all(this.names.map((name) => this.status(name)));
+    return Promise.all(this.honest.map((name) => this.status(name)));
   }
 
   /** The name of the primary, by the word of whoever is in the highest view. */
@@ -197,7 +210,7 @@ export class ChaosStage {
 
   async describe(): Promise<string> {
     const statuses = await this.statuses();
-    const lines = this.names.map((name, index) => {
+    const lines = this.honest.map((name, index) => {
       const status = statuses[index];
       if (!this.isUp(name)) return `${name}: not running`;
       if (status === null || status === undefined) return `${name}: no answer`;
