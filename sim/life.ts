@@ -131,7 +131,8 @@ export function drawPlan({
       sessionBundles: dice.pick([5, 50, 1_000_000]),
     },
     noticeMs: dice.pick([null, 300, 2_000]),
-    dawdling: drawTrial(new Dice(seedOf(seed, 102))),
+    // A member that is trusted does not hold back on purpose.
+    dawdling: lies ? drawTrial(new Dice(seedOf(seed, 102))) : null,
     faults: drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms, liars: lies }),
   };
 }
