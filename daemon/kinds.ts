@@ -8,6 +8,7 @@ import type { Request } from './serve.ts';
 const LANES: Partial<Record<ReplicaMessage['kind'], Lane>> = {
   'pre-prepare': 'bulk',
   accept: 'bulk',
+  'fast-accept': 'bulk',
   'append-entries': 'bulk',
   forward: 'bulk',
   blocks: 'bulk',
@@ -38,5 +39,5 @@ export function isVote(message: ReplicaMessage): message is Vote {
 export function proposedIn(message: ReplicaMessage): Height | null {
   if (message.kind === 'pre-prepare') return message.block.header.height;
   if (message.kind === 'append-entries') return message.entry?.value.header.height ?? null;
-  return message.kind === 'accept' ? message.value.header.height : null;
+  return message.kind === 'accept' || message.kind === 'fast-accept' ? message.value.header.height : null;
 }

@@ -8,7 +8,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, PledgePayload, PromiseBatch } from '../keys/guard.ts';
 import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec.ts';
-import type { Input, Ready } from '../protocol/core.ts';
+import type { Audience, Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PrePrepare, ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
@@ -227,7 +227,7 @@ export class Speaker {
   // ---- sending ----------------------------------------------------------------------------------------------------
 
   /** Signs and sends what binds nobody, at once. A proposal's signature is this replica's prepare, which the guard allows it to give ahead of its mark. */
-  state(to: ReplicaId | 'all', message: Exclude<ReplicaMessage, ReplicaPledge>): void {
+  state(to: Audience, message: Exclude<ReplicaMessage, ReplicaPledge>): void {
     const { guard, self } = this.#parts;
     const payload = encodePayload(message);
     let signature: Bytes;
@@ -258,18 +258,15 @@ export class Speaker {
     }
   }
 
-  #sendSigned(to: ReplicaId | 'all', { message, payload, sender, signature }: Signed<ReplicaMessage>): void {
+  #sendSigned(to: Audience, { message, payload, sender, signature }: Signed<ReplicaMessage>): void {
     this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[sender]!, signature });
   }
 
-  #sendFrame(
-    to: ReplicaId | 'all',
-    frame: Parameters<typeof encodeFrame>[0] & { readonly kind: ReplicaMessage['kind'] },
-  ): void {
+  #sendFrame(to: Audience, frame: Parameters<typeof encodeFrame>[0] & { readonly kind: ReplicaMessage['kind'] }): void {
     const bytes = encodeFrame(frame);
     const lane = laneOf(frame.kind);
     if (to === 'all') this.#transport?.broadcast(bytes, lane);
-    else this.#transport?.send(to, bytes, lane);
+    else for (const one of typeof to === 'number' ? [to] : to) this.#transport?.send(one, bytes, lane);
   }
 }
 

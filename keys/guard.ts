@@ -409,7 +409,9 @@ class FileGuard implements Guard {
         return { place: { kind, epoch, view: term, digest } as Place, signingBytes, of: sha256(payload) }; // one of its kinds
       }
       case 'promise':
-      case 'accepted': {
+      case 'accepted':
+      case 'configured':
+      case 'fast-accepted': {
         const { kind, epoch, ballot } = pledge;
         const signingBytes = this.#frameBytes(kind, payload);
         assertFrame(kind, signingBytes);

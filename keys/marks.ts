@@ -29,11 +29,14 @@ export type Place =
   | { readonly kind: 'vote'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes }
   /** Paxos: a ballot, whose number names its one owner; Raft: an append in a term, which has one leader. The digest is PROMISED. */
   | {
-      readonly kind: 'promise' | 'accepted' | 'appended';
+      readonly kind: BallotKind;
       readonly epoch: Epoch;
       readonly view: View;
       readonly digest: Bytes;
     };
+
+/** What is said in a ballot or term, and marks it alone (GRD-18). */
+export type BallotKind = 'promise' | 'accepted' | 'configured' | 'fast-accepted' | 'appended';
 
 /** A ballot belongs to one proposer, so a promise for it says the same to everyone. */
 export const PROMISED: Bytes = new Uint8Array(32);
@@ -140,6 +143,8 @@ export class MarksDraft {
         break;
       case 'promise':
       case 'accepted':
+      case 'configured':
+      case 'fast-accepted':
       case 'appended':
         this.#ballot(place.kind, place.view);
         break;
@@ -242,7 +247,7 @@ export class MarksDraft {
    * [GRD-18] Nothing below the highest ballot of any mark. What was accepted in it stands in the log alone: an acceptance needs no write here
    * but the first one of its ballot.
    */
-  #ballot(kind: 'promise' | 'accepted' | 'appended', view: View): void {
+  #ballot(kind: BallotKind, view: View): void {
     const { abstainedView } = this.#marks;
     if (abstainedView !== null && view <= abstainedView) throw new GuardRefusal('guard-view-burned', { kind, view });
     if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
@@ -342,6 +347,8 @@ export function placeName(place: Place, of: Bytes | undefined): string {
     case 'new-view':
     case 'promise':
     case 'accepted':
+    case 'configured':
+    case 'fast-accepted':
     case 'vote':
     case 'appended':
       return `${place.kind} ${place.view}${of === undefined ? '' : ` ${toHex(of)}`}`;

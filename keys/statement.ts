@@ -17,6 +17,8 @@ const bindingKinds: ReadonlySet<string> = new Set([
   'new-view',
   'promise',
   'accepted',
+  'configured',
+  'fast-accepted',
   'vote',
   'appended',
   'pre-prepare',

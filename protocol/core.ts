@@ -93,7 +93,7 @@ export interface Ready<Message, Pledge> {
   /** The at-once outbox. Its type has no place for a vote. */
   readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
   /** Signed before, by whoever signed it, and durable there: may be said again at any time, to whoever missed it. */
-  readonly resend: readonly { readonly to: ReplicaId | 'all'; readonly signed: Verified<Message> }[];
+  readonly resend: readonly { readonly to: Audience; readonly signed: Verified<Message> }[];
   /** Newly decided blocks, by rising height without a gap. */
   readonly deliver: readonly Decided[];
   /** The verdict on each bundle given in, and on every admitted bundle that can no longer be ordered. */
@@ -113,11 +113,14 @@ export interface Pledged<Pledge> {
   /** False for the one pledge that has left already: a primary's prepare is the signature of its proposal (PBFT-PP-5). */
   readonly broadcast: boolean;
   /** Whom it is for, where it is not for all. */
-  readonly to?: ReplicaId | undefined;
+  readonly to?: Audience | undefined;
 }
 
+/** Whom something is for; a list where some are to be left alone (CHP-1). It is signed once, whoever hears it. */
+export type Audience = ReplicaId | 'all' | readonly ReplicaId[];
+
 export interface Outgoing<Message> {
-  readonly to: ReplicaId | 'all';
+  readonly to: Audience;
   readonly message: Message;
 }
 

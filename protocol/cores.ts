@@ -7,6 +7,7 @@ import type { Genesis } from './genesis.ts';
 import type { RecoveredLog } from './log.ts';
 import type { ReplicaMessage, ReplicaPledge } from './messages.ts';
 import { BasicPaxos } from './paxos/basic.ts';
+import { CheapPaxos } from './paxos/cheap.ts';
 import { MultiPaxos } from './paxos/multi.ts';
 import { Pbft } from './pbft/pbft.ts';
 import { Raft } from './raft/raft.ts';
@@ -39,6 +40,8 @@ export function makeCore(options: CoreOptions, recovery: Recovery, now: Millis):
       return new BasicPaxos(options, recovery, now);
     case 'multi-paxos':
       return new MultiPaxos(options, recovery, now);
+    case 'cheap-paxos':
+      return new CheapPaxos(options, recovery, now);
     case 'raft':
       return new Raft(options, recovery, now);
   }

@@ -189,6 +189,7 @@ export interface PaxosPrepare {
 /** A value that an acceptor has accepted, by the hash of its unchained header (crash/value.ts). */
 export interface AcceptedPlace {
   readonly slot: Height;
+  /** In Fast Paxos the round: twice the ballot, and one more where it was accepted in the classic round. */
   readonly ballot: View;
   readonly hash: Hash;
 }
@@ -202,6 +203,8 @@ export interface PaxosPromise {
   readonly decided: Height;
   /** By strictly rising slot, at most 256. */
   readonly accepted: readonly AcceptedPlace[];
+  /** Cheap Paxos: the latest working set that the acceptor knows of; null: none yet. */
+  readonly working: WorkingSet | null;
 }
 
 /** Phase 2a: "accept this value in the slot that its height names". */
@@ -221,6 +224,52 @@ export interface Accepted {
   readonly places: readonly { readonly slot: Height; readonly hash: Hash }[];
 }
 
+/** Cheap Paxos: the mains that choose together, in this ballot and above `floor`; each of them holds everything up to it. */
+export interface WorkingSet {
+  readonly ballot: View;
+  readonly floor: Height;
+  /** By strictly rising place, at least one. */
+  readonly members: readonly ReplicaId[];
+}
+
+/** Of the owner of the ballot: "note this working set", CHP-3. */
+export interface Configure extends WorkingSet {
+  readonly kind: 'configure';
+  readonly epoch: Epoch;
+}
+
+/** "I have noted the working set of this ballot." */
+export interface Configured {
+  readonly kind: 'configured';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+}
+
+/** Fast Paxos, the "any" message (section 3.3): from this slot on an acceptor may accept what any proposer sends it, in this ballot. */
+export interface OpenRound {
+  readonly kind: 'open-round';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  readonly from: Height;
+}
+
+/** A proposer's value, straight to the acceptors, in an open ballot. */
+export interface FastAccept {
+  readonly kind: 'fast-accept';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  readonly value: Block;
+}
+
+/** Phase 2b of the fast round of a ballot: said to every learner. */
+export interface FastAccepted {
+  readonly kind: 'fast-accepted';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  /** By strictly rising slot, 1 to 64. */
+  readonly places: readonly { readonly slot: Height; readonly hash: Hash }[];
+}
+
 /** "I have promised this higher ballot": what a proposer that was passed needs to know, section 2.3. Binds nobody. */
 export interface Reject {
   readonly kind: 'reject';
@@ -228,9 +277,20 @@ export interface Reject {
   readonly ballot: View;
 }
 
-export type PaxosMessage = SharedMessage | PaxosPrepare | PaxosPromise | Accept | Accepted | Reject;
+export type PaxosMessage =
+  | SharedMessage
+  | PaxosPrepare
+  | PaxosPromise
+  | Accept
+  | Accepted
+  | Reject
+  | Configure
+  | Configured
+  | OpenRound
+  | FastAccept
+  | FastAccepted;
 /** What binds a Paxos replica. */
-export type PaxosPledge = PaxosPromise | Accepted | CheckpointVote;
+export type PaxosPledge = PaxosPromise | Accepted | Configured | FastAccepted | CheckpointVote;
 
 // ---- Raft (Ongaro and Ousterhout, 2014, figure 2) -----------------------------------------------------------------------
 

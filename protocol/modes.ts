@@ -4,10 +4,10 @@
 import type { ProofPhase } from './certificate.ts';
 import type { Quorums } from './quorum.ts';
 import { byzantineQuorums, crashQuorums } from './quorum.ts';
-import type { Member } from './types.ts';
+import type { Member, ReplicaId } from './types.ts';
 
 /** The word in the genesis document. */
-export const protocols = ['pbft', 'basic-paxos', 'multi-paxos', 'raft'] as const;
+export const protocols = ['pbft', 'basic-paxos', 'multi-paxos', 'cheap-paxos', 'raft'] as const;
 export type Protocol = (typeof protocols)[number];
 
 /** What a chain's proofs hang on. A context that does not say its protocol is a Byzantine one: what is weaker must be asked for. */
@@ -22,6 +22,19 @@ export const bearsLies = (protocol: Protocol = 'pbft'): boolean => protocol === 
 export function quorumsOf({ protocol, members }: OfProtocol & { readonly members: readonly Member[] }): Quorums {
   return bearsLies(protocol) ? byzantineQuorums(members.length) : crashQuorums(members.length);
 }
+
+/** [CHP-1] The members that order and keep the log; in Cheap Paxos the first of them, and the others are auxiliaries. */
+export function mainsOf({ protocol, members }: OfProtocol & { readonly members: readonly Member[] }): ReplicaId[] {
+  const { quorum } = quorumsOf({ protocol, members });
+  return members.slice(0, protocol === 'cheap-paxos' ? quorum : members.length).map(({ id }) => id);
+}
+
+/**
+ * [CHP-7] Signatures that make a checkpoint stable: a quorum's. Auxiliaries have no state to sign, and one main may be all that works, so in
+ * Cheap Paxos one member's word is enough, as it is for a block.
+ */
+export const checkpointQuorum = ({ protocol }: OfProtocol, quorum: number): number =>
+  protocol === 'cheap-paxos' ? 1 : quorum;
 
 /** Replicas that a chain of this protocol needs at least. */
 export const membersMin = (protocol: Protocol): number => (bearsLies(protocol) ? 4 : 3);

@@ -1,7 +1,7 @@
 // A Ready in the making: what the rules of one step want done, in the order in which they said so.
 
 import type { Certificate } from './certificate.ts';
-import type { Admission, CoreEvent, Decided, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
+import type { Admission, Audience, CoreEvent, Decided, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
 import type { Millis, ReplicaId, View } from './types.ts';
@@ -10,7 +10,7 @@ export class Outbox<Message, Pledge> {
   readonly records: LogRecord[] = [];
   readonly pledges: Pledged<Pledge>[] = [];
   readonly send: Outgoing<Exclude<Message, Pledge>>[] = [];
-  readonly resend: { to: ReplicaId | 'all'; signed: Verified<Message> }[] = [];
+  readonly resend: { to: Audience; signed: Verified<Message> }[] = [];
   readonly deliver: Decided[] = [];
   readonly admissions: Admission[] = [];
   readonly refusals: Refusal[] = [];

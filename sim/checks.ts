@@ -227,12 +227,15 @@ export class Checks {
         return must(message.match <= disk.head || disk.accepted.has(message.match), 'its entry');
       case 'promise':
         return must(promisedOn(disk) >= message.ballot, 'its promise');
+      case 'configured':
+        return must(workingOn(disk) >= message.ballot, 'its working set');
       case 'accepted':
         must(promisedOn(disk) >= message.ballot, 'its promise');
         for (const { slot, hash } of message.places) {
           const held = disk.accepted.get(slot);
           const holds = held !== undefined && (held.view > message.ballot || equalBytes(held.hash, hash));
-          must(slot <= disk.head || holds, 'its value');
+          // CHP-6: of what all mains hold an auxiliary keeps nothing.
+          must(slot <= Math.max(disk.head, forsakenOn(disk)) || holds, 'its value');
         }
         return;
       default:
@@ -446,6 +449,16 @@ export interface Held {
 /** The term that the disk says; 0: none. */
 function termOn({ hardState }: SimDisk): number {
   return hardState === null ? 0 : (decodeRaftState(hardState)?.term ?? 0);
+}
+
+/** The ballot of the working set that the disk says was noted; 0: none. */
+function workingOn({ hardState }: SimDisk): number {
+  return hardState === null ? 0 : (decodeHardState(hardState)?.working?.ballot ?? 0);
+}
+
+/** Up to here an auxiliary may have forgotten; 0: nothing. */
+function forsakenOn({ hardState }: SimDisk): number {
+  return hardState === null ? 0 : (decodeHardState(hardState)?.working?.floor ?? 0);
 }
 
 /** The highest ballot that the disk says was promised; 0: none. */

@@ -10,7 +10,7 @@ import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { decidedSigningBytes } from '../protocol/certificate.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
-import type { Decided, Ready } from '../protocol/core.ts';
+import type { Audience, Decided, Ready } from '../protocol/core.ts';
 import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
 import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
@@ -345,9 +345,11 @@ export class Cluster {
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
-  #send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<ReplicaMessage>): void {
+  #send(from: ReplicaId, to: Audience, signed: Signed<ReplicaMessage>): void {
     if (!this.byzantine.has(from)) this.checks.said(from, signed);
-    if (to !== 'all') return this.#sendOne(from, to, signed);
+    if (typeof to === 'number') return this.#sendOne(from, to, signed);
+    if (to !== 'all') for (const one of to) this.#sendOne(from, one, signed);
+    if (to !== 'all') return;
     for (const other of this.nodes) if (other.id !== from) this.#sendOne(from, other.id, signed);
   }
 

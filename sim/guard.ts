@@ -150,6 +150,8 @@ export class SimGuard {
         return { kind, epoch, view: pledge.term, digest: PROMISED };
       case 'promise':
       case 'accepted':
+      case 'configured':
+      case 'fast-accepted':
         return { kind, epoch, view: pledge.ballot, digest: PROMISED };
     }
   }

@@ -3,7 +3,7 @@
 
 import type { GenesisDocument } from '../protocol/genesis.ts';
 import type { Protocol } from '../protocol/modes.ts';
-import { bearsLies } from '../protocol/modes.ts';
+import { bearsLies, mainsOf } from '../protocol/modes.ts';
 import { byzantineQuorums, crashQuorums } from '../protocol/quorum.ts';
 import type { CheckName } from './checks.ts';
 import { CheckFailure, fail } from './checks.ts';
@@ -85,6 +85,11 @@ export interface Outcome {
 
 /** Clients go on for so long in the liveness phase, so that there is something to order. */
 const STILL_BUSY_MS = 1_000;
+/**
+ * In Cheap Paxos a failed main is dropped, and what the others choose without it only they know: when all of those fail before it is taken back, nothing
+ * goes on (Lamport and Massa, section 3.2). So mains break for ever only after so long a time in which all of them were well.
+ */
+const MAINS_WELL_MS = 12_000;
 /** How long a quorum may take to order everything: a view timeout that has doubled 8 times is 128 s, and f + 1 of them may come. */
 export const LIVENESS_MS_MAX = 900_000;
 const HEADS_AGREE_MS_MAX = 60_000;
@@ -133,7 +138,13 @@ export function drawPlan({
     noticeMs: dice.pick([null, 300, 2_000]),
     // A member that is trusted does not hold back on purpose.
     dawdling: lies ? drawTrial(new Dice(seedOf(seed, 102))) : null,
-    faults: drawFaults(new Dice(seedOf(seed, 101)), { n: size, f, ms, liars: lies }),
+    faults: drawFaults(new Dice(seedOf(seed, 101)), {
+      n: size,
+      f,
+      ms,
+      liars: lies,
+      ...(protocol === 'cheap-paxos' ? { foreverAt: ms + MAINS_WELL_MS } : {}),
+    }),
   };
 }
 
@@ -224,10 +235,10 @@ class Life {
     injector.heal();
     cluster.remark('the safety phase is over');
     const since = cluster.now;
-    cluster.run(STILL_BUSY_MS);
+    cluster.run(STILL_BUSY_MS + (this.#options.protocol === 'cheap-paxos' ? MAINS_WELL_MS : 0));
     for (const client of clients) client.stop();
     const broken = brokenForEver(this.#faults, n);
-    const healed = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !broken.has(id));
+    const healed = mainsOf(cluster.genesis).filter((id) => !broken.has(id));
     const open = () => clients.reduce((sum, client) => sum + client.open, 0);
     if (!cluster.until(() => open() === 0, LIVENESS_MS_MAX))
       fail(

@@ -6,7 +6,7 @@ import { native } from '../crypto/native.ts';
 import type { Witness } from '../protocol/attest.ts';
 import { attested } from '../protocol/attest.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { Input, Pledged, Ready } from '../protocol/core.ts';
+import type { Audience, Input, Pledged, Ready } from '../protocol/core.ts';
 import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
 import { makeCore } from '../protocol/cores.ts';
 import type { Genesis } from '../protocol/genesis.ts';
@@ -43,7 +43,7 @@ export interface Surroundings {
   verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<ReplicaMessage> | null;
   /** Its word that a block is decided. */
   signDecided(replica: ReplicaId, place: Parameters<Witness['sign']>[0]): Bytes;
-  send(from: ReplicaId, to: ReplicaId | 'all', signed: Signed<ReplicaMessage>): void;
+  send(from: ReplicaId, to: Audience, signed: Signed<ReplicaMessage>): void;
   /** A Ready, once its messages are on their way. */
   observe(replica: SimReplica, ready: Ready<ReplicaMessage, ReplicaPledge>): void;
   /** The core threw. */

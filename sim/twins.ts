@@ -36,7 +36,11 @@ export class Twins {
       ...world,
       send: (_, to, signed) => {
         for (const other of others)
-          if ((to === 'all' || to === other) && reaches(other, 'second')) sendOne(other, signed);
+          if (
+            (to === 'all' || to === other || (typeof to !== 'number' && to.includes(other))) &&
+            reaches(other, 'second')
+          )
+            sendOne(other, signed);
       },
       observe: () => undefined,
       strikes: () => false,

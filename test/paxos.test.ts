@@ -72,6 +72,7 @@ const promiseOf = (accepted: readonly (readonly [number, number, number])[], dec
     ballot: asView(ballot),
     hash: asHash(new Uint8Array(32).fill(hash)),
   })),
+  working: null,
 });
 
 t.test('CFT-Q-1: a majority of any n from 3 up', async (t) => {
@@ -101,6 +102,7 @@ t.test('PXS-A-1: a promise tells the highest-numbered proposal of each open slot
     ballot: 7,
     decided: 4,
     accepted: [{ slot: 5, ballot: 5, hash: other.hash }],
+    working: null,
   });
   t.equal(to, 1, 'to its proposer alone');
   t.equal(pledges.at(-2)?.pledge.kind, 'accepted', 'what was accepted before is said before');
@@ -125,7 +127,7 @@ t.test('PXS-A-2: nothing below a promise is accepted, and one value in a ballot'
     [4, 6],
   );
   const again = new Acceptor();
-  again.restore(host, { promised: asView(6) }, asView(8), [
+  again.restore(host, { promised: asView(6), working: null }, asView(8), [
     { height: asHeight(2), ballot: asView(6), value: valueIn(2) },
   ]);
   t.equal(again.promised, 8, 'the guard remembers what the log has lost');
@@ -161,14 +163,15 @@ t.test('PXS-P-2: of the proposals among the promises the highest-numbered one bi
   t.same(boundsOf(new Map([[asReplicaId(0), promiseOf([[2, 3, 1]], 2)]])).top, 2, 'nothing below what is decided');
   const proposer = new Proposer();
   proposer.begin(asView(9));
-  t.equal(proposer.onPromise(promiseOf([]), asReplicaId(0), 2), null, 'not of a minority');
-  t.equal(proposer.onPromise(promiseOf([]), asReplicaId(0), 2), null, 'nor of one that says it twice');
+  const two = ({ size }: { readonly size: number }) => size >= 2;
+  t.equal(proposer.onPromise(promiseOf([]), asReplicaId(0), two), null, 'not of a minority');
+  t.equal(proposer.onPromise(promiseOf([]), asReplicaId(0), two), null, 'nor of one that says it twice');
   t.equal(
-    proposer.onPromise({ ...promiseOf([]), ballot: asView(6) }, asReplicaId(1), 2),
+    proposer.onPromise({ ...promiseOf([]), ballot: asView(6) }, asReplicaId(1), two),
     null,
     'nor of another number',
   );
-  t.ok(proposer.onPromise(promiseOf([]), asReplicaId(1), 2));
+  t.ok(proposer.onPromise(promiseOf([]), asReplicaId(1), two));
 });
 
 t.test('PXS-L-1: acceptances of one proposal make it chosen, number and value', async (t) => {
@@ -177,7 +180,12 @@ t.test('PXS-L-1: acceptances of one proposal make it chosen, number and value', 
   const other = asHash(new Uint8Array(32).fill(2));
   const slot = asHeight(1);
   const hear = (ballot: number, value: typeof hash, replica: number) =>
-    learner.onAccepted(slot, { ballot: asView(ballot), hash: value }, asReplicaId(replica), 2);
+    learner.onAccepted(
+      slot,
+      { ballot: asView(ballot), hash: value },
+      asReplicaId(replica),
+      ({ length }) => length >= 2,
+    );
   // Paxos Made Simple, 2.2: v accepted in ballot 1 by one, in ballot 4 by another, is not yet chosen; ballot 3 may choose w.
   hear(1, hash, 0);
   hear(4, hash, 2);

@@ -89,11 +89,11 @@ export const PLANTED_PAXOS: readonly PlantedPaxosBug[] = [
     ],
   },
   {
-    name: 'a minority of acceptances is enough',
+    name: 'one acceptance is enough',
     Replica: SimReplica,
     plant: patched(Learner, {
-      onAccepted(slot, cast, replica, quorum) {
-        onAccepted.call(this, slot, cast, replica, quorum - 1);
+      onAccepted(slot, cast, replica) {
+        onAccepted.call(this, slot, cast, replica, ({ length }) => length >= 1);
       },
     }),
     seedsMax: 60,
@@ -106,7 +106,7 @@ export const PLANTED_PAXOS: readonly PlantedPaxosBug[] = [
       accept(this: Acceptor, host, ballot, value) {
         if (ballot >= this.promised) return accept.call(this, host, ballot, value);
         // As if nothing had been promised.
-        restore.call(this, host, { promised: ballot }, asView(0), []);
+        restore.call(this, host, { promised: ballot, working: null }, asView(0), []);
         return accept.call(this, host, ballot, value);
       },
     }),
@@ -125,7 +125,7 @@ export const PLANTED_PAXOS: readonly PlantedPaxosBug[] = [
     plant: patched(Acceptor, {
       prepare(this: Acceptor, host, ballot, proposer) {
         if (ballot >= this.promised) return prepare.call(this, host, ballot, proposer);
-        restore.call(this, host, { promised: ballot }, asView(0), []);
+        restore.call(this, host, { promised: ballot, working: null }, asView(0), []);
         return prepare.call(this, host, ballot, proposer);
       },
     }),

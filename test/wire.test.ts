@@ -394,6 +394,11 @@ t.test('WIRE-7: every kind has one number, for ever', async (t) => {
     accept: 34,
     accepted: 35,
     reject: 36,
+    configure: 37,
+    configured: 38,
+    'open-round': 39,
+    'fast-accept': 40,
+    'fast-accepted': 41,
     'request-vote': 48,
     vote: 49,
     'append-entries': 50,
@@ -506,7 +511,15 @@ t.test('WIRE-8 WIRE-12: every kind comes back as it went, in the canonical subse
 
 t.test('WIRE-5: what is kept does not pin the frame', async (t) => {
   // The bodies of blocks and of streams are views on purpose: they are most of their frames.
-  const bodies = new Set<Kind>(['blocks', 'block-data', 'pre-prepare', 'accept', 'append-entries', 'follow-blocks']);
+  const bodies = new Set<Kind>([
+    'blocks',
+    'block-data',
+    'pre-prepare',
+    'accept',
+    'fast-accept',
+    'append-entries',
+    'follow-blocks',
+  ]);
   for (const message of samples) {
     const bytes = encodeFrame(fx.frameOf(message));
     const received = decodeFrame(bytes);
@@ -634,6 +647,20 @@ const bounds: readonly Bound[] = [
       Array.from({ length: 257 }, (_, i): WireValue => [5 + i, 1, bin(32)]),
     ],
   ],
+  [
+    'promise',
+    4,
+    [null, [1, 0, [0]], [max, max, [0, 127]]],
+    [0, [0, 0, [0]], [1, 0, []], [1, 0, [1, 1]], [1, 0, [128]], [1, 0]],
+  ],
+  ['configure', 1, [1, max], [0]],
+  ['configure', 2, [0, max], [null]],
+  ['configure', 3, [[0], Array.from({ length: 128 }, (_, i): WireValue => i)], [[], [1, 0], [0, 0], [128], null]],
+  ['configured', 1, [1, max], [0]],
+  ['open-round', 1, [1, max], [0]],
+  ['open-round', 2, [1, max], [0]],
+  ['fast-accept', 0, [1, max], [0]],
+  ['fast-accepted', 1, [1, max], [0]],
   ['accept', 0, [1, max], [0]],
   ['accepted', 1, [1, max], [0]],
   [

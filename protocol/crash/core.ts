@@ -1,7 +1,7 @@
 // What the crash-fault protocols share: one class that keeps the decided part, the pool, the checkpoints, catch-up and the heartbeats, by the
 // very code that PBFT uses, and leaves to each protocol how a value is chosen for the next slot. Slots are heights (ADR 9).
 
-import { equalBytes, toHex } from '../../crypto/bytes.ts';
+import { equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { Block, BlockHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
@@ -16,19 +16,17 @@ import type { Extension } from '../ledger.ts';
 import { Ledger } from '../ledger.ts';
 import type { ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
 import { asVerified } from '../messages.ts';
-import { quorumsOf } from '../modes.ts';
+import { checkpointQuorum, quorumsOf } from '../modes.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { decoded, recoverLedger } from '../restart.ts';
 import { Stalls, stalledMs } from '../stalls.ts';
 import { CatchUp } from '../transfer.ts';
-import type { Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
+import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId, plus } from '../types.ts';
-import { explainBundle, explainOf } from './explain.ts';
+import { explainBundle, explainHeight, explainOf } from './explain.ts';
 import type { CrashState, Peer } from './state.ts';
-import { chained, makeValue } from './value.ts';
-
-export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
+import { chained, hexOf, makeValue } from './value.ts';
 
 export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   protected readonly s: CrashState;
@@ -73,6 +71,11 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   protected abstract get elections(): number;
   protected abstract acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[];
 
+  /** Whether it keeps the decided blocks and takes bundles: an auxiliary does neither (CHP-6). */
+  protected get keepsLog(): boolean {
+    return true;
+  }
+
   /** A block that others have decided comes next. */
   protected fetched(_block: Block): void {}
   /** A state that others have decided takes the place of everything below it. */
@@ -106,7 +109,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     this.#blameSelf('loop', late > s.parameters.heartbeatMs ? Math.max(late, loopMs) : loopMs);
     this.#blameSelf('disk', stalledMs(inputs, 'disk'));
     for (const input of inputs) this.#take(input);
-    s.catchUp.tick(s);
+    if (this.keepsLog) s.catchUp.tick(s);
     this.advance();
     this.#heartbeat();
     this.onTime();
@@ -146,7 +149,10 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
           return s.checkpoints.onVote(s, with_(input.signed, input.signed.message));
         return this.onPledge(input.signed);
       case 'bundle':
-        s.out.admissions.push({ digest: input.bundle.digest, code: s.pool.admit(input.bundle, s) });
+        s.out.admissions.push({
+          digest: input.bundle.digest,
+          code: this.keepsLog ? s.pool.admit(input.bundle, s) : 'pool-full',
+        });
         s.mayPropose = true;
         return;
       case 'connected': {
@@ -191,6 +197,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
         peer.status = message;
         return this.onOwnKind(signed);
       case 'forward':
+        if (!this.keepsLog) return;
         for (const bundle of message.bundles) s.pool.admit(bundle, s);
         s.mayPropose = true;
         return;
@@ -404,37 +411,8 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   }
 
   explainHeight(height: Height): HeightExplanation {
-    const { s } = this;
-    const candidates =
-      height <= s.ledger.height
-        ? []
-        : this.acceptedBy(height).map(({ hash, by }) => {
-            const header = this.valueOf(hash)?.header;
-            const { proposer, bundleCount: bundles, transactionCount: transactions } = header ?? {};
-            return {
-              hash,
-              accepted: header !== undefined,
-              block:
-                proposer === undefined || bundles === undefined || transactions === undefined
-                  ? null
-                  : { proposer, bundles, transactions },
-              prepares: [],
-              commits: by,
-              acceptedAt: null,
-              preparedAt: null,
-            };
-          });
-    const stage =
-      height < s.lowest
-        ? 'pruned'
-        : height <= s.ledger.height
-          ? 'decided'
-          : candidates.some(({ commits }) => commits.length >= s.quorums.quorum)
-            ? 'committed'
-            : candidates.length > 0
-              ? 'proposed'
-              : 'unknown';
-    return { height, stage, view: this.ballot, candidates };
+    const accepted = height <= this.s.ledger.height ? [] : this.acceptedBy(height);
+    return explainHeight(this.s, { height, ballot: this.ballot, accepted });
   }
 
   explainBundle(digest: Hash): BundleExplanation {
@@ -455,7 +433,10 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       stalls: new Stalls(now),
       out: new Outbox(),
       ledger: new Ledger({ sha256, genesis, epoch }),
-      checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval),
+      checkpoints: new Checkpoints(
+        { ...quorums, quorum: checkpointQuorum(genesis, quorums.quorum) },
+        genesis.parameters.checkpointInterval,
+      ),
       catchUp: new CatchUp({
         noteCertificate: () => {},
         decideFetched: (block) => this.#decideFetched(block),

@@ -3,11 +3,12 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
-import type { BundleExplanation, Explanation, Wait } from '../core.ts';
+import type { BundleExplanation, Candidate, Explanation, HeightExplanation, Wait } from '../core.ts';
 import { explainStalls } from '../stalls.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, plus } from '../types.ts';
 import type { CrashState } from './state.ts';
+import { hexOf } from './value.ts';
 
 export interface Standing {
   readonly ballot: View;
@@ -91,6 +92,40 @@ export function waitOf(
     missing: missing ?? all.filter((id) => have?.includes(id) !== true),
     since,
   };
+}
+
+/** What acceptors are known to have accepted at a height that is not decided. */
+export function explainHeight(
+  s: CrashState,
+  {
+    height,
+    ballot,
+    accepted,
+  }: {
+    readonly height: Height;
+    readonly ballot: View;
+    readonly accepted: readonly { readonly hash: Hash; readonly by: readonly ReplicaId[] }[];
+  },
+): HeightExplanation {
+  const candidates = accepted.map(({ hash, by }): Candidate => {
+    const header = s.known.get(hexOf(hash))?.block.header;
+    const block =
+      header === undefined
+        ? null
+        : { proposer: header.proposer, bundles: header.bundleCount, transactions: header.transactionCount };
+    return { hash, accepted: block !== null, block, prepares: [], commits: by, acceptedAt: null, preparedAt: null };
+  });
+  const stage =
+    height < s.lowest
+      ? 'pruned'
+      : height <= s.ledger.height
+        ? 'decided'
+        : candidates.some(({ commits }) => commits.length >= s.quorums.quorum)
+          ? 'committed'
+          : candidates.length > 0
+            ? 'proposed'
+            : 'unknown';
+  return { height, stage, view: ballot, candidates };
 }
 
 /** Bundle bytes that are hashed in search of one transaction: a few milliseconds. */

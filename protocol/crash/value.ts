@@ -3,12 +3,13 @@
 // the same function that builds a Byzantine block makes the chained one of it, after the same filter (blueprint: one log for all).
 // So a value has a block's bytes, bounds and hash on the wire and in the log, and nothing that knows blocks needs to know values.
 
+import { toHex } from '../../crypto/bytes.ts';
 import { merkleRoot } from '../../crypto/merkle.ts';
 import type { Block, BlockHeader, Sha256 } from '../block.ts';
 import { blockHash, bodyHash, encodeHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Extension, Ledger } from '../ledger.ts';
-import type { Epoch, Height, Millis, ReplicaId } from '../types.ts';
+import type { Epoch, Hash, Height, Hex, Millis, ReplicaId } from '../types.ts';
 import { asHash } from '../types.ts';
 
 export interface ValueContext {
@@ -16,6 +17,8 @@ export interface ValueContext {
   readonly epoch: Epoch;
   readonly ledger: Ledger;
 }
+
+export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
 
 const NOTHING = asHash(new Uint8Array(32));
 

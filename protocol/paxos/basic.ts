@@ -195,7 +195,7 @@ export class BasicPaxos extends CrashCore {
   }
 
   #onPromise(promise: PaxosPromise, from: ReplicaId): void {
-    this.#bounds = this.#proposer.onPromise(promise, from, this.s.quorums.quorum) ?? this.#bounds;
+    this.#bounds = this.#proposer.onPromise(promise, from, ({ size }) => size >= this.s.quorums.quorum) ?? this.#bounds;
   }
 
   #onAccept({ message, sender }: Verified<Accept>): void {
@@ -218,7 +218,8 @@ export class BasicPaxos extends CrashCore {
 
   #learn(slot: Height, ballot: View, hash: Hash, from: ReplicaId): void {
     if (slot <= this.s.ledger.height || slot > this.horizon) return;
-    this.#learner.onAccepted(slot, { ballot, hash }, from, this.s.quorums.quorum);
+    const { quorum } = this.s.quorums;
+    this.#learner.onAccepted(slot, { ballot, hash }, from, ({ length }) => length >= quorum);
   }
 
   // ---- moving on ----------------------------------------------------------------------------------------------------

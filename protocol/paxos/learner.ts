@@ -6,7 +6,7 @@ import { assert } from '../assert.ts';
 import type { Hash, Height, ReplicaId, View } from '../types.ts';
 import { Tally } from '../votes.ts';
 
-interface Cast {
+export interface Cast {
   readonly ballot: View;
   readonly hash: Hash;
 }
@@ -16,12 +16,15 @@ export interface Chosen extends Cast {
   readonly holders: readonly ReplicaId[];
 }
 
+/** Whether these acceptors, of one proposal in a slot, are enough for it to be chosen. */
+export type IsQuorum = (voters: readonly ReplicaId[], slot: Height, cast: Cast) => boolean;
+
 export class Learner {
   readonly #slots = new Map<Height, Tally<Cast>>();
   readonly #chosen = new Map<Height, Chosen>();
 
   /** [PXS-L-1] Chosen: a quorum has accepted one proposal, number and value. Of an acceptor its highest-numbered acceptance counts. */
-  onAccepted(slot: Height, cast: Cast, replica: ReplicaId, quorum: number): void {
+  onAccepted(slot: Height, cast: Cast, replica: ReplicaId, isQuorum: IsQuorum): void {
     let tally = this.#slots.get(slot);
     if (tally === undefined) {
       tally = new Tally();
@@ -29,16 +32,30 @@ export class Learner {
     }
     const before = tally.get(replica);
     if (before !== undefined && before.ballot >= cast.ballot) return;
-    const key = `${cast.ballot} ${toHex(cast.hash)}`;
-    tally.set(replica, key, cast);
-    const equal = tally.withKey(key);
-    if (equal.length < quorum) return;
+    tally.set(replica, keyOf(cast), cast);
+    this.#settle(slot, cast, tally, isQuorum);
+  }
+
+  #settle(slot: Height, cast: Cast, tally: Tally<Cast>, isQuorum: IsQuorum): void {
+    const equal = tally.withKey(keyOf(cast)).map(([id]) => id);
+    if (!isQuorum(equal, slot, cast)) return;
     const chosen = this.#chosen.get(slot);
     assert(
       chosen === undefined || equalBytes(chosen.hash, cast.hash),
       () => `two values were chosen for slot ${slot}: more went wrong than members that are silent`,
     );
-    this.#chosen.set(slot, { ...cast, holders: equal.map(([id]) => id) });
+    this.#chosen.set(slot, { ...cast, holders: equal });
+  }
+
+  /** What makes a quorum has changed: what was heard before is looked at again. */
+  recount(isQuorum: IsQuorum): void {
+    for (const [slot, tally] of this.#slots)
+      for (const [, cast] of [...tally.entries()]) this.#settle(slot, cast, tally, isQuorum);
+  }
+
+  /** What each acceptor says of a slot last. */
+  votes(slot: Height): readonly (readonly [ReplicaId, Cast])[] {
+    return [...(this.#slots.get(slot)?.entries() ?? [])];
   }
 
   chosen(slot: Height): Chosen | undefined {
@@ -60,3 +77,5 @@ export class Learner {
     for (const map of [this.#slots, this.#chosen]) for (const slot of map.keys()) if (slot <= upTo) map.delete(slot);
   }
 }
+
+const keyOf = ({ ballot, hash }: Cast): string => `${ballot} ${toHex(hash)}`;

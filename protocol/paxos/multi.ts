@@ -25,23 +25,24 @@ import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
 import { decodeHardState } from './hard-state.ts';
+import type { Cast, IsQuorum } from './learner.ts';
 import { Learner } from './learner.ts';
-import type { Bounds } from './proposer.ts';
-import { Proposer } from './proposer.ts';
+import type { Bound, Bounds, Promises, Report } from './proposer.ts';
+import { highest, Proposer } from './proposer.ts';
 
 /** A block is proposed above an undecided one at once up to this depth; beyond it only a large enough one is worth its votes. */
 const EAGER_DEPTH = 2;
 const WORTHWHILE_BYTES = 48 << 10;
 
 export class MultiPaxos extends CrashCore {
-  protected readonly acceptor = new Acceptor();
+  protected readonly acceptor = this.makeAcceptor();
   protected readonly proposer = new Proposer();
   protected readonly learner = new Learner();
   /** What the promises bind this leader to, until all of it is proposed again; null: it is free. */
-  #bounds: Bounds | null = null;
+  protected bounds: Bounds | null = null;
   /** The highest ballot that anyone has spoken of. */
   #seen: View = asView(0);
-  readonly #election: Election;
+  protected readonly election: Election;
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
     super(options, now);
@@ -50,13 +51,42 @@ export class MultiPaxos extends CrashCore {
     assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');
     this.acceptor.restore(this.s, hard, recovery.guard.view, accepted);
     this.#seen = this.acceptor.promised;
-    this.#election = new Election(now);
+    this.election = new Election(now);
+  }
+
+  // ---- what the variants change -------------------------------------------------------------------------------------
+
+  protected makeAcceptor(): Acceptor {
+    return new Acceptor();
+  }
+
+  protected get mayRun(): boolean {
+    return true;
+  }
+
+  /** Whether these promises are enough to propose. */
+  protected isPromised(promises: Promises): boolean {
+    return promises.size >= this.s.quorums.quorum;
+  }
+
+  /** What binds a proposer to whom this was reported of a slot. */
+  protected pick(reports: readonly Report[], asked: number): Bound {
+    return highest(reports, asked);
+  }
+
+  protected chooses(voters: readonly ReplicaId[], _slot: Height, _cast: Cast): boolean {
+    return voters.length >= this.s.quorums.quorum;
+  }
+
+  /** Slots that this acceptor looks at. */
+  protected takes(slot: Height): boolean {
+    return slot > this.s.ledger.height && slot <= this.horizon;
   }
 
   // ---- who leads ----------------------------------------------------------------------------------------------------
 
   protected get ballot(): View {
-    return asView(Math.max(this.acceptor.promised, this.#election.followed));
+    return asView(Math.max(this.acceptor.promised, this.election.followed));
   }
 
   protected get leads(): boolean {
@@ -64,23 +94,23 @@ export class MultiPaxos extends CrashCore {
   }
 
   protected get active(): boolean {
-    return this.leads || this.#election.hears(this.s);
+    return this.leads || this.election.hears(this.s);
   }
 
   protected get forwardTo(): ReplicaId | null {
-    return !this.leads && this.#election.hears(this.s) ? this.ownerOf(this.#election.leader) : null;
+    return !this.leads && this.election.hears(this.s) ? this.ownerOf(this.election.leader) : null;
   }
 
   protected get elections(): number {
-    return this.#election.begun;
+    return this.election.begun;
   }
 
   /** [PXS-M-3] Its leader speaks. One whose ballot this replica has passed leads it no more. */
-  #heardLeader(ballot: View): void {
-    if (ballot >= this.acceptor.promised) this.#election.heard(this.s, ballot);
+  protected heardLeader(ballot: View): void {
+    if (ballot >= this.acceptor.promised) this.election.heard(this.s, ballot);
   }
 
-  #sawBallot(ballot: View): void {
+  protected sawBallot(ballot: View): void {
     if (ballot > this.#seen) this.#seen = ballot;
     // [PXS-M-4] Someone was promised more: this leader is none, and waits like everyone.
     if (this.proposer.phase !== 'idle' && ballot > this.proposer.ballot) this.#resign();
@@ -88,9 +118,9 @@ export class MultiPaxos extends CrashCore {
 
   #resign(): void {
     this.proposer.resign();
-    this.#bounds = null;
+    this.bounds = null;
     this.dropChain();
-    this.#election.lost(this.s);
+    this.election.lost(this.s);
     this.sayStatusSoon();
   }
 
@@ -99,8 +129,8 @@ export class MultiPaxos extends CrashCore {
    * part, or comes back, unseats nobody. Who waits how long follows from its place after the last leader, so that two seldom run at once.
    */
   #runForLeader(): void {
-    if (this.#election.hears(this.s) || this.s.now < this.#electionAt()) return;
-    if (isLeaderless(this.s)) this.#campaign();
+    if (this.election.hears(this.s) || this.s.now < this.#electionAt()) return;
+    if (this.mayRun && isLeaderless(this.s)) this.campaign('no leader is heard');
   }
 
   #electionAt(): Millis {
@@ -108,26 +138,27 @@ export class MultiPaxos extends CrashCore {
     const n = this.members;
     const first = promised === 0;
     const rank = first ? this.s.self : (this.s.self - this.ownerOf(promised) - 1 + n) % n;
-    return this.#election.dueAt(this.s, { rank, first });
+    return this.election.dueAt(this.s, { rank, first });
   }
 
   /** [PXS-P-1] The next number of its own above all that it has seen. [PXS-P-3] The prepare leaves when its own promise is durable. */
-  #campaign(): void {
+  protected campaign(reason: string): void {
     const above = Math.max(this.#seen, this.acceptor.promised);
     const n = this.members;
     const ballot = asView(above + 1 + ((((this.s.self - (above + 1)) % n) + n) % n));
     this.#seen = ballot;
-    this.#election.begin(this.s);
+    this.election.begin(this.s);
+    this.bounds = null;
     this.dropChain();
     this.proposer.begin(ballot);
-    this.s.out.events.push({ type: 'view-change-started', view: ballot, reason: 'no leader is heard' });
+    this.s.out.events.push({ type: 'view-change-started', view: ballot, reason });
     const promised = this.acceptor.prepare(this.s, ballot, this.s.self);
     assert(promised, 'a number above all that were promised');
   }
 
-  #giveUp(): void {
+  protected giveUp(): void {
     this.#resign();
-    this.#election.failed(this.s);
+    this.election.failed(this.s);
   }
 
   // ---- what comes in ------------------------------------------------------------------------------------------------
@@ -140,8 +171,7 @@ export class MultiPaxos extends CrashCore {
       case 'promise':
         return this.proposer.phase === 'preparing' && message.ballot === this.proposer.ballot;
       case 'accept': {
-        const slot = message.value.header.height;
-        return this.ownerOf(message.ballot) === sender && slot > height && slot <= this.horizon;
+        return this.ownerOf(message.ballot) === sender && this.takes(message.value.header.height);
       }
       case 'accepted':
         return message.places.some(({ slot }) => slot > height && this.learner.chosen(slot) === undefined);
@@ -158,11 +188,11 @@ export class MultiPaxos extends CrashCore {
       case 'status': {
         const isOwner = this.ownerOf(message.view) === sender;
         if (isOwner && message.active) {
-          this.#sawBallot(message.view);
-          this.#heardLeader(message.view);
+          this.sawBallot(message.view);
+          this.heardLeader(message.view);
         }
         // It says itself that it leads no more.
-        else if (isOwner && this.#election.leader === message.view && message.view !== 0) this.#election.lost(this.s);
+        else if (isOwner && this.election.leader === message.view && message.view !== 0) this.election.lost(this.s);
         if (message.view > this.#seen) this.#seen = message.view;
         return;
       }
@@ -173,11 +203,11 @@ export class MultiPaxos extends CrashCore {
       case 'accept':
         return this.#onAccept(with_(signed, message));
       case 'accepted':
-        this.#sawBallot(message.ballot);
-        for (const { slot, hash } of message.places) this.#learn(slot, message.ballot, hash, sender);
+        this.sawBallot(message.ballot);
+        for (const { slot, hash } of message.places) this.learn(slot, message.ballot, hash, sender);
         return;
       case 'reject':
-        return this.#sawBallot(message.ballot);
+        return this.sawBallot(message.ballot);
       default:
         return;
     }
@@ -192,7 +222,7 @@ export class MultiPaxos extends CrashCore {
         return this.#onPromise(message, sender);
       case 'accepted':
         this.acceptor.said(signed as Verified<Accepted>, this.s.ledger.height); // its kind says so
-        for (const { slot, hash } of message.places) this.#learn(slot, message.ballot, hash, sender);
+        for (const { slot, hash } of message.places) this.learn(slot, message.ballot, hash, sender);
         return;
       default:
         return;
@@ -203,18 +233,19 @@ export class MultiPaxos extends CrashCore {
   #onPrepare({ message, sender }: Verified<PaxosPrepare>): void {
     const { ballot } = message;
     if (ballot > this.#seen) this.#seen = ballot;
-    if (this.#election.hears(this.s) && this.ownerOf(this.#election.leader) !== sender) return;
-    if (this.leads && this.proposer.ballot >= ballot) return this.#reject(sender);
-    this.#sawBallot(ballot);
-    if (!this.acceptor.prepare(this.s, ballot, sender)) return this.#reject(sender);
-    this.#election.wait(this.s);
+    if (this.election.hears(this.s) && this.ownerOf(this.election.leader) !== sender) return;
+    if (this.leads && this.proposer.ballot >= ballot) return this.reject(sender);
+    this.sawBallot(ballot);
+    if (!this.acceptor.prepare(this.s, ballot, sender)) return this.reject(sender);
+    this.election.wait(this.s);
   }
 
   #onPromise(promise: PaxosPromise, from: ReplicaId): void {
-    const bounds = this.proposer.onPromise(promise, from, this.s.quorums.quorum);
+    const isQuorum = (promises: Promises) => this.isPromised(promises);
+    const bounds = this.proposer.onPromise(promise, from, isQuorum, (reports, asked) => this.pick(reports, asked));
     if (bounds === null) return;
-    this.#bounds = bounds;
-    this.#election.won(this.s, promise.ballot);
+    this.bounds = bounds;
+    this.election.won(this.s, promise.ballot);
     this.s.out.events.push({ type: 'view-entered', view: promise.ballot, primary: this.s.self });
     this.sayStatusSoon();
   }
@@ -222,28 +253,30 @@ export class MultiPaxos extends CrashCore {
   #onAccept({ message, sender }: Verified<Accept>): void {
     const { ballot, value } = message;
     const slot = value.header.height;
-    if (slot <= this.s.ledger.height || slot > this.horizon) return;
+    if (!this.takes(slot)) return;
     if (!isValue(value)) return this.s.out.refuse(sender, 'accept', 'not-a-value');
-    this.#sawBallot(ballot);
+    this.sawBallot(ballot);
     const held = this.acceptor.acceptedIn(slot);
     if (held?.ballot === ballot && !equalBytes(held.value.hash, value.hash))
       return this.s.out.refuse(sender, 'accept', 'two-values');
-    const entered = ballot > this.#election.leader;
+    const entered = ballot > this.election.leader;
     const verdict = this.acceptor.accept(this.s, ballot, value);
-    if (verdict === 'passed') return this.#reject(sender);
+    if (verdict === 'passed') return this.reject(sender);
     if (entered) this.s.out.events.push({ type: 'view-entered', view: ballot, primary: sender });
     this.hold(value);
-    this.#heardLeader(ballot);
+    this.heardLeader(ballot);
     if (verdict === 'again') this.acceptor.repeat(this.s, sender);
   }
 
-  #reject(to: ReplicaId): void {
+  protected reject(to: ReplicaId): void {
     this.s.out.say(to, { kind: 'reject', epoch: this.s.epoch, ballot: this.acceptor.promised });
   }
 
-  #learn(slot: Height, ballot: View, hash: Hash, from: ReplicaId): void {
+  protected readonly isChosen: IsQuorum = (voters, slot, cast) => this.chooses(voters, slot, cast);
+
+  protected learn(slot: Height, ballot: View, hash: Hash, from: ReplicaId): void {
     if (slot <= this.s.ledger.height || slot > this.horizon) return;
-    this.learner.onAccepted(slot, { ballot, hash }, from, this.s.quorums.quorum);
+    this.learner.onAccepted(slot, { ballot, hash }, from, this.isChosen);
   }
 
   // ---- moving on ----------------------------------------------------------------------------------------------------
@@ -262,7 +295,7 @@ export class MultiPaxos extends CrashCore {
 
   /** [PXS-P-2] [PXS-M-1] What the promises bind it to is proposed again; a slot below it that is free becomes a no-op. */
   #proposeBound(): void {
-    const bounds = this.#bounds;
+    const bounds = this.bounds;
     if (bounds === null || !this.leads) return;
     let complete = true;
     for (let at = Math.max(bounds.decided, this.s.ledger.height) + 1; at <= bounds.top; at++) {
@@ -270,22 +303,28 @@ export class MultiPaxos extends CrashCore {
       if (this.proposer.proposals.has(slot)) continue;
       const bound = bounds.slots.get(slot);
       const value = bound === undefined ? this.#noOp(slot) : this.valueOf(bound.hash);
-      if (value !== undefined) this.#propose(value);
+      if (value !== undefined) this.put(value);
       else {
         complete = false;
         this.s.catchUp.want(this.s, slot, bound!.hash, bound!.holders); // it is bound, and not here
       }
       if (!this.leads) return;
     }
-    if (complete) this.#bounds = { ...bounds, top: bounds.decided, slots: new Map() };
+    if (complete) this.bounds = { ...bounds, top: bounds.decided, slots: new Map() };
   }
 
   #noOp(slot: Height): Block {
     return this.makeValue(slot, []);
   }
 
+  /** Whether all that binds this leader is proposed again, and it has decided what it found to be. */
+  protected get isFree(): boolean {
+    const { leads, bounds, s } = this;
+    return leads && bounds !== null && bounds.top === bounds.decided && s.ledger.height >= bounds.decided;
+  }
+
   /** [PXS-M-5] The value goes to the acceptors, this replica's own among them. */
-  #propose(value: Block): void {
+  protected put(value: Block): void {
     const { ballot } = this.proposer;
     this.proposer.proposals.set(value.header.height, value);
     this.hold(value);
@@ -297,9 +336,8 @@ export class MultiPaxos extends CrashCore {
   protected propose(): void {
     const { s } = this;
     const { window, checkpointInterval } = s.parameters;
-    const bounds = this.#bounds;
-    if (!this.leads || bounds === null || bounds.top > bounds.decided || s.ledger.height < bounds.decided) return;
-    this.#extendChain();
+    if (!this.isFree) return;
+    this.extendChain();
     while (s.mayPropose && this.leads && s.chain.length < window) {
       const slot = asHeight(s.ledger.height + s.chain.length + 1);
       if (slot > s.checkpoints.stableHeight + 4 * checkpointInterval) return;
@@ -310,13 +348,13 @@ export class MultiPaxos extends CrashCore {
         return;
       }
       if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
-      this.#propose(this.makeValue(slot, bundles));
-      this.#extendChain();
+      this.put(this.makeValue(slot, bundles));
+      this.extendChain();
     }
   }
 
   /** The blocks that come of what is proposed, if it is chosen. */
-  #extendChain(): void {
+  protected extendChain(): void {
     const { s } = this;
     for (;;) {
       const value = this.proposer.proposals.get(asHeight(s.ledger.height + s.chain.length + 1));
@@ -343,23 +381,23 @@ export class MultiPaxos extends CrashCore {
     const { viewTimeoutMs: timeout } = s.parameters;
     if (this.proposer.phase === 'idle') return this.#runForLeader();
     // [PXS-M-4] Nobody leads whom no majority answers: cut off, or its promises do not come.
-    const cutOff = this.heardWithin(timeout) < s.quorums.quorum && s.now - this.#election.since > timeout;
-    const unanswered = this.proposer.phase === 'preparing' && s.now - this.#election.since > timeout;
-    const bounds = this.#bounds;
+    const cutOff = this.heardWithin(timeout) < s.quorums.quorum && s.now - this.election.since > timeout;
+    const unanswered = this.proposer.phase === 'preparing' && s.now - this.election.since > timeout;
+    const bounds = this.bounds;
     // What it is bound to propose is not to be had: perhaps of those who promise next.
-    const bound = bounds !== null && bounds.top > bounds.decided && s.now - this.#election.since > 4 * timeout;
-    if (cutOff || unanswered || bound) this.#giveUp();
+    const bound = bounds !== null && bounds.top > bounds.decided && s.now - this.election.since > 4 * timeout;
+    if (cutOff || unanswered || bound) this.giveUp();
   }
 
   protected deadline(): Millis {
     const { viewTimeoutMs: timeout } = this.s.parameters;
-    const at = this.proposer.phase === 'idle' ? this.#electionAt() : plus.millis(this.#election.since, timeout + 1);
+    const at = this.proposer.phase === 'idle' ? this.#electionAt() : plus.millis(this.election.since, timeout + 1);
     // Later than this only by what a heartbeat brings.
     return at > this.s.now ? at : plus.millis(this.s.now, this.s.parameters.heartbeatMs);
   }
 
   protected forgive(lateMs: number): void {
-    this.#election.forgive((at) => this.later(at, lateMs));
+    this.election.forgive((at) => this.later(at, lateMs));
   }
 
   protected get stuck(): boolean {
@@ -385,14 +423,14 @@ export class MultiPaxos extends CrashCore {
       waits.push(waitOf(s, this.ballot, { what: 'block', height, missing: holders, since }));
     if (!this.active) {
       const have = this.proposer.phase === 'preparing' ? this.proposer.promisers : [];
-      waits.push(waitOf(s, this.ballot, { what: 'view-change', height: next, have, since: this.#election.since }));
+      waits.push(waitOf(s, this.ballot, { what: 'view-change', height: next, have, since: this.election.since }));
     } else if (this.leads) {
       for (const [slot] of this.proposer.proposals) {
         const have = this.acceptedBy(slot).flatMap(({ by }) => by);
         waits.push(waitOf(s, this.ballot, { what: 'commit', height: slot, have, since: s.decidedAt }));
       }
     } else if (s.pool.oldestAt !== null) {
-      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.#election.since) as Millis; // the latest
+      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.election.since) as Millis; // the latest
       waits.push(
         waitOf(s, this.ballot, { what: 'pre-prepare', height: next, missing: [this.ownerOf(this.ballot)], since }),
       );

@@ -56,12 +56,17 @@ export class Proposer {
   }
 
   /** [PXS-P-2] The bounds, once a quorum has promised this ballot; null: not yet, or known already. */
-  onPromise(promise: PaxosPromise, from: ReplicaId, quorum: number): Bounds | null {
+  onPromise(
+    promise: PaxosPromise,
+    from: ReplicaId,
+    isQuorum: (promises: Promises) => boolean,
+    pick: Pick = highest,
+  ): Bounds | null {
     if (this.#phase !== 'preparing' || promise.ballot !== this.#ballot) return null;
     this.#promises.set(from, promise);
-    if (this.#promises.size < quorum) return null;
+    if (!isQuorum(this.#promises)) return null;
     this.#phase = 'proposing';
-    return boundsOf(this.#promises);
+    return boundsOf(this.#promises, pick);
   }
 
   forget(upTo: Height): void {
@@ -69,21 +74,31 @@ export class Proposer {
   }
 }
 
+export type Promises = ReadonlyMap<ReplicaId, PaxosPromise>;
+/** Which of the proposals that acceptors report of one slot, at least one, binds; `asked`: how many acceptors have promised. */
+export type Pick = (reports: readonly Report[], asked: number) => Bound;
+export interface Report extends AcceptedPlace {
+  readonly by: ReplicaId;
+}
+
 /** [PXS-P-2] P2c: of a majority's proposals the highest-numbered one binds; a slot without any is free. */
-export function boundsOf(promises: ReadonlyMap<ReplicaId, PaxosPromise>): Bounds {
-  const slots = new Map<Height, Bound>();
+export function boundsOf(promises: Promises, pick: Pick = highest): Bounds {
+  const reports = new Map<Height, Report[]>();
   let decided = 0;
   for (const [replica, promise] of [...promises].sort(([a], [b]) => a - b)) {
     decided = Math.max(decided, promise.decided);
-    for (const place of promise.accepted) slots.set(place.slot, higher(slots.get(place.slot), place, replica));
+    for (const place of promise.accepted)
+      reports.set(place.slot, [...(reports.get(place.slot) ?? []), { ...place, by: replica }]);
   }
-  for (const slot of slots.keys()) if (slot <= decided) slots.delete(slot);
+  const slots = new Map<Height, Bound>();
+  for (const [slot, found] of reports) if (slot > decided) slots.set(slot, pick(found, promises.size));
   const top = Math.max(decided, ...slots.keys());
   return { decided: asHeight(decided), top: asHeight(top), slots };
 }
 
-function higher(before: Bound | undefined, { ballot, hash }: AcceptedPlace, replica: ReplicaId): Bound {
-  if (before === undefined || ballot > before.ballot) return { ballot, hash, holders: [replica] };
-  // In one ballot one value is proposed in a slot.
-  return ballot === before.ballot ? { ...before, holders: [...before.holders, replica] } : before;
-}
+/** In one classic ballot one value is proposed in a slot. */
+export const highest: Pick = (reports) => {
+  const ballot = asView(Math.max(...reports.map((report) => report.ballot)));
+  const found = reports.filter((report) => report.ballot === ballot);
+  return { ballot, hash: found[0]!.hash, holders: found.map(({ by }) => by) };
+};

@@ -27,6 +27,11 @@ export const kindNumbers = {
   accept: 34,
   accepted: 35,
   reject: 36,
+  configure: 37,
+  configured: 38,
+  'open-round': 39,
+  'fast-accept': 40,
+  'fast-accepted': 41,
   'request-vote': 48,
   vote: 49,
   'append-entries': 50,
@@ -64,7 +69,7 @@ export function isReplicaKind(kind: Kind): kind is ReplicaKind {
 }
 
 /** The kinds that are a protocol's own, by their number's upper half. */
-const familyOf: Record<Protocol, number> = { pbft: 1, 'basic-paxos': 2, 'multi-paxos': 2, raft: 3 };
+const familyOf: Record<Protocol, number> = { pbft: 1, 'basic-paxos': 2, 'multi-paxos': 2, 'cheap-paxos': 2, raft: 3 };
 
 /** [CFT-W-1] Whether replicas of this protocol say this to each other: what is shared (below 16), and their own. */
 export function isKindOf(protocol: Protocol | undefined, kind: ReplicaKind): boolean {

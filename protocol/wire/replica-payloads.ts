@@ -96,6 +96,11 @@ export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
     case 'accept':
     case 'accepted':
     case 'reject':
+    case 'configure':
+    case 'configured':
+    case 'open-round':
+    case 'fast-accept':
+    case 'fast-accepted':
       return encodePaxosPayload(message);
     default:
       return encodeRaftPayload(message);
@@ -151,6 +156,7 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
     case 'new-view':
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 3, valuesMax: 4 + 4 * MEMBERS_MAX };
     case 'accept':
+    case 'fast-accept':
       return { bytesMax: bodyBytesMax + 280, depthMax: 4, valuesMax: 4 + body };
     case 'append-entries':
       return { bytesMax: bodyBytesMax + 320, depthMax: 5, valuesMax: 10 + body };
@@ -231,11 +237,14 @@ function read(
       return readViewChange(fields(4));
     case 'new-view':
       return readNewView(fields(3), context);
-    case 'accept': {
+    case 'accept':
+    case 'fast-accept': {
       const f = fields(2);
       const ballot = f.view('ballot', 1);
       const value = readBlock(f.tuple('value', 2), kind, context);
-      return isRefusal(value) ? value : { kind, epoch: value.header.epoch, ballot, value };
+      if (isRefusal(value)) return value;
+      const { epoch } = value.header;
+      return kind === 'accept' ? { kind, epoch, ballot, value } : { kind, epoch, ballot, value };
     }
     case 'append-entries': {
       const f = fields(6);
@@ -252,6 +261,10 @@ function read(
     case 'promise':
     case 'accepted':
     case 'reject':
+    case 'configure':
+    case 'configured':
+    case 'open-round':
+    case 'fast-accepted':
       return readPaxos(kind, fields);
     default:
       return readRaft(kind, fields);

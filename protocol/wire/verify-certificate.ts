@@ -7,7 +7,7 @@ import { type Certificate, type SignatureOf, voteSigningBytes } from '../certifi
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { CheckpointCertificate } from '../messages.ts';
 import type { Protocol } from '../modes.ts';
-import { bearsLies } from '../modes.ts';
+import { bearsLies, checkpointQuorum } from '../modes.ts';
 import type { Epoch, Hash, Member } from '../types.ts';
 import type { Kind } from './kinds.ts';
 import type { StoredKind, WireCode } from './refusal.ts';
@@ -86,7 +86,8 @@ export function verifyCheckpoint(checkpoint: CheckpointCertificate, signers: Sig
   if (!areCounts(epoch, height) || [hash, logRoot, memberSetHash, stateDigest].some(({ length }) => length !== 32))
     return refuseVerify('certificate-malformed', 'checkpoint-certificate');
   if (epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'checkpoint-certificate', 'epoch');
-  return verifySignatures(checkpoint.signatures, checkpointSigningBytes(signers.chainId, checkpoint), signers);
+  const needed = { ...signers, quorum: checkpointQuorum(signers, signers.quorum) };
+  return verifySignatures(checkpoint.signatures, checkpointSigningBytes(signers.chainId, checkpoint), needed);
 }
 
 /** What all headers that these signers may decide have in common. */

@@ -138,7 +138,8 @@ function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRe
       if (!equalBytes(message.block.header.chainId, context.chainId))
         return refuseVerify('chain-mismatch', message.kind, 'block.header.chainId');
       return verifyBundles(message.block.bundles, message.kind, context);
-    case 'accept': {
+    case 'accept':
+    case 'fast-accept': {
       const { header, bundles } = message.value;
       if (!equalBytes(header.chainId, context.chainId) || header.epoch !== context.epoch)
         return refuseVerify('chain-mismatch', message.kind, 'value.header.chainId');
@@ -166,7 +167,7 @@ function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRe
 
 function verifyBundles(
   bundles: readonly SignedBundle[],
-  kind: 'forward' | 'pre-prepare' | 'block-data' | 'accept' | 'append-entries',
+  kind: 'forward' | 'pre-prepare' | 'block-data' | 'accept' | 'fast-accept' | 'append-entries',
   context: VerifyContext,
 ): VerifyRefusal | null {
   for (const bundle of bundles)
