@@ -8,6 +8,7 @@ import type { RecoveredLog } from './log.ts';
 import type { ReplicaMessage, ReplicaPledge } from './messages.ts';
 import { BasicPaxos } from './paxos/basic.ts';
 import { CheapPaxos } from './paxos/cheap.ts';
+import { FastPaxos } from './paxos/fast.ts';
 import { MultiPaxos } from './paxos/multi.ts';
 import { Pbft } from './pbft/pbft.ts';
 import { Raft } from './raft/raft.ts';
@@ -42,6 +43,8 @@ export function makeCore(options: CoreOptions, recovery: Recovery, now: Millis):
       return new MultiPaxos(options, recovery, now);
     case 'cheap-paxos':
       return new CheapPaxos(options, recovery, now);
+    case 'fast-paxos':
+      return new FastPaxos(options, recovery, now);
     case 'raft':
       return new Raft(options, recovery, now);
   }

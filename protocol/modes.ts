@@ -7,7 +7,7 @@ import { byzantineQuorums, crashQuorums } from './quorum.ts';
 import type { Member, ReplicaId } from './types.ts';
 
 /** The word in the genesis document. */
-export const protocols = ['pbft', 'basic-paxos', 'multi-paxos', 'cheap-paxos', 'raft'] as const;
+export const protocols = ['pbft', 'basic-paxos', 'multi-paxos', 'cheap-paxos', 'fast-paxos', 'raft'] as const;
 export type Protocol = (typeof protocols)[number];
 
 /** What a chain's proofs hang on. A context that does not say its protocol is a Byzantine one: what is weaker must be asked for. */

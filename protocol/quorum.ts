@@ -27,6 +27,17 @@ export function crashQuorums(n: number): Quorums {
   return { n, f, quorum, oneHonest: 1 };
 }
 
+/**
+ * [FST-Q-1] Acceptors that choose in a fast round (Lamport, Fast Paxos, section 3.3): three quarters. Any two fast quorums and any majority share a
+ * replica, so of two values in one slot a majority tells which of them may have been chosen.
+ */
+export function fastQuorum(n: number): number {
+  const { quorum } = crashQuorums(n);
+  const fast = Math.ceil((3 * n) / 4);
+  assert(2 * fast + quorum - 2 * n >= 1, 'two fast quorums and a majority share a replica');
+  return fast;
+}
+
 /** [PBFT-Q-1] Sizes for Byzantine faults. n from 4 to 128. */
 export function byzantineQuorums(n: number): Quorums {
   assert(Number.isInteger(n) && n >= 4 && n <= 128, `a Byzantine cluster has 4 to 128 replicas, not ${n}`);

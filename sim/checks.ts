@@ -7,16 +7,23 @@ import type { Marks } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
-import type { NewView, ReplicaMessage, ReplicaPledge, Signed, ViewChange } from '../protocol/messages.ts';
+import type {
+  Accepted,
+  FastAccepted,
+  NewView,
+  ReplicaMessage,
+  ReplicaPledge,
+  Signed,
+  ViewChange,
+} from '../protocol/messages.ts';
 import { proofOf } from '../protocol/modes.ts';
-import { decodeHardState } from '../protocol/paxos/hard-state.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
-import { decodeHardState as decodeRaftState } from '../protocol/raft/hard-state.ts';
 import { sessionKey } from '../protocol/sessions.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/verify.ts';
 import type { SimDisk } from './disk.ts';
+import { forsakenOn, promisedOn, termOn, workingOn } from './hard-states.ts';
 
 /** Each is one property; docs/simulator.md says what it means. */
 export const CHECKS = [
@@ -178,13 +185,14 @@ export class Checks {
           toHex(message.value.hash),
         );
       case 'accepted':
+      case 'fast-accepted':
         if (message.ballot < said.givenUp)
           fail(
             'views-never-run-back',
             `node-${replica} accepts in ballot ${message.ballot}, after it promised ${said.givenUp}`,
           );
         for (const { slot, hash } of message.places)
-          this.#mark(replica, `accepted ${message.ballot} ${slot}`, toHex(hash));
+          this.#mark(replica, `${message.kind} ${message.ballot} ${slot}`, toHex(hash));
         return;
       case 'blocks':
       case 'checkpoint-proof':
@@ -230,10 +238,11 @@ export class Checks {
       case 'configured':
         return must(workingOn(disk) >= message.ballot, 'its working set');
       case 'accepted':
+      case 'fast-accepted':
         must(promisedOn(disk) >= message.ballot, 'its promise');
         for (const { slot, hash } of message.places) {
           const held = disk.accepted.get(slot);
-          const holds = held !== undefined && (held.view > message.ballot || equalBytes(held.hash, hash));
+          const holds = held !== undefined && (held.view > this.#numberOf(message) || equalBytes(held.hash, hash));
           // CHP-6: of what all mains hold an auxiliary keeps nothing.
           must(slot <= Math.max(disk.head, forsakenOn(disk)) || holds, 'its value');
         }
@@ -241,6 +250,12 @@ export class Checks {
       default:
         return;
     }
+  }
+
+  /** How the log numbers what was accepted: in Fast Paxos by rounds, of which a ballot has two. */
+  #numberOf({ kind, ballot }: Accepted | FastAccepted): number {
+    if (this.#verify.protocol !== 'fast-paxos') return ballot;
+    return 2 * ballot + (kind === 'fast-accepted' ? 0 : 1);
   }
 
   #isLocked(vote: ViewAndHeight, lock: Bytes | null): boolean {
@@ -444,26 +459,6 @@ export interface Held {
   readonly marks: number;
   readonly inbox: number;
   readonly inboxMax: number;
-}
-
-/** The term that the disk says; 0: none. */
-function termOn({ hardState }: SimDisk): number {
-  return hardState === null ? 0 : (decodeRaftState(hardState)?.term ?? 0);
-}
-
-/** The ballot of the working set that the disk says was noted; 0: none. */
-function workingOn({ hardState }: SimDisk): number {
-  return hardState === null ? 0 : (decodeHardState(hardState)?.working?.ballot ?? 0);
-}
-
-/** Up to here an auxiliary may have forgotten; 0: nothing. */
-function forsakenOn({ hardState }: SimDisk): number {
-  return hardState === null ? 0 : (decodeHardState(hardState)?.working?.floor ?? 0);
-}
-
-/** The highest ballot that the disk says was promised; 0: none. */
-function promisedOn({ hardState }: SimDisk): number {
-  return hardState === null ? 0 : (decodeHardState(hardState)?.promised ?? 0);
 }
 
 export function fail(check: CheckName, message: string, cause?: unknown): never {

@@ -148,6 +148,12 @@ export class Acceptor {
     return 'accepted';
   }
 
+  /** Another value was accepted of this very proposal: its proposer made two. */
+  contradicts(ballot: View, { header, hash }: Block): boolean {
+    const held = this.#accepted.get(header.height);
+    return held?.ballot === this.#numberOf(ballot, false) && !equalBytes(held.value.hash, hash);
+  }
+
   #raise(host: AcceptorHost, ballot: View): void {
     if (ballot === this.#promised) return;
     this.#promised = ballot;

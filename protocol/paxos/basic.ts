@@ -3,7 +3,6 @@
 //
 // The reference that the others of this folder are read against: who proposes and when stands here, the deciding in acceptor.ts, proposer.ts, learner.ts.
 
-import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
@@ -203,9 +202,7 @@ export class BasicPaxos extends CrashCore {
     if (value.header.height !== this.#slot) return;
     if (!isValue(value)) return this.s.out.refuse(sender, 'accept', 'not-a-value');
     this.#saw(ballot);
-    const held = this.#acceptor.acceptedIn(this.#slot);
-    if (held?.ballot === ballot && !equalBytes(held.value.hash, value.hash))
-      return this.s.out.refuse(sender, 'accept', 'two-values');
+    if (this.#acceptor.contradicts(ballot, value)) return this.s.out.refuse(sender, 'accept', 'two-values');
     const verdict = this.#acceptor.accept(this.s, ballot, value);
     if (verdict === 'passed') return this.#reject(sender);
     this.hold(value);

@@ -3,7 +3,6 @@
 //
 // Read beside acceptor.ts, proposer.ts and learner.ts, which do the deciding; what stands here is who proposes, and when.
 
-import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Wait } from '../core.ts';
@@ -31,8 +30,8 @@ import type { Bound, Bounds, Promises, Report } from './proposer.ts';
 import { highest, Proposer } from './proposer.ts';
 
 /** A block is proposed above an undecided one at once up to this depth; beyond it only a large enough one is worth its votes. */
-const EAGER_DEPTH = 2;
-const WORTHWHILE_BYTES = 48 << 10;
+export const EAGER_DEPTH = 2;
+export const WORTHWHILE_BYTES = 48 << 10;
 
 export class MultiPaxos extends CrashCore {
   protected readonly acceptor = this.makeAcceptor();
@@ -256,9 +255,7 @@ export class MultiPaxos extends CrashCore {
     if (!this.takes(slot)) return;
     if (!isValue(value)) return this.s.out.refuse(sender, 'accept', 'not-a-value');
     this.sawBallot(ballot);
-    const held = this.acceptor.acceptedIn(slot);
-    if (held?.ballot === ballot && !equalBytes(held.value.hash, value.hash))
-      return this.s.out.refuse(sender, 'accept', 'two-values');
+    if (this.acceptor.contradicts(ballot, value)) return this.s.out.refuse(sender, 'accept', 'two-values');
     const entered = ballot > this.election.leader;
     const verdict = this.acceptor.accept(this.s, ballot, value);
     if (verdict === 'passed') return this.reject(sender);

@@ -69,7 +69,14 @@ export function isReplicaKind(kind: Kind): kind is ReplicaKind {
 }
 
 /** The kinds that are a protocol's own, by their number's upper half. */
-const familyOf: Record<Protocol, number> = { pbft: 1, 'basic-paxos': 2, 'multi-paxos': 2, 'cheap-paxos': 2, raft: 3 };
+const familyOf: Record<Protocol, number> = {
+  pbft: 1,
+  'basic-paxos': 2,
+  'multi-paxos': 2,
+  'cheap-paxos': 2,
+  'fast-paxos': 2,
+  raft: 3,
+};
 
 /** [CFT-W-1] Whether replicas of this protocol say this to each other: what is shared (below 16), and their own. */
 export function isKindOf(protocol: Protocol | undefined, kind: ReplicaKind): boolean {
