@@ -51,6 +51,6 @@ export const PLANTED_FAST: readonly PlantedBug[] = [
       },
     }),
     seedsMax: 20,
-    by: ['one-vote-per-place', ...FORKS],
+    by: ['one-vote-per-place', 'durable-before-spoken', ...FORKS],
   },
 ];

@@ -37,6 +37,8 @@ export class FastPaxos extends MultiPaxos {
   /** It opens no ballot before then. */
   #closedUntil: Millis;
   #openedAt: Millis;
+  /** Since when it has accepted something that is not decided; now, while there is nothing. */
+  #busySince: Millis;
   #saidOpenAt: Millis;
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
@@ -44,6 +46,7 @@ export class FastPaxos extends MultiPaxos {
     this.#quorum = fastQuorum(this.members);
     this.#closedUntil = now;
     this.#openedAt = now;
+    this.#busySince = now;
     this.#saidOpenAt = now;
   }
 
@@ -209,7 +212,8 @@ export class FastPaxos extends MultiPaxos {
     }
     if (s.now - this.#openedAt > 16 * timeout) this.#closings = 0;
     // [FST-C-2]
-    const stuck = this.acceptor.open > 0 && s.now - Math.max(s.decidedAt, this.#openedAt) > timeout;
+    if (this.acceptor.open === 0) this.#busySince = s.now;
+    const stuck = s.now - Math.max(s.decidedAt, this.#busySince) > timeout;
     const why = !enough
       ? 'too few answer for a fast quorum'
       : stuck
@@ -231,6 +235,7 @@ export class FastPaxos extends MultiPaxos {
     const top = Math.max(s.ledger.height, this.bounds?.decided ?? 0, ...proposer.proposals.keys());
     this.#open = { ballot: proposer.ballot, from: asHeight(top + 1) };
     this.#openedAt = s.now;
+    this.#busySince = s.now;
     this.#collisions = 0;
     this.#patience.clear();
     s.mayPropose = true;
@@ -274,14 +279,15 @@ export class FastPaxos extends MultiPaxos {
   }
 
   protected override forget(height: Height): void {
+    if (!this.proposer.proposals.has(height)) this.#collisions = Math.max(0, this.#collisions - 1 / 4);
     super.forget(height);
     for (const slot of this.#patience.keys()) if (slot <= height) this.#patience.delete(slot);
-    this.#collisions = Math.max(0, this.#collisions - 1 / 4);
   }
 
   protected override forgive(lateMs: number): void {
     super.forgive(lateMs);
     this.#openedAt = this.later(this.#openedAt, lateMs);
+    this.#busySince = this.later(this.#busySince, lateMs);
     for (const [slot, since] of this.#patience) this.#patience.set(slot, this.later(since, lateMs));
   }
 
