@@ -337,7 +337,7 @@ class FileGuard implements Guard {
     return signBytes(this.#options.secret, voteSigningBytes(this.#options.chainId, place));
   }
 
-  /** [GRD-19] */
+  /** [GRD-20] */
   signDecided({ epoch, height, hash }: Omit<ProposalPlace, 'view'>): Bytes {
     this.#assertAlive();
     assertEpoch(this.#state.marks, epoch);

@@ -35,7 +35,7 @@ export type Place =
       readonly digest: Bytes;
     };
 
-/** What is said in a ballot or term, and marks it alone (GRD-18). */
+/** What is said in a ballot or term, and marks it alone (GRD-19). */
 export type BallotKind = 'promise' | 'accepted' | 'configured' | 'fast-accepted' | 'appended';
 
 /** A ballot belongs to one proposer, so a promise for it says the same to everyone. */
@@ -133,7 +133,7 @@ export class MarksDraft {
       case 'checkpoint':
         this.#checkpoint(place.height, place.digest);
         break;
-      // [GRD-18] A vote in a term takes the place of a request for a view: one for each, rising.
+      // [GRD-19] A vote in a term takes the place of a request for a view: one for each, rising.
       case 'vote':
       case 'view-change':
         this.#viewMark('viewChange', place.view, place.digest);
@@ -244,7 +244,7 @@ export class MarksDraft {
   }
 
   /**
-   * [GRD-18] Nothing below the highest ballot of any mark. What was accepted in it stands in the log alone: an acceptance needs no write here
+   * [GRD-19] Nothing below the highest ballot of any mark. What was accepted in it stands in the log alone: an acceptance needs no write here
    * but the first one of its ballot.
    */
   #ballot(kind: BallotKind, view: View): void {
@@ -318,7 +318,7 @@ export class Proposals {
   }
 }
 
-/** [GRD-19] What this replica called decided since its start: at the last heights one block each. */
+/** [GRD-20] What this replica called decided since its start: at the last heights one block each. */
 export class DecidedWords {
   readonly #hashes = new Map<Height, Bytes>();
 

@@ -246,7 +246,7 @@ t.test('CFT-PR-1 CFT-W-1: no proof and no frame of one kind of chain passes in t
   t.ok(encodeFrame(frame(vote)).length > 0);
 });
 
-t.test('GRD-18 GRD-19: the guard keeps a ballot, and one word for a height', async (t) => {
+t.test('GRD-19 GRD-20: the guard keeps a ballot, and one word for a height', async (t) => {
   const secret = SecretKey.generate();
   const { chainId } = genesis;
   const path = join(t.testdir({}), 'sign-state');
