@@ -2,13 +2,14 @@
 // ceiling runs the same over stand-ins (replica.ts). Watched from outside: their HTTP doors and /proc.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findNetwork, type KnownReplica } from '../daemon/cli/network.ts';
 import { CONFIG_FILE, createNetwork, localReplicas } from '../daemon/cli/network-files.ts';
 import { freePortRange } from '../daemon/cli/ports.ts';
 import { fetchStatus, type ReplicaStatus } from '../daemon/cli/replica-http.ts';
+import type { NodeConfigDocument } from '../daemon/config.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { type Usage, usageOf } from './process-stats.ts';
 import type { StandIns } from './stand-ins.ts';
@@ -29,6 +30,8 @@ export interface ClusterOptions {
   readonly profileDirectory: string | null;
   /** Null: the default of a new chain. */
   readonly viewTimeoutMs: number | null;
+  /** Of the flight recorder; null: the default. */
+  readonly recorderMiB: number | null;
 }
 
 interface Running {
@@ -83,7 +86,7 @@ export class BenchCluster {
     const root = makeDirectory();
     try {
       const basePort = await freePortRange(host, 2 * options.replicas);
-      await createNetwork({
+      const { configs } = await createNetwork({
         directory: join(root, 'net'),
         name: 'bench',
         replicas: localReplicas(options.replicas, host, basePort),
@@ -96,6 +99,8 @@ export class BenchCluster {
         passphraseFile: null,
         logFormat: 'json',
       });
+      if (options.recorderMiB !== null)
+        for (const config of configs) setField(config, 'recorderMiB', options.recorderMiB);
       return new BenchCluster(root, options);
     } catch (error) {
       removeDirectory(root);
@@ -213,6 +218,11 @@ export class BenchCluster {
   #killAll(): void {
     for (const { child } of this.#running.values()) child.kill('SIGKILL');
   }
+}
+
+function setField(config: string, name: keyof NodeConfigDocument, value: number): void {
+  const document: object = JSON.parse(readFileSync(config, 'utf8')); // written a line ago
+  writeFileSync(config, JSON.stringify({ ...document, [name]: value }));
 }
 
 /** Below the working directory and not in the system's temporary one, which often lies in memory: then no write would be real. */

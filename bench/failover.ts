@@ -36,6 +36,7 @@ export async function measureFailover(options: {
   readonly n: number;
   readonly rounds: number;
   readonly viewTimeoutMs: number | null;
+  readonly recorderMiB: number | null;
 }): Promise<FailoverResult> {
   const { n } = options;
   const cluster = await BenchCluster.start({
@@ -43,6 +44,7 @@ export async function measureFailover(options: {
     standIns: { sign: false, sync: false },
     profileDirectory: null,
     viewTimeoutMs: options.viewTimeoutMs,
+    recorderMiB: options.recorderMiB,
   });
   try {
     const rounds: FailoverRound[] = [];

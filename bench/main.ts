@@ -26,6 +26,7 @@ interface Options {
   readonly bundle?: number;
   readonly sync?: 'on' | 'off';
   readonly viewTimeout?: number;
+  readonly recorder?: number;
   readonly profile?: string;
   readonly check?: true;
 }
@@ -40,6 +41,11 @@ const program = new Command('bench')
   .option('--bundle <n>', 'transactions in a bundle (default: 1 and 500)', wholeNumber(1, 1024))
   .addOption(new Option('--sync <which>', 'only with, or only without, waiting for the disk').choices(['on', 'off']))
   .option('--view-timeout <ms>', 'of the chain (default: its own default)', wholeNumber(300, 600_000))
+  .option(
+    '--recorder <mib>',
+    "of each replica's flight recorder; 0: none (default: its own default)",
+    wholeNumber(0, 65_536),
+  )
   .option('--json <file>', 'write everything there as well')
   .option('--profile <dir>', 'leave CPU profiles there, and print where the time went; slows the run')
   .option('--check', 'exit with 1 if a target is missed')
@@ -57,6 +63,7 @@ async function bench(options: Options): Promise<void> {
   const wants = (part: Part) => options.only?.includes(part) ?? (part !== 'soak' || !options.quick);
   const profileDirectory = options.profile === undefined ? null : resolve(options.profile);
   const viewTimeoutMs = options.viewTimeout ?? null;
+  const recorderMiB = options.recorder ?? null;
   if (profileDirectory !== null) mkdirSync(profileDirectory, { recursive: true });
 
   say('floors');
@@ -71,12 +78,12 @@ async function bench(options: Options): Promise<void> {
   const scenarios: ScenarioResult[] = [];
   for (const scenario of plan(options, seconds, wants)) {
     say(scenario.name);
-    scenarios.push(await runScenario(scenario, { profileDirectory, viewTimeoutMs }));
+    scenarios.push(await runScenario(scenario, { profileDirectory, viewTimeoutMs, recorderMiB }));
   }
   const failover: FailoverResult[] = [];
   for (const n of wants('failover') ? chosen(options.n, options.quick ? [4] : [4, 7]) : []) {
     say(`failover, n = ${n}`);
-    failover.push(await measureFailover({ n, rounds: options.quick ? 1 : 3, viewTimeoutMs }));
+    failover.push(await measureFailover({ n, rounds: options.quick ? 1 : 3, viewTimeoutMs, recorderMiB }));
   }
   const result: RunResult = { startedAt, machine: describeMachine(loadBefore), floors, scenarios, failover };
   const targets = targetsOf(result);

@@ -48,6 +48,7 @@ export const steadyName = 'half load';
 export interface Surroundings {
   readonly profileDirectory: string | null;
   readonly viewTimeoutMs: number | null;
+  readonly recorderMiB: number | null;
 }
 
 export async function runScenario(scenario: Scenario, surroundings: Surroundings): Promise<ScenarioResult> {

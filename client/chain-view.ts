@@ -1,13 +1,21 @@
 // What a client believes of the chain: the highest height with a certificate, and who leads. No single replica moves either.
 
-import type { Crypto } from '../crypto/provider.ts';
-import type { Certificate, ProofPhase } from '../protocol/certificate.ts';
+import type { Certificate } from '../protocol/certificate.ts';
 import type { Head } from '../protocol/door.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import type { Parameters } from '../protocol/genesis.ts';
 import { proofOf, quorumsOf } from '../protocol/modes.ts';
 import type { Quorums } from '../protocol/quorum.ts';
-import { asHeight, asReplicaId, asView, type Hash, type Height, type ReplicaId, type View } from '../protocol/types.ts';
-import { genesisSigners, type SignerSet, verifyCertificate } from '../protocol/verify.ts';
+import {
+  asHeight,
+  asReplicaId,
+  asView,
+  type Epoch,
+  type Hash,
+  type Height,
+  type ReplicaId,
+  type View,
+} from '../protocol/types.ts';
+import { type EpochChain, type EpochDocument, verifyCertificate } from '../protocol/verify.ts';
 
 export interface CertifiedHead {
   readonly height: Height;
@@ -17,20 +25,38 @@ export interface CertifiedHead {
 }
 
 export class ChainView {
-  readonly quorums: Quorums;
-  readonly #signers: SignerSet;
-  /** Of the certificates that decide blocks here. */
-  readonly #phase: ProofPhase;
+  readonly #epochs: EpochChain;
   #head: CertifiedHead = { height: asHeight(0), hash: null, certificate: null };
   #view: View = asView(0);
   /** The highest view that each replica claimed; one entry for each member. */
-  readonly #claimed: number[];
+  #claimed: number[];
+  #document: EpochDocument;
+  #quorums: Quorums;
 
-  constructor(genesis: Genesis, crypto: Crypto) {
-    this.quorums = quorumsOf(genesis);
-    this.#phase = proofOf(genesis).phase;
-    this.#signers = genesisSigners({ genesis, crypto });
-    this.#claimed = genesis.members.map(() => 0);
+  constructor(epochs: EpochChain) {
+    this.#epochs = epochs;
+    this.#document = epochs.last;
+    this.#quorums = quorumsOf(this.#document);
+    this.#claimed = this.#document.members.map(() => 0);
+  }
+
+  /** The epoch whose members are talked to. */
+  get epoch(): Epoch {
+    return this.#document.epoch;
+  }
+  get parameters(): Parameters {
+    return this.#document.parameters;
+  }
+  get quorums(): Quorums {
+    return this.#quorums;
+  }
+
+  /** The latest epoch that is known: its members, and views from 0 on. What was certified stays. */
+  enter(): void {
+    this.#document = this.#epochs.last;
+    this.#quorums = quorumsOf(this.#document);
+    this.#claimed = this.#document.members.map(() => 0);
+    this.#view = asView(0);
   }
 
   get head(): CertifiedHead {
@@ -48,16 +74,12 @@ export class ChainView {
   }
 
   /** A replica's word on its head: undefined, or the code of what an honest one never says. */
-  hear(from: ReplicaId, { view, primary, height, certificate }: Head): string | undefined {
+  hear(from: ReplicaId, { epoch, view, primary, height, certificate }: Head): string | undefined {
+    // Of an epoch that this client does not know, or that is over: nothing can be made of it, and it is no lie.
+    if (epoch !== this.epoch) return undefined;
     if (primary !== view % this.quorums.n) return 'head-primary';
-    if (certificate !== null) {
-      if (certificate.phase !== this.#phase || certificate.height > height) return 'head-certificate';
-      // Checked only where it would teach something.
-      if (certificate.height > this.height) {
-        if (verifyCertificate(certificate, this.#signers) !== null) return 'head-certificate';
-        this.certified(certificate);
-      }
-    }
+    const code = this.hearCertificate({ height, certificate });
+    if (code !== undefined) return code;
     this.#claimed[from] = view;
     // One of so many replicas is honest: the view that all of them have reached, some honest one has reached.
     const sorted = [...this.#claimed].sort((a, b) => b - a);
@@ -65,11 +87,24 @@ export class ChainView {
     return undefined;
   }
 
+  /** What a node's head proves, whoever it is: undefined, or the code of what an honest one never says. */
+  hearCertificate({ height, certificate }: Pick<Head, 'height' | 'certificate'>): string | undefined {
+    if (certificate === null) return undefined;
+    if (certificate.height > height) return 'head-certificate';
+    // Checked only where it would teach something.
+    if (certificate.height <= this.height) return undefined;
+    const signers = this.#epochs.signersOf(certificate.epoch);
+    if (signers === undefined || certificate.phase !== proofOf(signers).phase) return 'head-certificate';
+    if (verifyCertificate(certificate, signers) !== null) return 'head-certificate';
+    this.certified(certificate);
+    return undefined;
+  }
+
   /** A commit certificate that was verified. A quorum was in its view. */
   certified(certificate: Certificate): void {
     if (certificate.height <= this.height) return;
     this.#head = { height: certificate.height, hash: certificate.hash, certificate };
-    this.#enter(certificate.view);
+    if (certificate.epoch === this.epoch) this.#enter(certificate.view);
   }
 
   #enter(view: View): void {

@@ -1,19 +1,22 @@
 // The client: connections to all replicas, one submitting pipeline, any number of streams, and the events of all of them.
 
-import type { Bytes } from '../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { type ClientSigner, clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { DoorMessage } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { Hash, Height, Member, View } from '../protocol/types.ts';
+import type { Hash, Height, View } from '../protocol/types.ts';
+import { type EpochChain, genesisOf } from '../protocol/verify.ts';
 import { ChainView } from './chain-view.ts';
 import { BlockTrust } from './committed.ts';
+import type { ReplicaAddress } from './connect.ts';
+import { EpochLearner, learnTimeoutMs } from './epochs.ts';
 import { ClientError } from './errors.ts';
 import { type ClientEventName, Emitter, type Listener } from './events.ts';
 import { type FollowRequest, FollowStream } from './follow.ts';
-import { Link, type LinkEvents, type LinkState } from './link.ts';
+import { Link, type LinkEvents, type LinkOptions, type LinkState } from './link.ts';
 import type { Settings } from './options.ts';
 import { Pipeline } from './pipeline.ts';
 import type { BundleReceipt, Receipt } from './receipt.ts';
@@ -52,25 +55,39 @@ export interface ClientHead {
   readonly primary: string;
 }
 
+/** Of nobody. */
+const noKey: Bytes = new Uint8Array(0);
 /** Streams of one client, each with a connection of its own. */
 const streamsMax = 32;
 
 export interface ClientParts {
+  /** With the members of epoch 0. */
   readonly genesis: Genesis;
+  readonly epochs: EpochChain;
   readonly settings: Settings;
   readonly crypto: Crypto;
   readonly key: SecretKey | Bytes | undefined;
-  readonly members: ReadonlyMap<Member, string>;
+  readonly replicas: readonly ReplicaAddress[];
+  readonly sources: readonly ReplicaAddress[];
 }
 
 /** Made by `connect`. */
 export class Client {
-  readonly genesis: Genesis;
+  /** The epochs that this client knows, each with its proof. It adds those that it learns. */
+  readonly epochs: EpochChain;
+  readonly #first: Genesis;
+  /** The addresses that the caller gave, by name, and what the epoch known then said of each: a later epoch's word on an address is newer. */
+  readonly #given = new Map<string, { readonly url: string; readonly said: string | undefined }>();
+  readonly #learner: EpochLearner;
   readonly #settings: Settings;
   readonly #crypto: Crypto;
   readonly #signer: ClientSigner;
   readonly #maySubmit: boolean;
-  readonly #links: readonly Link[];
+  /** To the members of the present epoch, by number: one list for all who look into it. */
+  readonly #links: Link[] = [];
+  /** To nodes that are no members: for streams alone. */
+  readonly #sources: readonly Link[];
+  readonly #linkEvents: LinkEvents;
   readonly #chain: ChainView;
   readonly #pipeline: Pipeline;
   readonly #streams = new Set<FollowStream>();
@@ -81,39 +98,58 @@ export class Client {
   #knownHeight: Height;
   #knownView: View;
 
-  constructor({ genesis, settings, crypto, key, members }: ClientParts) {
-    this.genesis = genesis;
+  constructor({ genesis, epochs, settings, crypto, key, replicas, sources }: ClientParts) {
+    this.#first = genesis;
+    this.epochs = epochs;
     this.#settings = settings;
     this.#crypto = crypto;
     const secret = key === undefined ? SecretKey.generate() : key instanceof SecretKey ? key : SecretKey.fromSeed(key);
     this.#maySubmit = key !== undefined;
     this.#signer = clientSigner(secret, genesis.chainId);
-    const events: LinkEvents = {
+    this.#linkEvents = {
       opened: (link) => this.#opened(link),
       ended: (link, code) => this.#ended(link, code),
       refused: (link, code) => this.#emitter.emit('refused', { replica: link.name, code }),
       suspected: (link, code) => this.#emitter.emit('suspected', { replica: link.name, code }),
       message: (link, message) => this.#message(link, message),
+      outdated: (link) => this.#learner.ask(link.name, link.url),
     };
-    this.#links = [...members]
-      .sort(([a], [b]) => a.id - b.id)
-      .map(([member, url]) => new Link({ genesis, settings, crypto, signer: this.#signer, member, url, events }));
-    this.#chain = new ChainView(genesis, crypto);
+    this.#learner = new EpochLearner({
+      chainId: genesis.chainId,
+      epochs,
+      crypto,
+      signer: this.#signer,
+      openSocket: settings.openSocket,
+      timeoutMs: learnTimeoutMs(settings),
+      pauseMs: settings.reconnectMsMax,
+      grown: () => this.#learnt(),
+      refused: (replica, code) => this.#emitter.emit('refused', { replica, code }),
+    });
+    this.#chain = new ChainView(epochs);
+    const addressOf = (name: string) => epochs.last.members.find((member) => member.name === name)?.address;
+    for (const { name, url } of replicas) this.#given.set(name, { url, said: addressOf(name) });
+    this.#relink();
+    this.#sources = sources.map(({ name, url }) => this.#link({ member: null, name, url }, this.#sourceEvents()));
     this.#knownHeight = this.#chain.height;
     this.#knownView = this.#chain.view;
     this.#pipeline = new Pipeline({
-      genesis,
       settings,
       crypto,
       signer: this.#signer,
       chain: this.#chain,
-      trust: new BlockTrust(genesis, crypto, this.#chain),
+      trust: new BlockTrust(genesis, crypto, this.#chain, epochs),
       links: this.#links,
       newSession: (session) => this.#emitter.emit('session', { session }),
+      outdated: (link) => this.#learner.ask(link.name, link.url),
     });
     const { retryMs, withholdMs, headIntervalMs } = settings;
     const tickMs = Math.max(2, Math.min(50, Math.floor(Math.min(retryMs, withholdMs, headIntervalMs) / 8)));
     this.#ticker = setInterval(() => this.#tick(), tickMs);
+  }
+
+  /** The chain as its present epoch runs it. */
+  get genesis(): Genesis {
+    return genesisOf(this.#first, this.epochs.last);
   }
 
   /** For `connect`, once. */
@@ -134,13 +170,13 @@ export class Client {
           reject(error);
         },
       };
-      for (const link of this.#links) link.start();
+      for (const link of [...this.#links, ...this.#sources]) link.start();
     });
   }
 
   #unreachable(): ClientError {
-    const { oneHonest } = this.#chain.quorums;
-    const replicas = this.#links.map(
+    const oneHonest = this.#isFollower ? 1 : this.#chain.quorums.oneHonest;
+    const replicas = [...this.#links, ...this.#sources].map(
       ({ name, state, lastCode }) => `${name} ${state}${lastCode === null ? '' : ` (${lastCode})`}`,
     );
     return new ClientError('connect-timeout', { needed: oneHonest, replicas });
@@ -239,26 +275,17 @@ export class Client {
     if (this.#streams.size >= streamsMax) throw new ClientError('option-invalid', { option: 'follow', streamsMax });
     const stream = new FollowStream(
       {
-        genesis: this.genesis,
+        genesis: this.#first,
+        epochs: this.epochs,
         settings: this.#settings,
         crypto: this.#crypto,
         chain: this.#chain,
         links: this.#links,
-        dial: ({ id, url }, events) => {
-          // The links are made from members of this very list.
-          const member = this.genesis.members[id]!;
-          return new Link({
-            genesis: this.genesis,
-            settings: this.#settings,
-            crypto: this.#crypto,
-            signer: this.#signer,
-            member,
-            url,
-            events,
-          });
-        },
+        sources: this.#sources,
+        dial: ({ member, name, url }, events) => this.#link({ member, name, url }, events),
+        outdated: (link) => this.#outdated(link),
         overheard: (link, message) => {
-          if (message.kind === 'head') this.#hear(link, message);
+          if (message.kind === 'head') this.#overhear(link, message);
         },
         certified: () => this.#learnt(),
         ended: (each) => this.#streams.delete(each),
@@ -272,11 +299,11 @@ export class Client {
   /** The highest certified head that this client knows of. */
   head(): ClientHead {
     const { head, view, primary } = this.#chain;
-    return { ...head, view, primary: this.genesis.members[primary]?.name ?? '' };
+    return { ...head, view, primary: this.epochs.last.members[primary]?.name ?? '' };
   }
 
   status(): readonly ReplicaStatus[] {
-    return this.#links.map(({ name, url, state, suspected, claim, roundTripMs, lastCode }) => ({
+    return [...this.#links, ...this.#sources].map(({ name, url, state, suspected, claim, roundTripMs, lastCode }) => ({
       name,
       url,
       state,
@@ -303,8 +330,83 @@ export class Client {
     this.#ready?.reject(error);
     this.#pipeline.close();
     for (const stream of [...this.#streams]) stream.fail(error);
-    for (const link of this.#links) link.close();
+    this.#learner.close();
+    for (const link of [...this.#links, ...this.#sources]) link.close();
     return Promise.resolve();
+  }
+
+  // ---- members, of this epoch and the next ---------------------------------------------------------------------------
+
+  #link(to: Pick<LinkOptions, 'member' | 'name' | 'url'>, events: LinkEvents): Link {
+    return new Link({
+      ...to,
+      chainId: this.#first.chainId,
+      epoch: () => this.#chain,
+      settings: this.#settings,
+      crypto: this.#crypto,
+      signer: this.#signer,
+      events,
+    });
+  }
+
+  /** Connections to keys that stay are kept; the caller's address is good until a later epoch names another. */
+  #relink(): void {
+    const { members } = this.epochs.last;
+    const before = this.#links.splice(0);
+    for (const member of members) {
+      const { name, address, publicKey } = member;
+      const given = this.#given.get(name);
+      const url = given === undefined || given.said !== address ? (address ?? given?.url) : given.url;
+      // In the first epoch the caller says whom to use.
+      if (url === undefined || (given === undefined && this.epochs.last.epoch === 0)) continue;
+      const kept = before.find((link) => link.url === url && equalBytes(link.member?.publicKey ?? noKey, publicKey));
+      kept?.renumber(member);
+      this.#links.push(kept ?? this.#link({ member, name, url }, this.#linkEvents));
+    }
+    for (const link of before) if (!this.#links.includes(link)) link.close();
+  }
+
+  /** [EPO-18] More epochs are known, by links or by the blocks of a stream: the members are those of the last of them from now on. */
+  #enterEpoch(): void {
+    const { epoch, members } = this.epochs.last;
+    this.#chain.enter();
+    this.#relink();
+    for (const link of this.#links) link.start();
+    for (const stream of this.#streams) stream.enter();
+    this.#pipeline.enter();
+    this.#emitter.emit('epoch', { epoch, members: members.map(({ name }) => name) });
+    this.#emitter.emit('view', { view: this.#chain.view, primary: this.head().primary });
+    this.#knownView = this.#chain.view;
+    this.#checkReady();
+  }
+
+  /** Somebody's block is of an epoch that is not known here; null: of one that is known and not entered yet. */
+  #outdated(link: Link | null): void {
+    if (link === null) this.#learnt();
+    else this.#learner.ask(link.name, link.url);
+  }
+
+  get #isFollower(): boolean {
+    return this.#given.size === 0;
+  }
+
+  /** Of nodes that are no members: what they say of their head counts only as far as it is proved. */
+  #sourceEvents(): LinkEvents {
+    return { ...this.#linkEvents, message: (link, message) => this.#overheard(link, message) };
+  }
+
+  #overheard(link: Link, message: DoorMessage): void {
+    if (message.kind !== 'head') return;
+    this.#overhear(link, message);
+    this.#checkReady();
+  }
+
+  #overhear(link: Link, message: Extract<DoorMessage, { kind: 'head' }>): void {
+    if (link.member !== null) return this.#hear(link, message);
+    if (message.epoch > this.#chain.epoch) return;
+    const code = this.#chain.hearCertificate(message);
+    if (code !== undefined) link.suspect(code);
+    else this.#learnt();
   }
 
   // ---- what happens on the connections -------------------------------------------------------------------------------
@@ -332,6 +434,9 @@ export class Client {
         return;
       case 'follow-blocks':
       case 'follow-end':
+      case 'epochs':
+      case 'checkpoint-here':
+      case 'state-here':
         // Never asked for on this connection.
         link.suspect('follow-unasked');
         return;
@@ -346,13 +451,24 @@ export class Client {
     }
     this.#learnt();
     this.#pipeline.retarget();
-    if (this.#ready === null) return;
-    const heard = this.#links.filter(({ claim }) => claim !== null).length;
-    if (heard >= this.#chain.quorums.oneHonest) this.#ready.resolve();
+    this.#checkReady();
   }
 
-  /** A head or a view may have changed. */
+  /** Enough of them have told their heads, and nobody of those is in an epoch that is still to be learnt. */
+  #checkReady(): void {
+    if (this.#ready === null) return;
+    const { epoch, quorums } = this.#chain;
+    const heard = (link: Link) => link.claim !== null && link.claim.epoch <= epoch;
+    const isReady = this.#isFollower
+      ? this.#sources.some(heard)
+      : this.#links.filter(heard).length >= quorums.oneHonest;
+    if (isReady) this.#ready.resolve();
+  }
+
+  /** The epoch, a head or a view may have changed. */
   #learnt(): void {
+    if (this.#closed) return;
+    if (this.epochs.last.epoch > this.#chain.epoch) this.#enterEpoch();
     const { height, view } = this.#chain;
     if (height > this.#knownHeight) {
       this.#knownHeight = height;
@@ -368,6 +484,7 @@ export class Client {
   #tick(): void {
     const now = performance.now();
     for (const link of this.#links) link.tick(now);
+    for (const link of this.#sources) link.tick(now);
     this.#pipeline.tick(now);
     for (const stream of this.#streams) stream.tick(now);
   }

@@ -11,7 +11,7 @@ import type { Certificate } from '../protocol/certificate.ts';
 import type { BundleReceipt } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash } from '../protocol/types.ts';
-import { type VerifyCode, verifyDecided } from '../protocol/verify.ts';
+import { type EpochChain, type VerifyCode, verifyDecided } from '../protocol/verify.ts';
 import type { ChainView } from './chain-view.ts';
 import { keyOf } from './in-flight.ts';
 
@@ -29,6 +29,7 @@ export interface CertifiedHeader {
 export interface CommittedBundle {
   readonly genesis: Genesis;
   readonly crypto: Crypto;
+  readonly epochs?: EpochChain | undefined;
   readonly block: CertifiedHeader;
   readonly receipt: BundleReceipt;
   readonly transactions: readonly Bytes[];
@@ -54,10 +55,12 @@ export class BlockTrust {
   readonly #genesis: Genesis;
   readonly #crypto: Crypto;
   readonly #chain: ChainView;
+  readonly #epochs: EpochChain | undefined;
   readonly #blocks = new BoundedCache<CertifiedHeader>(blocksMax);
   #last: CertifiedHeader | null = null;
 
-  constructor(genesis: Genesis, crypto: Crypto, chain: ChainView) {
+  constructor(genesis: Genesis, crypto: Crypto, chain: ChainView, epochs?: EpochChain) {
+    this.#epochs = epochs;
     this.#genesis = genesis;
     this.#crypto = crypto;
     this.#chain = chain;
@@ -74,7 +77,7 @@ export class BlockTrust {
       return { refused: 'receipt-other-bundle' };
     const block = this.#block(receipt);
     if ('refused' in block) return block;
-    const common = { genesis: this.#genesis, crypto: this.#crypto, block, receipt };
+    const common = { genesis: this.#genesis, crypto: this.#crypto, epochs: this.#epochs, block, receipt };
     if (this.#proves(receipt, block, transactions)) return { ...common, transactions };
     const original = signed();
     return this.#proves(receipt, block, original)
@@ -106,7 +109,7 @@ export class BlockTrust {
     }
     const decided = verifyDecided(
       { headerBytes, links, certificate },
-      { genesis: this.#genesis, crypto: this.#crypto },
+      { genesis: this.#genesis, crypto: this.#crypto, epochs: this.#epochs },
     );
     if ('refused' in decided) return { refused: decided.refused };
     const { header } = decided;

@@ -16,7 +16,7 @@ export interface DoubtsWorld {
   readonly chain: ChainView;
   readonly links: readonly Link[];
   /** Between two questions about one bundle to a replica whose answer has shown nothing yet. */
-  readonly askAgainMs: number;
+  readonly askAgainMs: () => number;
   /** A question that is open for so long is given up, and another may be asked. */
   readonly answerMsMax: number;
   readonly reject: (bundle: InFlight, code: DoubtCode) => void;
@@ -78,7 +78,7 @@ export class Doubts {
     const number = randomQuestion();
     this.#questions.set(link.id, { number, connection: link.connection, bundle, askedAt: now });
     const doubt = bundle.doubts?.get(link.id);
-    if (doubt !== undefined) doubt.askAt = now + this.#world.askAgainMs;
+    if (doubt !== undefined) doubt.askAt = now + this.#world.askAgainMs();
     link.send({ kind: 'query-bundle', question: number, digest: bundle.digest });
   }
 
@@ -107,6 +107,13 @@ export class Doubts {
     const { oneHonest } = this.#world.chain.quorums;
     const enough = (code: DoubtCode) => verdicts.filter((verdict) => verdict === code).length >= oneHonest;
     return codes.find(enough) ?? null;
+  }
+
+  /** Other members, under other numbers: what those of before have shown is asked of these. */
+  enter(): void {
+    for (const bundle of this.#doubted) bundle.doubts = null;
+    this.#doubted.clear();
+    this.#questions.clear();
   }
 
   /** The fate of the bundle is known. */

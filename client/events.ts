@@ -1,6 +1,6 @@
 // What a client tells its owner as it happens; nothing in it needs an answer.
 
-import type { Height, View } from '../protocol/types.ts';
+import type { Epoch, Height, View } from '../protocol/types.ts';
 
 export interface ClientEvents {
   /** A replica proved its key and the connection works. */
@@ -15,6 +15,8 @@ export interface ClientEvents {
   view: { readonly view: View; readonly primary: string };
   /** A higher certified head is known. At most one for each frame received. */
   head: { readonly height: Height };
+  /** The members are others now, by a proof: `members` are their names, by number. */
+  epoch: { readonly epoch: Epoch; readonly members: readonly string[] };
   /** Bundles are signed under a new session, since the one before ended by a final refusal (docs/client.md, "Order"). */
   session: { readonly session: number };
 }

@@ -3,19 +3,12 @@
 // higher up by its first certificate.
 
 import type { Crypto } from '../crypto/provider.ts';
-import { decodeHeader, memberSetHash } from '../protocol/block.ts';
+import { decodeHeader } from '../protocol/block.ts';
 import { LINKS_MAX } from '../protocol/codec.ts';
 import type * as door from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import { genesisBlock } from '../protocol/ledger.ts';
 import { asEpoch, asHeight, type Height } from '../protocol/types.ts';
-import {
-  ChainVerifier,
-  genesisSigners,
-  type ProvenBlock,
-  type TrustedHead,
-  type VerifyCode,
-} from '../protocol/verify.ts';
+import { ChainVerifier, EpochChain, type ProvenBlock, type TrustedHead, type VerifyCode } from '../protocol/verify.ts';
 
 /**
  * A decided block. Bundles and transactions are views into what was received, up to a megabyte: copy what is kept for long.
@@ -28,6 +21,8 @@ export type FollowRefusal = VerifyCode | 'follow-height' | 'follow-body';
 
 export interface FollowChainOptions {
   readonly genesis: Genesis;
+  /** What is known of the epochs; what the stream proves is added. Default: that of the genesis document. */
+  readonly epochs?: EpochChain | undefined;
   readonly crypto: Crypto;
   readonly from: Height;
   /** The last height that is delivered; headers above it serve as proof only. */
@@ -37,6 +32,7 @@ export interface FollowChainOptions {
 
 export class FollowChain {
   readonly #options: FollowChainOptions;
+  readonly #epochs: EpochChain;
   /** The last proven block, or what must come right before the first; no hash: the first certificate is the anchor. */
   #head: { readonly height: Height; readonly hash: TrustedHead['hash'] | null };
   #began = false;
@@ -46,12 +42,9 @@ export class FollowChain {
   constructor(options: FollowChainOptions) {
     this.#options = options;
     const { genesis, crypto, from } = options;
-    const { sha256 } = crypto;
-    const members = memberSetHash(sha256, asEpoch(0), genesis.members);
-    this.#head =
-      from === 1
-        ? { height: asHeight(0), hash: genesisBlock({ sha256, genesis, memberSetHash: members }).hash }
-        : { height: asHeight(from - 1), hash: null };
+    this.#epochs = options.epochs ?? new EpochChain({ genesis, crypto });
+    const first = this.#epochs.at(asEpoch(0))!; // always known
+    this.#head = from === 1 ? first.start : { height: asHeight(from - 1), hash: null };
   }
 
   /** The next height to be proved. */
@@ -97,13 +90,15 @@ export class FollowChain {
   }
 
   #anchor({ headerBytes }: door.FollowedBlock): ChainVerifier | { readonly refused: FollowRefusal } {
-    const { genesis, crypto } = this.#options;
     const { height, hash } = this.#head;
     // Without a block before it the verifier takes any height for the first; the one that was asked for is the only right one.
-    if (hash === null && decodeHeader(headerBytes)?.height !== this.next) return { refused: 'follow-height' };
+    const header = decodeHeader(headerBytes);
+    if (hash === null && header?.height !== this.next) return { refused: 'follow-height' };
+    const epoch = header !== undefined && this.#epochs.at(header.epoch) !== undefined ? header.epoch : asEpoch(0);
     return new ChainVerifier({
-      ...genesisSigners({ genesis, crypto }),
-      parameters: genesis.parameters,
+      ...this.#epochs.signersOf(epoch)!, // known, as just seen
+      parameters: this.#epochs.at(epoch)!.parameters,
+      epochs: this.#epochs,
       trusted: hash === null ? null : { height, hash },
       pendingMax: LINKS_MAX,
     });

@@ -2,9 +2,11 @@
 // beside it. A replica that withholds, lies or goes away is left for another, and the stream goes on at the very next height.
 
 import type { Crypto } from '../crypto/provider.ts';
-import type { DoorMessage, FollowEnd } from '../protocol/door.ts';
+import { decodeHeader } from '../protocol/block.ts';
+import type { DoorMessage, FollowBlocks, FollowEnd } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { asHeight, type Height, type ReplicaId } from '../protocol/types.ts';
+import type { EpochChain } from '../protocol/verify.ts';
 import type { ChainView } from './chain-view.ts';
 import { ClientError } from './errors.ts';
 import { FollowChain, type FollowedBlock } from './follow-chain.ts';
@@ -21,11 +23,16 @@ export interface FollowRequest {
 
 export interface FollowWorld {
   readonly genesis: Genesis;
+  readonly epochs: EpochChain;
   readonly settings: Settings;
   readonly crypto: Crypto;
   readonly chain: ChainView;
   /** The client's own connections: they tell which replica is worth asking, and their heads are what the stream is held against. */
   readonly links: readonly Link[];
+  /** Of nodes that are no members: good for streams too. */
+  readonly sources: readonly Link[];
+  /** A block of an epoch that is not known here, or that this client is not in yet. */
+  readonly outdated: (link: Link | null) => void;
   /** A connection of the stream's own to the same replica. */
   readonly dial: (to: Link, events: LinkEvents) => Link;
   /** A message that is not the stream's, and a certificate that it verified. */
@@ -76,9 +83,10 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     this.#oldest = from === 'oldest';
     this.#to = asHeight(last);
     this.#headersOnly = headersOnly ?? false;
-    const { genesis, crypto } = world;
+    const { genesis, epochs, crypto } = world;
     this.#chain = new FollowChain({
       genesis,
+      epochs,
       crypto,
       from: asHeight(first),
       to: this.#to,
@@ -119,6 +127,14 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     this.#finish(error);
   }
 
+  /** Other members under other numbers. Whoever serves the stream goes on: what it sends is proved. */
+  enter(): void {
+    this.#avoided.clear();
+    this.#pruned.clear();
+    this.#prunedRounds = 0;
+    if (this.#sourceLink?.state === 'closed') this.#leave('not-a-member', 'keep');
+  }
+
   /** Called every few milliseconds. */
   tick(now: number): void {
     if (this.#end !== null) return;
@@ -142,14 +158,14 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
 
   /** A replica that has what comes next: one that works, is trusted and was not tried, the one with the longest history first. */
   #choose(now: number): void {
-    const { links, settings } = this.#world;
-    const ready = links.filter((link) => link.open);
+    const { links, sources, settings } = this.#world;
+    const ready = [...links, ...sources].filter((link) => link.open);
     const fresh = ready.filter((link) => !this.#avoided.has(link.id));
     if (fresh.length === 0) {
       this.#avoided.clear();
       this.#nextAttemptAt = now + settings.reconnectMs;
       // f+1 of them say so, and whoever else could be asked has failed twice.
-      if (this.#pruned.size < this.#world.chain.quorums.oneHonest) return;
+      if (this.#pruned.size < (links.length === 0 ? 1 : this.#world.chain.quorums.oneHonest)) return;
       this.#prunedRounds += 1;
       if (this.#prunedRounds < 2 && !ready.every(({ id }) => this.#pruned.has(id))) return;
       const lowest = Math.min(...this.#pruned.values());
@@ -178,6 +194,7 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
       refused: (_, code) => this.#leave(code, 'keep'),
       suspected: (_, code) => this.#leave(code, 'suspect'),
       message: (_, message) => this.#message(message),
+      outdated: () => this.#world.outdated(link),
     });
     this.#source.start();
   }
@@ -198,8 +215,20 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     if (this.#end === null) this.#choose(performance.now());
   }
 
+  #isOfUnknownEpoch({ headerBytes }: FollowBlocks['blocks'][number]): boolean {
+    const header = decodeHeader(headerBytes);
+    return header !== undefined && header.epoch > this.#world.epochs.last.epoch;
+  }
+
   #room(): number {
-    return this.#world.settings.followBlocksMax - this.#buffer.length - this.#credit - this.#chain.unproved;
+    const { settings, chain } = this.#world;
+    // At least twice the window, of whichever epoch.
+    return (
+      Math.max(settings.followBlocksMax, 2 * chain.parameters.window) -
+      this.#buffer.length -
+      this.#credit -
+      this.#chain.unproved
+    );
   }
 
   #ask(): void {
@@ -239,6 +268,11 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     for (const block of message.blocks) {
       const taken = this.#chain.take(block);
       if ('refused' in taken) {
+        if (taken.refused === 'certificate-epoch' && this.#isOfUnknownEpoch(block)) {
+          this.#world.outdated(link);
+          this.#leave('epoch-unknown', 'keep');
+          return;
+        }
         this.#leave(taken.refused, 'suspect');
         return;
       }

@@ -15,11 +15,12 @@ import {
   frameSigningBytes,
   isDoorKind,
   isRefusal,
+  MEMBERS_MAX,
 } from '../protocol/codec.ts';
 import type { ClientMessage, DoorMessage, Head } from '../protocol/door.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { type Parameters, storedParameters } from '../protocol/genesis.ts';
 import { Handshake, type HandshakeMessage } from '../protocol/handshake.ts';
-import { asEpoch, type Member, type ReplicaId } from '../protocol/types.ts';
+import { asReplicaId, type Epoch, type Hash, type Member, type ReplicaId } from '../protocol/types.ts';
 import type { Settings } from './options.ts';
 import { randomBytes } from './runtime.ts';
 import type { MessageSocket } from './socket.ts';
@@ -34,14 +35,26 @@ export interface LinkEvents {
   refused(link: Link, code: string): void;
   suspected(link: Link, code: string): void;
   message(link: Link, message: DoorMessage): void;
+  /** It says that it is in a later epoch, or whoever is there is not the member that is known: there may be epochs to learn of at its address. */
+  outdated(link: Link): void;
+}
+
+/** What a link needs to know of the epoch that the client is in; the same for all of its links. */
+export interface LinkEpoch {
+  readonly epoch: Epoch;
+  readonly parameters: Parameters;
 }
 
 export interface LinkOptions {
-  readonly genesis: Genesis;
+  readonly chainId: Hash;
+  /** Asked whenever it matters. */
+  readonly epoch: () => LinkEpoch;
   readonly settings: Settings;
   readonly crypto: Crypto;
   readonly signer: ClientSigner;
-  readonly member: Member;
+  /** Who must answer; null: whoever does, an observer. Then `name` is all that it is called. */
+  readonly member: Member | null;
+  readonly name: string;
   readonly url: string;
   readonly events: LinkEvents;
 }
@@ -50,12 +63,16 @@ export interface LinkOptions {
 const handshakeMsMax = 5_000;
 
 let connections = 0;
+let strangers = 0;
 
 export class Link {
-  readonly id: ReplicaId;
   readonly name: string;
   readonly url: string;
   readonly #options: LinkOptions;
+  #member: Member | null;
+  /** Whose frames are taken: the member's, or the one that a stranger has proved on this connection. */
+  #key: Bytes | null;
+  readonly #stranger: ReplicaId;
   #state: LinkState = 'closed';
   #socket: MessageSocket | null = null;
   #handshake: Handshake | null = null;
@@ -72,9 +89,24 @@ export class Link {
 
   constructor(options: LinkOptions) {
     this.#options = options;
-    this.id = options.member.id;
-    this.name = options.member.name;
+    this.#member = options.member;
+    this.#key = options.member?.publicKey ?? null;
+    this.name = options.name;
     this.url = options.url;
+    strangers += 1;
+    this.#stranger = asReplicaId(MEMBERS_MAX + strangers);
+  }
+
+  /** Its number in the present epoch; of a node that is no member a number that no member has. */
+  get id(): ReplicaId {
+    return this.#member?.id ?? this.#stranger;
+  }
+  get member(): Member | null {
+    return this.#member;
+  }
+  /** The same key has another number in the next epoch. */
+  renumber(member: Member): void {
+    this.#member = member;
   }
 
   get state(): LinkState {
@@ -179,7 +211,7 @@ export class Link {
   }
 
   #dial(): void {
-    const { settings, genesis, crypto, signer, member } = this.#options;
+    const { settings, chainId, epoch, crypto, signer } = this.#options;
     this.#state = 'connecting';
     connections += 1;
     const connection = connections;
@@ -195,14 +227,14 @@ export class Link {
           this.#state = 'handshake';
           this.#handshake = new Handshake({
             crypto,
-            chainId: genesis.chainId,
-            epoch: asEpoch(0),
-            members: genesis.members,
+            chainId,
+            epoch: epoch().epoch,
+            members: this.#member === null ? null : [this.#member],
             side: 'initiator',
             role: 'client',
             key: signer.publicKey,
             nonce: randomBytes(32),
-            expected: member.publicKey,
+            expected: this.#member?.publicKey ?? null,
           });
           for (const message of this.#handshake.start()) this.send(message);
         }),
@@ -221,8 +253,8 @@ export class Link {
       this.#greet(this.#handshake, frame);
       return;
     }
-    const { member, genesis, crypto } = this.#options;
-    if (!equalBytes(frame.sender, member.publicKey)) {
+    const { epoch, crypto } = this.#options;
+    if (this.#key === null || !equalBytes(frame.sender, this.#key)) {
       this.suspect('frame-sender');
       return;
     }
@@ -231,7 +263,8 @@ export class Link {
       this.suspect('frame-kind');
       return;
     }
-    const message = decodeMessage(frame, { sha256: crypto.sha256, parameters: genesis.parameters });
+    // Blocks of a stream may be of earlier epochs: their own limits are the follower's to keep.
+    const message = decodeMessage(frame, { sha256: crypto.sha256, parameters: storedParameters(epoch().parameters) });
     if (isRefusal(message)) {
       this.suspect(message.refused);
       return;
@@ -248,23 +281,27 @@ export class Link {
       if (this.#askedAt !== null) this.#roundTripMs = performance.now() - this.#askedAt;
       this.#askedAt = null;
       this.#claim = message;
+      if (message.epoch > epoch().epoch) this.#options.events.outdated(this);
     }
     this.#options.events.message(this, message);
   }
 
   #signed({ kind, payload, signature, sender }: Frame): boolean {
-    const { crypto, genesis } = this.#options;
-    return crypto.verify(sender, frameSigningBytes(genesis.chainId, kind, payload), signature);
+    const { crypto, chainId } = this.#options;
+    return crypto.verify(sender, frameSigningBytes(chainId, kind, payload), signature);
   }
 
   #greet(handshake: Handshake, frame: Frame): void {
     const step = handshake.receive(frame);
     if ('refused' in step) {
       this.#fail(step.refused);
+      // The member may have another key by now, or another may have its address.
+      if (step.refused === 'handshake-unexpected-peer') this.#options.events.outdated(this);
       return;
     }
     for (const message of step.send) this.send(message);
     if (step.peer === null) return;
+    this.#key = step.peer.key;
     clearTimeout(this.#timer);
     this.#handshake = null;
     this.#state = 'open';
@@ -272,6 +309,7 @@ export class Link {
     this.#lastCode = null;
     this.#options.events.opened(this);
     this.queryHead(performance.now());
+    if (step.peer.epoch > this.#options.epoch().epoch) this.#options.events.outdated(this);
   }
 
   /** Before it is open this is a refusal, with a long pause; after, an end. */
@@ -316,6 +354,9 @@ function isDoorMessage(message: { readonly kind: string }): message is DoorMessa
     message.kind === 'receipts' ||
     message.kind === 'follow-blocks' ||
     message.kind === 'follow-end' ||
+    message.kind === 'epochs' ||
+    message.kind === 'checkpoint-here' ||
+    message.kind === 'state-here' ||
     message.kind === 'head'
   );
 }

@@ -7,7 +7,7 @@ import type { Crypto } from '../crypto/provider.ts';
 import type { ClientSigner } from '../keys/client-key.ts';
 import type { WireContext } from '../protocol/codec.ts';
 import type { BundleAdmission, Receipts } from '../protocol/door.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { storedParameters } from '../protocol/genesis.ts';
 import { type Height, plus } from '../protocol/types.ts';
 import type { ChainView } from './chain-view.ts';
 import type { BlockTrust } from './committed.ts';
@@ -30,7 +30,6 @@ const pauseMsMax = 1_000;
 const retryDoublingsMax = 4;
 
 export interface PipelineWorld {
-  readonly genesis: Genesis;
   readonly settings: Settings;
   readonly crypto: Crypto;
   readonly signer: ClientSigner;
@@ -39,11 +38,12 @@ export interface PipelineWorld {
   /** All replicas given, by place in the member list. */
   readonly links: readonly Link[];
   readonly newSession: (session: number) => void;
+  /** A receipt of an epoch that is not known here. */
+  readonly outdated: (link: Link) => void;
 }
 
 export class Pipeline {
   readonly queue: SubmitQueue;
-  readonly #wire: WireContext;
   readonly #world: PipelineWorld;
   /** By digest, in the order of their sequences; at most bundlesInFlightMax. */
   readonly #flight = new Map<string, InFlight>();
@@ -66,19 +66,26 @@ export class Pipeline {
 
   constructor(world: PipelineWorld) {
     this.#world = world;
-    this.#wire = { sha256: world.crypto.sha256, parameters: world.genesis.parameters };
-    const { settings, genesis, chain, links } = world;
+    const { settings, chain, links } = world;
     this.#doubts = new Doubts({
       chain,
       links,
-      askAgainMs: genesis.parameters.viewTimeoutMs,
+      askAgainMs: () => chain.parameters.viewTimeoutMs,
       answerMsMax: settings.silenceMsMax,
       reject: (bundle, code) => this.#reject(bundle, code),
     });
     const { id, firstSequence } = settings.session ?? { id: randomSession(), firstSequence: 1 };
     this.#session = { id, next: firstSequence, validUntil: chain.height, used: false };
     this.#window = settings.bundlesInFlightMax;
-    this.queue = new SubmitQueue(genesis.parameters, settings, () => this.schedule());
+    this.queue = new SubmitQueue(chain.parameters, settings, () => this.schedule());
+  }
+
+  /** Other members, and other limits; what is in flight goes to them as it is. */
+  enter(): void {
+    this.queue.enter(this.#world.chain.parameters);
+    this.#doubts.enter();
+    this.#progress(performance.now());
+    this.retarget();
   }
 
   get session(): number {
@@ -111,7 +118,8 @@ export class Pipeline {
       if (batch === undefined) return;
       const { id, next } = this.#sessionFor();
       const { chain, settings, signer, crypto } = this.#world;
-      const validUntil = plus.height(chain.height, settings.validBlocks);
+      const validBlocks = Math.min(settings.validBlocks, chain.parameters.validUntilHorizon);
+      const validUntil = plus.height(chain.height, validBlocks);
       const bundle = signBundle(
         { batch, session: id, sequence: next, validUntil, signedAt: chain.height },
         signer,
@@ -248,6 +256,10 @@ export class Pipeline {
       case 'sessions-full':
         this.#pause(link, bundle, true);
         return;
+      case 'control-refused':
+        // Of this replica's epoch and height, so no verdict for good: it ends at the latest with the bundle's valid-until.
+        this.#pause(link, bundle, false);
+        return;
       case 'valid-until-too-far':
         // The chain's head is certified, so this replica is far behind; others are not.
         forget(bundle, link.connection);
@@ -294,9 +306,11 @@ export class Pipeline {
       this.#doubts.answered(link, bundle);
       const { batch, digest } = bundle;
       const { transactions } = batch;
-      const signed = () => signedTransactions(bundle, this.#wire);
+      const signed = () => signedTransactions(bundle, this.#wire());
       const committed = this.#world.trust.committed({ receipt, digest, transactions, signed });
       if ('refused' in committed) {
+        // Proved by members who are not known yet; it is asked for again when they are.
+        if (committed.refused === 'certificate-epoch') return this.#world.outdated(link);
         link.suspect(committed.refused);
         return;
       }
@@ -307,6 +321,12 @@ export class Pipeline {
       for (const [place, waiter] of batch.waiters.entries()) waiter.committed(committed, place);
     }
     this.schedule();
+  }
+
+  /** What was signed may have been signed under the limits of an earlier epoch. */
+  #wire(): WireContext {
+    const { crypto, chain } = this.#world;
+    return { sha256: crypto.sha256, parameters: storedParameters(chain.parameters) };
   }
 
   #settle(bundle: InFlight): void {

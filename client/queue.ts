@@ -5,6 +5,7 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Parameters } from '../protocol/genesis.ts';
+import { isControl } from '../protocol/verify.ts';
 import { ClientError } from './errors.ts';
 import type { Settings } from './options.ts';
 import type { Waiter } from './waiter.ts';
@@ -22,7 +23,8 @@ const bundleOverheadBytes = 96;
 const transactionOverheadBytes = 5;
 
 export class SubmitQueue {
-  readonly #parameters: Parameters;
+  /** Of the present epoch. */
+  #parameters: Parameters;
   readonly #settings: Settings;
   /** Called when `take` may have something to give. */
   readonly #ready: () => void;
@@ -41,6 +43,11 @@ export class SubmitQueue {
     this.#parameters = parameters;
     this.#settings = settings;
     this.#ready = ready;
+  }
+
+  /** Another epoch has begun. What is in a bundle already is the replicas' to judge. */
+  enter(parameters: Parameters): void {
+    this.#parameters = parameters;
   }
 
   /** Transactions that wait. */
@@ -70,6 +77,8 @@ export class SubmitQueue {
   /** Throws ClientError: transaction-empty, transaction-too-large, client-queue-full. */
   push(transaction: Bytes, waiter: Waiter): void {
     this.#check(transaction);
+    // [EPO-8] It stands alone, or what shares its bundle is refused with it.
+    if (isControl(transaction)) return this.pushBundle([transaction], waiter);
     this.#room(1, transaction.length);
     const added = transaction.length + transactionOverheadBytes;
     if (this.#open !== null && this.#open.bytes + added > this.#parameters.bundleBytesMax) this.#close();
@@ -79,7 +88,9 @@ export class SubmitQueue {
     open.waiters.push(waiter);
     open.bytes += added;
     this.#count(1, transaction.length);
-    if (open.transactions.length >= this.#settings.bundleTransactionsMax) this.#close();
+    const { bundleTransactionsMax } = this.#settings;
+    if (open.transactions.length >= Math.min(bundleTransactionsMax, this.#parameters.bundleTransactionsMax))
+      this.#close();
   }
 
   /** A bundle of its own, after all that was pushed. Throws ClientError: as push, bundle-empty, bundle-too-large. */

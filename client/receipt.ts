@@ -7,6 +7,7 @@ import { assert } from '../protocol/assert.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash, Height, Millis } from '../protocol/types.ts';
 import {
+  EpochChain,
   type ProvenTransaction,
   type TransactionReceipt,
   transactionReceipt,
@@ -49,8 +50,8 @@ export class Receipt {
    * hashes for each transaction of the bundle and a check of the certificate, so it is made only when asked for.
    */
   toJSON(): TransactionReceipt {
-    const { receipt, genesis, crypto, transactions } = this.#bundle;
-    const file = transactionReceipt(receipt, { genesis, crypto }, transactions, this.#place);
+    const { receipt, genesis, crypto, epochs, transactions } = this.#bundle;
+    const file = transactionReceipt(receipt, { genesis, crypto, epochs }, transactions, this.#place);
     // Everything in it was verified when it came, unless the caller has changed the transaction's bytes since.
     assert(!('refused' in file), 'a receipt was verified before it was handed out');
     return file;
@@ -58,10 +59,10 @@ export class Receipt {
 
   /** Checks the file once more, as a stranger would. Undefined: not valid, which only changed bytes can cause. */
   verify(): ProvenTransaction | undefined {
-    const { genesis, crypto, receipt, transactions } = this.#bundle;
-    const file = transactionReceipt(receipt, { genesis, crypto }, transactions, this.#place);
+    const { genesis, crypto, epochs, receipt, transactions } = this.#bundle;
+    const file = transactionReceipt(receipt, { genesis, crypto, epochs }, transactions, this.#place);
     if ('refused' in file) return undefined;
-    const proven = verifyTransactionReceipt(JSON.stringify(file), { genesis, crypto });
+    const proven = verifyTransactionReceipt(JSON.stringify(file), { genesis, crypto, epochs });
     return 'refused' in proven ? undefined : proven;
   }
 }
@@ -107,5 +108,5 @@ export function verifyReceiptFile(
   text: string,
   { genesis, crypto }: { readonly genesis: Genesis; readonly crypto: Crypto },
 ): ProvenTransaction | VerifyRefusal {
-  return verifyTransactionReceipt(text, { genesis, crypto });
+  return verifyTransactionReceipt(text, { genesis, crypto, epochs: new EpochChain({ genesis, crypto }) });
 }

@@ -10,7 +10,8 @@ import type { Crypto } from '../crypto/provider.ts';
 import type { PassphraseSource } from '../keys/passphrase.ts';
 import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
 
-const fileBytesMax = 1 << 20;
+/** Of a config file or a genesis document. */
+export const fileBytesMax = 1 << 20;
 
 const port = z.int().min(1).max(65_535);
 const host = z.string().min(1, 'a host name or an IP address').max(255);
@@ -18,6 +19,11 @@ const path = z.string().min(1, 'a path').max(4096);
 const memberName = z.string().regex(/^[a-z0-9-]{1,32}$/, 'a name of 1 to 32 characters out of a-z, 0-9 and -');
 const peerUrl = z.url({ protocol: /^wss?$/, error: 'an address such as ws://10.0.0.2:7000 or wss://host:7000' });
 const count = (low: number, high: number) => z.int().min(low).max(high);
+
+/** Less has no room for a few blocks and a state; more is no flight recorder but an archive. */
+const RECORDER_MIB_MIN = 16;
+const RECORDER_MIB_MAX = 65_536;
+const recorderSizes = `0, or ${RECORDER_MIB_MIN} to ${RECORDER_MIB_MAX}`;
 
 const limitsSchema = z.strictObject({
   /** Clients connected at the same time. */
@@ -32,10 +38,12 @@ const configSchema = z.strictObject({
   genesis: path,
   member: memberName,
   key: path,
+  nextKey: path.optional(),
   passphraseFile: path.optional(),
   dataDir: path,
   listen: z.strictObject({ host, port }),
   peers: z.record(memberName, peerUrl),
+  sources: z.record(memberName, peerUrl).default({}),
   http: z.strictObject({ host, port }).nullable(),
   log: z
     .strictObject({
@@ -46,6 +54,11 @@ const configSchema = z.strictObject({
   retainBlocks: z
     .union([count(1_024, Number.MAX_SAFE_INTEGER), z.literal('all')], 'a number of blocks from 1024, or "all"')
     .default(1_000_000),
+  /** What of the core's inputs is kept on disk for `synod replay`; 0: nothing. */
+  recorderMiB: z
+    .int({ error: recorderSizes })
+    .refine((mib) => mib === 0 || (mib >= RECORDER_MIB_MIN && mib <= RECORDER_MIB_MAX), recorderSizes)
+    .default(256),
   limits: limitsSchema.prefault({}),
 });
 
@@ -61,6 +74,8 @@ export interface NodeConfig {
   /** Which member of the genesis document this replica is. */
   readonly member: string;
   readonly key: string;
+  /** The key that takes its place when a change of the epoch says so; null: none. */
+  readonly nextKey: string | null;
   /** Null: the passphrase comes from SYNOD_PASSPHRASE, or the key is not sealed. */
   readonly passphraseFile: string | null;
   readonly dataDir: string;
@@ -68,17 +83,25 @@ export interface NodeConfig {
   readonly logDir: string;
   /** What this key has signed (keys/guard.ts), in `dataDir`; `synod init` makes it, since only a new key may begin without one. */
   readonly signState: string;
+  /** The links that prove this replica's epoch (epochs.ts), in `dataDir`. */
+  readonly epochsFile: string;
   /** What other replicas were seen to do wrong (evidence.ts), in `dataDir`. */
   readonly evidenceDir: string;
+  /** The flight recorder's segments (recorder/), in `dataDir`. */
+  readonly recorderDir: string;
   /** Peers and clients connect here. */
   readonly listen: Address;
   /** Where the other members listen. */
   readonly peers: ReadonlyMap<string, string>;
+  /** Where nodes that are no members serve what they follow: for one that observes, beside the members and where it reaches none. */
+  readonly sources: ReadonlyMap<string, string>;
   /** Health, metrics, status; null: none. */
   readonly http: Address | null;
   readonly log: { readonly level: LogLevel; readonly format: LogFormat };
   /** Decided blocks that are kept at least; what is older may be dropped at a checkpoint. */
   readonly retainBlocks: number | 'all';
+  /** Of the flight recorder's files, in MiB; 0: nothing is recorded. */
+  readonly recorderMiB: number;
   readonly limits: Readonly<NodeLimits>;
 }
 
@@ -121,7 +144,7 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
   }
   const parsed = configSchema.safeParse(json);
   if (!parsed.success) return refuse(...firstIssue(parsed.error));
-  const { genesis, key, passphraseFile, dataDir, peers, member, ...rest } = parsed.data;
+  const { genesis, key, nextKey, passphraseFile, dataDir, peers, sources, member, ...rest } = parsed.data;
   if (Object.hasOwn(peers, member)) return refuse(`peers.${member}`, 'this replica itself: leave it out');
   const at = (path: string) => resolve(dirname(where), path);
   return {
@@ -130,10 +153,12 @@ export function loadConfig(file: string): NodeConfig | ConfigProblem {
     member,
     genesis: at(genesis),
     key: at(key),
+    nextKey: nextKey === undefined ? null : at(nextKey),
     passphraseFile: passphraseFile === undefined ? null : at(passphraseFile),
     dataDir: at(dataDir),
     ...dataPaths(at(dataDir)),
     peers: new Map(Object.entries(peers)),
+    sources: new Map(Object.entries(sources)),
   };
 }
 
@@ -147,10 +172,15 @@ export const gatewayLimits = ({ limits: { clientsMax, clientBufferedBytesMax } }
   bufferedBytesMax: clientBufferedBytesMax,
 });
 
+/** In the data directory. */
+export const RECORDER_FOLDER = 'recorder';
+
 export const dataPaths = (dataDir: string) => ({
   logDir: join(dataDir, 'log'),
   signState: join(dataDir, 'sign-state'),
   evidenceDir: join(dataDir, 'evidence'),
+  epochsFile: join(dataDir, 'epochs'),
+  recorderDir: join(dataDir, RECORDER_FOLDER),
 });
 
 export interface LoadedGenesis {

@@ -8,12 +8,12 @@ import { type Bytes, toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { encodeFrame } from '../protocol/codec.ts';
 import type { Evidence } from '../protocol/core.ts';
+import type { EpochChain } from '../protocol/epoch/chain.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { ReplicaMessage } from '../protocol/messages.ts';
 import { decodeHardState } from '../protocol/pbft/hard-state.ts';
-import type { ReplicaId, View } from '../protocol/types.ts';
-import { asView } from '../protocol/types.ts';
+import type { Epoch, ReplicaId, View } from '../protocol/types.ts';
 import { type Conflict, encodeEvidence, evidenceOf, verifyEvidence } from '../protocol/verify.ts';
 import { syncDirectory } from '../storage/files.ts';
 import { offenceInWords } from './offences.ts';
@@ -32,7 +32,10 @@ export const EVIDENCE_LIMITS = {
 export interface KeptPiece {
   /** Names the piece and its file: the first 16 bytes of its SHA-256, in hex. */
   readonly id: string;
+  /** Its number in the epoch of the conflict. */
   readonly culprit: ReplicaId;
+  /** Its name: in another epoch the number may be somebody else's. */
+  readonly name: string;
   readonly conflict: Conflict;
   /** Of its file. */
   readonly bytes: number;
@@ -42,6 +45,7 @@ export interface KeptPiece {
 
 export interface KeptNewView {
   readonly id: string;
+  readonly epoch: Epoch;
   readonly view: View;
   readonly bytes: number;
 }
@@ -56,22 +60,28 @@ export interface EvidenceSource {
 
 export interface EvidenceOptions {
   readonly directory: string;
+  /** Of the epoch at hand (genesisOf). */
   readonly genesis: Genesis;
+  /** For what was kept in earlier ones. */
+  readonly epochs?: EpochChain | undefined;
   readonly crypto: Crypto;
   readonly meter: Meter;
   readonly logger: Logger;
 }
 
-const SUFFIX = '.witness';
+/** Of a whole file of evidence. */
+export const WITNESS_SUFFIX = '.witness';
 const DRAFT = '.partial';
-const newViewId = (view: View): string => `new-view-${view}`;
+/** Views begin anew in each epoch. */
+const newViewId = (epoch: number, view: View): string => `new-view-${epoch === 0 ? '' : `${epoch}-`}${view}`;
 
 export class EvidenceBook implements EvidenceSource {
   readonly #options: EvidenceOptions;
   readonly #pieces = new Map<string, KeptPiece>();
   /** What is proved already: one piece for a member, an offence and a place. */
   readonly #places = new Set<string>();
-  readonly #newViews = new Map<View, KeptNewView>();
+  /** By id. */
+  readonly #newViews = new Map<string, KeptNewView>();
   #writes: Promise<void> = Promise.resolve();
 
   private constructor(options: EvidenceOptions) {
@@ -91,16 +101,16 @@ export class EvidenceBook implements EvidenceSource {
   }
 
   get newViews(): readonly KeptNewView[] {
-    return [...this.#newViews.values()].sort((a, b) => a.view - b.view);
+    return [...this.#newViews.values()].sort((a, b) => a.epoch - b.epoch || a.view - b.view);
   }
 
   /** [ACC-2] One more pair of statements. What it proves already, or has no room for, is counted and not kept. */
   found({ culprit, first, second }: Evidence<ReplicaMessage>): void {
-    const { genesis, crypto, meter, logger } = this.#options;
+    const { genesis, epochs, crypto, meter, logger } = this.#options;
     const peer = genesis.members[culprit]?.name ?? String(culprit);
     meter.count('synod_evidence_total', { peer });
     const piece = encodeEvidence(evidenceOf(genesis, first, second));
-    const proven = verifyEvidence(piece, { genesis, crypto });
+    const proven = verifyEvidence(piece, { genesis, crypto, epochs });
     if ('refused' in proven) {
       // A bug of ours, and no reason to stop a replica that orders.
       logger.error({ peer, code: proven.refused, field: proven.field }, 'evidence was reported that does not hold');
@@ -110,7 +120,7 @@ export class EvidenceBook implements EvidenceSource {
     if (this.#places.has(nameOf(culprit, proven.conflict))) return logger.debug(fields, 'the same evidence again');
     const content = encodeWitness(genesis.chainId, [{ sort: 'evidence', bytes: piece }]);
     const id = toHex(crypto.sha256(piece).subarray(0, 16));
-    const kept = { id, culprit, conflict: proven.conflict, bytes: content.length, keptAt: Date.now() };
+    const kept = { id, culprit, name: peer, conflict: proven.conflict, bytes: content.length, keptAt: Date.now() };
     if (!this.#hasRoom(kept)) return logger.warn(fields, 'more evidence against this replica than is kept');
     logger.error({ ...fields, id }, `a replica ${offenceInWords(proven.conflict)}`);
     this.#add(kept);
@@ -122,14 +132,15 @@ export class EvidenceBook implements EvidenceSource {
     const { genesis } = this.#options;
     for (const record of records) {
       const state = record.type === 'hard-state' ? decodeHardState(record.bytes) : undefined;
-      if (state?.mode !== 'active' || state.newView === null || this.#newViews.has(state.view)) continue;
+      if (state?.mode !== 'active' || state.newView === null) continue;
+      const { epoch, view } = state;
+      const id = newViewId(epoch, view);
+      if (this.#newViews.has(id)) continue;
       const { sender, payload, signature } = state.newView;
       const frame = encodeFrame({ kind: 'new-view', payload, sender: genesis.members[sender]!.publicKey, signature });
       const content = encodeWitness(genesis.chainId, [{ sort: 'frame', bytes: frame }]);
-      const { view } = state;
-      const id = newViewId(view);
-      this.#newViews.set(view, { id, view, bytes: content.length });
-      this.#write({ id, content, at: Date.now(), onFailure: () => this.#newViews.delete(view) });
+      this.#newViews.set(id, { id, epoch, view, bytes: content.length });
+      this.#write({ id, content, at: Date.now(), onFailure: () => this.#newViews.delete(id) });
       this.#dropOldNewViews();
     }
   }
@@ -148,9 +159,9 @@ export class EvidenceBook implements EvidenceSource {
 
   // ---- bounds -----------------------------------------------------------------------------------------------------
 
-  #hasRoom({ culprit, bytes }: KeptPiece): boolean {
+  #hasRoom({ name, bytes }: KeptPiece): boolean {
     const { piecesPerMemberMax, bytesPerMemberMax } = EVIDENCE_LIMITS;
-    const theirs = this.pieces.filter((kept) => kept.culprit === culprit);
+    const theirs = this.pieces.filter((kept) => kept.name === name);
     return (
       theirs.length < piecesPerMemberMax && theirs.reduce((sum, kept) => sum + kept.bytes, bytes) <= bytesPerMemberMax
     );
@@ -159,18 +170,17 @@ export class EvidenceBook implements EvidenceSource {
   #add(kept: KeptPiece): void {
     this.#pieces.set(kept.id, kept);
     this.#places.add(nameOf(kept.culprit, kept.conflict));
-    this.#report(kept.culprit);
+    this.#report(kept.name);
   }
 
   #drop(kept: KeptPiece): void {
     this.#pieces.delete(kept.id);
     this.#places.delete(nameOf(kept.culprit, kept.conflict));
-    this.#report(kept.culprit);
+    this.#report(kept.name);
   }
 
-  #report(culprit: ReplicaId): void {
-    const peer = this.#options.genesis.members[culprit]?.name ?? String(culprit);
-    const count = this.pieces.filter((kept) => kept.culprit === culprit).length;
+  #report(peer: string): void {
+    const count = this.pieces.filter(({ name }) => name === peer).length;
     this.#options.meter.gauge('synod_evidence_kept', count, { peer });
   }
 
@@ -182,7 +192,7 @@ export class EvidenceBook implements EvidenceSource {
     for (const [index, oldest] of kept.slice(0, -1).entries()) {
       if (kept.length - index <= newViewsMax && bytes <= newViewBytesMax) return;
       bytes -= oldest.bytes;
-      this.#newViews.delete(oldest.view);
+      this.#newViews.delete(oldest.id);
       this.#writes = this.#writes.then(() => rm(this.#pathOf(oldest.id), { force: true })).catch(() => undefined);
     }
   }
@@ -190,7 +200,7 @@ export class EvidenceBook implements EvidenceSource {
   // ---- files ------------------------------------------------------------------------------------------------------
 
   #pathOf(id: string): string {
-    return join(this.#options.directory, `${id}${SUFFIX}`);
+    return join(this.#options.directory, `${id}${WITNESS_SUFFIX}`);
   }
 
   #write({ id, content, at, onFailure }: Write): void {
@@ -203,9 +213,9 @@ export class EvidenceBook implements EvidenceSource {
   }
 
   async #load(): Promise<void> {
-    const { directory, genesis, crypto, logger } = this.#options;
+    const { directory, genesis, epochs, crypto, logger } = this.#options;
     for (const { id, bytes, at } of await filesIn(directory)) {
-      const witness = readWitness(bytes, genesis, crypto);
+      const witness = readWitness(bytes, genesis, crypto, epochs);
       const problem = 'refused' in witness ? witness : null;
       if (problem !== null || 'refused' in witness) {
         logger.warn({ id, code: problem?.refused, problem: problem?.problem }, 'this file of evidence does not hold');
@@ -213,12 +223,12 @@ export class EvidenceBook implements EvidenceSource {
       }
       for (const { proven } of witness.pieces) {
         const { culprit, conflict } = proven;
-        this.#add({ id, culprit: culprit.id, conflict, bytes: bytes.length, keptAt: at });
+        this.#add({ id, culprit: culprit.id, name: culprit.name, conflict, bytes: bytes.length, keptAt: at });
       }
       for (const { signed } of witness.statements) {
-        if (signed.message.kind !== 'new-view' || id !== newViewId(signed.message.view)) continue;
-        const { view } = signed.message;
-        this.#newViews.set(asView(view), { id, view, bytes: bytes.length });
+        if (signed.message.kind !== 'new-view') continue;
+        const { epoch, view } = signed.message;
+        if (id === newViewId(epoch, view)) this.#newViews.set(id, { id, epoch, view, bytes: bytes.length });
       }
     }
   }
@@ -264,11 +274,11 @@ interface StoredFile {
 async function filesIn(directory: string): Promise<readonly StoredFile[]> {
   const found: StoredFile[] = [];
   for (const name of await readdir(directory)) {
-    if (!name.endsWith(SUFFIX)) continue;
+    if (!name.endsWith(WITNESS_SUFFIX)) continue;
     const path = join(directory, name);
     const { mtimeMs, size } = await stat(path);
     if (size > WITNESS_BYTES_MAX) continue;
-    found.push({ id: name.slice(0, -SUFFIX.length), bytes: await readFile(path), at: Math.round(mtimeMs) });
+    found.push({ id: name.slice(0, -WITNESS_SUFFIX.length), bytes: await readFile(path), at: Math.round(mtimeMs) });
   }
   return found.sort((a, b) => a.at - b.at || (a.id < b.id ? -1 : 1));
 }

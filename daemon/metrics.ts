@@ -38,6 +38,7 @@ export const seriesTable = {
   synod_peer_height: { type: 'gauge', help: 'Height that a peer claims.', labels: ['peer'] },
   synod_view_timeout_seconds: { type: 'gauge', help: 'Current view timeout, back-off included.' },
   synod_waits: { type: 'gauge', help: 'Things this replica waits for, by what they are.', labels: ['what'] },
+  synod_quarantined: { type: 'gauge', help: '1 while this replica votes for nothing, for its memory was lost.' },
   synod_view_changes_total: { type: 'counter', help: 'View changes begun.' },
   synod_primary_pace_ratio: {
     type: 'gauge',
@@ -81,6 +82,14 @@ export const seriesTable = {
   synod_log_write_bytes: { type: 'histogram', help: 'Bytes of one synced write of the log.', buckets: bytes },
   synod_log_lowest_height: { type: 'gauge', help: 'Lowest decided block that is still kept.' },
   synod_guard_write_seconds: { type: 'histogram', help: 'One synced write of the sign mark.', buckets: fastSeconds },
+  synod_recorder_bytes_total: { type: 'counter', help: 'Bytes written by the flight recorder.' },
+  synod_recorder_missed_total: { type: 'counter', help: 'Steps that the flight recorder left out.', labels: ['why'] },
+  synod_recorder_errors_total: { type: 'counter', help: 'Failures of the flight recorder.', labels: ['code'] },
+  synod_recorder_snapshot_seconds: {
+    type: 'histogram',
+    help: 'One snapshot of the core, for a new segment of the flight recorder.',
+    buckets: fastSeconds,
+  },
 
   // Transport.
   synod_transport_connections: { type: 'gauge', help: 'Open sockets of the listener.' },
@@ -251,6 +260,7 @@ export class Metrics implements Meter {
     this.gauge('synod_stable_height', now.stable);
     this.gauge('synod_highest_seen_height', now.highestSeen);
     for (const phase of phases) this.gauge('synod_phase', now.phase === phase ? 1 : 0, { phase });
+    this.gauge('synod_quarantined', now.phase === 'quarantine' ? 1 : 0);
     this.gauge('synod_blocks_in_flight', now.inFlight);
     this.gauge('synod_pool_bundles', now.pool.bundles);
     this.gauge('synod_pool_bytes', now.pool.bytes);

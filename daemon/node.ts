@@ -1,53 +1,72 @@
 // One replica as a process: opens what it owns, plugs the parts together, and closes them in the other order. The picture of the
 // parts is in docs/architecture.md; each line here is one arrow of it.
 
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
-import { KeyError } from '../keys/errors.ts';
-import { openGuard } from '../keys/guard.ts';
+import { GuardError, KeyError } from '../keys/errors.ts';
+import { type Guard, openGuard } from '../keys/guard.ts';
+import { assertAtHome } from '../keys/home.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { blockHash } from '../protocol/block.ts';
+import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
+import type { EpochEnd } from '../protocol/core.ts';
 import { makeCore, type ReplicaCore } from '../protocol/cores.ts';
+import { epochOf, fits } from '../protocol/epoch/begin.ts';
+import { genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
-import { quorumsOf } from '../protocol/modes.ts';
-import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHash, asReplicaId } from '../protocol/types.ts';
-import type { VerifyContext } from '../protocol/verify.ts';
+import { bearsLies, quorumsOf } from '../protocol/modes.ts';
+import { tracesIn } from '../protocol/pbft/quarantine.ts';
+import type { Epoch, Hash, Height, ReplicaId } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asView } from '../protocol/types.ts';
+import type { EpochChain, VerifyContext } from '../protocol/verify.ts';
 import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
+import { EpochScout, knownAddresses } from './epoch-scout.ts';
+import { keepEpochs, writeEpochs } from './epochs.ts';
+import { encodeEpochsFile } from './epochs-file.ts';
 import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
 import type { PeerTransport, ReplicaPort } from './ports.ts';
+import { Recorder } from './recorder/recorder.ts';
+import { folderAt } from './recorder/segment-files.ts';
 import type { Logger } from './replica.ts';
 import { Replica } from './replica.ts';
 import { Transport } from './transport/peers.ts';
+import { version } from './version.ts';
 
 export interface RunningNode {
   readonly addresses: { readonly listen: string; readonly http: string | null };
   readonly replica: ReplicaPort;
   /** Drains and closes; resolves when everything is on disk and every port is free. */
   stop(): Promise<void>;
-  /** Resolves to the exit code when the node ends by itself: 1, something fatal happened. */
-  readonly done: Promise<number>;
+  /** Resolves when the node ends by itself. Stop it then, and unless it was fatal start the next. */
+  readonly done: Promise<NodeEnd>;
 }
+
+/** An exit code: something fatal; the end of its epoch; or: its epoch has ended, and nobody in reach leads out of it (EPO-19). */
+export type NodeEnd = number | EpochEnd | 'behind';
 
 /** Signatures remembered as valid: a few windows of votes of a large cluster. */
 const SEEN_SIGNATURES_MAX = 8_192;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
+/** How long the end of a replica that must stop waits for evidence and for the last bytes of a recording that are being written. */
+const LAST_WORDS_MS_MAX = 2_000;
 
 /**
  * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
@@ -58,27 +77,25 @@ export interface Between {
   peers?(transport: PeerTransport): PeerTransport;
 }
 
-/** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
-export async function startNode(config: NodeConfig, logger: Logger, between: Between = {}): Promise<RunningNode> {
+/**
+ * @param waiting what waited in the pool when the epoch before ended here
+ * @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed.
+ */
+export async function startNode(
+  config: NodeConfig,
+  logger: Logger,
+  waiting: readonly SignedBundle[] = [],
+  between: Between = {},
+): Promise<RunningNode> {
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
-  const { genesis, document } = loaded;
-  const self = memberNamed(genesis, config.member);
-  const epoch = asEpoch(0);
-  const { secret, sealed } = await loadKey({ path: config.key, passphrase: passphraseSource(config.passphraseFile) });
-  if (toHex(secret.publicKey) !== toHex(genesis.members[self]!.publicKey))
-    throw new KeyError('key-not-member', { path: config.key, member: config.member });
-  if (!sealed) logger.warn({ key: config.key }, 'the key is not sealed: whoever reads the file can vote in its name');
+  const { genesis: first, document } = loaded;
+  const { chainId } = first;
+  const keys = await loadKeys(config, logger);
 
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
-  const guard = await openGuard({
-    path: config.signState,
-    secret,
-    chainId: genesis.chainId,
-    epoch,
-    create: false,
-    checkpointSigningBytes: (place) => checkpointSigningBytes(genesis.chainId, place),
-  });
+  // The guard says what the log must hold, and the log says which epoch the guard is of.
+  let guard = await openLatestGuard(config, keys, chainId);
   // From here on, whatever fails must give back what was opened.
   const opened: (() => Promise<unknown>)[] = [() => guard.close()];
   const closeAll = async () => {
@@ -91,7 +108,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     const { floor } = guard.state;
     const { log, recovered } = await openLogStore(kv, {
       sha256,
-      chainId: genesis.chainId,
+      chainId,
       floor: floor.sequence === 0 ? null : floor,
       retainBlocks: config.retainBlocks,
       recentBytesMax: RECENT_BYTES_MAX,
@@ -99,11 +116,42 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     opened.pop(); // the log closes its store
     opened.push(() => log.close());
 
+    const own = epochOf(sha256, first, recovered);
+    const { epoch } = own;
+    const genesis = genesisOf(first, own);
+    const self = genesis.members.find(({ name }) => name === config.member)?.id;
+    if (self === undefined) throw new KeyError('not-a-member', { member: config.member, epoch });
+    const key = keys.find(({ secret }) => equalBytes(secret.publicKey, genesis.members[self]!.publicKey));
+    if (key === undefined) throw new KeyError('key-not-member', { path: config.key, member: config.member, epoch });
+    if (guard.state.epoch !== epoch || !equalBytes(guard.publicKey, key.secret.publicKey)) {
+      await guard.close();
+      guard = await openGuardOf(config, key, chainId, epoch); // GRD-10
+    }
+    const epochs = await keepEpochs({ path: config.epochsFile, genesis: first, log, document: own, logger });
+
+    const { quarantined } = guard.state;
+    // [CFT-R-1] A promise that is forgotten, or what was accepted under one, would be missing in every quorum that this replica is in.
+    if (!bearsLies(own.protocol) && (quarantined || guard.state.abstained.view !== null))
+      throw new GuardError('guard-memory-lost', { member: config.member, epoch });
+    // Following overwrites what the log still shows of this key's words.
+    if (quarantined) await guard.abstain(tracesIn(recovered, epoch));
+    const { view, led, abstained, marks, request } = guard.state;
     const clock = new Clock();
     const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
     const core = makeCore(
-      { genesis, epoch, self, sha256 },
-      { log: recovered, guard: { view: guard.state.view, led: guard.state.led, lock } },
+      { genesis, epoch, document: own, self, sha256 },
+      {
+        log: recovered,
+        guard: {
+          view: asView(Math.max(view, abstained.view ?? 0)),
+          led,
+          lock,
+          request,
+          abstained: abstained.view,
+          height: marks.at(-1)?.height ?? asHeight(0),
+        },
+        quarantine: quarantined ? { nonce: randomBytes(32), abstained } : null,
+      },
       clock.now(),
     );
     between.core?.(core, { genesis, self });
@@ -112,18 +160,41 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     const evidence = await EvidenceBook.open({
       directory: config.evidenceDir,
       genesis,
+      epochs,
       crypto: native,
       meter: metrics,
       logger,
     });
     opened.push(() => evidence.settle());
+    const quorums = quorumsOf(own);
+    const former = keysBefore(epochs, epoch);
+    const recorder =
+      config.recorderMiB === 0
+        ? null
+        : new Recorder({
+            folder: folderAt(config.recorderDir),
+            bytesMax: config.recorderMiB * 2 ** 20,
+            chainId,
+            genesisDocument: document,
+            epoch: own,
+            self,
+            member: config.member,
+            software: version(),
+            startedAt: Date.now(),
+            sha256,
+            meter: metrics,
+            logger,
+          });
+    if (recorder !== null) opened.push(() => recorder.close(core));
     const verify: VerifyContext = {
       crypto: native,
       chainId: genesis.chainId,
       epoch,
       members: genesis.members,
-      quorum: quorumsOf(genesis).quorum,
-      protocol: genesis.protocol,
+      quorum: quorums.quorum,
+      protocol: own.protocol,
+      memberSetHash: own.hash,
+      start: own.start,
       parameters: genesis.parameters,
       seen: new SeenSignatures(SEEN_SIGNATURES_MAX),
       // What a client gave to this replica, it has decoded and checked already.
@@ -145,7 +216,9 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       meter: metrics,
       logger,
       evidence,
-      head: recoveredHead(genesis, recovered),
+      recorder,
+      witness: bearsLies(own.protocol) ? undefined : { self, epoch, sign: (place) => guard.signDecided(place) },
+      head: recoveredHead(first, recovered),
     });
     metrics.watch(replica);
     const signStatement = (kind: string, payload: Uint8Array) => guard.signStatement(kind, payload);
@@ -154,6 +227,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       meter: metrics,
       publicKey: guard.publicKey,
       signStatement,
+      epochLinks: () => epochs.links,
       limits: gatewayLimits(config),
     });
     const transport = await Transport.open({
@@ -163,11 +237,12 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         chainId: genesis.chainId,
         epoch: () => epoch,
         members: () => genesis.members,
+        isRetired: (other) => former.has(toHex(other)),
         key: guard.publicKey,
         signStatement,
       },
       listen: config.listen,
-      peers: new Map([...config.peers].map(([name, url]) => [memberNamed(genesis, name), url])),
+      peers: addressesOf(config, genesis, self, logger),
       events: replica,
       onClient: (socket) => gateway.accept(socket),
       options: transportLimits(config),
@@ -186,23 +261,48 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
             meter: metrics,
             metrics,
             genesisDocument: document,
-            node: { version: VERSION, startedAt: Date.now() },
-            signer: clientSigner(SecretKey.generate(), genesis.chainId),
+            epochsFile: () => encodeEpochsFile(chainId, epochs.links),
+            node: { version: version(), startedAt: Date.now() },
+            signer: clientSigner(SecretKey.generate(), chainId),
             evidence,
             onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
           });
     if (http !== null) opened.push(() => http.close());
 
-    const done = new Promise<number>((resolve) => {
-      replica.subscribe({ fatal: () => resolve(1) });
+    const done = new Promise<NodeEnd>((resolve) => {
+      // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
+      replica.subscribe({
+        fatal: () => {
+          const kept = Promise.allSettled([evidence.settle(), recorder?.close(core)]);
+          void Promise.race([kept, later(LAST_WORDS_MS_MAX)]).finally(() => resolve(1));
+        },
+        ended: resolve,
+      });
+      const scout = new EpochScout({
+        own,
+        epochs,
+        addresses: () => knownAddresses(epochs, config.peers.values()),
+        isLonely: () => transport.connectedPeers().length < quorums.oneHonest,
+        height: () => replica.head().height,
+        learnt: () => writeEpochs(config.epochsFile, epochs, first),
+        behind: () => resolve('behind'),
+        logger,
+      });
+      opened.push(async () => scout.close());
     });
+    if (quarantined)
+      logger.warn(
+        { signState: config.signState },
+        'in quarantine: what this key has signed is not known, so it votes for nothing until the others have gone on far enough',
+      );
     replica.start(between.peers?.(transport) ?? transport);
+    for (const bundle of waiting) if (fits(bundle, genesis.parameters)) replica.submit(bundle);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,
       http: http === null ? null : `http://${config.http?.host}:${http.port}`,
     };
     logger.info(
-      { ...addresses, member: config.member, chain: toHex(genesis.chainId), height: replica.head().height },
+      { ...addresses, member: config.member, chain: toHex(chainId), epoch, height: replica.head().height },
       'started',
     );
     return {
@@ -224,12 +324,94 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
   }
 }
 
-export const VERSION = '0.1.0';
+/** [EPO-16] Who comes under one of these was a member, and is told so. */
+function keysBefore(epochs: EpochChain, epoch: Epoch): ReadonlySet<string> {
+  const earlier = epochs.documents.filter((document) => document.epoch < epoch);
+  return new Set(earlier.flatMap(({ members }) => members.map(({ publicKey }) => toHex(publicKey))));
+}
 
-function memberNamed(genesis: Genesis, name: string): ReplicaId {
-  const index = genesis.members.findIndex((member) => member.name === name);
-  if (index < 0) throw new Error(`${name} is no member of this chain`);
-  return asReplicaId(index);
+const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
+
+export interface OwnKey {
+  readonly path: string;
+  readonly secret: SecretKey;
+}
+
+/** The key, and the one that is to follow it. */
+export async function loadKeys({ key, nextKey, passphraseFile }: NodeConfig, logger: Logger): Promise<OwnKey[]> {
+  const keys: OwnKey[] = [];
+  for (const path of [key, nextKey]) {
+    if (path === null) continue;
+    const { secret, sealed } = await loadKey({ path, passphrase: passphraseSource(passphraseFile) });
+    if (!sealed) logger.warn({ key: path }, 'the key is not sealed: whoever reads the file can vote in its name');
+    keys.push({ path, secret });
+  }
+  return keys;
+}
+
+/** A key that came after the network was made has its sign-state file beside it (`synod keys generate --sign-state`). */
+function signStateOf({ signState }: NodeConfig, keyPath: string): string {
+  const beside = `${keyPath}.sign-state`;
+  return existsSync(beside) ? beside : signState;
+}
+
+async function openGuardOf(
+  config: NodeConfig,
+  { path: keyPath, secret }: OwnKey,
+  chainId: Hash,
+  epoch: Epoch | null,
+): Promise<Guard> {
+  const path = signStateOf(config, keyPath);
+  const guard = await openGuard({
+    path,
+    secret,
+    chainId,
+    epoch,
+    create: false,
+    checkpointSigningBytes: (place) => checkpointSigningBytes(chainId, place),
+  });
+  try {
+    await assertAtHome(path);
+  } catch (error) {
+    await guard.close();
+    throw error;
+  }
+  return guard;
+}
+
+/**
+ * Of the key that has signed last: it is the one that has seen the most of the log. That of a key which was replaced says what the log held
+ * then, and the log has forgotten so long ago.
+ */
+async function openLatestGuard(config: NodeConfig, keys: readonly OwnKey[], chainId: Hash): Promise<Guard> {
+  const paths = keys.map(({ path }) => signStateOf(config, path));
+  const used = keys.filter((_, index) => existsSync(paths[index]!) && paths.indexOf(paths[index]!) === index);
+  const [first = keys[0]!, ...others] = used;
+  let latest = await openGuardOf(config, first, chainId, null);
+  for (const key of others) {
+    const guard = await openGuardOf(config, key, chainId, null);
+    const isLater = guard.state.floor.sequence > latest.state.floor.sequence;
+    await (isLater ? latest : guard).close();
+    if (isLater) latest = guard;
+  }
+  return latest;
+}
+
+/** The operator's own word first, then the epoch's. */
+function addressesOf(
+  { peers }: NodeConfig,
+  { members }: Genesis,
+  self: ReplicaId,
+  logger: Logger,
+): Map<ReplicaId, string> {
+  const addresses = new Map<ReplicaId, string>();
+  for (const { id, name, address } of members) {
+    const url = peers.get(name) ?? address;
+    if (url !== undefined) addresses.set(id, url);
+    else if (id !== self) logger.warn({ peer: name }, 'this member has no address: it must dial this replica');
+  }
+  addresses.delete(self);
+  return addresses;
 }
 
 function certificateIn(bytes: Uint8Array): Certificate {

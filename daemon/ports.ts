@@ -10,6 +10,7 @@ import type {
   BundleExplanation,
   CoreEvent,
   Decided,
+  EpochEnd,
   Explanation,
   HeightExplanation,
 } from '../protocol/core.ts';
@@ -68,6 +69,8 @@ export interface ReplicaEvents {
   event?(event: CoreEvent): void;
   /** The process must end: a write failed, or an invariant broke. The cause has been logged. */
   fatal?(error: Error): void;
+  /** The epoch has ended, durably: this replica does nothing more, and the next epoch begins with another (EPO-12). */
+  ended?(end: EpochEnd): void;
 }
 
 /** Figures that the parts report; metrics.ts turns them into Prometheus series. All times in milliseconds. */

@@ -9,7 +9,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Guard } from '../keys/guard.ts';
-import { attested } from '../protocol/attest.ts';
+import { attested, type Witness } from '../protocol/attest.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
@@ -18,14 +18,14 @@ import type {
   BundleExplanation,
   Core,
   Decided,
+  EpochEnd,
   Explanation,
   HeightExplanation,
   Input,
   Ready,
 } from '../protocol/core.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { type Genesis, storedParameters } from '../protocol/genesis.ts';
 import type { ReplicaMessage, ReplicaPledge, Vote } from '../protocol/messages.ts';
-import { bearsLies } from '../protocol/modes.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asMillis } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
@@ -35,8 +35,10 @@ import type { Clock } from './clock.ts';
 import type { EvidenceBook } from './evidence.ts';
 import { canBeCarried, isRequest, isVote, proposedIn } from './kinds.ts';
 import { LoopLag } from './loop-lag.ts';
+import { LOOP_LIMITS } from './loop-limits.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
+import type { StepRecorder } from './recorder/recorder.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
 import { Speaker } from './speaker.ts';
@@ -60,25 +62,13 @@ export interface ReplicaParts {
   readonly meter: Meter;
   readonly logger: Logger;
   readonly evidence: Pick<EvidenceBook, 'found' | 'entered'>;
+  /** Null: the operator wants none. */
+  readonly recorder: StepRecorder | null;
+  /** [CFT-PR-1] Given where the members are trusted: the proof of a block is this replica's word. */
+  readonly witness?: Witness | undefined;
   /** The head that was recovered. */
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
-
-/** Every queue of the loop has its bound. */
-export const LOOP_LIMITS = {
-  /** Frames that wait for the loop; beyond it the transport stops reading bulk lanes. */
-  framesMax: 4096,
-  frameBytesMax: 64 << 20,
-  framesPerPeerMax: 1024,
-  /** A turn takes no further frame after this, so that timers and writes are never far away. */
-  turnMsMax: 20,
-  /** Block bytes on their way to a disk that does not keep up. */
-  unwrittenBytesMax: 64 << 20,
-  bundlesMax: 8192,
-  bundleBytesMax: 64 << 20,
-  /** Unanswered requests of one peer. */
-  requestsPerPeerMax: 32,
-} as const;
 
 export class Replica implements ReplicaPort, PeerEvents {
   readonly #parts: ReplicaParts;
@@ -99,6 +89,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   #alarm: NodeJS.Timeout | null = null;
   #alarmAt: Millis = asMillis(0);
   #stopped = false;
+  #ended = false;
   #draining = false;
   #fatal: Error | null = null;
   readonly #requests = new Map<ReplicaId, number>();
@@ -124,7 +115,11 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#phases = new PhaseMeter(parts.meter);
     this.#loopLag = new LoopLag(parts.genesis.parameters.heartbeatMs);
     const { sha256 } = parts.crypto;
-    this.#server = new Server({ log: parts.log, sha256, wire: { sha256, parameters: parts.genesis.parameters } });
+    this.#server = new Server({
+      log: parts.log,
+      sha256,
+      wire: { sha256, parameters: storedParameters(parts.genesis.parameters) },
+    });
   }
 
   /** Begins to take turns. Frames and connections may come from now on. */
@@ -158,7 +153,13 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   submit(bundle: SignedBundle): boolean {
     const { bundlesMax, bundleBytesMax } = LOOP_LIMITS;
-    if (this.#draining || this.#stopped || this.#bundles >= bundlesMax || this.#bundleBytes >= bundleBytesMax)
+    if (
+      this.#draining ||
+      this.#stopped ||
+      this.#ended ||
+      this.#bundles >= bundlesMax ||
+      this.#bundleBytes >= bundleBytesMax
+    )
       return false;
     this.#bundles += 1;
     this.#bundleBytes += bundle.payload.length;
@@ -186,7 +187,7 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   /** After the sockets were read and before the loop sleeps: one turn over all that has arrived. */
   #wake(): void {
-    if (this.#turn !== null || this.#stopped || this.#transport === null) return;
+    if (this.#turn !== null || this.#stopped || this.#ended || this.#transport === null) return;
     this.#turn = setImmediate(() => {
       this.#turn = null;
       this.#takeTurn();
@@ -226,20 +227,30 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   #step(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): void {
-    const { core, meter } = this.#parts;
+    const { core, meter, recorder, witness } = this.#parts;
     const told = this.#ownStalls(now);
+    // What is recorded is the very array that the core is given.
+    const all = told.length > 0 ? [...told, ...inputs] : inputs;
+    recorder?.before(core, all, now);
     const started = performance.now();
-    const ready = this.#proved(core.step(told.length > 0 ? [...told, ...inputs] : inputs, now));
+    const ready = this.#stepped(all, now);
+    // What the core itself wants done: it is what a replay comes to again, without a key.
+    recorder?.after(ready);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
-    this.#act(ready);
+    this.#act(witness === undefined ? ready : attested(ready, witness));
   }
 
-  /** [CFT-PR-1] Where the members are trusted, the proof of a block is this replica's word. */
-  #proved(ready: Ready<ReplicaMessage, ReplicaPledge>): Ready<ReplicaMessage, ReplicaPledge> {
-    const { genesis, self, guard, verify } = this.#parts;
-    if (bearsLies(genesis.protocol)) return ready;
-    return attested(ready, { self, epoch: verify.epoch, sign: (place) => guard.signDecided(place) });
+  /** What proves that somebody else is guilty may be the very thing that stops this replica (REC-9, PBFT-C-3): it is kept all the same. */
+  #stepped(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): Ready<ReplicaMessage, ReplicaPledge> {
+    const { core, evidence, recorder } = this.#parts;
+    try {
+      return core.step(inputs, now);
+    } catch (error) {
+      recorder?.threw(error);
+      for (const piece of core.found) evidence.found(piece);
+      throw error;
+    }
   }
 
   /** [STALL-1] [STALL-5] What held this replica up since the last step, and where its wall clock has gone: it blames itself first. */
@@ -305,7 +316,9 @@ export class Replica implements ReplicaPort, PeerEvents {
     return null;
   }
 
-  #act(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
+  #act(all: Ready<ReplicaMessage, ReplicaPledge>): void {
+    // [EPO-12] Nobody needs what a core that has ended still wanted to say.
+    const ready = all.ended === null ? all : { ...all, pledges: [], lock: null, lead: null };
     for (const { message } of ready.send) {
       const proposed = proposedIn(message);
       if (proposed !== null) this.#phases.saw(proposed);
@@ -328,7 +341,17 @@ export class Replica implements ReplicaPort, PeerEvents {
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
     }
     this.#wakeAt = ready.wakeAt;
+    if (ready.ended !== null) return void this.#end(ready.ended);
     this.#setAlarm();
+  }
+
+  /** Takes no further turn. When all of it is on disk, whoever runs this replica begins the next epoch. */
+  async #end(end: EpochEnd): Promise<void> {
+    this.#ended = true;
+    this.#parts.logger.info({ epoch: end.next.epoch - 1, height: end.next.start.height }, 'the epoch has ended');
+    await this.#speaker.flush();
+    if (this.#stopped) return; // the write failed
+    for (const subscriber of this.#subscribers) subscriber.ended?.(end);
   }
 
   /** Every step names a new time, nearly always a later one: an alarm that is set for an earlier one is let ring, and then set again. */

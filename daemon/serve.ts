@@ -84,6 +84,8 @@ export class Server {
       if (certificate !== null && isRefusal(certificate))
         throw new Error(`the log holds a malformed certificate at ${stored.height}`);
       const entry: CertifiedBlock = { block: this.#decode(stored.bytes), certificate };
+      // [EPO-14] They are checked by one epoch's members.
+      if (blocks.length > 0 && entry.block.header.epoch !== blocks[0]!.block.header.epoch) break;
       bytes += certifiedBlockBytes(entry);
       if (bytes > PAYLOAD_BYTES_MAX) break;
       blocks.push(entry);

@@ -131,7 +131,7 @@ export class Speaker {
       });
   }
 
-  async #write({ records, pledges, lock, lead }: Pending): Promise<void> {
+  async #write({ records, pledges, lock, lead, readmit }: Pending): Promise<void> {
     const { log, guard, meter } = this.#parts;
     const durable = { log: log.position, decided: log.head };
     const payloads = pledges.map((each) => ({ ...each, payload: encodePayload(each.pledge) }));
@@ -144,6 +144,10 @@ export class Speaker {
     writes.push(this.#timed('synod_guard_write_ms', promised));
     const led = lead === null ? Promise.resolve(null) : this.#lead(lead);
     writes.push(led);
+    if (readmit !== null) {
+      const { view, height, prepared } = readmit;
+      writes.push(guard.readmit({ view, height, lock: encodeCertificate(prepared) })); // REC-4
+    }
     await Promise.all(writes);
     if (this.#stopped) return;
     log.moveFloor(guard.floor);
@@ -151,6 +155,7 @@ export class Speaker {
     const back: Input<ReplicaMessage, ReplicaPledge>[] = [];
     const view = await led;
     if (view !== null) back.push({ type: 'leading', view });
+    if (readmit !== null) back.push({ type: 'readmitted', view: readmit.view, height: readmit.height });
     const kept = await promised;
     for (const each of kept) {
       const signed = this.#sign(each);

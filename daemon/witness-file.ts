@@ -4,13 +4,21 @@
 
 import { type Bytes, concat, equalBytes } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
-import { decodeFrame, isRefusal } from '../protocol/codec.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { decodeFrame, decodeMessage, type Frame, isRefusal } from '../protocol/codec.ts';
+import { signersOf } from '../protocol/epoch/chain.ts';
+import { type Genesis, storedParameters } from '../protocol/genesis.ts';
 import { domainTag, LayoutReader, LayoutWriter } from '../protocol/layout.ts';
 import type { ReplicaMessage, Verified } from '../protocol/messages.ts';
 import type { OfProtocol } from '../protocol/modes.ts';
 import type { Hash } from '../protocol/types.ts';
-import { genesisSigners, type ProvenEvidence, verifyEvidence, verifyFrame } from '../protocol/verify.ts';
+import {
+  type EpochChain,
+  genesisSigners,
+  type ProvenEvidence,
+  type VerifyContext,
+  verifyEvidence,
+  verifyFrame,
+} from '../protocol/verify.ts';
 
 const tag = domainTag('synod-v1:witness');
 const PREFIX_BYTES = 16 + 32;
@@ -75,28 +83,49 @@ export function readWitness(
   bytes: Bytes,
   genesis: Pick<Genesis, 'chainId' | 'members' | 'parameters'> & OfProtocol,
   crypto: Crypto,
+  epochs?: EpochChain,
 ): Witness | WitnessProblem {
   const records = decodeWitness(bytes, genesis.chainId);
   if ('refused' in records) return records;
   const pieces: Witness['pieces'][number][] = [];
   const statements: Witness['statements'][number][] = [];
-  const context = { ...genesisSigners({ genesis, crypto }), parameters: genesis.parameters };
   for (const [index, record] of records.entries()) {
     const refuse = ({ refused, field }: { readonly refused: string; readonly field: string }): WitnessProblem => ({
       refused,
       problem: `record ${index + 1}${field === '' ? '' : `: ${field}`}`,
     });
     if (record.sort === 'evidence') {
-      const proven = verifyEvidence(record.bytes, { genesis, crypto });
+      const proven = verifyEvidence(record.bytes, { genesis, crypto, epochs });
       if ('refused' in proven) return refuse(proven);
       pieces.push({ bytes: record.bytes, proven });
       continue;
     }
     const frame = decodeFrame(record.bytes);
     if (isRefusal(frame)) return refuse(frame);
-    const signed = verifyFrame(frame, context);
+    const signed = verifyFrame(frame, contextOf(frame, { genesis, crypto, epochs }));
     if (isRefusal(signed)) return refuse(signed);
     statements.push({ frame: record.bytes, signed });
   }
   return { pieces, statements };
+}
+
+/** Of the epoch that the statement names, where that is known; else of the first, which refuses it. */
+function contextOf(
+  frame: Frame,
+  {
+    genesis,
+    crypto,
+    epochs,
+  }: {
+    readonly genesis: Pick<Genesis, 'chainId' | 'members' | 'parameters'>;
+    readonly crypto: Crypto;
+    readonly epochs?: EpochChain | undefined;
+  },
+): VerifyContext {
+  const message = decodeMessage(frame, { sha256: crypto.sha256, parameters: storedParameters(genesis.parameters) });
+  const epoch = !isRefusal(message) && 'epoch' in message ? message.epoch : null;
+  const document = epoch === null ? epochs?.last : epochs?.at(epoch);
+  return document === undefined
+    ? { ...genesisSigners({ genesis, crypto }), parameters: genesis.parameters }
+    : { ...signersOf(document, crypto), parameters: document.parameters, start: document.start };
 }

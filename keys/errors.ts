@@ -24,7 +24,9 @@ export type KeyErrorCode =
   /** The secret in the file does not belong to the public key in it. */
   | 'key-mismatch'
   /** The key in the file is another one than the genesis document names for this member. */
-  | 'key-not-member';
+  | 'key-not-member'
+  /** The epoch that the log is in has no member of this name: it was removed, or has not come yet. */
+  | 'not-a-member';
 
 export class KeyError extends Error {
   override readonly name = 'KeyError';
@@ -44,6 +46,10 @@ export type GuardErrorCode =
   | 'guard-missing'
   /** The file cannot be trusted: what this key has signed is not known, so it must not vote. */
   | 'guard-damaged'
+  /** The file is a copy, or was put back from a backup: what the key has signed since is not in it, so it must not vote. */
+  | 'guard-copied'
+  /** Of what this key has promised in this epoch something is lost, and among trusted members nothing makes up for it (CFT-R-1). */
+  | 'guard-memory-lost'
   /** The file belongs to another key or another chain. */
   | 'guard-wrong-owner'
   /** The file has seen a later epoch than the one asked for. */
@@ -79,6 +85,8 @@ export type GuardRefusalCode =
   | 'guard-view-burned'
   /** The height is at or below one whose mark is no longer held. */
   | 'guard-height-passed'
+  /** This key's memory was lost, and it has not been readmitted (REC-1). */
+  | 'guard-quarantined'
   /** The guard was opened for another epoch. */
   | 'guard-wrong-epoch'
   /** A proposal in a view whose `lead` is not durable. */
@@ -109,8 +117,10 @@ export class GuardRefusal extends Error {
 const advice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'key-file-mode': 'run chmod 600 on it',
   'key-passphrase': 'wrong passphrase or damaged file',
-  'guard-missing': 'this replica must not vote until it was repaired',
-  'guard-damaged': 'this replica must not vote until it was repaired',
+  'guard-missing': 'this replica must not vote until it was readmitted',
+  'guard-damaged': 'this replica must not vote until it was readmitted',
+  'guard-copied': 'this replica must not vote until it was readmitted',
+  'guard-memory-lost': 'this key must not be used any more: give the replica another one',
   'guard-lock-unavailable': 'on Linux, install the flock command of util-linux',
 };
 

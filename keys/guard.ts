@@ -6,13 +6,12 @@
 // `signProposal` as often as there are blocks, without waiting for the disk. After a refusal nothing has changed; after a failing
 // write nothing is signed any more.
 
-import { hash as digestOf } from 'node:crypto';
 import { type Bytes, equalBytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
 import { decidedSigningBytes, type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
 import type { LogPosition } from '../protocol/log.ts';
 import type { CheckpointPlace, ReplicaPledge } from '../protocol/messages.ts';
-import { asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
+import { asEpoch, asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 import { GuardError, GuardRefusal } from './errors.ts';
 import { type SecretKey, signBytes } from './keypair.ts';
@@ -22,27 +21,25 @@ import {
   assertVotable,
   assertVoteFree,
   DecidedWords,
-  emptyMarks,
   type Marks,
   MarksDraft,
-  type Place,
-  PROMISED,
   Proposals,
   placeName,
   type ViewMark,
-  votedDigest,
 } from './marks.ts';
-import { decodeSignState, encodeSignState, lockBytesMax, type SignState } from './sign-state.ts';
+import { type PledgeLayouts, readPledge } from './pledges.ts';
+import { beginEpoch, encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
+import { openSignState } from './sign-state-file.ts';
 import { SlotFile } from './slot-file.ts';
-import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
+import { type FrameSigningBytes, statementBytes } from './statement.ts';
 
 export interface GuardOptions {
   /** The sign-state file, in an existing directory. */
   readonly path: string;
   readonly secret: SecretKey;
   readonly chainId: Hash;
-  /** A later epoch than the file's begins with no marks but those of checkpoints; an earlier one is refused. */
-  readonly epoch: Epoch;
+  /** A later epoch than the file's begins with no marks but those of checkpoints; an earlier one is refused. Null: the file's own. */
+  readonly epoch: Epoch | null;
   /** Makes the file where there is none: only for a key that has never signed. A file that is there is opened as it is. */
   readonly create: boolean;
   /** The UTF-8 text of the checkpoint note, its final newline included. */
@@ -80,10 +77,16 @@ export interface GuardState {
   readonly led: View | null;
   /** No vote is signed at or below this view in this incarnation; null: no such view. */
   readonly burned: View | null;
+  /** Nothing is signed at or below these, ever (GRD-12); null and 0: no such place. */
+  readonly abstained: { readonly view: View | null; readonly height: Height };
+  /** What this key has signed is not known: no pledge is, until `readmit`. */
+  readonly quarantined: boolean;
   readonly lock: Bytes | null;
   readonly floor: LogPosition;
   readonly viewChange: ViewMark | null;
   readonly newView: ViewMark | null;
+  /** The payload of the view-change for `view`, while this key has signed nothing else there (GRD-18); null: it has, or asks for nothing. */
+  readonly request: Bytes | null;
   /** Votes of `view`, by rising height. */
   readonly marks: readonly Omit<VotePlace, 'epoch'>[];
 }
@@ -122,6 +125,11 @@ export interface Guard {
    * Repair calls it with the highest of both that any peer holds from this key. @throws GuardError
    */
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void>;
+  /**
+   * [REC-4] The same, and no view-change for the view after it is signed, the quarantine is over, and the lock is this one, in one write.
+   * @throws GuardError; GuardRefusal guard-lock-too-large
+   */
+  readmit(options: { readonly view: View; readonly height: Height; readonly lock: Bytes }): Promise<void>;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -133,23 +141,17 @@ export interface Guard {
  * a system error where the directory cannot be written
  */
 export async function openGuard(options: GuardOptions): Promise<Guard> {
-  const { path, create, epoch, chainId } = options;
-  const { publicKey } = options.secret;
-  let opened = await SlotFile.open(path);
+  const { path, create, chainId } = options;
+  const owner = { publicKey: options.secret.publicKey, chainId };
+  let opened = await openSignState(path, owner);
   if (opened === undefined && create) {
-    const floor = { sequence: 0, hash: new Uint8Array(32) };
-    const marks = emptyMarks(epoch, asView(0));
-    await SlotFile.create(path, encodeSignState({ publicKey, chainId, marks, floor, lock: null }));
-    opened = await SlotFile.open(path);
+    await SlotFile.create(path, encodeSignState(firstState(owner, options.epoch ?? asEpoch(0), false)));
+    opened = await openSignState(path, owner);
   }
   if (opened === undefined) throw new GuardError('guard-missing', { path });
-  const { file, content } = opened;
+  const { file, state } = opened;
   try {
-    const state = decodeSignState(content);
-    if (state === undefined) throw new GuardError('guard-damaged', { path });
-    if (!equalBytes(state.publicKey, publicKey) || !equalBytes(state.chainId, chainId)) {
-      throw new GuardError('guard-wrong-owner', { path });
-    }
+    const epoch = options.epoch ?? state.marks.epoch;
     if (epoch < state.marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: state.marks.epoch });
     const guard = new FileGuard(options, file, epoch === state.marks.epoch ? state : beginEpoch(state, epoch));
     await guard.settle();
@@ -160,21 +162,8 @@ export async function openGuard(options: GuardOptions): Promise<Guard> {
   }
 }
 
-/** [GRD-10] Views start anew with an epoch; checkpoints and what the replica abstains from do not, since heights go on. */
-function beginEpoch(state: SignState, epoch: Epoch): SignState {
-  const { checkpoints, abstainedHeight } = state.marks;
-  return { ...state, marks: { ...emptyMarks(epoch, asView(0)), checkpoints, abstainedHeight }, lock: null };
-}
-
 /** Pledges that may be signed, this many at most: four windows of both phases. The oldest are forgotten, that is refused. */
 const promisedMax = 512;
-
-interface Read {
-  readonly place: Place;
-  readonly signingBytes: Bytes;
-  /** What tells pledges of one place apart that may all be signed. */
-  readonly of?: Bytes;
-}
 
 interface Promised {
   readonly digest: Bytes;
@@ -186,7 +175,7 @@ interface Promised {
 class FileGuard implements Guard {
   readonly publicKey: Bytes;
   readonly #options: GuardOptions;
-  readonly #frameBytes: FrameSigningBytes;
+  readonly #layouts: PledgeLayouts;
   readonly #file: SlotFile;
   /** Ahead of the disk while a write is under way. Replaced, never changed in place. */
   #state: SignState;
@@ -213,24 +202,31 @@ class FileGuard implements Guard {
   constructor(options: GuardOptions, file: SlotFile, state: SignState) {
     this.publicKey = options.secret.publicKey;
     this.#options = options;
-    const { chainId, frameSigningBytes: frameBytes } = options;
-    this.#frameBytes = frameBytes ?? ((kind, payload) => frameSigningBytes(chainId, kind, payload));
+    const { chainId, checkpointSigningBytes, frameSigningBytes: frameBytes } = options;
+    this.#layouts = {
+      chainId,
+      checkpointSigningBytes,
+      frameSigningBytes: frameBytes ?? ((kind, payload) => frameSigningBytes(chainId, kind, payload)),
+    };
     this.#file = file;
     this.#state = state;
     this.#burned = Math.max(state.marks.led ?? -1, state.marks.abstainedView ?? -1);
   }
 
   get state(): GuardState {
-    const { marks, floor, lock } = this.#state;
+    const { marks, floor, lock, quarantined } = this.#state;
     return {
       epoch: marks.epoch,
       view: marks.view,
       led: marks.led,
       burned: this.#burned < 0 ? null : asView(this.#burned),
+      abstained: { view: marks.abstainedView, height: marks.abstainedHeight },
+      quarantined,
       lock,
       floor,
       viewChange: marks.viewChange,
       newView: marks.newView,
+      request: marks.request,
       marks: votesOf(marks),
     };
   }
@@ -249,6 +245,7 @@ class FileGuard implements Guard {
   /** [GRD-1] All or nothing, and durable before it can be signed. */
   async promise({ pledges, lock, log, decided }: PromiseBatch): Promise<void> {
     this.#assertAlive();
+    this.#assertRemembers();
     const floor = this.#risenFloor(log);
     if (lock !== null && lock.length > lockBytesMax)
       throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
@@ -256,7 +253,7 @@ class FileGuard implements Guard {
     if (decided !== undefined) draft.forget(decided);
     const promised: [string, Omit<Promised, 'change'>][] = [];
     for (const { pledge, payload } of pledges) {
-      const read = this.#read(pledge, payload);
+      const read = readPledge(pledge, payload, this.#layouts);
       const { place, signingBytes } = read;
       try {
         draft.mark(place);
@@ -266,6 +263,7 @@ class FileGuard implements Guard {
       }
       promised.push([placeName(read.place, read.of), { digest: Uint8Array.from(place.digest), signingBytes }]);
     }
+    if (!fits({ marks: draft.marks, lock: lock ?? this.#state.lock })) throw new GuardRefusal('guard-lock-too-large');
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
     // stands for what earlier pledges rest upon.
     const isLockNew = lock !== null && (this.#state.lock === null || !equalBytes(lock, this.#state.lock));
@@ -290,7 +288,7 @@ class FileGuard implements Guard {
 
   sign(pledge: ReplicaPledge, payload: Bytes): Bytes {
     this.#assertAlive();
-    const read = this.#read(pledge, payload);
+    const read = readPledge(pledge, payload, this.#layouts);
     const { place, signingBytes } = read;
     const promised = this.#promised.get(placeName(read.place, read.of));
     const isPromised =
@@ -304,6 +302,7 @@ class FileGuard implements Guard {
 
   async lead(view: View): Promise<void> {
     this.#assertAlive();
+    this.#assertRemembers();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
     draft.lead(view);
     if (this.#proposals.view !== view) {
@@ -347,17 +346,31 @@ class FileGuard implements Guard {
 
   signStatement(kind: string, payload: Bytes): Bytes {
     this.#assertAlive();
-    return signBytes(this.#options.secret, statementBytes(this.#frameBytes, kind, payload));
+    return signBytes(this.#options.secret, statementBytes(this.#layouts.frameSigningBytes, kind, payload));
   }
 
-  async abstain({ view, height }: { readonly view: View; readonly height: Height }): Promise<void> {
+  abstain(options: { readonly view: View; readonly height: Height }): Promise<void> {
+    return this.#giveUp((draft) => draft.abstain(options.view, options.height), options.view, {});
+  }
+
+  async readmit({ view, height, lock }: Parameters<Guard['readmit']>[0]): Promise<void> {
+    if (lock.length > lockBytesMax) throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
+    const changes = { lock: Uint8Array.from(lock), quarantined: false };
+    await this.#giveUp((draft) => draft.readmit(view, height), view, changes);
+  }
+
+  async #giveUp(
+    mark: (draft: MarksDraft) => void,
+    view: View,
+    changes: Partial<Pick<SignState, 'lock' | 'quarantined'>>,
+  ): Promise<void> {
     this.#assertAlive();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
-    draft.abstain(view, height);
+    mark(draft);
     this.#burned = Math.max(this.#burned, view);
     this.#promised.clear();
     this.#changes += 1;
-    this.#state = { ...this.#state, marks: draft.marks };
+    this.#state = { ...this.#state, ...changes, marks: draft.marks };
     await this.settle();
   }
 
@@ -375,49 +388,6 @@ class FileGuard implements Guard {
     // A write that fails now has told its own caller.
     await Promise.allSettled([this.#writing, this.#waiting]);
     await this.#file.close();
-  }
-
-  /** The place of a pledge, the digest it takes there, and what would be signed. */
-  #read(pledge: ReplicaPledge, payload: Bytes): Read {
-    const { chainId, checkpointSigningBytes } = this.#options;
-    switch (pledge.kind) {
-      case 'prepare':
-      case 'commit': {
-        const { kind, epoch, view, height, hash } = pledge;
-        const signingBytes = voteSigningBytes(chainId, { phase: kind, epoch, view, height, hash });
-        return { place: { kind, epoch, view, height, digest: hash }, signingBytes };
-      }
-      case 'checkpoint': {
-        const { kind, epoch, height } = pledge;
-        const signingBytes = checkpointSigningBytes(pledge);
-        assertNote(signingBytes);
-        return { place: { kind, epoch, height, digest: sha256(signingBytes) }, signingBytes };
-      }
-      case 'view-change':
-      case 'new-view': {
-        const { kind, epoch, view } = pledge;
-        const signingBytes = this.#frameBytes(kind, payload);
-        assertFrame(kind, signingBytes);
-        return { place: { kind, epoch, view, digest: sha256(payload) }, signingBytes };
-      }
-      case 'vote':
-      case 'appended': {
-        const { kind, epoch, term } = pledge;
-        const signingBytes = this.#frameBytes(kind, payload);
-        assertFrame(kind, signingBytes);
-        const digest = pledge.kind === 'vote' ? votedDigest(pledge.candidate) : PROMISED;
-        return { place: { kind, epoch, view: term, digest } as Place, signingBytes, of: sha256(payload) }; // one of its kinds
-      }
-      case 'promise':
-      case 'accepted':
-      case 'configured':
-      case 'fast-accepted': {
-        const { kind, epoch, ballot } = pledge;
-        const signingBytes = this.#frameBytes(kind, payload);
-        assertFrame(kind, signingBytes);
-        return { place: { kind, epoch, view: ballot, digest: PROMISED }, signingBytes, of: sha256(payload) };
-      }
-    }
   }
 
   #remember(key: string, promised: Promised): void {
@@ -469,6 +439,11 @@ class FileGuard implements Guard {
     return this.#writing;
   }
 
+  /** [REC-1] Pledges, a lead and with it proposals need a memory; statements bind nobody. */
+  #assertRemembers(): void {
+    if (this.#state.quarantined) throw new GuardRefusal('guard-quarantined');
+  }
+
   #assertAlive(): void {
     if (this.#ended !== null) throw new GuardError(this.#ended, { path: this.#options.path }, this.#cause);
   }
@@ -490,8 +465,4 @@ function votesOf({ view, votes }: Marks): GuardState['marks'] {
     }
   }
   return marks;
-}
-
-function sha256(bytes: Bytes): Bytes {
-  return digestOf('sha256', bytes, 'buffer');
 }

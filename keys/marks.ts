@@ -7,7 +7,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { assert, unreachable } from '../protocol/assert.ts';
 import type { VotePhase } from '../protocol/certificate.ts';
-import { asHeight, type Epoch, type Height, type ReplicaId, type View } from '../protocol/types.ts';
+import { asHeight, asView, type Epoch, type Height, type ReplicaId, type View } from '../protocol/types.ts';
 import { GuardRefusal } from './errors.ts';
 
 /** Heights of one view that are remembered: twice the widest window of a chain (64). Beyond it the floor rises (GRD-5). */
@@ -24,7 +24,13 @@ export type Place =
       readonly digest: Bytes;
     }
   | { readonly kind: 'checkpoint'; readonly epoch: Epoch; readonly height: Height; readonly digest: Bytes }
-  | { readonly kind: 'view-change' | 'new-view'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes }
+  | {
+      readonly kind: 'view-change' | 'new-view';
+      readonly epoch: Epoch;
+      readonly view: View;
+      readonly digest: Bytes;
+      readonly payload: Bytes;
+    }
   /** Raft: whom this key votes for in a term. The digest is that of the candidate's number. */
   | { readonly kind: 'vote'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes }
   /** Paxos: a ballot, whose number names its one owner; Raft: an append in a term, which has one leader. The digest is PROMISED. */
@@ -34,6 +40,8 @@ export type Place =
       readonly view: View;
       readonly digest: Bytes;
     };
+
+type ViewPlace = Extract<Place, { readonly kind: 'view-change' | 'new-view' | 'vote' }>;
 
 /** What is said in a ballot or term, and marks it alone (GRD-19). */
 export type BallotKind = 'promise' | 'accepted' | 'configured' | 'fast-accepted' | 'appended';
@@ -76,6 +84,11 @@ export interface Marks {
   /** The highest of each; null: none. */
   readonly viewChange: ViewMark | null;
   readonly newView: ViewMark | null;
+  /**
+   * The payload of the view-change for `view`, while nothing else is marked there: a log that has lost it does not make this replica ask for
+   * yet another view (GRD-18). Null from the first vote, lead or new-view of `view` on.
+   */
+  readonly request: Bytes | null;
   /** By rising height, at most `checkpointsMax`. */
   readonly checkpoints: readonly CheckpointMark[];
 }
@@ -99,6 +112,7 @@ export function emptyMarks(epoch: Epoch, view: View): Marks {
     votes: new Map(),
     viewChange: null,
     newView: null,
+    request: null,
     checkpoints: [],
   };
 }
@@ -133,13 +147,15 @@ export class MarksDraft {
       case 'checkpoint':
         this.#checkpoint(place.height, place.digest);
         break;
-      // [GRD-19] A vote in a term takes the place of a request for a view: one for each, rising.
-      case 'vote':
       case 'view-change':
-        this.#viewMark('viewChange', place.view, place.digest);
+        this.#viewMark('viewChange', place, place.payload);
+        break;
+      // [GRD-19] A vote in a term takes the place of a request for a view: one for each, rising. The log knows whom it was for (RAFT-E-2).
+      case 'vote':
+        this.#viewMark('viewChange', place, null);
         break;
       case 'new-view':
-        this.#viewMark('newView', place.view, place.digest);
+        this.#viewMark('newView', place, null);
         break;
       case 'promise':
       case 'accepted':
@@ -158,7 +174,7 @@ export class MarksDraft {
     assertCount(view, 'view');
     assertVotable(this.#marks, this.#incarnation, view);
     this.#raiseView(view);
-    if (this.#marks.led !== view) this.#marks = { ...this.#marks, led: view };
+    if (this.#marks.led !== view) this.#marks = { ...this.#marks, led: view, request: null };
   }
 
   /** [GRD-12] Gives up every place at or below the view or the height. */
@@ -173,6 +189,15 @@ export class MarksDraft {
     };
   }
 
+  /** [REC-4] The same, and no view-change for the view above is signed: one that was forgotten may be under way. */
+  readmit(view: View, height: Height): void {
+    this.abstain(view, height);
+    const entered = asView(view + 1);
+    if (entered <= this.#marks.view) return;
+    this.#raiseView(entered);
+    this.#marks = { ...this.#marks, viewChange: { view: entered, digest: new Uint8Array(32) } };
+  }
+
   #vote(phase: VotePhase, view: View, height: Height, digest: Bytes): void {
     assertVotable(this.#marks, this.#incarnation, view);
     // The marks first: a prepare that contradicts one must be known as that, and burn the view (GRD-17).
@@ -180,6 +205,7 @@ export class MarksDraft {
     if (phase === 'prepare') this.#incarnation.proposals.assertAgrees(view, height, digest);
     this.#raiseView(view);
     this.#copyVotes();
+    if (this.#marks.request !== null) this.#marks = { ...this.#marks, request: null };
     const held = this.#votes.get(height) ?? { prepare: null, commit: null };
     const other = phase === 'prepare' ? held.commit : held.prepare;
     // One array where both phases name one hash: sign-state.ts then writes it once.
@@ -228,9 +254,9 @@ export class MarksDraft {
     this.#marks = { ...this.#marks, checkpoints: risen.slice(-checkpointsMax) };
   }
 
-  /** [GRD-9] One payload a view; never below the highest view of any mark, unless it is the very one that is held. */
-  #viewMark(field: 'viewChange' | 'newView', view: View, digest: Bytes): void {
-    const kind = field === 'viewChange' ? 'view-change' : 'new-view';
+  /** [GRD-9] [GRD-18] One payload a view; never below the highest view of any mark, unless it is the very one that is held. */
+  /** @param request what is to be said again after a restart (GRD-18) */
+  #viewMark(field: 'viewChange' | 'newView', { kind, view, digest }: ViewPlace, request: Bytes | null): void {
     const held = this.#marks[field];
     const { abstainedView } = this.#marks;
     if (abstainedView !== null && view <= abstainedView) throw new GuardRefusal('guard-view-burned', { kind, view });
@@ -240,7 +266,8 @@ export class MarksDraft {
     }
     if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
     this.#raiseView(view);
-    this.#marks = { ...this.#marks, [field]: { view, digest: Uint8Array.from(digest) } };
+    const kept = request === null ? null : Uint8Array.from(request);
+    this.#marks = { ...this.#marks, [field]: { view, digest: Uint8Array.from(digest) }, request: kept };
   }
 
   /**
@@ -260,7 +287,7 @@ export class MarksDraft {
     if (view === this.#marks.view) return;
     this.#votes = new Map();
     this.#votesCopied = true;
-    this.#marks = { ...this.#marks, view, heightFloor: asHeight(0), votes: this.#votes };
+    this.#marks = { ...this.#marks, view, heightFloor: asHeight(0), votes: this.#votes, request: null };
   }
 }
 

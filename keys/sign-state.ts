@@ -4,10 +4,11 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
 import { LayoutReader, LayoutWriter } from '../protocol/layout.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import { asEpoch, asHash, asHeight, asView, type Hash, type Height, type View } from '../protocol/types.ts';
+import { asEpoch, asHash, asHeight, asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import {
   type CheckpointMark,
   checkpointsMax,
+  emptyMarks,
   type HeightMarks,
   heightsMax,
   type Marks,
@@ -26,29 +27,71 @@ export interface SignState {
   readonly floor: LogPosition;
   /** Opaque to this folder; at most `lockBytesMax`. Null: never set. */
   readonly lock: Bytes | null;
+  /** What this key signed before the file was made is not known: nothing that binds is signed until that is past (REC-1). */
+  readonly quarantined: boolean;
+}
+
+/** Whose file it must be. 32 bytes each. */
+export type SignStateOwner = Pick<SignState, 'publicKey' | 'chainId'>;
+
+const noFloor: LogPosition = { sequence: 0, hash: new Uint8Array(32) };
+
+/** [REC-1] The first state of a file: of a key that has never signed, or, `quarantined`, of one whose signatures nobody remembers. */
+export function firstState({ publicKey, chainId }: SignStateOwner, epoch: Epoch, quarantined: boolean): SignState {
+  return { publicKey, chainId, marks: emptyMarks(epoch, asView(0)), floor: noFloor, lock: null, quarantined };
+}
+
+/** [REC-6] The next log may begin from nothing; what rested on the last one, the votes of its view and of all below, is given up. */
+export function withoutLog(state: SignState): SignState {
+  const { view, abstainedView, request } = state.marks;
+  // Of a view that it has only asked for, no vote rested on the log: the request stands.
+  const givenUp = asView(Math.max(request === null ? view : view - 1, abstainedView ?? 0));
+  const marks = hasSigned(state) ? { ...state.marks, abstainedView: givenUp } : state.marks;
+  return { ...state, marks, floor: noFloor };
+}
+
+/** Whether the key has signed anything that binds, as far as this state knows. */
+export function hasSigned({ marks, lock, floor }: SignState): boolean {
+  const { view, led, votes, viewChange, newView, checkpoints, heightFloor } = marks;
+  const marked = [led, viewChange, newView, lock].some((mark) => mark !== null);
+  return marked || view > 0 || votes.size > 0 || checkpoints.length > 0 || heightFloor > 0 || floor.sequence > 0;
 }
 
 /** Says which marks follow; another protocol's are another number. */
 const MARKS_PBFT = 1;
+/** The same layout; a program that does not know what a quarantine is refuses the file instead of voting. */
+const MARKS_PBFT_QUARANTINED = 2;
+/** The same, with the request behind it (GRD-18): an earlier program does not know it. */
+const MARKS_PBFT_ASKING = 3;
 const FIXED_BYTES = 1 + 32 + 32 + 8 + (8 + 32) + 8 + (1 + 8) + (1 + 8) + 8 + 8 + 2 * (1 + 8 + 32) + 1 + 2 + 1 + 4;
 const CHECKPOINT_BYTES = 8 + 32;
 const voteBytes = { empty: 8 + 1, hash: 32 };
 
+const votesBytesMax = heightsMax * (voteBytes.empty + 2 * voteBytes.hash);
+
 /** The longest content there is. */
-export const contentBytesMax =
-  FIXED_BYTES + checkpointsMax * CHECKPOINT_BYTES + heightsMax * (voteBytes.empty + 2 * voteBytes.hash) + lockBytesMax;
+export const contentBytesMax = FIXED_BYTES + checkpointsMax * CHECKPOINT_BYTES + votesBytesMax + lockBytesMax;
+
+/** A request stands where the votes would, of which there are none, and beside a shorter lock: that of 128 replicas has two certificates. */
+export function fits({ marks: { request }, lock }: Pick<SignState, 'marks' | 'lock'>): boolean {
+  return request === null || 4 + request.length + (lock?.length ?? 0) <= votesBytesMax + lockBytesMax;
+}
 
 const hasPrepare = 1;
 const hasCommit = 2;
 /** Prepare and commit name one hash, as they nearly always do: it is written once. */
 const isShared = 4;
 
-export function encodeSignState({ publicKey, chainId, marks, floor, lock }: SignState): Bytes {
+export function encodeSignState({ publicKey, chainId, marks, floor, lock, quarantined }: SignState): Bytes {
   assert(lock === null || lock.length <= lockBytesMax, 'the lock fits into its slot');
   const votes = encodeVotes(marks.votes);
-  const size = FIXED_BYTES + marks.checkpoints.length * CHECKPOINT_BYTES + votes.length + (lock?.length ?? 0);
+  const { request } = marks;
+  assert(request === null || !quarantined, 'a replica in quarantine asks for nothing');
+  const requestBytes = request === null ? 0 : 4 + request.length;
+  const size =
+    FIXED_BYTES + marks.checkpoints.length * CHECKPOINT_BYTES + votes.length + (lock?.length ?? 0) + requestBytes;
   const out = new LayoutWriter(size)
-    .u8(MARKS_PBFT)
+    .u8(quarantined ? MARKS_PBFT_QUARANTINED : request === null ? MARKS_PBFT : MARKS_PBFT_ASKING)
     .bytes(publicKey, 32)
     .bytes(chainId, 32)
     .u64(marks.epoch)
@@ -68,6 +111,7 @@ export function encodeSignState({ publicKey, chainId, marks, floor, lock }: Sign
     .bytes(votes, votes.length);
   out.u8(lock === null ? 0 : 1).u32(lock?.length ?? 0);
   if (lock !== null) out.bytes(lock, lock.length);
+  if (request !== null) out.u32(request.length).bytes(request, request.length);
   return out.done();
 }
 
@@ -83,7 +127,8 @@ export function decodeSignState(content: Bytes): SignState | undefined {
 }
 
 function readSignState(input: LayoutReader): SignState | undefined {
-  if (input.u8() !== MARKS_PBFT) return undefined;
+  const layout = input.u8();
+  if (layout < MARKS_PBFT || layout > MARKS_PBFT_ASKING) return undefined;
   const publicKey = input.bytes(32);
   const chainId = asHash(input.bytes(32));
   const epoch = asEpoch(input.u64());
@@ -112,6 +157,9 @@ function readSignState(input: LayoutReader): SignState | undefined {
   const lockBytes = input.bytes(lockLength);
   // The reader does not run past the end here, it gives less.
   if (lockBytes.length !== lockLength) return undefined;
+  const requestLength = layout === MARKS_PBFT_ASKING ? input.u32() : null;
+  const request = requestLength === null ? null : input.bytes(requestLength);
+  if (request !== null && request.length !== requestLength) return undefined;
   const marks = {
     epoch,
     view,
@@ -122,9 +170,11 @@ function readSignState(input: LayoutReader): SignState | undefined {
     votes,
     viewChange,
     newView,
+    request,
     checkpoints,
   };
-  return { publicKey, chainId, marks, floor, lock: hasLock ? lockBytes : null };
+  const quarantined = layout === MARKS_PBFT_QUARANTINED;
+  return { publicKey, chainId, marks, floor, lock: hasLock ? lockBytes : null, quarantined };
 }
 
 /** Straight into memory, since this part is the longest and every vote waits for it: measured, 5 us less than LayoutWriter. */
@@ -171,4 +221,10 @@ function readViewMark(input: LayoutReader): ViewMark | null {
   const view = readView(input);
   const digest = input.bytes(32);
   return view === null ? null : { view, digest };
+}
+
+/** [GRD-10] Views start anew with an epoch; checkpoints and what the replica abstains from do not, since heights go on. */
+export function beginEpoch(state: SignState, epoch: Epoch): SignState {
+  const { checkpoints, abstainedHeight } = state.marks;
+  return { ...state, marks: { ...emptyMarks(epoch, asView(0)), checkpoints, abstainedHeight }, lock: null };
 }

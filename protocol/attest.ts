@@ -15,7 +15,7 @@ export interface Witness {
   readonly sign: (place: { readonly epoch: Epoch; readonly height: Height; readonly hash: Hash }) => Uint8Array;
 }
 
-/** The same Ready, in which every decided block has its proof: for the doors, and for the log beside it. */
+/** The same Ready, in which every decided block has its proof: for the doors, for the log beside it, and for the link to the next epoch. */
 export function attested<M, P>(ready: Ready<M, P>, { self, epoch, sign }: Witness): Ready<M, P> {
   if (ready.deliver.length === 0) return ready;
   const proofs = new Map<Height, Certificate>();
@@ -33,5 +33,8 @@ export function attested<M, P>(ready: Ready<M, P>, { self, epoch, sign }: Witnes
       ? { ...record, certificate: encodeCertificate(proof) }
       : record;
   });
-  return { ...ready, deliver, records };
+  const { ended } = ready;
+  const own = ended === null ? undefined : proofs.get(ended.next.start.height);
+  if (ended === null || own === undefined) return { ...ready, deliver, records };
+  return { ...ready, deliver, records, ended: { ...ended, link: { ...ended.link, certificate: own } } };
 }

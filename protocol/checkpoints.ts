@@ -43,17 +43,38 @@ const keyOf = (place: CheckpointPlace): string =>
     toHex(place.stateDigest),
   ].join(':');
 
+/**
+ * The state at the head, as a checkpoint that nobody has signed. [EPO-10] At the start of an epoch its own members will, in their epoch.
+ */
+export function checkpointOf(ledger: Ledger): LogRecord[] {
+  const { stateDigest, logRoot, changed } = ledger.checkpoint();
+  const { epoch, hash: memberSetHash } = ledger.document;
+  const { height, head } = ledger;
+  return recordsOf({ epoch, height, hash: head.hash, logRoot, memberSetHash, stateDigest }, changed);
+}
+
+function recordsOf(place: CheckpointPlace, changed: ReturnType<Ledger['checkpoint']>['changed']): LogRecord[] {
+  const { height } = place;
+  return [
+    ...changed.map(({ chunk, bytes }) => ({ type: 'state-chunk', height, chunk, bytes }) as const),
+    { type: 'checkpoint', height, place: encodeCheckpointPlace(place), certificate: null },
+  ];
+}
+
 export class Checkpoints {
   readonly #quorums: Quorums;
   readonly #interval: number;
-  readonly #votes = new Map<Height, Tally<Verified<CheckpointVote>>>();
+  /** Where the epoch starts: a checkpoint wherever it lies (EPO-10). */
+  readonly #start: Height;
+  #votes: Map<Height, Tally<Verified<CheckpointVote>>> = new Map();
   /** What this replica computed itself, until it is stable. */
-  readonly #own = new Map<Height, CheckpointPlace>();
+  #own: Map<Height, CheckpointPlace> = new Map();
   #stable: CheckpointCertificate | null = null;
 
-  constructor(quorums: Quorums, interval: number) {
+  constructor(quorums: Quorums, interval: number, start: Height = asHeight(0)) {
     this.#quorums = quorums;
     this.#interval = interval;
+    this.#start = start;
   }
 
   get stable(): CheckpointCertificate | null {
@@ -62,6 +83,11 @@ export class Checkpoints {
 
   get stableHeight(): Height {
     return this.#stable?.height ?? asHeight(0);
+  }
+
+  /** What the window is counted from (PBFT-PP-7): what lies at or below the start of the epoch is decided, signed for or not. */
+  get anchorHeight(): Height {
+    return asHeight(Math.max(this.#start, this.stableHeight));
   }
 
   /** [PBFT-CP-1] The block just decided is a checkpoint: digests the state, writes what changed, and votes once that is durable. */
@@ -76,8 +102,7 @@ export class Checkpoints {
       memberSetHash: host.ledger.memberSetHash,
       stateDigest,
     };
-    for (const { chunk, bytes } of changed) host.out.records.push({ type: 'state-chunk', height, chunk, bytes });
-    host.out.records.push({ type: 'checkpoint', height, place: encodeCheckpointPlace(place), certificate: null });
+    host.out.records.push(...recordsOf(place, changed));
     if (height <= this.stableHeight) return;
     this.#own.set(height, place);
     host.out.pledge({ kind: 'checkpoint', ...place });
@@ -93,7 +118,8 @@ export class Checkpoints {
   onVote(host: CheckpointHost, signed: Verified<CheckpointVote>): void {
     const { message, sender } = signed;
     if (message.height <= this.stableHeight) return;
-    if (message.height % this.#interval !== 0) return host.out.refuse(sender, message.kind, 'not-a-checkpoint-height');
+    if (message.height % this.#interval !== 0 && message.height !== this.#start)
+      return host.out.refuse(sender, message.kind, 'not-a-checkpoint-height');
     if (message.height > Math.max(this.stableHeight, host.ledger.height) + INTERVALS_MAX * this.#interval) return;
     let tally = this.#votes.get(message.height);
     if (tally === undefined) {
@@ -174,5 +200,21 @@ export class Checkpoints {
   /** This replica's own votes that are not yet stable, to say again. */
   ownVotes(self: ReplicaId): Verified<CheckpointVote>[] {
     return [...this.#votes.values()].flatMap((tally) => tally.get(self) ?? []);
+  }
+
+  dump() {
+    const votes = [...this.#votes].map(([height, tally]) => [height, tally.dump()] as const);
+    return { votes, own: this.#own, stable: this.#stable };
+  }
+
+  load({ votes, own, stable }: ReturnType<Checkpoints['dump']>): void {
+    this.#votes = new Map();
+    for (const [height, dumped] of votes) {
+      const tally = new Tally<Verified<CheckpointVote>>();
+      tally.load(dumped);
+      this.#votes.set(height, tally);
+    }
+    this.#own = own;
+    this.#stable = stable;
   }
 }

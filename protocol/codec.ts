@@ -29,6 +29,8 @@ export {
   ADMISSIONS_MAX,
   admissionCodes,
   CREDIT_MAX,
+  EPOCH_LINKS_BYTES_MAX,
+  EPOCH_LINKS_MAX,
   followedBlockBytes,
   RANGE_PROOF_HASHES_MAX,
   RECEIPTS_MAX,

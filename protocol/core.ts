@@ -6,17 +6,22 @@
 //
 // The caller's duties, in order, for every Ready (daemon/replica.ts is the one caller in production):
 //   1. Send `send` and `resend` whenever it likes: nothing in `send` binds this replica, and `resend` is durable already.
-//   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock` and `lead` durably.
+//   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock`, `lead` and `readmit` durably.
 //   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input (and
-//      `lead` as `leading`). Persist before you speak. The core counts its own vote when it comes back, not before.
+//      `lead` as `leading`, `readmit` as `readmitted`). Persist before you speak. The core counts its own vote when it comes back, not before.
 //   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change. Where the members are trusted, the core
 //      gives them no certificate: first of all the caller puts this replica's word in its place, there and in the records (attest.ts).
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
-//   6. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
+//   6. Where `ended` is set, the core has done its work: make its records durable, sign none of its pledges, and begin the next epoch
+//      with a core that is recovered from the log (EPO-12).
+//   7. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
 
+import type { Bytes } from '../crypto/bytes.ts';
 import type { Block } from './block.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { Certificate } from './certificate.ts';
+import type { EpochLink } from './epoch/chain.ts';
+import type { EpochDocument } from './epoch/document.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId, View } from './types.ts';
@@ -28,6 +33,8 @@ export interface Core<Message, Pledge> {
    * Throws InvariantViolation on a bug; refuses, with a code in the Ready, whatever a bad peer sent.
    */
   step(inputs: readonly Input<Message, Pledge>[], now: Millis): Ready<Message, Pledge>;
+  /** After a step that threw: the evidence that it had found, which no Ready hands out. Empty after every other step. */
+  readonly found: readonly Evidence<Message>[];
   /**
    * Whether a message is worth the price of checking its signatures; that of a late peer often is not. `others` are the senders of equal
    * ones that were checked and will be given to the next step.
@@ -41,6 +48,13 @@ export interface Core<Message, Pledge> {
   explainHeight(height: Height): HeightExplanation;
   /** Where a bundle stands that is not decided: by its digest, or by the SHA-256 of a transaction in it. */
   explainBundle(digest: Hash): BundleExplanation;
+  /**
+   * [FLR-1] All that this core knows, as bytes (snapshot.ts): a core that is restored from them goes on bit for bit as this one does. The same
+   * state gives the same bytes. Changes nothing. As large as the pool and the sessions, in the worst case 64 MiB and 72 MiB. Some milliseconds
+   * for each megabyte, so whoever is in a hurry says how large it may be: null, and at once where that can be told, if it would be larger.
+   */
+  snapshot(): Bytes;
+  snapshot(bytesMax: number): Bytes | null;
 }
 
 export type Input<Message, Pledge> =
@@ -63,6 +77,8 @@ export type Input<Message, Pledge> =
   | { readonly type: 'retained'; readonly lowest: Height }
   /** The guard has made it durable that this replica leads `view`: from now on it may propose there, until it restarts. */
   | { readonly type: 'leading'; readonly view: View }
+  /** The guard has made it durable that nothing is signed at or below these (`readmit`): the quarantine is over. */
+  | { readonly type: 'readmitted'; readonly view: View; readonly height: Height }
   /** This replica itself was held up. Said as it goes on, and each millisecond once. */
   | Stall
   /**
@@ -90,6 +106,11 @@ export interface Ready<Message, Pledge> {
   readonly lock: Certificate | null;
   /** Set when this replica becomes the primary of a view: the guard must remember it before the first proposal. */
   readonly lead: View | null;
+  /**
+   * Set once, when a replica in quarantine may vote again: the guard must abstain from these for ever, and hold the prepared certificate as it
+   * holds a `lock`, before this replica says anything.
+   */
+  readonly readmit: { readonly view: View; readonly height: Height; readonly prepared: Certificate } | null;
   /** The at-once outbox. Its type has no place for a vote. */
   readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
   /** Signed before, by whoever signed it, and durable there: may be said again at any time, to whoever missed it. */
@@ -104,8 +125,18 @@ export interface Ready<Message, Pledge> {
   readonly evidence: readonly Evidence<Message>[];
   /** Things an operator wants to see as they happen. */
   readonly events: readonly CoreEvent[];
+  /** The epoch has ended with the last block of `deliver` (EPO-12): null in every Ready but the last of a core. */
+  readonly ended: EpochEnd | null;
   /** When `step` must be called again at the latest. */
   readonly wakeAt: Millis;
+}
+
+export interface EpochEnd {
+  readonly next: EpochDocument;
+  /** Proves `next` to whoever knows the epoch that has ended; its certificate is null where attest.ts puts it in. */
+  readonly link: Omit<EpochLink, 'certificate'> & Pick<Decided, 'certificate'>;
+  /** What waited in the pool, in order: to be given to the next core. */
+  readonly waiting: readonly SignedBundle[];
 }
 
 export interface Pledged<Pledge> {
@@ -141,7 +172,9 @@ export type AdmissionCode =
   | 'sequence-taken'
   | 'expired'
   | 'valid-until-too-far'
-  | 'sessions-full';
+  | 'sessions-full'
+  /** A control transaction in it can end this epoch in no block from here on (EPO-3). */
+  | 'control-refused';
 
 export interface Admission {
   readonly digest: Hash;
@@ -169,7 +202,11 @@ export type CoreEvent =
   /** The state of a certified checkpoint was taken from peers; `deliver` goes on above it. */
   | { readonly type: 'checkpoint-installed'; readonly height: Height }
   | { readonly type: 'catching-up'; readonly from: Height; readonly to: Height }
-  | { readonly type: 'caught-up'; readonly height: Height };
+  | { readonly type: 'caught-up'; readonly height: Height }
+  /** In quarantine: enough peers have answered; it votes again when a block above `height` is decided. */
+  | { readonly type: 'quarantine-bounded'; readonly height: Height }
+  /** The quarantine is over: it abstains from this view and height, and from all below. */
+  | { readonly type: 'readmitted'; readonly view: View; readonly height: Height };
 
 /** Where a replica stands and what it waits for, in data; daemon/why/ makes a diagnosis and words from it. */
 export interface Explanation {
@@ -248,7 +285,7 @@ export interface CatchUpView {
 }
 
 /** What a replica may be at, and wait for: lists, since metrics have a series for each and a reader from outside takes no others. */
-export const phases = ['idle', 'ordering', 'view-change', 'catching-up'] as const;
+export const phases = ['idle', 'ordering', 'view-change', 'catching-up', 'quarantine'] as const;
 export const waitKinds = [
   'pre-prepare',
   'prepare',
@@ -260,6 +297,9 @@ export const waitKinds = [
   'heartbeat',
   /** This replica's own mark that it leads the view. */
   'lead',
+  /** In quarantine: answers of peers, then a block at this height that a quorum of others has prepared and decided. */
+  'standing',
+  'readmission',
 ] as const;
 
 /** One thing that is being waited for. */

@@ -7,9 +7,11 @@ import { assert } from './assert.ts';
 import type { Block, BlockHeader } from './block.ts';
 import type { Certificate } from './certificate.ts';
 import type { Checkpoints } from './checkpoints.ts';
+import { checkpointOf } from './checkpoints.ts';
 import { encodeCertificate, encodeCheckpointCertificate, encodeCheckpointPlace } from './codec.ts';
-import type { Admission, Decided } from './core.ts';
-import type { Parameters } from './genesis.ts';
+import type { Admission, Decided, EpochEnd } from './core.ts';
+import { genesisOf } from './epoch/document.ts';
+import type { Genesis, Parameters } from './genesis.ts';
 import type { Extension, Ledger } from './ledger.ts';
 import type { LogRecord } from './log.ts';
 import type { CheckpointCertificate } from './messages.ts';
@@ -38,6 +40,21 @@ export function deliver(s: DeliveryHost, extension: Extension, certificate: Cert
   });
   s.out.deliver.push({ block, certificate });
   s.out.admissions.push(...s.pool.settle(block.bundles, { now: s.now, hadRoom: hadRoom(s.parameters, block) }));
+}
+
+interface EndingHost {
+  readonly genesis: Genesis;
+  readonly ledger: Ledger;
+  readonly pool: Pool;
+  readonly out: { readonly records: LogRecord[]; ended: EpochEnd | null };
+}
+
+/** [EPO-12] The block just delivered ends the epoch, and this core has done its work. The state of the next epoch is written with the decision. */
+export function endEpoch(s: EndingHost, { headerBytes }: Block, certificate: Certificate | null): void {
+  assert(s.ledger.ended !== null, 'the block ends the epoch');
+  const { next, control } = s.ledger.ended;
+  s.out.records.push(...checkpointOf(s.ledger.succeed(genesisOf(s.genesis, next))));
+  s.out.ended = { next, link: { headerBytes, certificate, control }, waiting: [...s.pool.waiting()] };
 }
 
 /** Whether any bundle that the chain allows would have fitted in as well. */

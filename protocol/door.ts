@@ -5,6 +5,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { Certificate } from './certificate.ts';
 import type { AdmissionCode } from './core.ts';
+import type { CheckpointProof, StateChunk } from './messages.ts';
 import type { Epoch, Hash, Height, ReplicaId, View } from './types.ts';
 
 /** A signed bundle; the frame's signature is the bundle's. Answered by `admission`, and by `receipts` once decided. */
@@ -47,7 +48,34 @@ export interface QueryBundle {
   readonly digest: Hash;
 }
 
-export type ClientMessage = Submit | Follow | Credit | QueryHead | QueryBundle;
+/** Asks for the links that prove the epochs from this one on; answered by `epochs`. */
+export interface QueryEpochs {
+  readonly kind: 'query-epochs';
+  /** 1 or more: the link that proves this epoch comes first. */
+  readonly from: Epoch;
+}
+
+/** Asks for the newest stable checkpoint; answered by `checkpoint-here`. */
+export interface QueryCheckpoint {
+  readonly kind: 'query-checkpoint';
+}
+
+/** Asks for a chunk of the state at a checkpoint; answered by `state-here`. */
+export interface QueryState {
+  readonly kind: 'query-state';
+  readonly height: Height;
+  readonly chunk: number;
+}
+
+export type ClientMessage =
+  | Submit
+  | Follow
+  | Credit
+  | QueryHead
+  | QueryBundle
+  | QueryEpochs
+  | QueryCheckpoint
+  | QueryState;
 
 /** What a turn of the replica's loop had to say about bundles, under one signature. 1 to 1024 of them. */
 export interface Admissions {
@@ -125,4 +153,27 @@ export interface Head {
   readonly certificate: Certificate | null;
 }
 
-export type DoorMessage = Admissions | Receipts | FollowBlocks | FollowEnd | Head;
+/** Links of consecutive epochs (protocol/epoch/chain.ts), as bytes: each proves itself to whoever knows the epoch before. */
+export interface Epochs {
+  readonly kind: 'epochs';
+  /** The first link is the one that proves this epoch, as it was asked. */
+  readonly from: Epoch;
+  /** None: the replica knows no later epoch. At most 64, and 256 KiB together. */
+  readonly links: readonly Bytes[];
+}
+
+/** The newest checkpoint that a quorum has signed, and the header of the block at its height; null: none yet. */
+export interface CheckpointHere {
+  readonly kind: 'checkpoint-here';
+  readonly proof: Omit<CheckpointProof, 'kind'> | null;
+}
+
+/** A chunk of the state at that height, with its place under the digest that the checkpoint names; null: it is not kept any more. */
+export interface StateHere {
+  readonly kind: 'state-here';
+  readonly height: Height;
+  readonly chunk: number;
+  readonly found: Pick<StateChunk, 'bytes' | 'proof'> | null;
+}
+
+export type DoorMessage = Admissions | Receipts | FollowBlocks | FollowEnd | Head | Epochs | CheckpointHere | StateHere;

@@ -3,13 +3,13 @@
 
 import { z } from 'zod';
 import type { Bytes } from '../crypto/bytes.ts';
-import { concat, fromHex, toHex } from '../crypto/bytes.ts';
+import { concat, fromHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Sha256 } from './block.ts';
 import { domainTag } from './layout.ts';
 import type { Protocol } from './modes.ts';
 import { membersMin, protocols } from './modes.ts';
-import type { Hash, Member, Millis } from './types.ts';
+import type { Hash, Member, Millis, Policy } from './types.ts';
 import { asHash, asMillis, asReplicaId } from './types.ts';
 
 /** Limits and timing of an epoch. Every replica must hold the same, so they stand in the genesis document, not in a config file. */
@@ -41,6 +41,8 @@ export interface Genesis {
   readonly createdAt: Millis;
   readonly members: readonly Member[];
   readonly parameters: Parameters;
+  /** Absent: a quorum. Without operator keys there is nobody to sign, and the first epoch is the only one. */
+  readonly policy?: Policy;
 }
 
 /** The largest message on the wire; `blockBytesMax` and `bundleBytesMax` leave room for what surrounds them. */
@@ -62,21 +64,38 @@ const parametersSchema = z.strictObject({
   heartbeatMs: integer(10, 60_000).default(100),
 });
 
+/** Of a network and of a member. */
+export const NAME_PATTERN = /^[a-z0-9-]{1,32}$/;
+/** A WebSocket URL of a host and a port, with a path or without. */
+export const ADDRESS_PATTERN =
+  /^wss?:\/\/(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\]):[1-9][0-9]{0,4}(?:\/[A-Za-z0-9._~/-]{0,200})?$/;
+/** Of a member list, whatever the protocol (modes.ts says what each needs). */
+export const MEMBERS_MIN = 3;
+
+const name = z.string().regex(NAME_PATTERN, 'a name of 1 to 32 characters out of a-z, 0-9 and -');
+const key = z.string().regex(/^[0-9a-f]{64}$/, '64 characters of lower-case hex');
+
 const documentSchema = z.strictObject({
   synod: z.literal(1),
-  name: z.string().regex(/^[a-z0-9-]{1,32}$/, 'a name of 1 to 32 characters out of a-z, 0-9 and -'),
+  name,
   protocol: z.enum(protocols),
   createdAt: integer(0, Number.MAX_SAFE_INTEGER),
   members: z
     .array(
       z.strictObject({
-        name: z.string().regex(/^[a-z0-9-]{1,32}$/, 'a name of 1 to 32 characters out of a-z, 0-9 and -'),
-        publicKey: z.string().regex(/^[0-9a-f]{64}$/, '64 characters of lower-case hex'),
+        name,
+        publicKey: key,
+        operatorKey: key.optional(),
+        address: z
+          .string()
+          .regex(ADDRESS_PATTERN, 'a WebSocket address with its port, such as ws://10.0.0.2:7000')
+          .optional(),
       }),
     )
-    .min(3)
+    .min(MEMBERS_MIN)
     .max(128),
   parameters: parametersSchema.prefault({}),
+  policy: z.strictObject({ signatures: integer(1, 128) }).optional(),
 });
 
 /** What the JSON file holds, before defaults: `synod init` writes this. */
@@ -104,30 +123,41 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
     const issue = parsed.error.issues[0];
     return refuse(issue?.path.join('.') || '(document)', issue?.message ?? 'invalid');
   }
-  const { name, protocol, createdAt, members, parameters } = parsed.data;
+  const { name, protocol, createdAt, members, parameters, policy } = parsed.data;
   if (members.length < membersMin(protocol))
     return refuse('members', `${protocol} needs at least ${membersMin(protocol)} of them`);
   const names = new Set<string>();
   const keys = new Set<string>();
   const list: Member[] = [];
+  let operators = 0;
   for (const [index, member] of members.entries()) {
-    const publicKey = fromHex(member.publicKey);
-    const verdict = publicKey === undefined ? 'key-length' : crypto.admitKey(publicKey);
-    if (publicKey === undefined || verdict !== 'ok') return refuse(`members.${index}.publicKey`, verdict);
+    const take = (field: 'publicKey' | 'operatorKey', hex: string): Bytes | GenesisProblem => {
+      const bytes = fromHex(hex);
+      const verdict = bytes === undefined ? 'key-length' : crypto.admitKey(bytes);
+      if (bytes === undefined || verdict !== 'ok') return refuse(`members.${index}.${field}`, verdict);
+      if (keys.has(hex)) return refuse(`members.${index}.${field}`, 'the key of another member, or its other key');
+      keys.add(hex);
+      return bytes;
+    };
     if (names.has(member.name)) return refuse(`members.${index}.name`, `${member.name} stands twice`);
-    if (keys.has(toHex(publicKey))) return refuse(`members.${index}.publicKey`, 'the key of another member');
     names.add(member.name);
-    keys.add(toHex(publicKey));
-    list.push({ id: asReplicaId(index), name: member.name, publicKey });
+    const publicKey = take('publicKey', member.publicKey);
+    if ('refused' in publicKey) return publicKey;
+    const operatorKey = member.operatorKey === undefined ? undefined : take('operatorKey', member.operatorKey);
+    if (operatorKey !== undefined && 'refused' in operatorKey) return operatorKey;
+    if (operatorKey !== undefined) operators += 1;
+    list.push({
+      id: asReplicaId(index),
+      name: member.name,
+      publicKey,
+      ...(operatorKey === undefined ? {} : { operatorKey }),
+      ...(member.address === undefined ? {} : { address: member.address }),
+    });
   }
-  if (parameters.bundleBytesMax > parameters.blockBytesMax)
-    return refuse('parameters.bundleBytesMax', 'a bundle must fit into a block (blockBytesMax)');
-  if (parameters.transactionBytesMax + 256 > parameters.bundleBytesMax)
-    return refuse('parameters.transactionBytesMax', 'a transaction must fit into a bundle (bundleBytesMax - 256)');
-  if (parameters.heartbeatMs * 3 > parameters.viewTimeoutMs)
-    return refuse('parameters.heartbeatMs', 'at least three heartbeats must fit into viewTimeoutMs');
-  if (parameters.checkpointInterval < 2 * parameters.window && parameters.checkpointInterval < 16)
-    return refuse('parameters.checkpointInterval', 'at least twice the window, or 16');
+  const problem = parameterProblem(parameters);
+  if (problem !== null) return refuse(`parameters.${problem.field}`, problem.problem);
+  if (policy !== undefined && policy.signatures > operators)
+    return refuse('policy.signatures', `there are ${operators} operator keys`);
   return {
     chainId: chainIdOf(crypto.sha256, document),
     name,
@@ -135,5 +165,43 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
     createdAt: asMillis(createdAt),
     members: list,
     parameters,
+    ...(policy === undefined ? {} : { policy }),
   };
+}
+
+/** In the order of docs/wire.md, which is that of an epoch document: new ones are added at the end. */
+export const parameterNames = Object.keys(parametersSchema.shape) as readonly (keyof Parameters)[]; // the schema has exactly these keys
+
+export interface ParameterProblem {
+  readonly field: keyof Parameters | '(parameters)';
+  readonly problem: string;
+}
+
+/** The largest that can be: for what is in the log, of whatever epoch. It was within the limits of its own when it was accepted. */
+export const storedParameters = (parameters: Parameters): Parameters => ({
+  ...parameters,
+  blockBytesMax: 786_432,
+  blockBundlesMax: 2048,
+  bundleBytesMax: 524_288,
+  bundleTransactionsMax: 4096,
+  transactionBytesMax: 524_288,
+});
+
+/** What is wrong with these parameters, each by itself or together; null: nothing. */
+export function parameterProblem(parameters: Parameters): ParameterProblem | null {
+  const parsed = parametersSchema.safeParse(parameters);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const field = parameterNames.find((candidate) => candidate === issue?.path[0]) ?? '(parameters)';
+    return { field, problem: issue?.message ?? 'invalid' };
+  }
+  if (parameters.bundleBytesMax > parameters.blockBytesMax)
+    return { field: 'bundleBytesMax', problem: 'a bundle must fit into a block (blockBytesMax)' };
+  if (parameters.transactionBytesMax + 256 > parameters.bundleBytesMax)
+    return { field: 'transactionBytesMax', problem: 'a transaction must fit into a bundle (bundleBytesMax - 256)' };
+  if (parameters.heartbeatMs * 3 > parameters.viewTimeoutMs)
+    return { field: 'heartbeatMs', problem: 'at least three heartbeats must fit into viewTimeoutMs' };
+  if (parameters.checkpointInterval < 2 * parameters.window && parameters.checkpointInterval < 16)
+    return { field: 'checkpointInterval', problem: 'at least twice the window, or 16' };
+  return null;
 }

@@ -52,6 +52,7 @@ export type HandshakeCode =
   | 'handshake-chain'
   | 'handshake-self'
   | 'handshake-not-a-member'
+  | 'handshake-key-retired'
   | 'handshake-not-a-replica'
   | 'handshake-unexpected-peer'
   | 'handshake-signature'
@@ -124,8 +125,13 @@ export interface HandshakeOptions {
   readonly crypto: Crypto;
   readonly chainId: Hash;
   readonly epoch: Epoch;
-  /** Of the current epoch: who may come as a replica. */
-  readonly members: readonly Member[];
+  /**
+   * Of the current epoch: who may come as a replica. Null, for an initiator that has nobody's present key: whoever answers. It asks for links
+   * alone, which prove themselves (WIRE-35).
+   */
+  readonly members: readonly Member[] | null;
+  /** Whether a key was a member's in an earlier epoch: it is refused all the same, and told why. Default: none was. */
+  readonly isRetired?: (key: Bytes) => boolean;
   /** Whether this side opened the connection. */
   readonly side: 'initiator' | 'responder';
   readonly role: PeerRole;
@@ -194,16 +200,15 @@ export class Handshake {
   }
 
   #judgeHello({ protocol, chainId, role }: Hello, sender: Bytes): HandshakeCode | undefined {
-    const { key, members, side, expected } = this.#options;
+    const { key, members, side, expected, isRetired } = this.#options;
     if (protocol !== PROTOCOL_VERSION) return 'handshake-protocol';
     if (!equalBytes(chainId, this.#options.chainId)) return 'handshake-chain';
     if (equalBytes(sender, key)) return 'handshake-self';
     if (expected !== null && !equalBytes(sender, expected)) return 'handshake-unexpected-peer';
     // Clients call replicas, and nobody calls a client.
     if (side === 'initiator' && role !== 'replica') return 'handshake-not-a-replica';
-    if (role === 'replica' && !members.some(({ publicKey }) => equalBytes(publicKey, sender)))
-      return 'handshake-not-a-member';
-    return undefined;
+    if (role !== 'replica' || members === null || memberWith(members, sender) !== undefined) return undefined;
+    return isRetired?.(sender) === true ? 'handshake-key-retired' : 'handshake-not-a-member';
   }
 
   #judgeAuth({ transcript: claimed }: Auth, sender: Bytes): HandshakeCode | undefined {
@@ -213,7 +218,7 @@ export class Handshake {
   }
 
   #helloCame({ role, epoch }: Hello, { payload, sender }: Frame): HandshakeStep {
-    const member = this.#options.members.find(({ publicKey }) => equalBytes(publicKey, sender));
+    const member = memberWith(this.#options.members ?? [], sender);
     const replica = role === 'replica' && member !== undefined ? member.id : null;
     // Copies: the frame's memory is not ours to keep.
     this.#theirs = { peer: { role, key: new Uint8Array(sender), replica, epoch }, payload: new Uint8Array(payload) };
@@ -245,3 +250,6 @@ export class Handshake {
     );
   }
 }
+
+const memberWith = (members: readonly Member[], key: Bytes): Member | undefined =>
+  members.find(({ publicKey }) => equalBytes(publicKey, key));

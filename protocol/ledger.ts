@@ -6,15 +6,22 @@ import { equalBytes } from '../crypto/bytes.ts';
 import { Frontier, leafHash, merkleRoot } from '../crypto/merkle.ts';
 import { assert } from './assert.ts';
 import type { Block, BlockHeader, Sha256 } from './block.ts';
-import { blockHash, bodyHash, encodeHeader, logLeafData, memberSetHash } from './block.ts';
+import { blockHash, bodyHash, encodeHeader, logLeafData } from './block.ts';
 import type { SignedBundle } from './bundle.ts';
+import { controlIn } from './epoch/chain.ts';
+import { decodeControl, isControl } from './epoch/control.ts';
+import { decodeEpoch, type EpochDocument, encodeEpoch, genesisEpoch } from './epoch/document.ts';
+import { type ControlRefusal, judgeControl, nextEpoch, type Successor } from './epoch/successor.ts';
 import type { Genesis } from './genesis.ts';
+import { genesisBlock } from './genesis-block.ts';
 import { LayoutReader, LayoutWriter } from './layout.ts';
 import { bearsLies } from './modes.ts';
 import type { Session, SessionKey } from './sessions.ts';
 import { BUCKET_SESSIONS_MAX, bucketOf, SESSION_BUCKETS, SessionTable, sessionKey } from './sessions.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId } from './types.ts';
-import { asEpoch, asHash, asHeight, asReplicaId } from './types.ts';
+import { asHash, asHeight } from './types.ts';
+
+export { genesisBlock } from './genesis-block.ts';
 
 /** A block that may follow its parent, with what it changes. Undecided ones form a chain above the ledger. */
 export interface Extension {
@@ -23,6 +30,8 @@ export interface Extension {
   readonly sessions: ReadonlyMap<SessionKey, { readonly bucket: number; readonly session: Session }>;
   /** New sessions per bucket. */
   readonly opened: ReadonlyMap<number, number>;
+  /** The epoch that starts from this block; null where this one goes on. */
+  readonly next: EpochDocument | null;
 }
 
 /** Why a block may not follow. Stable codes; `block-` ones can only come from a faulty proposer. */
@@ -37,7 +46,14 @@ export type BlockProblem =
   | 'block-log-root-wrong'
   | 'block-bundle-out-of-sequence'
   | 'block-bundle-out-of-date'
-  | 'block-sessions-full';
+  | 'block-sessions-full'
+  | 'block-control'
+  | 'block-after-epoch-end';
+
+/** Why a control transaction cannot stand in a block of the epoch at hand, or of any. */
+export type ControlProblem =
+  | ControlRefusal
+  | { readonly refused: 'control-malformed' | 'control-not-alone'; readonly field: string; readonly problem: string };
 
 /** Chunk 0 of the state holds the log; chunk 1 + b holds session bucket b. */
 export const STATE_CHUNKS = 1 + SESSION_BUCKETS;
@@ -52,27 +68,43 @@ class Execution {
 export class Ledger {
   readonly #sha256: Sha256;
   readonly #genesis: Genesis;
-  readonly #sessions = new SessionTable();
-  readonly #chunkLeaves: Bytes[];
-  readonly #epoch: Epoch;
+  #sessions = new SessionTable();
+  #chunkLeaves: Bytes[];
   /** [BLK-6] [CFT-V-3] Where a slot is decided before anyone knows what is left of its value. */
   readonly #mayBeEmpty: boolean;
-  readonly memberSetHash: Hash;
+  readonly document: EpochDocument;
   readonly genesisBlock: Block;
   #frontier: Frontier;
   #head: { header: BlockHeader; hash: Hash };
+  #ended: { readonly next: EpochDocument; readonly control: Bytes } | null = null;
 
-  constructor({ sha256, genesis, epoch }: { sha256: Sha256; genesis: Genesis; epoch: Epoch }) {
+  /** @param document of the epoch, where it is not the first; `genesis` has its members and parameters (genesisOf) */
+  constructor({
+    sha256,
+    genesis,
+    epoch,
+    document,
+  }: { sha256: Sha256; genesis: Genesis; epoch: Epoch; document?: EpochDocument | undefined }) {
     this.#sha256 = sha256;
     this.#genesis = genesis;
-    this.#epoch = epoch;
     this.#mayBeEmpty = !bearsLies(genesis.protocol);
-    this.memberSetHash = memberSetHash(sha256, epoch, genesis.members);
-    this.genesisBlock = genesisBlock({ sha256, genesis, memberSetHash: this.memberSetHash });
+    this.document = document ?? genesisEpoch(sha256, genesis);
+    assert(this.document.epoch === epoch, 'the document is that of the epoch');
+    this.genesisBlock = genesisBlock({ sha256, genesis, memberSetHash: this.document.hash });
     this.#frontier = Frontier.empty(sha256);
     this.#head = this.genesisBlock;
     const empty = leafHash(sha256, new Uint8Array(0));
     this.#chunkLeaves = Array.from({ length: STATE_CHUNKS }, () => empty);
+  }
+
+  /** What every header of the epoch names. */
+  get memberSetHash(): Hash {
+    return this.document.hash;
+  }
+
+  /** [EPO-9] The last decided block has ended the epoch: what starts from it, and the transaction that did it. */
+  get ended(): { readonly next: EpochDocument; readonly control: Bytes } | null {
+    return this.#ended;
   }
 
   /** The last decided block. */
@@ -114,7 +146,9 @@ export class Ledger {
     for (const { opened } of chain) bound += opened.get(bucket) ?? 0;
     if (bound < BUCKET_SESSIONS_MAX) return false;
     const interval = this.#genesis.parameters.checkpointInterval;
-    const checkpoint = asHeight(Math.floor((height - 1) / interval) * interval);
+    // The epoch began with the state of a checkpoint, wherever the interval would have put one (EPO-10).
+    const regular = Math.floor((height - 1) / interval) * interval;
+    const checkpoint = asHeight(Math.max(this.document.start.height, regular));
     const live = new Set<SessionKey>(this.#sessions.liveIn(bucket, checkpoint));
     for (const { sessions } of [...chain, running])
       for (const [key, change] of sessions)
@@ -127,11 +161,12 @@ export class Ledger {
     const refuse = (refused: BlockProblem) => ({ refused });
     const parent = chain.at(-1)?.block ?? this.#head;
     const { header } = block;
-    if (!equalBytes(header.chainId, this.#genesis.chainId) || header.epoch !== this.#epoch)
+    if (!equalBytes(header.chainId, this.#genesis.chainId) || header.epoch !== this.document.epoch)
       return refuse('block-wrong-chain');
     if (header.height !== parent.header.height + 1 || !equalBytes(header.parent, parent.hash))
       return refuse('block-wrong-parent');
     if (!equalBytes(header.memberSetHash, this.memberSetHash)) return refuse('block-wrong-members');
+    if (this.endsEpoch(chain)) return refuse('block-after-epoch-end');
     if (header.time < parent.header.time) return refuse('block-time-runs-back');
     const { blockBundlesMax, blockBytesMax } = this.#genesis.parameters;
     if (block.bundles.length === 0 && !this.#mayBeEmpty) return refuse('block-empty'); // BLK-6
@@ -143,10 +178,46 @@ export class Ledger {
       const problem = this.#execute(chain, bundle, header.height, running);
       if (problem !== null) return refuse(problem);
     }
+    const successor = this.#successorIn(block.bundles, header.height);
+    if (successor !== null && 'refused' in successor) return refuse('block-control');
     const frontier = (chain.at(-1)?.frontier ?? this.#frontier).clone();
     frontier.append(leafHash(this.#sha256, logLeafData(header)));
     if (!equalBytes(frontier.root(), header.logRoot)) return refuse('block-log-root-wrong'); // BLK-3
-    return { block, frontier, sessions: running.sessions, opened: running.opened };
+    const { sessions, opened } = running;
+    return { block, frontier, sessions, opened, next: this.#nextAfter(successor, block) };
+  }
+
+  /** [EPO-9] Nothing follows the last block of `chain`, or the head where it is empty, in this epoch. */
+  endsEpoch(chain: readonly Extension[]): boolean {
+    return chain.length === 0 ? this.#ended !== null : chain.at(-1)!.next !== null;
+  }
+
+  /**
+   * [EPO-3] [EPO-8] Why a bundle with a control transaction can stand in no block at `height`; null: it can, alone, or it has none. Its
+   * signatures have been checked (verifyBundle).
+   */
+  controlProblem(bundle: Pick<SignedBundle, 'transactions'>, height: Height): ControlProblem | null {
+    const successor = this.#successorIn([bundle], height);
+    return successor !== null && 'refused' in successor ? successor : null;
+  }
+
+  /** [EPO-8] Null: no control transaction among these bundles, which are those of a whole block. */
+  #successorIn(
+    bundles: readonly Pick<SignedBundle, 'transactions'>[],
+    height: Height,
+  ): Successor | ControlProblem | null {
+    if (!bundles.some(({ transactions }) => transactions.some(isControl))) return null;
+    const transaction = controlIn(bundles);
+    if (transaction === null)
+      return { refused: 'control-not-alone', field: 'transactions', problem: 'it stands with other transactions' };
+    const control = decodeControl(this.#sha256, transaction);
+    if ('refused' in control) return { refused: 'control-malformed', field: control.field, problem: control.refused };
+    return judgeControl(this.document, control, height);
+  }
+
+  #nextAfter(successor: Successor | null, { header, hash }: Block): EpochDocument | null {
+    if (successor === null) return null;
+    return nextEpoch(this.#sha256, this.document, successor, { height: header.height, hash });
   }
 
   /** [SES-1] [SES-2] [SES-5] Adds one bundle to a block in the making, or says which rule it would break. */
@@ -181,21 +252,21 @@ export class Ledger {
   /**
    * [REQ-5] A block on top of `chain`: what a primary proposes. Of the candidates it takes those that may stand there, in order, and leaves out the
    * others: whatever clients think up, a primary never proposes what it would not accept. Null where none is left, but in a crash-fault chain
-   * (CFT-V-3).
+   * (CFT-V-3). [EPO-8] Of those that would end the epoch the first is taken, and alone.
    */
   build(
     chain: readonly Extension[],
     { bundles: candidates, time, proposer }: { bundles: readonly SignedBundle[]; time: Millis; proposer: ReplicaId },
   ): Extension | null {
+    if (this.endsEpoch(chain)) return null;
     const parent = chain.at(-1)?.block ?? this.#head;
     const height = asHeight(parent.header.height + 1);
-    const running = new Execution();
-    const bundles = candidates.filter((bundle) => this.#execute(chain, bundle, height, running) === null);
+    const { bundles, running, successor } = this.#choose(chain, candidates, height);
     if (bundles.length === 0 && !this.#mayBeEmpty) return null;
     const leaves = bundles.flatMap((bundle) => bundle.leaves);
     const withoutLogRoot = {
       chainId: this.#genesis.chainId,
-      epoch: this.#epoch,
+      epoch: this.document.epoch,
       height,
       parent: parent.hash,
       time: time < parent.header.time ? parent.header.time : time,
@@ -213,7 +284,22 @@ export class Ledger {
     const header: BlockHeader = { ...withoutLogRoot, logRoot: asHash(frontier.root()) };
     const headerBytes = encodeHeader(header);
     const block: Block = { header, headerBytes, hash: blockHash(this.#sha256, headerBytes), bundles };
-    return { block, frontier, sessions: running.sessions, opened: running.opened };
+    const { sessions, opened } = running;
+    return { block, frontier, sessions, opened, next: this.#nextAfter(successor, block) };
+  }
+
+  #choose(chain: readonly Extension[], candidates: readonly SignedBundle[], height: Height) {
+    for (const bundle of candidates) {
+      const successor = this.#successorIn([bundle], height);
+      if (successor === null || 'refused' in successor) continue;
+      const running = new Execution();
+      if (this.#execute(chain, bundle, height, running) === null) return { bundles: [bundle], running, successor };
+    }
+    const running = new Execution();
+    const bundles = candidates.filter(
+      (bundle) => !bundle.transactions.some(isControl) && this.#execute(chain, bundle, height, running) === null,
+    );
+    return { bundles, running, successor: null };
   }
 
   /** Decided: the block directly above the head becomes the head. */
@@ -223,6 +309,22 @@ export class Ledger {
     for (const [key, { bucket, session }] of extension.sessions) this.#sessions.set(bucket, key, session);
     this.#frontier = extension.frontier;
     this.#head = { header: block.header, hash: block.hash };
+    if (extension.next !== null) this.#ended = { next: extension.next, control: controlIn(block.bundles)! }; // it has a next for that
+  }
+
+  /**
+   * [EPO-10] The ledger of the next epoch, with everything that this one holds; this one is not used any more. Called once, when the block
+   * that ends the epoch is decided.
+   */
+  succeed(genesis: Genesis): Ledger {
+    assert(this.#ended !== null, 'the epoch has ended');
+    const document = this.#ended.next;
+    const ledger = new Ledger({ sha256: this.#sha256, genesis, epoch: document.epoch, document });
+    ledger.#sessions = this.#sessions;
+    ledger.#chunkLeaves = this.#chunkLeaves;
+    ledger.#frontier = this.#frontier;
+    ledger.#head = this.#head;
+    return ledger;
   }
 
   /** [SES-4] At a checkpoint height: forgets expired sessions, and digests the state. `changed` are the chunks since the last call. */
@@ -242,9 +344,11 @@ export class Ledger {
 
   #encodeLog(): Bytes {
     const { size, hashes } = this.#frontier.state();
-    const layout = new LayoutWriter(8 + 4 + 32 * hashes.length).u64(size).u32(hashes.length);
+    // [EPO-10] Whoever restores the state knows which epoch it is of; the first one is in the genesis document.
+    const document = this.document.epoch === 0 ? new Uint8Array(0) : encodeEpoch(this.document);
+    const layout = new LayoutWriter(8 + 4 + 32 * hashes.length + document.length).u64(size).u32(hashes.length);
     for (const hash of hashes) layout.bytes(hash, 32);
-    return layout.done();
+    return layout.bytes(document, document.length).done();
   }
 
   /** The state at a checkpoint, from chunks (absent ones are empty) that were proved against its digest or written by this replica. */
@@ -256,6 +360,11 @@ export class Ledger {
     const hashes = Array.from({ length: reader.u32() }, () => reader.bytes(32));
     const frontier = Frontier.restore(this.#sha256, { size, hashes });
     assert(frontier !== undefined && size === header.height, 'a certified log chunk is well formed');
+    const document = documentIn(this.#sha256, log);
+    assert(
+      document === null ? this.document.epoch === 0 : equalBytes(document.hash, this.document.hash),
+      'the state is of this epoch',
+    );
     this.#frontier = frontier;
     this.#head = { header, hash };
     for (let chunk = 0; chunk < STATE_CHUNKS; chunk++) {
@@ -270,35 +379,32 @@ export class Ledger {
   get stateDigest(): Hash {
     return this.#digest();
   }
+
+  dump() {
+    const { header, hash } = this.#head;
+    return {
+      sessions: this.#sessions.dump(),
+      chunkLeaves: this.#chunkLeaves,
+      frontier: this.#frontier,
+      head: { header, hash },
+      ended: this.#ended,
+    };
+  }
+
+  load({ sessions, chunkLeaves, frontier, head, ended }: ReturnType<Ledger['dump']>): void {
+    this.#ended = ended;
+    this.#sessions.load(sessions);
+    this.#chunkLeaves = chunkLeaves;
+    this.#frontier = frontier;
+    this.#head = head;
+  }
 }
 
-/** [BLK-2] Height 0, computed by everyone from the genesis document; nobody signs it. */
-export function genesisBlock({
-  sha256,
-  genesis,
-  memberSetHash: members,
-}: {
-  sha256: Sha256;
-  genesis: Genesis;
-  memberSetHash: Hash;
-}): Block {
-  const zero = asHash(new Uint8Array(32));
-  const header: BlockHeader = {
-    chainId: genesis.chainId,
-    epoch: asEpoch(0),
-    height: asHeight(0),
-    parent: zero,
-    time: genesis.createdAt,
-    proposer: asReplicaId(0),
-    transactionRoot: asHash(merkleRoot(sha256, [])),
-    logRoot: asHash(merkleRoot(sha256, [])),
-    transactionTotal: 0,
-    memberSetHash: members,
-    bodyHash: bodyHash(sha256, []),
-    bundleCount: 0,
-    transactionCount: 0,
-    payloadBytes: 0,
-  };
-  const headerBytes = encodeHeader(header);
-  return { header, headerBytes, hash: blockHash(sha256, headerBytes), bundles: [] };
+/** [EPO-10] The document in the log chunk of a state; null: it is of epoch 0. The chunk is certified, or was written by this replica. */
+export function documentIn(sha256: Sha256, logChunk: Bytes): EpochDocument | null {
+  const at = 12 + 32 * new LayoutReader(logChunk.subarray(8, 12)).u32();
+  if (logChunk.length === at) return null;
+  const document = decodeEpoch(sha256, logChunk.subarray(at));
+  assert(!('refused' in document), 'the state holds a document of its epoch');
+  return document;
 }

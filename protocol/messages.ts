@@ -171,7 +171,28 @@ export interface NewView {
   readonly viewChanges: readonly Signed<ViewChange>[];
 }
 
-export type PbftMessage = SharedMessage | PrePrepare | Vote | ViewChange | NewView;
+/** Asks what the receiver can prove, and what it holds of the sender's own words; answered by `standing` (REC-2). */
+export interface FetchStanding {
+  readonly kind: 'fetch-standing';
+  readonly epoch: Epoch;
+  /** 32 bytes, fresh: an answer to an older question says nothing about now. */
+  readonly nonce: Bytes;
+}
+
+export interface Standing {
+  readonly kind: 'standing';
+  readonly epoch: Epoch;
+  /** That of the question. */
+  readonly nonce: Bytes;
+  /** The highest commit certificate, the latest prepared certificate, the last stable checkpoint; null where there is none. */
+  readonly commit: Certificate | null;
+  readonly prepared: Certificate | null;
+  readonly stable: CheckpointCertificate | null;
+  /** The latest view-change of the asker that is held here, as it was signed; null: none. */
+  readonly asked: Signed<ViewChange> | null;
+}
+
+export type PbftMessage = SharedMessage | PrePrepare | Vote | ViewChange | NewView | FetchStanding | Standing;
 
 /** What binds a PBFT replica: leaves only after the records that remember it are durable. */
 export type PbftPledge = Vote | CheckpointVote | ViewChange | NewView;

@@ -10,6 +10,9 @@ import type { Member, ReplicaId } from './types.ts';
 export const protocols = ['pbft', 'basic-paxos', 'multi-paxos', 'cheap-paxos', 'fast-paxos', 'raft'] as const;
 export type Protocol = (typeof protocols)[number];
 
+/** A word of bytes from outside. */
+export const isProtocol = (word: string): word is Protocol => protocols.some((protocol) => protocol === word);
+
 /** What a chain's proofs hang on. A context that does not say its protocol is a Byzantine one: what is weaker must be asked for. */
 export interface OfProtocol {
   readonly protocol?: Protocol | undefined;
@@ -20,8 +23,12 @@ export const bearsLies = (protocol: Protocol = 'pbft'): boolean => protocol === 
 
 /** [PBFT-Q-1] [CFT-Q-1] */
 export function quorumsOf({ protocol, members }: OfProtocol & { readonly members: readonly Member[] }): Quorums {
-  return bearsLies(protocol) ? byzantineQuorums(members.length) : crashQuorums(members.length);
+  return quorumsAmong(protocol, members.length);
 }
+
+/** Of `n` members: as many as the protocol needs at least. */
+export const quorumsAmong = (protocol: Protocol | undefined, n: number): Quorums =>
+  bearsLies(protocol) ? byzantineQuorums(n) : crashQuorums(n);
 
 /** [CHP-1] The members that order and keep the log; in Cheap Paxos the first of them, and the others are auxiliaries. */
 export function mainsOf({ protocol, members }: OfProtocol & { readonly members: readonly Member[] }): ReplicaId[] {

@@ -12,13 +12,14 @@ export interface Pending {
   pledges: Pledged<ReplicaPledge>[];
   lock: Certificate | null;
   lead: View | null;
+  readmit: Ready<ReplicaMessage, ReplicaPledge>['readmit'];
 }
 
-export const nothingPending = (): Pending => ({ records: [], pledges: [], lock: null, lead: null });
+export const nothingPending = (): Pending => ({ records: [], pledges: [], lock: null, lead: null, readmit: null });
 
 /** Whether a vote, or what a vote rests on, waits: then a write begins at once. Records alone are safe with the quorum that prepared them. */
-export const isUrgent = ({ pledges, lock, lead }: Pending): boolean =>
-  pledges.length > 0 || lead !== null || lock !== null;
+export const isUrgent = ({ pledges, lock, lead, readmit }: Pending): boolean =>
+  pledges.length > 0 || lead !== null || lock !== null || readmit !== null;
 
 export const isEmpty = (pending: Pending): boolean => pending.records.length === 0 && !isUrgent(pending);
 
@@ -32,6 +33,7 @@ export function gather(pending: Pending, ready: Ready<ReplicaMessage, ReplicaPle
   forgetStale(pending, ready);
   pending.lock = ready.lock ?? pending.lock;
   pending.lead = ready.lead ?? pending.lead;
+  pending.readmit = ready.readmit ?? pending.readmit;
 }
 
 /** Pledges that waited for a slow disk until they were of no more use: decided heights, views that are over, checkpoints below a stable one. */

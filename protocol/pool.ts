@@ -1,6 +1,7 @@
 // Admitted bundles that are not yet decided. Bounded; fair between clients; knows what could stand in the next block, and since when.
 
 import { toHex } from '../crypto/bytes.ts';
+import { assert } from './assert.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { AdmissionCode } from './core.ts';
 import type { Parameters } from './genesis.ts';
@@ -13,12 +14,20 @@ import { plus } from './types.ts';
 /** [REQ-4] A client may hold half of the pool: one that floods leaves room for the others. */
 export const POOL_LIMITS = {
   poolBundlesMax: 16_384,
-  poolBytesMax: 64 << 20,
+  /** In bytes of memory (`costOf`). */
+  poolCostMax: 160 << 20,
   clientBundlesMax: 8_192,
-  clientBytesMax: 32 << 20,
+  clientCostMax: 80 << 20,
   /** How far ahead of the last decided one a session's sequence may run. */
   sessionWindowMax: 4_096,
 } as const;
+
+/** What a transaction takes beside its bytes: a view of them, and the hash of its leaf (350 bytes of heap, measured). */
+const TRANSACTION_COST = 384;
+
+/** Bytes of memory that a bundle takes. Its length says little: a thousand transactions of one byte each are 3 KiB of it, and a hundred times that here. */
+export const costOf = ({ payload, transactions }: SignedBundle): number =>
+  payload.length + TRANSACTION_COST * transactions.length;
 
 interface Entry {
   readonly bundle: SignedBundle;
@@ -48,7 +57,7 @@ interface Client {
   readonly name: Hex;
   readonly sessions: Map<SessionKey, Queue>;
   bundles: number;
-  bytes: number;
+  cost: number;
 }
 
 /** Counters of decided blocks. */
@@ -84,6 +93,7 @@ export class Pool {
   /** When a block without room for one more was last accepted: until then, whoever waits came too late for it. */
   #fullAt: Millis | null = null;
   #bytes = 0;
+  #cost = 0;
   #blocks: Blocks = { all: 0, roomy: 0 };
   /** Where the counters stood, and how many waited, when the view began. */
   #view: { readonly blocks: Blocks; readonly waiting: number } = { blocks: { all: 0, roomy: 0 }, waiting: 0 };
@@ -95,6 +105,11 @@ export class Pool {
 
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /** Bytes of memory. */
+  get cost(): number {
+    return this.#cost;
   }
 
   /** When the bundle came that has waited longest; null: none waits. */
@@ -147,7 +162,7 @@ export class Pool {
     if (bundle.sequence < nextSequence) return 'sequence-passed';
     if (bundle.sequence >= nextSequence + this.#limits.sessionWindowMax) return 'sequence-gap';
     const name = toHex(bundle.client) as Hex; // as above
-    const client = this.#clients.get(name) ?? { name, sessions: new Map(), bundles: 0, bytes: 0 };
+    const client = this.#clients.get(name) ?? { name, sessions: new Map(), bundles: 0, cost: 0 };
     const key = sessionKey(bundle);
     const session = client.sessions.get(key) ?? { key, bySequence: new Map<number, Entry>(), advanced: null };
     if (session.bySequence.has(bundle.sequence)) return 'sequence-taken';
@@ -155,10 +170,11 @@ export class Pool {
     const isNext = bundle.sequence <= ledger.nextSequence(chain, bundle, nextHeight);
     if (!isNext && !session.bySequence.has(bundle.sequence - 1)) return 'sequence-gap';
     if (nextSequence === 1 && ledger.isSessionTableFull(bundle, nextHeight)) return 'sessions-full';
-    const size = bundle.payload.length;
-    const { poolBundlesMax, poolBytesMax, clientBundlesMax, clientBytesMax } = this.#limits;
-    if (this.#entries.size >= poolBundlesMax || this.#bytes + size > poolBytesMax) return 'pool-full';
-    if (client.bundles >= clientBundlesMax || client.bytes + size > clientBytesMax) return 'client-quota';
+    if (ledger.controlProblem(bundle, nextHeight) !== null) return 'control-refused'; // EPO-7
+    const cost = costOf(bundle);
+    const { poolBundlesMax, poolCostMax, clientBundlesMax, clientCostMax } = this.#limits;
+    if (this.#entries.size >= poolBundlesMax || this.#cost + cost > poolCostMax) return 'pool-full';
+    if (client.bundles >= clientBundlesMax || client.cost + cost > clientCostMax) return 'client-quota';
 
     const entry: Entry = {
       bundle,
@@ -174,11 +190,7 @@ export class Pool {
     };
     this.#clients.set(name, client);
     client.sessions.set(key, session);
-    session.bySequence.set(bundle.sequence, entry);
-    client.bundles += 1;
-    client.bytes += size;
-    this.#bytes += size;
-    this.#entries.set(digest, entry);
+    this.#put(entry);
     this.#fresh.push(entry);
     return 'pooled';
   }
@@ -278,8 +290,8 @@ export class Pool {
       if (!this.#entries.has(hex(entry.bundle.digest))) continue;
       const { sequence, validUntil } = entry.bundle;
       if (sequence < ledger.nextSequence([], entry.bundle, nextHeight)) drop(entry, 'sequence-passed');
-      else if (validUntil < nextHeight) {
-        drop(entry, 'expired');
+      else if (validUntil < nextHeight || ledger.controlProblem(entry.bundle, nextHeight) !== null) {
+        drop(entry, validUntil < nextHeight ? 'expired' : 'control-refused');
         // What came after it in its session now follows a gap that nobody will fill.
         for (let next = sequence + 1; ; next++) {
           const follower = entry.session.bySequence.get(next);
@@ -387,6 +399,7 @@ export class Pool {
       if (since > before || bundle.validUntil < nextHeight) continue;
       const next = ledger.nextSequence([], bundle, nextHeight);
       if (next !== bundle.sequence || (next === 1 && ledger.isSessionTableFull(bundle, nextHeight))) continue;
+      if (ledger.controlProblem(bundle, nextHeight) !== null) continue;
       const from = [blocksBefore, session.advanced?.blocks ?? blocksBefore, this.#view.blocks];
       const passed = (kind: keyof Blocks) => this.#blocks[kind] - Math.max(...from.map((blocks) => blocks[kind]));
       found.push({
@@ -399,13 +412,82 @@ export class Pool {
     return found;
   }
 
+  /** Entries in order of arrival, clients and sessions in their turns; what is fresh or owed by its place among the entries. Counts and sums follow. */
+  dump() {
+    const entries = [...this.#entries.values()];
+    const places = new Map(entries.map((entry, at) => [entry, at]));
+    const clients = [...this.#clients.values()].map(({ name, sessions }) => ({
+      name,
+      sessions: [...sessions.values()].map(({ key, advanced }) => ({ key, advanced })),
+    }));
+    // What takeFresh would leave out has no place: the bundle has left, or came again and stands further back.
+    const placesOf = (some: Iterable<Entry>) => [...some].flatMap((entry) => places.get(entry) ?? []);
+    return {
+      // Whatever else an entry has, it has by itself.
+      entries: entries.map(({ client: _client, session: _session, ...fields }) => fields),
+      clients,
+      fresh: placesOf(this.#fresh),
+      owed: placesOf(this.#owed.values()),
+      fullAt: this.#fullAt,
+      blocks: this.#blocks,
+      view: this.#view,
+    };
+  }
+
+  load({ entries, clients, fresh, owed, fullAt, blocks, view }: ReturnType<Pool['dump']>): void {
+    this.#entries.clear();
+    this.#clients.clear();
+    this.#owed.clear();
+    this.#bytes = 0;
+    this.#cost = 0;
+    for (const { name, sessions } of clients) {
+      const queues = sessions.map(({ key, advanced }): [SessionKey, Queue] => [
+        key,
+        { key, advanced, bySequence: new Map() },
+      ]);
+      this.#clients.set(name, { name, sessions: new Map(queues), bundles: 0, cost: 0 });
+    }
+    const loaded = entries.map((fields): Entry => {
+      const { bundle } = fields;
+      const client = this.#clients.get(toHex(bundle.client) as Hex); // as above
+      const session = client?.sessions.get(sessionKey(bundle));
+      assert(client !== undefined && session !== undefined, 'a pooled bundle has its client and its session');
+      const entry = { ...fields, client, session };
+      this.#put(entry);
+      return entry;
+    });
+    const entryAt = (at: number): Entry => {
+      const entry = loaded[at];
+      assert(entry !== undefined, 'what is fresh or owed is in the pool');
+      return entry;
+    };
+    this.#fresh = fresh.map(entryAt);
+    for (const entry of owed.map(entryAt)) this.#owed.set(hex(entry.bundle.digest), entry);
+    this.#fullAt = fullAt;
+    this.#blocks = blocks;
+    this.#view = view;
+  }
+
+  #put(entry: Entry): void {
+    const { bundle, client, session } = entry;
+    session.bySequence.set(bundle.sequence, entry);
+    client.bundles += 1;
+    const cost = costOf(bundle);
+    client.cost += cost;
+    this.#cost += cost;
+    this.#bytes += bundle.payload.length;
+    this.#entries.set(hex(bundle.digest), entry);
+  }
+
   #remove(entry: Entry): void {
     const key = hex(entry.bundle.digest);
     this.#entries.delete(key);
     this.#owed.delete(key);
+    const cost = costOf(entry.bundle);
     this.#bytes -= entry.bundle.payload.length;
+    this.#cost -= cost;
     entry.client.bundles -= 1;
-    entry.client.bytes -= entry.bundle.payload.length;
+    entry.client.cost -= cost;
     entry.session.bySequence.delete(entry.bundle.sequence);
     if (entry.session.bySequence.size === 0) entry.client.sessions.delete(entry.session.key);
     if (entry.client.sessions.size === 0) this.#clients.delete(entry.client.name);

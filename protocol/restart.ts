@@ -1,6 +1,6 @@
 // The decided part of a replica, back from its log: the same for every protocol on it.
 
-import { equalBytes } from '../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../crypto/bytes.ts';
 import { assert } from './assert.ts';
 import type { Block, Sha256 } from './block.ts';
 import { blockHash, decodeHeader } from './block.ts';
@@ -15,8 +15,9 @@ import {
   isRefusal,
 } from './codec.ts';
 import type { Parameters } from './genesis.ts';
+import { LayoutReader } from './layout.ts';
 import type { BlockBytes, RecoveredLog } from './log.ts';
-import type { Height } from './types.ts';
+import type { Epoch, Height } from './types.ts';
 
 export interface RestartHost extends CheckpointHost {
   readonly sha256: Sha256;
@@ -29,7 +30,9 @@ export interface RestartHost extends CheckpointHost {
 export function recoverLedger(s: RestartHost, log: RecoveredLog, certified: (certificate: Certificate) => void): void {
   if (log.stable !== null) {
     assert(log.stable.certificate !== null, 'a stable checkpoint has its certificate');
-    s.checkpoints.adopt(known(decodeCheckpointCertificate(log.stable.certificate)));
+    const stable = known(decodeCheckpointCertificate(log.stable.certificate));
+    // Of another epoch's members: nobody in this one could check it.
+    if (stable.epoch === s.epoch) s.checkpoints.adopt(stable);
   }
   if (log.checkpoint !== null) {
     const header = decodeHeader(log.checkpoint.header);
@@ -46,6 +49,22 @@ export function recoverLedger(s: RestartHost, log: RecoveredLog, certified: (cer
     if (stored.certificate !== null) certified(known(decodeCertificate(stored.certificate)));
   }
   s.lowest = log.lowest;
+}
+
+/**
+ * [EPO-12] The hard state, where it is of this epoch; null: there is none yet. What was written in another one means nothing here, whichever protocol
+ * wrote it: behind the version, by which protocols are told apart, every one has its epoch, but for the first version of PBFT's, of epoch 0.
+ */
+export function hardStateIn({ hardState }: Pick<RecoveredLog, 'hardState'>, epoch: Epoch): Bytes | null {
+  if (hardState === null) return null;
+  const reader = new LayoutReader(hardState);
+  const of = reader.u8() === 1 ? 0 : reader.u64();
+  return of === epoch ? hardState : null;
+}
+
+/** [EPO-12] Accepted in an epoch that is over: beside the block that ended it, and of other limits perhaps. */
+export function isOfOtherEpoch(s: Pick<RestartHost, 'epoch'>, { header }: BlockBytes): boolean {
+  return decodeHeader(header)?.epoch !== s.epoch;
 }
 
 export function decoded(bytes: BlockBytes, context: WireContext): Block {

@@ -32,7 +32,8 @@ export const sessionKey = (bundle: Pick<Bundle, 'client' | 'session'>): SessionK
 export const SESSION_BUCKETS = 256;
 /** [SES-5] Live sessions per bucket: bounds the table, and a chunk to 288 KiB. */
 export const BUCKET_SESSIONS_MAX = 4096;
-const SESSION_BYTES = 32 + 8 + 8 + 8 + 8 + 4 + 4;
+/** Of one session in a chunk of the state. */
+export const SESSION_BYTES = 32 + 8 + 8 + 8 + 8 + 4 + 4;
 
 /** Which bucket a session falls into: hashed, so that a client's many sessions spread. */
 export function bucketOf(sha256: Sha256, bundle: Pick<Bundle, 'client' | 'session'>): number {
@@ -118,5 +119,20 @@ export class SessionTable {
       };
       into.set(sessionKey(session), session);
     }
+  }
+
+  /** Buckets as a checkpoint writes them: the order in which sessions came says nothing. */
+  dump() {
+    const buckets: [bucket: number, bytes: Bytes][] = [];
+    for (const [index, bucket] of this.#buckets.entries())
+      if (bucket.size > 0) buckets.push([index, this.#encode(index)]);
+    return { buckets, dirty: [...this.#dirty].sort((a, b) => a - b) };
+  }
+
+  load({ buckets, dirty }: ReturnType<SessionTable['dump']>): void {
+    for (const bucket of this.#buckets) bucket.clear();
+    for (const [index, bytes] of buckets) this.restore(index, bytes);
+    this.#dirty.clear();
+    for (const index of dirty) this.#dirty.add(index);
   }
 }

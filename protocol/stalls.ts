@@ -2,15 +2,13 @@
 // a primary that stalls too often hands its view over before anyone has to take it away.
 
 import type { Input, Stall, StallsView } from './core.ts';
+import { doubled, factorOf, outlasted, type Patience, usualPatience } from './patience.ts';
 import type { Millis } from './types.ts';
 
 /** Stalls are forgotten at this rate: a primary may lose so much of its time. */
 const FORGOTTEN_SHARE = 1 / 8;
 /** More than this in all, in timeouts, and a primary hands over. */
 const STALLED_TIMEOUTS_MAX = 2;
-/** Each handing-over doubles it, for where everyone stalls no other is better; after so many timeouts it shrinks by a step. */
-const DOUBLINGS_MAX = 8;
-const PATIENCE_TIMEOUTS = 256;
 
 export interface LastStall {
   readonly at: Millis;
@@ -26,12 +24,12 @@ export class Stalls {
   /** In all, of this life. */
   loopMs = 0;
   diskMs = 0;
-  doublings = 0;
-  doubledAt: Millis;
+  /** Doubled by each handing-over, for where everyone stalls no other is better. */
+  patience: Patience;
   keptTo: Millis;
 
   constructor(now: Millis) {
-    this.doubledAt = now;
+    this.patience = usualPatience(now);
     this.keptTo = now;
   }
 
@@ -48,19 +46,16 @@ export class Stalls {
   keep(now: Millis, viewTimeoutMs: number): void {
     this.ms = Math.max(0, this.ms - FORGOTTEN_SHARE * (now - this.keptTo));
     this.keptTo = now;
-    if (this.doublings === 0 || now - this.doubledAt < PATIENCE_TIMEOUTS * viewTimeoutMs) return;
-    this.doublings -= 1;
-    this.doubledAt = now;
+    this.patience = outlasted(this.patience, now, viewTimeoutMs);
   }
 
   msMax(viewTimeoutMs: number): number {
-    return STALLED_TIMEOUTS_MAX * viewTimeoutMs * 2 ** this.doublings;
+    return STALLED_TIMEOUTS_MAX * viewTimeoutMs * factorOf(this.patience);
   }
 
   /** [STALL-2] */
   handedOver(now: Millis): void {
-    this.doublings = Math.min(this.doublings + 1, DOUBLINGS_MAX);
-    this.doubledAt = now;
+    this.patience = doubled(this.patience, now);
   }
 
   beginView(): void {

@@ -89,9 +89,9 @@ const CHUNKS_IN_FLIGHT_MAX = 16;
 
 export class CatchUp {
   readonly #actions: CatchUpActions;
-  readonly #wants = new Map<Hex, Want>();
+  #wants: Map<Hex, Want> = new Map();
   /** Peers that withheld or lied are passed over until then. */
-  readonly #passedOver = new Map<ReplicaId, Millis>();
+  #passedOver: Map<ReplicaId, Millis> = new Map();
   /** Since when the others are ahead while this replica stands at `at`. */
   #behind: { since: Millis; at: Height } | null = null;
   /** When something was last gained while the others are ahead; null while they are not. */
@@ -381,5 +381,31 @@ export class CatchUp {
 
   #isPassedOver(host: CatchUpHost, peer: ReplicaId): boolean {
     return (this.#passedOver.get(peer) ?? 0) > host.now;
+  }
+
+  dump() {
+    return {
+      wants: this.#wants,
+      passedOver: this.#passedOver,
+      behind: this.#behind,
+      gainedAt: this.#gainedAt,
+      request: this.#request,
+      transfer: this.#transfer,
+      unstableSince: this.#unstableSince,
+      announced: this.#announced,
+      turn: this.#turn,
+    };
+  }
+
+  load(fields: ReturnType<CatchUp['dump']>): void {
+    this.#wants = fields.wants;
+    this.#passedOver = fields.passedOver;
+    this.#behind = fields.behind;
+    this.#gainedAt = fields.gainedAt;
+    this.#request = fields.request;
+    this.#transfer = fields.transfer;
+    this.#unstableSince = fields.unstableSince;
+    this.#announced = fields.announced;
+    this.#turn = fields.turn;
   }
 }

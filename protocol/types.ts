@@ -1,6 +1,6 @@
 // The words of the domain as types. A View is not a Height is not a ReplicaId: the compiler keeps them apart.
 
-import type { Bytes } from '../crypto/bytes.ts';
+import { type Bytes, toHex } from '../crypto/bytes.ts';
 
 declare const brand: unique symbol;
 type Branded<T, Name extends string> = T & { readonly [brand]: Name };
@@ -44,4 +44,19 @@ export interface Member {
   readonly name: string;
   /** Ed25519 public key, 32 bytes, admitted by crypto's key rule. */
   readonly publicKey: Bytes;
+  /**
+   * The key of whoever answers for the member, 32 bytes, by the same rule: it signs changes of the epoch, nothing else, and stays offline.
+   * Absent: the member has no say in them.
+   */
+  readonly operatorKey?: Bytes;
+  /** Where the other members dial it, a WebSocket URL; absent: each of them has it from its own configuration. */
+  readonly address?: string;
 }
+
+/** Who may end an epoch: so many of its members' operator keys, or the quorum of its protocol. */
+export interface Policy {
+  readonly signatures: number | 'quorum';
+}
+
+/** Of a hash, for a map: two equal ones are one key. */
+export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means

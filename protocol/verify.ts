@@ -13,6 +13,39 @@ export {
   type NoteSigners,
 } from './checkpoint-note.ts';
 export type { Conflict, Offence } from './conflict.ts';
+export { decodeEpochLink, EpochChain, type EpochLink, encodeEpochLink } from './epoch/chain.ts';
+export {
+  type Change,
+  type Control,
+  type ControlBody,
+  type ControlFlaw,
+  controlFlaw,
+  controlSigningBytes,
+  decodeControl,
+  decodeControlBody,
+  encodeControl,
+  encodeControlBody,
+  isControl,
+  type Join,
+  joinSigningBytes,
+} from './epoch/control.ts';
+export {
+  decodeEpoch,
+  type EpochDocument,
+  encodeEpoch,
+  genesisEpoch,
+  genesisOf,
+  signaturesNeeded,
+} from './epoch/document.ts';
+export {
+  type ControlCode,
+  type ControlRefusal,
+  JOIN_INTERVALS_MAX,
+  judgeControl,
+  nextEpoch,
+  type Successor,
+} from './epoch/successor.ts';
+export type { Trust } from './modes.ts';
 export {
   decodeEvidence,
   type EvidenceContext,
@@ -33,10 +66,12 @@ export {
 } from './wire/verify-certificate.ts';
 export { type ChainOptions, ChainVerifier, type ProvenBlock, type TrustedHead } from './wire/verify-chain.ts';
 export {
+  isControlSound,
   openFrame,
   signingBytes,
   type VerifyContext,
   verifyBundle,
+  verifyCheckpointProof,
   verifyClientFrame,
   verifyFrame,
   verifyMessage,

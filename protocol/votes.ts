@@ -20,7 +20,7 @@ interface Slot {
 export class VoteBox {
   readonly #epoch: Epoch;
   readonly #quorums: Quorums;
-  readonly #slots = new Map<Height, Slot>();
+  #slots: Map<Height, Slot> = new Map();
 
   constructor(epoch: Epoch, quorums: Quorums) {
     this.#epoch = epoch;
@@ -103,11 +103,20 @@ export class VoteBox {
   clear(): void {
     this.#slots.clear();
   }
+
+  /** [FLR-1] What it holds, as plain values (snapshot.ts); `load` takes them back. So in every class of the state. */
+  dump() {
+    return { slots: this.#slots };
+  }
+
+  load({ slots }: ReturnType<VoteBox['dump']>): void {
+    this.#slots = slots;
+  }
 }
 
 /** One value per replica, counted by equality of a key: checkpoint votes, view-changes. */
 export class Tally<Value> {
-  readonly #byReplica = new Map<ReplicaId, { readonly key: string; readonly value: Value }>();
+  #byReplica: Map<ReplicaId, { readonly key: string; readonly value: Value }> = new Map();
 
   /** The replica's value; replaces what it said before. */
   set(replica: ReplicaId, key: string, value: Value): void {
@@ -132,5 +141,13 @@ export class Tally<Value> {
       .filter(([, entry]) => entry.key === key)
       .map(([replica, { value }]): [ReplicaId, Value] => [replica, value])
       .sort(([a], [b]) => a - b);
+  }
+
+  dump() {
+    return { byReplica: this.#byReplica };
+  }
+
+  load({ byReplica }: ReturnType<Tally<Value>['dump']>): void {
+    this.#byReplica = byReplica;
   }
 }

@@ -12,7 +12,7 @@ import {
   decodeStoredBlock,
   isRefusal,
 } from '../protocol/codec.ts';
-import type { Parameters } from '../protocol/genesis.ts';
+import { type Parameters, storedParameters } from '../protocol/genesis.ts';
 import { STATE_CHUNKS } from '../protocol/ledger.ts';
 import type { BlockBytes } from '../protocol/log.ts';
 import type {
@@ -54,7 +54,7 @@ export class Answers {
 
   constructor(disk: SimDisk, parameters: Parameters) {
     this.#disk = disk;
-    this.#parameters = parameters;
+    this.#parameters = storedParameters(parameters);
   }
 
   /** Null: this replica does not have it. */
@@ -80,7 +80,9 @@ export class Answers {
       const bytes = decided && this.#disk.block(height, decided.hash);
       if (decided === undefined || bytes === undefined) break;
       const certificate = decided.certificate === null ? null : known(decodeCertificate(decided.certificate));
-      blocks.push({ block: this.#decode(bytes), certificate });
+      const block = this.#decode(bytes);
+      if (blocks.length > 0 && block.header.epoch !== blocks[0]!.block.header.epoch) break; // EPO-14
+      blocks.push({ block, certificate });
     }
     const last = blocks.findLastIndex((entry) => entry.certificate !== null);
     return { kind: 'blocks', blocks: blocks.slice(0, last + 1), tail: null };

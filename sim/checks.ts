@@ -4,59 +4,22 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import type { Marks } from '../keys/marks.ts';
+import { checkpointsMax } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
-import type {
-  Accepted,
-  FastAccepted,
-  NewView,
-  ReplicaMessage,
-  ReplicaPledge,
-  Signed,
-  ViewChange,
-} from '../protocol/messages.ts';
+import type { NewView, ReplicaMessage, ReplicaPledge, Signed, ViewChange, Vote } from '../protocol/messages.ts';
 import { proofOf } from '../protocol/modes.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
 import { sessionKey } from '../protocol/sessions.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/verify.ts';
+import { BallotChecks, inEpoch, mustBeDurable } from './ballot-checks.ts';
 import type { SimDisk } from './disk.ts';
-import { forsakenOn, promisedOn, termOn, workingOn } from './hard-states.ts';
+import { fail } from './failure.ts';
 
-/** Each is one property; docs/simulator.md says what it means. */
-export const CHECKS = [
-  'one-block-per-height',
-  'exactly-once',
-  'session-order',
-  'in-order',
-  'one-vote-per-place',
-  'views-never-run-back',
-  'lock-is-kept',
-  'base-is-kept',
-  'certificates-verify',
-  'one-certificate-per-place',
-  'within-bounds',
-  'acknowledged-stays',
-  'durable-before-spoken',
-  'no-invariant-breaks',
-  'everything-is-ordered',
-  'heads-agree',
-  'slow-primary-is-replaced',
-] as const;
-export type CheckName = (typeof CHECKS)[number];
-
-/** A property that does not hold. */
-export class CheckFailure extends Error {
-  override readonly name = 'CheckFailure';
-  readonly check: CheckName;
-
-  constructor(check: CheckName, message: string, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
-    this.check = check;
-  }
-}
+export { CHECKS, CheckFailure, type CheckName, fail } from './failure.ts';
 
 /** Accepted blocks in flight and blocks on the disk that are not decided, at most: views that fail leave some behind until a height is decided. */
 const UNDECIDED_ON_DISK_MAX = 4096;
@@ -67,6 +30,10 @@ interface Said {
   readonly votes: Map<string, string>;
   /** Views below this one were given up: no vote in them any more. */
   givenUp: number;
+  /** The epoch that the two beside it are of. */
+  epoch: number;
+  /** The highest height of any vote. */
+  votedTo: number;
   /** The highest commit it signed. */
   committed: { readonly view: number; readonly height: number } | null;
   /** Of its present life. */
@@ -89,26 +56,32 @@ export class Checks {
   /** By digest in hex: where a bundle stands. */
   readonly executed = new Map<string, number>();
   readonly #blocks = new Map<number, Bytes>();
-  readonly #verify: VerifyContext;
+  readonly #contextOf: (epoch: number) => VerifyContext | undefined;
   readonly #durable: (replica: ReplicaId) => Durable;
   readonly #said: Said[];
   readonly #sessions = new Map<string, SessionSeen>();
   /** Signed objects that were looked at: a retransmission is the same object. */
   readonly #seen = new WeakSet<object>();
   /** Where the views of honest primaries begin, from their own new-views. */
-  readonly #bases = new Map<number, Certificate | null>();
+  readonly #bases = new Map<string, Certificate | null>();
   readonly #certified = new Map<string, string>();
-  /** Raft: entries by term and index, in hex. */
-  readonly #entries = new Map<string, string>();
+  readonly #ballots = new BallotChecks((replica, place, what) => this.#mark(replica, place, what));
   readonly #acknowledged = new Map<string, number>();
   #highestAcknowledged = 0;
 
-  constructor(verify: VerifyContext, durable: (replica: ReplicaId) => Durable) {
-    this.#verify = verify;
+  /** @param contextOf what the messages of an epoch are checked with; undefined: no replica has come to it */
+  constructor(
+    contextOf: (epoch: number) => VerifyContext | undefined,
+    n: number,
+    durable: (replica: ReplicaId) => Durable,
+  ) {
+    this.#contextOf = contextOf;
     this.#durable = durable;
-    this.#said = verify.members.map(() => ({
+    this.#said = Array.from({ length: n }, () => ({
       votes: new Map(),
+      epoch: 0,
       givenUp: 0,
+      votedTo: 0,
       committed: null,
       statusView: 0,
       deliveredTo: 0,
@@ -116,8 +89,16 @@ export class Checks {
   }
 
   /** An honest replica starts anew: what it says of the moment may fall back to what was durable, what it signed may not. */
-  booted(replica: ReplicaId, height: number): void {
+  booted(replica: ReplicaId, height: number, epoch: number): void {
     const said = this.#said[replica]!;
+    if (epoch < said.epoch)
+      fail('views-never-run-back', `node-${replica} starts in epoch ${epoch}, after ${said.epoch}`);
+    // Views begin anew, and what was locked is decided.
+    if (epoch > said.epoch) {
+      said.epoch = epoch;
+      said.givenUp = 0;
+      said.committed = null;
+    }
     said.statusView = 0;
     said.deliveredTo = height;
   }
@@ -128,8 +109,8 @@ export class Checks {
   }
 
   /** An honest replica says this, to someone or to all. */
-  said(replica: ReplicaId, signed: Signed<ReplicaMessage>): void {
-    if (signed.sender !== replica || this.#seen.has(signed)) return;
+  said(replica: ReplicaId, signed: Signed<ReplicaMessage>, isOwn = signed.sender === replica): void {
+    if (!isOwn || this.#seen.has(signed)) return;
     this.#seen.add(signed);
     const { message, payload } = signed;
     const said = this.#said[replica]!;
@@ -141,65 +122,75 @@ export class Checks {
         said.statusView = message.view;
         return;
       case 'pre-prepare':
-        return this.#vote(replica, 'prepare', message.view, message.block.header.height, message.block.hash);
+        return this.#vote(replica, { ...message, kind: 'prepare', ...message.block.header, hash: message.block.hash });
       case 'prepare':
       case 'commit':
-        return this.#vote(replica, message.kind, message.view, message.height, message.hash);
+        return this.#vote(replica, message);
       case 'checkpoint':
         return this.#mark(replica, `checkpoint ${message.height}`, toHex(message.hash) + toHex(message.stateDigest));
       case 'view-change':
-        this.#mark(replica, `view-change ${message.view}`, toHex(payload));
+        this.#mark(replica, `${inEpoch(message)}view-change ${message.view}`, toHex(payload));
         this.#soundInside(replica, signed);
         return this.#givesUp(replica, message);
       case 'new-view':
-        this.#mark(replica, `new-view ${message.view}`, toHex(payload));
+        this.#mark(replica, `${inEpoch(message)}new-view ${message.view}`, toHex(payload));
         this.#soundInside(replica, signed);
-        this.#bases.set(message.view, baseOf(message));
-        return;
-      case 'vote':
-        said.givenUp = Math.max(said.givenUp, message.term);
-        return this.#mark(replica, `vote ${message.term}`, `for node-${message.candidate}`);
-      case 'append-entries': {
-        if (message.term < said.givenUp)
-          fail('views-never-run-back', `node-${replica} leads term ${message.term}, after it voted in ${said.givenUp}`);
-        // In a term one leader makes one entry at an index, whoever passes it on later.
-        const { entry } = message;
-        if (entry !== null) this.#entry(entry.term, entry.value.header.height, toHex(entry.value.hash));
-        return;
-      }
-      case 'appended':
-        if (message.term < said.givenUp)
-          fail(
-            'views-never-run-back',
-            `node-${replica} appends in term ${message.term}, after it voted in ${said.givenUp}`,
-          );
-        return;
-      case 'promise':
-        said.givenUp = Math.max(said.givenUp, message.ballot);
-        return;
-      // A proposer proposes one value in a slot of its ballot, an acceptor accepts that one, and nothing below what it promised.
-      case 'accept':
-        return this.#mark(
-          replica,
-          `accept ${message.ballot} ${message.value.header.height}`,
-          toHex(message.value.hash),
-        );
-      case 'accepted':
-      case 'fast-accepted':
-        if (message.ballot < said.givenUp)
-          fail(
-            'views-never-run-back',
-            `node-${replica} accepts in ballot ${message.ballot}, after it promised ${said.givenUp}`,
-          );
-        for (const { slot, hash } of message.places)
-          this.#mark(replica, `${message.kind} ${message.ballot} ${slot}`, toHex(hash));
+        this.#bases.set(`${inEpoch(message)}${message.view}`, baseOf(message));
         return;
       case 'blocks':
       case 'checkpoint-proof':
         return this.#soundInside(replica, signed);
       default:
+        return this.#ballots.said(replica, message, said);
+    }
+  }
+
+  /** A replica on an older disk says this: what it signs may contradict what it has forgotten, and what it signs later may not contradict this. */
+  saidUnknowing(replica: ReplicaId, { sender, message, payload }: Signed<ReplicaMessage>): void {
+    if (sender !== replica) return;
+    const said = this.#said[replica]!;
+    const note = (place: string, what: string) => {
+      const before = said.votes.get(place);
+      // Whatever stands there from now on is one thing too many.
+      said.votes.set(place, before === undefined || before === what ? what : 'two things');
+    };
+    switch (message.kind) {
+      case 'pre-prepare': {
+        const { header, hash } = message.block;
+        said.votedTo = Math.max(said.votedTo, header.height);
+        return note(`prepare ${message.view} ${header.height}`, toHex(hash));
+      }
+      case 'prepare':
+      case 'commit': {
+        const { kind, view, height, hash } = message;
+        said.votedTo = Math.max(said.votedTo, height);
+        note(`${kind} ${view} ${height}`, toHex(hash));
+        if (kind === 'commit' && (said.committed === null || isAbove(message, said.committed)))
+          said.committed = { view, height };
+        return;
+      }
+      case 'checkpoint':
+        return note(`checkpoint ${message.height}`, toHex(message.hash) + toHex(message.stateDigest));
+      case 'view-change':
+        said.givenUp = Math.max(said.givenUp, message.view);
+        return note(`view-change ${message.view}`, toHex(payload));
+      case 'new-view':
+        // A faulty primary makes two, of different requests, and each of them is sound (PBFT-NV-2).
+        this.#bases.delete(`${inEpoch(message)}${message.view}`);
+        return note(`new-view ${message.view}`, toHex(payload));
+      default:
         return;
     }
+  }
+
+  /** [REC-3] [REC-4] A quarantine is over: what this replica abstains from covers all that its key ever signed. */
+  readmitted(replica: ReplicaId, { view, height }: ViewAndHeight): void {
+    const { votedTo, givenUp } = this.#said[replica]!;
+    if (votedTo > height)
+      fail('readmitted-above-votes', `node-${replica} votes again above height ${height}, and has voted at ${votedTo}`);
+    // The view above may have been asked for: it is entered by the others' requests, and asked for no more.
+    if (givenUp > view + 1)
+      fail('readmitted-above-votes', `node-${replica} votes again above view ${view}, and has asked for ${givenUp}`);
   }
 
   /** What a crash now would leave holds what this pledge promises (PBFT-P-1, PBFT-C-1, PBFT-VC-2, PBFT-CP-1, PBFT-PP-6). */
@@ -219,43 +210,16 @@ export class Checks {
         return must(this.#isLocked(message, lock), 'its certificate');
       case 'view-change':
         // A later one may have shared the write: nothing below it is signed any more (GRD-9).
-        return must((marks.viewChange?.view ?? -1) >= message.view && disk.hardState !== null, 'its mark');
+        must((marks.viewChange?.view ?? -1) >= message.view, 'its mark');
+        return must(disk.hardState !== null || marks.request !== null, 'what it says'); // GRD-18
       case 'new-view':
         return must((marks.newView?.view ?? -1) >= message.view, 'its mark');
       case 'checkpoint':
-        must(
-          marks.checkpoints.some(({ height }) => height === message.height),
-          'its mark',
-        );
+        must(isMarked(marks, message.height), 'its mark');
         return must(disk.checkpoints.has(message.height), 'its state');
-      case 'vote':
-        return must(termOn(disk) >= message.term, 'its vote');
-      case 'appended':
-        must(termOn(disk) >= message.term, 'its term');
-        return must(message.match <= disk.head || disk.accepted.has(message.match), 'its entry');
-      case 'promise':
-        return must(promisedOn(disk) >= message.ballot, 'its promise');
-      case 'configured':
-        return must(workingOn(disk) >= message.ballot, 'its working set');
-      case 'accepted':
-      case 'fast-accepted':
-        must(promisedOn(disk) >= message.ballot, 'its promise');
-        for (const { slot, hash } of message.places) {
-          const held = disk.accepted.get(slot);
-          const holds = held !== undefined && (held.view > this.#numberOf(message) || equalBytes(held.hash, hash));
-          // CHP-6: of what all mains hold an auxiliary keeps nothing.
-          must(slot <= Math.max(disk.head, forsakenOn(disk)) || holds, 'its value');
-        }
-        return;
       default:
-        return;
+        return mustBeDurable(message, disk, this.#contextOf(this.#said[replica]!.epoch)?.protocol, must);
     }
-  }
-
-  /** How the log numbers what was accepted: in Fast Paxos by rounds, of which a ballot has two. */
-  #numberOf({ kind, ballot }: Accepted | FastAccepted): number {
-    if (this.#verify.protocol !== 'fast-paxos') return ballot;
-    return 2 * ballot + (kind === 'fast-accepted' ? 0 : 1);
   }
 
   #isLocked(vote: ViewAndHeight, lock: Bytes | null): boolean {
@@ -264,27 +228,23 @@ export class Checks {
     return !isRefusal(held) && !isAbove(vote, held);
   }
 
-  #vote(replica: ReplicaId, phase: 'prepare' | 'commit', view: number, height: number, hash: Bytes): void {
+  #vote(replica: ReplicaId, vote: Omit<Vote, 'epoch'> & { readonly epoch: number }): void {
+    const { kind: phase, epoch, view, height, hash } = vote;
     const said = this.#said[replica]!;
+    // Said again after the next epoch has begun: by whoever carries it.
+    if (epoch < said.epoch) return this.#mark(replica, `${inEpoch(vote)}${phase} ${view} ${height}`, toHex(hash));
     if (view < said.givenUp)
       fail('views-never-run-back', `node-${replica} votes in view ${view}, which it gave up for ${said.givenUp}`);
-    const base = this.#bases.get(view) ?? null;
+    const base = this.#bases.get(`${inEpoch(vote)}${view}`) ?? null;
     if (base !== null && (height < base.height || (height === base.height && !equalBytes(hash, base.hash))))
       fail(
         'base-is-kept',
         `node-${replica} votes at height ${height} of view ${view}, against its base at ${base.height}`,
       );
-    this.#mark(replica, `${phase} ${view} ${height}`, toHex(hash));
+    this.#mark(replica, `${inEpoch(vote)}${phase} ${view} ${height}`, toHex(hash));
+    said.votedTo = Math.max(said.votedTo, height);
     if (phase === 'commit' && (said.committed === null || isAbove({ view, height }, said.committed)))
       said.committed = { view, height };
-  }
-
-  #entry(term: number, height: number, hash: string): void {
-    const place = `${term} ${height}`;
-    const before = this.#entries.get(place);
-    if (before !== undefined && before !== hash)
-      fail('one-vote-per-place', `two entries at index ${height} of term ${term}`);
-    this.#entries.set(place, hash);
   }
 
   #mark(replica: ReplicaId, place: string, what: string): void {
@@ -315,7 +275,18 @@ export class Checks {
   }
 
   #soundInside(replica: ReplicaId, signed: Signed<ReplicaMessage>): void {
-    const verdict = verifyMessage(signed, this.#verify);
+    // What a replica serves to those behind it may be of an epoch that it has left: its blocks say of which.
+    const { message } = signed;
+    const epoch =
+      message.kind === 'blocks' ? (message.blocks[0]?.block.header.epoch ?? null) : this.#said[replica]!.epoch;
+    const context = epoch === null ? undefined : this.#contextOf(epoch);
+    if (context === undefined || (message.kind === 'checkpoint-proof' && message.checkpoint.epoch !== epoch)) return;
+    // The certificates inside: who sends it may sign under another key by now.
+    const name = `node-${replica}`;
+    const own = context.members.find((member) => member.name === name);
+    const now = this.#contextOf(this.#said[replica]!.epoch)?.members.find((member) => member.name === name);
+    if (own === undefined || own.id !== now?.id || !equalBytes(own.publicKey, now.publicKey)) return;
+    const verdict = verifyMessage(signed, context);
     if (isRefusal(verdict))
       fail(
         'certificates-verify',
@@ -324,8 +295,8 @@ export class Checks {
   }
 
   /** Two certificates of one place are for one block. */
-  #certificate({ phase, view, height, hash }: Certificate): void {
-    const place = phase === 'prepare' ? `prepare ${view} ${height}` : `${phase} ${height}`;
+  #certificate({ phase, epoch, view, height, hash }: Certificate): void {
+    const place = phase === 'prepare' ? `prepare ${inEpoch({ epoch })}${view} ${height}` : `decided ${height}`;
     const before = this.#certified.get(place);
     const name = toHex(hash);
     if (this.mayFork) return;
@@ -341,15 +312,28 @@ export class Checks {
         fail('certificates-verify', `node-${replica} keeps ${what} that does not verify: ${problem.refused}`);
     };
     if (lock !== null) {
-      check('a prepared certificate', verifyCertificate(lock, this.#verify));
+      check('a prepared certificate', this.#verifyCertificate(lock));
       this.#certificate(lock);
     }
     for (const record of records) {
       if ((record.type !== 'checkpoint' && record.type !== 'reset-to-checkpoint') || record.certificate === null)
         continue;
       const certificate = decodeCheckpointCertificate(record.certificate);
-      check('a checkpoint', isRefusal(certificate) ? certificate : verifyCheckpoint(certificate, this.#verify));
+      const context = isRefusal(certificate) ? undefined : this.#contextOf(certificate.epoch);
+      check(
+        'a checkpoint',
+        isRefusal(certificate)
+          ? certificate
+          : context === undefined
+            ? { refused: 'certificate-epoch' }
+            : verifyCheckpoint(certificate, context),
+      );
     }
+  }
+
+  #verifyCertificate(certificate: Certificate): { readonly refused: string } | null {
+    const context = this.#contextOf(certificate.epoch);
+    return context === undefined ? { refused: 'certificate-epoch' } : verifyCertificate(certificate, context);
   }
 
   /** An honest replica has decided this. */
@@ -360,14 +344,14 @@ export class Checks {
       fail('in-order', `node-${replica} delivers height ${height} after ${said.deliveredTo}`);
     said.deliveredTo = height;
     if (certificate !== null) {
-      const problem = verifyCertificate(certificate, this.#verify);
+      const problem = this.#verifyCertificate(certificate);
       if (problem !== null)
         fail(
           'certificates-verify',
           `node-${replica} decides height ${height} by a certificate that does not verify: ${problem.refused}`,
         );
       if (
-        certificate.phase !== proofOf(this.#verify).phase ||
+        certificate.phase !== proofOf({ protocol: this.#contextOf(certificate.epoch)?.protocol }).phase ||
         certificate.height !== height ||
         !equalBytes(certificate.hash, block.hash)
       )
@@ -430,7 +414,7 @@ export class Checks {
       if (value > max) fail('within-bounds', `node-${replica} holds ${value} ${what}, at most ${max} are allowed`);
     };
     within('bundles in its pool', explanation.pool.bundles, POOL_LIMITS.poolBundlesMax);
-    within('bytes in its pool', explanation.pool.bytes, POOL_LIMITS.poolBytesMax);
+    within('bytes in its pool', explanation.pool.bytes, POOL_LIMITS.poolCostMax);
     within('blocks in flight', explanation.inFlight, held.inFlightMax);
     within('undecided blocks on its disk', undecidedOnDisk, UNDECIDED_ON_DISK_MAX);
     within('marks in its guard', marks, MARKS_MAX);
@@ -447,6 +431,12 @@ export interface Durable {
   readonly disk: SimDisk;
 }
 
+/** Only so many are held, and with a log that was lost all heights are said again in a row: one that later ones have displaced was durable. */
+function isMarked({ checkpoints }: Marks, height: number): boolean {
+  if (checkpoints.length === checkpointsMax && checkpoints[0]!.height > height) return true;
+  return checkpoints.some((mark) => mark.height === height);
+}
+
 const equalsMark = (mark: Bytes | null | undefined, hash: Bytes): boolean => mark != null && equalBytes(mark, hash);
 
 /** What a replica holds, and how much of it the rules allow. */
@@ -459,10 +449,6 @@ export interface Held {
   readonly marks: number;
   readonly inbox: number;
   readonly inboxMax: number;
-}
-
-export function fail(check: CheckName, message: string, cause?: unknown): never {
-  throw new CheckFailure(check, message, cause);
 }
 
 /** PBFT-NV-2, reckoned here once more: the latest certificate by view, then height. */

@@ -9,67 +9,35 @@ import type { SimulationKey } from '../keys/simulation-key.ts';
 import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { decidedSigningBytes } from '../protocol/certificate.ts';
-import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Audience, Decided, Ready } from '../protocol/core.ts';
-import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
+import { describeMessage } from '../protocol/describe.ts';
+import { genesisEpoch } from '../protocol/epoch/document.ts';
+import type { Genesis } from '../protocol/genesis.ts';
 import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
-import { asVerified } from '../protocol/messages.ts';
-import type { Protocol } from '../protocol/modes.ts';
-import { quorumsOf } from '../protocol/modes.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHeight, asReplicaId } from '../protocol/types.ts';
-import type { VerifyContext } from '../protocol/verify.ts';
-import { openFrame, SeenSignatures, signingBytes, verifyMessage } from '../protocol/verify.ts';
+import { asHeight, asReplicaId } from '../protocol/types.ts';
+import { SeenSignatures } from '../protocol/verify.ts';
+import { isRequest } from './answers.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
+import { KnownEpochs } from './epochs.ts';
+import { ClusterEvent } from './events.ts';
+import type { Reaches } from './hosts.ts';
+import { Hosts, isAmong } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
+import type { ClusterOptions } from './options.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
-import { SimReplica } from './replica.ts';
+import { memberIn, nodeOf, SimReplica } from './replica.ts';
+import { Seals } from './seals.ts';
+import { servingOf } from './serving.ts';
 import { settingOf } from './setting.ts';
-import { PLAIN_KINDS, standInCrypto } from './signatures.ts';
+import { keyPair, standInCrypto, standInKey } from './signatures.ts';
 import { Timeline } from './timeline.ts';
-import { describeMessage, Trace } from './trace.ts';
-import type { Reaches } from './twins.ts';
-import { Twins } from './twins.ts';
+import { Trace } from './trace.ts';
 
 export { calm, type Faults, type Tamper } from './network.ts';
-
-export interface ClusterOptions {
-  /** 4 to 128; 3 to 128 where members are trusted. Default: 4. */
-  readonly n?: number;
-  readonly seed?: number;
-  /** Default: pbft. */
-  readonly protocol?: Protocol;
-  readonly parameters?: GenesisDocument['parameters'];
-  /** Ed25519, and every message through its bytes. Default: stand-ins, and messages go by value. */
-  readonly realSignatures?: boolean;
-  /** Whether `delivered`, `executedAt`, `events`, `refusals` and `evidence` are written down; they grow with time. Default: yes. */
-  readonly history?: boolean;
-  /** What each replica is; a planted bug is a class of its own. */
-  readonly Replica?: typeof SimReplica;
-}
-
-/** What a core said of itself. */
-export class ClusterEvent {
-  readonly at: ReplicaId;
-  /** Milliseconds from the start. */
-  readonly time: number;
-  readonly type: string;
-  readonly #fields: object;
-
-  constructor(at: ReplicaId, time: number, type: string, fields: object) {
-    this.at = at;
-    this.time = time;
-    this.type = type;
-    this.#fields = fields;
-  }
-
-  /** As JSON; made only when it is asked for. */
-  get detail(): string {
-    return JSON.stringify(this.#fields);
-  }
-}
+export type { ClusterOptions } from './options.ts';
 
 /** Real signatures that are remembered as valid. */
 const SEEN_MAX = 32_768;
@@ -77,13 +45,14 @@ const SEEN_MAX = 32_768;
 /** Every so many steps of a replica what it holds is looked at. */
 const STEPS_PER_LOOK = 32;
 
-const unharmed: Interrupted = { log: 'lost', guard: 'lost' };
-
 export class Cluster {
   readonly genesis: Genesis;
   /** By place; they sign for whoever plays a replica's part. */
   readonly keys: readonly SimulationKey[];
+  readonly operators: readonly SimulationKey[];
   readonly nodes: readonly SimReplica[];
+  /** Who answers under whose name: beside `nodes` second hosts with a key of theirs. */
+  readonly hosts: Hosts;
   readonly timeline = new Timeline();
   readonly trace = new Trace();
   readonly checks: Checks;
@@ -103,53 +72,62 @@ export class Cluster {
   tamper: Tamper | null = null;
   /** Replicas in the hand of an adversary: what they say and deliver is not checked, and where such a core gives up it is down. */
   readonly byzantine = new Set<number>();
+  /** Replicas on an older disk that do not know it: what they sign may contradict what they have signed, and is not held against them. */
+  readonly rolledBack = new Set<number>();
   /** Asked at each point of a write whether the process ends there. */
   strikes: (replica: SimReplica, point: CrashPoint) => boolean = () => false;
   /** How long a write of this replica takes beyond what is usual. */
   slowMs: (replica: ReplicaId) => number = () => 0;
+  /** A core threw: true where that is no failure, and its process just ends. */
+  forgives: (replica: SimReplica, error: unknown) => boolean = () => false;
   viewChanges = 0;
-  readonly #crypto: Crypto;
-  readonly #real: boolean;
+  readmissions = 0;
   readonly #hasHistory: boolean;
-  readonly #verify: VerifyContext;
-  /** Stand-ins are checked once for each message, not once for each who hears it: the answer is the same. */
-  readonly #verdicts = new WeakMap<Signed<ReplicaMessage>, Verified<ReplicaMessage> | string>();
+  readonly #epochs: KnownEpochs;
+  readonly #seals: Seals;
   readonly #heights: number[];
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
   #steps = 0;
-  readonly #world: Surroundings;
-  readonly #twins = new Twins();
 
   constructor({
-    n = 4,
+    n: memberCount = 4,
+    spare = 0,
     seed = 1,
     protocol = 'pbft',
     parameters = {},
     realSignatures = false,
+    operators: withOperators = false,
     history = true,
     Replica = SimReplica,
   }: ClusterOptions = {}) {
-    const { genesis, keys } = settingOf(n, parameters, { realSignatures, protocol });
+    const setting = settingOf(memberCount, parameters, { realSignatures, protocol, operators: withOperators });
+    const { genesis } = setting;
+    const n = memberCount + spare;
+    const more = (kind: string) =>
+      Array.from({ length: spare }, (_, i) => (realSignatures ? keyPair : standInKey)(`${kind}-${memberCount + i}`));
+    const keys = [...setting.keys, ...more('replica')];
+    const operators = [...setting.operators, ...more('operator')];
     this.genesis = genesis;
+    this.operators = operators;
     this.keys = keys;
     this.dice = new Dice(seed);
-    this.#real = realSignatures;
     this.#hasHistory = history;
-    this.#crypto = realSignatures ? native : standInCrypto;
-    const context = (seen: SeenSignatures | undefined): VerifyContext => ({
-      crypto: this.#crypto,
+    const crypto: Crypto = realSignatures ? native : standInCrypto;
+    this.#epochs = new KnownEpochs(crypto, realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
+    this.#epochs.know(genesisEpoch(native.sha256, genesis));
+    this.#seals = new Seals({
+      epochs: this.#epochs,
       chainId: genesis.chainId,
-      epoch: asEpoch(0),
-      members: genesis.members,
-      quorum: quorumsOf(genesis).quorum,
-      protocol: genesis.protocol,
-      parameters: genesis.parameters,
-      seen,
+      isReal: realSignatures,
+      keys,
+      nodeOf: (id) => this.nodes[id],
+      refused: (at, from, code, kind) => {
+        if (history) this.refusals.push({ at, from, code, kind });
+      },
     });
-    // One memory for all: what is valid for one of them is valid for each.
-    this.#verify = context(realSignatures ? new SeenSignatures(SEEN_MAX) : undefined);
-    this.checks = new Checks(this.#verify, (id) => {
+    const contextOf = (epoch: number) => this.#epochs.contextOf(epoch);
+    this.checks = new Checks(contextOf, n, (id) => {
       const { guard, disk } = this.nodes[id]!;
       return { ...guard.durable, disk };
     });
@@ -163,15 +141,27 @@ export class Cluster {
       receiver: {
         arrive: (from, to, signed) => this.#arrive(from, to, signed),
         arriveBytes: (from, to, bytes) => {
-          this.#twins.secondHearing(to, from)?.arriveBytes(from, bytes);
-          if (this.#twins.firstReaches(to, from)) this.nodes[to]!.arriveBytes(from, bytes);
+          for (const host of this.hosts.at(to, from)) host.arriveBytes(from, bytes);
         },
         frameOf: (signed) => this.frameOf(signed),
       },
     });
-    this.#world = this.#surroundings(seedOf(seed, 2));
-    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), this.#world));
+    const surroundings = this.#surroundings(seedOf(seed, 2));
+    this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
+    // What it does is nobody's business but its peers'.
+    const apart = { ...surroundings, observe: () => undefined, strikes: () => false };
+    this.hosts = new Hosts(this.nodes, (id) => new Replica(id, apart));
     for (const { id } of this.nodes) this.boot(id);
+  }
+
+  /** A key that a replica will have. */
+  bringKey(key: SimulationKey): void {
+    this.#epochs.bringKey(key);
+  }
+
+  /** The key of a node in its epoch. */
+  keyOf(id: number): SimulationKey {
+    return this.#seals.keyOf(id);
   }
 
   #surroundings(seed: number): Surroundings {
@@ -181,11 +171,14 @@ export class Cluster {
       genesis: this.genesis,
       writeMs: (id) => diskDice[id]!.between(...this.faults.writeMs) + this.slowMs(id),
       sign: (id, message) => this.sign(id, message),
-      verify: (id, signed) => this.#verified(id, signed),
-      verifyBytes: (id, bytes) => this.#verifiedBytes(id, bytes),
-      signDecided: (id, place) => this.keys[id]!.sign(decidedSigningBytes(this.genesis.chainId, place)),
+      verify: (id, signed) => this.#seals.verified(id, signed),
+      verifyBytes: (id, bytes) => this.#seals.verifiedBytes(id, bytes),
+      signDecided: (id, place) => this.#seals.keyOf(id).sign(decidedSigningBytes(this.genesis.chainId, place)),
       send: (from, to, signed) => this.#send(from, to, signed),
+      answer: (from, to, signed) => this.#answer(from, to, signed),
+      ...servingOf({ nodes: () => this.nodes, network: this.network, epochs: this.#epochs, genesis: this.genesis }),
       observe: (replica, ready) => this.#observe(replica, ready),
+      began: (replica) => this.#began(replica),
       broke: (replica, error) => this.#broke(replica, error),
       strikes: (replica, point) => this.strikes(replica, point),
     };
@@ -243,118 +236,132 @@ export class Cluster {
 
   // ---- life and death -----------------------------------------------------------------------------------------------
 
-  boot(id: number): void {
-    const node = this.nodes[id]!;
+  boot(id: number, node = this.nodes[id]!): void {
     try {
       node.boot();
     } catch (error) {
       return this.#broke(node, error);
     }
-    this.delivered[id]!.length = 0;
-    const { height } = node.core!.explain(); // just booted
+    if (node === this.nodes[id]) this.delivered[id]!.length = 0;
+    this.#starts(node);
+    for (const other of this.nodes) {
+      const isMine = other.id !== node.id && this.hosts.at(id, other.id).includes(node);
+      if (isMine && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
+    }
+  }
+
+  #starts(node: SimReplica): void {
+    const { id, epoch } = node;
+    this.#epochs.know(epoch);
+    if (node.core === null) return; // it observes
+    const { height } = node.core.explain();
     this.#heights[id] = height;
-    this.checks.booted(node.id, height);
+    this.checks.booted(node.id, height, epoch.epoch);
     this.trace.add(this.now);
     this.trace.add(-1 - id);
-    this.#say(id, () => `starts at height ${height}`);
+    this.#say(id, () => `starts in epoch ${epoch.epoch} at height ${height}`);
+  }
+
+  /** Its connections are bound to the epoch that has ended: they come up anew. */
+  #began(node: SimReplica): void {
+    this.#starts(node);
     for (const other of this.nodes) {
-      if (other !== node && !this.network.isSevered(id, other.id)) this.connect(id, other.id);
+      if (other === node || this.network.isSevered(node.id, other.id)) continue;
+      this.#tell('disconnected', other, node);
+      this.connect(node.id, other.id);
     }
   }
 
   /** A connection between the two comes up, where both of them are. */
   connect(a: number, b: number): void {
-    this.#tellBoth('connected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('connected', a, b);
   }
 
   disconnect(a: number, b: number): void {
-    this.#tellBoth('disconnected', this.nodes[a]!, this.nodes[b]!);
+    this.#tellBoth('disconnected', a, b);
   }
 
-  #tellBoth(type: 'connected' | 'disconnected', a: SimReplica, b: SimReplica): void {
-    if (a.core === null || b.core === null) return;
-    a.input({ type, peer: b.id });
-    b.input({ type, peer: a.id });
+  #tellBoth(type: 'connected' | 'disconnected', a: number, b: number): void {
+    for (const one of this.hosts.at(a, b))
+      for (const other of this.hosts.at(b, a)) {
+        if (one.core === null || other.core === null) continue;
+        this.#tell(type, one, other);
+        this.#tell(type, other, one);
+      }
   }
 
-  crash(id: number, interrupted: Interrupted = unharmed): void {
-    const node = this.nodes[id]!;
+  /** By its number in the epoch of whoever is told; a stranger there is nobody. */
+  #tell(type: 'connected' | 'disconnected', to: SimReplica, about: SimReplica): void {
+    const peer = memberIn(to.epoch, about.id);
+    if (to.core !== null && peer !== null) to.input({ type, peer });
+  }
+
+  crash(id: number, interrupted?: Interrupted): void {
+    this.#end(this.nodes[id]!, interrupted);
+  }
+
+  #end(node: SimReplica, interrupted: Interrupted = { log: 'lost', guard: 'lost' }): void {
     if (!node.crash(interrupted)) return;
+    const { id } = node;
     this.#say(id, () => `crashes; of what it was writing, log ${interrupted.log}, guard ${interrupted.guard}`);
-    for (const other of this.nodes) if (other.core !== null) other.input({ type: 'disconnected', peer: node.id });
+    for (const other of this.nodes) {
+      if (other.id === id || !this.hosts.at(id, other.id).includes(node)) continue;
+      for (const peer of this.hosts.at(other.id, id)) this.#tell('disconnected', peer, node);
+    }
   }
 
-  /** A second process with this replica's key: faulty from now on, whatever the two do. Default: both reach everybody. */
+  /** A second process with this replica's key, on an empty disk: faulty from now on, whatever the two do. Default: both reach everybody. */
   twin(id: number, reaches: Reaches = () => true): SimReplica {
     this.byzantine.add(id);
-    const self = asReplicaId(id);
-    const ids = this.nodes.map((node) => node.id);
-    const sendOne = (to: ReplicaId, signed: Signed<ReplicaMessage>) => this.network.send(self, to, signed);
-    return this.#twins.add(self, { world: this.#world, ids, sendOne, reaches });
+    const second = this.hosts.add(asReplicaId(id), reaches);
+    this.boot(id, second);
+    return second;
   }
 
   #broke(replica: SimReplica, error: unknown): void {
-    if (this.byzantine.has(replica.id)) return this.crash(replica.id);
+    if (this.byzantine.has(replica.id)) return this.#end(replica);
     if (error instanceof CheckFailure) throw error;
+    if (this.forgives(replica, error)) return this.#end(replica);
     // [PBFT-C-3] It has seen the fork, and stops for good.
-    if (this.checks.mayFork && error instanceof InvariantViolation) return this.crash(replica.id);
+    if (this.checks.mayFork && error instanceof InvariantViolation) return this.#end(replica);
     const message = error instanceof Error ? error.message : String(error);
     fail('no-invariant-breaks', `node-${replica.id}: ${message}`, error);
   }
 
-  // ---- signing and checking -----------------------------------------------------------------------------------------
+  // ---- signing ------------------------------------------------------------------------------------------------------
 
   sign<M extends ReplicaMessage>(id: ReplicaId, message: M): Verified<M> {
-    const payload = encodePayload(message);
-    const bytes = signingBytes(this.genesis.chainId, message, payload);
-    const signature = this.keys[id]!.sign(bytes);
-    const signed = asVerified({ sender: id, message, payload, signature });
-    // Messages go by value here, so what was signed a line ago need not be looked at again.
-    if (!this.#real && PLAIN_KINDS.has(message.kind)) this.#verdicts.set(signed, signed);
-    return signed;
+    return this.#seals.sign(id, message);
   }
 
-  frameOf({ message, payload, sender, signature }: Signed<ReplicaMessage>): Bytes {
-    return encodeFrame({ kind: message.kind, payload, sender: this.genesis.members[sender]!.publicKey, signature });
-  }
-
-  #verified(at: ReplicaId, signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null {
-    if (this.#real) return this.#verifiedBytes(at, this.frameOf(signed));
-    let verdict = this.#verdicts.get(signed);
-    if (verdict === undefined) {
-      const verified = verifyMessage(signed, this.#verify);
-      verdict = isRefusal(verified) ? verified.refused : verified;
-      this.#verdicts.set(signed, verdict);
-    }
-    if (typeof verdict !== 'string') return verdict;
-    if (this.#hasHistory) this.refusals.push({ at, from: signed.sender, code: verdict, kind: signed.message.kind });
-    return null;
-  }
-
-  #verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<ReplicaMessage> | null {
-    const context = this.#verify;
-    const frame = decodeFrame(bytes);
-    const signed = isRefusal(frame) ? frame : openFrame(frame, context);
-    const verified = isRefusal(signed) ? signed : verifyMessage(signed, context);
-    if (!isRefusal(verified)) return verified;
-    const from = isRefusal(signed) ? at : signed.sender;
-    const kind = isRefusal(frame) ? 'frame' : frame.kind;
-    if (this.#hasHistory) this.refusals.push({ at, from, code: verified.refused, kind });
-    return null;
+  frameOf(signed: Signed<ReplicaMessage>): Bytes {
+    return this.#seals.frameOf(signed);
   }
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
-  #send(from: ReplicaId, to: Audience, signed: Signed<ReplicaMessage>): void {
-    if (!this.byzantine.has(from)) this.checks.said(from, signed);
-    if (typeof to === 'number') return this.#sendOne(from, to, signed);
-    if (to !== 'all') for (const one of to) this.#sendOne(from, one, signed);
-    if (to !== 'all') return;
-    for (const other of this.nodes) if (other.id !== from) this.#sendOne(from, other.id, signed);
+  #send(host: SimReplica, to: Audience, signed: Signed<ReplicaMessage>): void {
+    const { id, epoch } = host;
+    this.#check(host, signed);
+    for (const other of this.nodes) {
+      const number = other.id === id ? null : memberIn(epoch, other.id);
+      if (number !== null && isAmong(number, to)) this.#sendOne(host, other.id, signed);
+    }
   }
 
-  #sendOne(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
-    if (!this.#twins.firstReaches(from, to)) return;
+  #answer(host: SimReplica, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
+    this.#check(host, signed);
+    this.#sendOne(host, to, signed);
+  }
+
+  #check({ id, member }: SimReplica, signed: Signed<ReplicaMessage>): void {
+    if (this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
+    else if (!this.byzantine.has(id)) this.checks.said(id, signed, signed.sender === member);
+  }
+
+  #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
+    const from = host.id;
+    if (!this.hosts.at(from, to).includes(host)) return;
     let sent = signed;
     if (this.tamper !== null) {
       const message = this.tamper(from, to, signed.message);
@@ -371,14 +378,16 @@ export class Cluster {
   }
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
-    const node = this.nodes[to]!;
-    this.#twins.secondHearing(to, from)?.arrive(from, signed);
-    if (node.core === null || !this.#twins.firstReaches(to, from)) return;
+    const hosts = this.hosts.at(to, from).filter(({ core }) => core !== null);
+    if (hosts.length === 0) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);
     if (this.trace.sink !== null) this.#say(to, () => `hears node-${from}: ${describeMessage(signed.message)}`);
-    node.arrive(from, signed);
+    for (const host of hosts) {
+      const heard = this.#epochs.asHeardIn(host.epoch.epoch, signed) ?? (isRequest(signed.message) ? signed : null);
+      if (heard !== null) host.arrive(from, heard);
+    }
   }
 
   /** A line of the trace that is about no single replica. */
@@ -406,7 +415,12 @@ export class Cluster {
       for (const { culprit } of ready.evidence) this.evidence.push({ at: id, culprit });
     }
     let installed: number | null = null;
-    for (const { type, ...detail } of ready.events) {
+    for (const event of ready.events) {
+      const { type, ...detail } = event;
+      if (event.type === 'readmitted') {
+        this.readmissions += 1;
+        if (!this.byzantine.has(id)) this.checks.readmitted(id, event);
+      }
       if (type === 'view-change-started') this.viewChanges += 1;
       if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
       if (this.#hasHistory) this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));
@@ -463,10 +477,14 @@ export class Cluster {
     return this.executedAt(id, bundle) !== undefined;
   }
 
-  /** Of the latest view that a replica which is up has reached. */
+  /** Of the latest view of the latest epoch that a replica which is up has reached. */
   get primary(): number {
-    const views = this.nodes.map(({ core }) => core?.explain().view ?? 0);
-    return Math.max(...views) % views.length;
+    const latest = Math.max(...this.nodes.map(({ epoch }) => epoch.epoch));
+    const { epoch } = this.nodes.find((node) => node.epoch.epoch === latest)!; // as just seen
+    const views = this.nodes.map((node) =>
+      node.epoch === epoch || node.epoch.epoch === latest ? (node.core?.explain().view ?? 0) : 0,
+    );
+    return nodeOf(epoch, asReplicaId(Math.max(...views) % epoch.members.length));
   }
 
   live(): number[] {

@@ -92,6 +92,9 @@ export class Conspiracy {
       // Whoever is behind asks them too.
       case 'blocks':
         return this.#chance(0.3) ? { ...message, blocks: message.blocks.map(forged) } : message;
+      // What a replica without its memory must know, and less.
+      case 'standing':
+        return this.#chance(0.5) ? { ...message, commit: null, prepared: null, stable: null, asked: null } : message;
       case 'state-chunk':
         return this.#chance(0.05) ? { ...message, bytes: new Uint8Array(72).fill(from) } : message;
       default:

@@ -16,6 +16,15 @@ interface StoredCheckpoint {
   readonly header: Bytes | null;
 }
 
+function refill<Value>(
+  map: Map<number, Value>,
+  from: ReadonlyMap<number, Value>,
+  copyOf = (value: Value): Value => value,
+): void {
+  map.clear();
+  for (const [key, value] of from) map.set(key, copyOf(value));
+}
+
 const NO_BYTES = new Uint8Array(0);
 const NO_HASH = new Uint8Array(32);
 
@@ -38,6 +47,29 @@ export class SimDisk {
   /** The newest two stable checkpoints, for which alone the state is whole. */
   #stable = 0;
   #previousStable = 0;
+
+  /** A copy of its own, of this moment. How many blocks are kept is no part of it. */
+  copy(): SimDisk {
+    const copy = new SimDisk();
+    copy.become(this);
+    return copy;
+  }
+
+  /** What is on it is lost, and what is on the other stands here. */
+  become(other: SimDisk): void {
+    // What the maps hold is replaced, never changed in place; but for the lists and maps in them.
+    refill(this.#blocks, other.#blocks, (siblings) => new Map(siblings));
+    refill(this.accepted, other.accepted);
+    refill(this.decided, other.decided);
+    refill(this.chunks, other.chunks, (versions) => [...versions]);
+    refill(this.checkpoints, other.checkpoints);
+    this.hardState = other.hardState;
+    this.lowest = other.lowest;
+    this.writes = other.writes;
+    this.#head = other.#head;
+    this.#stable = other.#stable;
+    this.#previousStable = other.#previousStable;
+  }
 
   get head(): number {
     return this.#head;

@@ -34,18 +34,52 @@ export type Fault = Timed &
     | { readonly kind: 'clock-drift'; readonly node: number /** 1 is right. */; readonly rate: number }
     | { readonly kind: 'clock-jump'; readonly node: number; readonly ms: number }
     | { readonly kind: 'stall'; readonly node: number }
+    | Forgetting
+    /** From then on a second host runs with its key, from a copy of its disk, and every peer talks to one of the two. */
+    | { readonly kind: 'twin'; readonly node: number }
     /** No write ends before it is over. */
     | { readonly kind: 'disk-stall'; readonly node: number }
     /** Whoever leads the latest view then holds back what it ought to propose. */
     | { readonly kind: 'slow-primary'; readonly dawdling: Dawdling }
     /** In an adversary's hand, with its key. */
     | { readonly kind: 'liar'; readonly node: number }
+    /** No fault: the operators hand in a change of the epoch (changes.ts). */
+    | EpochChange
   );
 
+export interface EpochChange {
+  readonly kind: 'change';
+  readonly what: 'add' | 'remove' | 'rekey' | 'parameter';
+  /** Which of those that could be taken. */
+  readonly pick: number;
+}
+
+/** A replica loses what it knew. It counts among the f until it is as sound as before: a fault for which there is no room is left out. */
+type Forgetting = {
+  readonly node: number;
+  /** For so long before its end it is alone, or nobody hears it: what it signs then, no other remembers. */
+  readonly unheardMs: number;
+  readonly unheard: 'alone' | 'mute';
+} /** The sign-state is lost, and one in quarantine made; of the log all is left, nothing, or a backup of what it was at `copiedAt`. */ & (
+  | {
+      readonly kind: 'amnesia';
+      readonly log: 'wiped' | 'kept' | 'older';
+      readonly copiedAt: number;
+    }
+  /** The log is lost, and the sign-state is not: it begins with an empty one (REC-6). */
+  | { readonly kind: 'lost-log' }
+  /** The whole disk is what it was at `copiedAt`, and nobody knows, until the replica notices (REC-9), or the operator when this is over. */
+  | { readonly kind: 'rollback'; readonly copiedAt: number }
+);
+
+export type ForgettingFault = Timed & Forgetting;
 export type FaultKind = Fault['kind'];
 
+const FORGETTING = ['amnesia', 'lost-log', 'rollback'] as const;
+type Special = 'liar' | 'slow-link' | 'twin' | 'change' | (typeof FORGETTING)[number];
+
 /** Kinds that a seed draws from, with how often they come in a minute where they are on. */
-const SWARM: Readonly<Record<Exclude<FaultKind, 'liar' | 'slow-link' | LateKind>, readonly [number, number]>> = {
+const SWARM: Readonly<Record<Exclude<FaultKind, Special | LateKind>, readonly [number, number]>> = {
   delay: [2, 12],
   loss: [2, 12],
   duplication: [1, 8],
@@ -115,6 +149,43 @@ export function drawFaults(dice: Dice, { n, f, ms, foreverAt = ms, liars = true 
   for (const kind of ['disk-stall', 'slow-primary'] as const)
     if (dice.chance(0.3)) faults.push(...drawLate(kind, dice, { n, ms }));
   return faults.sort((a, b) => a.at - b.at);
+}
+
+/** Lost memories and second hosts, for a life with these other faults; they have dice of their own. */
+export function drawForgetting(dice: Dice, { n, f, ms }: Swarm, others: readonly Fault[]): Fault[] {
+  const all = Array.from({ length: n }, (_, id) => id);
+  const broken = brokenForEver(others, n);
+  const faults: Fault[] = [];
+  if (broken.size < f && dice.chance(0.15)) {
+    const node = dice.pick(all.filter((id) => !broken.has(id)));
+    faults.push({ kind: 'twin', at: dice.between(100, ms - 1), lasts: null, node });
+    broken.add(node);
+  }
+  if (!dice.chance(0.5)) return faults;
+  // Where f are broken for ever, only they may forget as well.
+  const victims = broken.size < f ? all : [...broken];
+  if (victims.length === 0) return faults;
+  for (const kind of FORGETTING.filter(() => dice.chance(0.6))) {
+    const count = Math.max(1, Math.round((dice.between(2, 12) * ms) / 60_000));
+    const lastsMs = dice.pick([50, 1_000, 8_000]);
+    for (let i = 0; i < count; i++) {
+      const at = dice.between(100, ms - 1);
+      const unheardMs = dice.pick([0, 1]) * Math.min(dice.exponential(600), ms - at);
+      const forgets = {
+        at,
+        lasts: Math.min(unheardMs + 1 + dice.exponential(lastsMs), ms - at),
+        node: dice.pick(victims),
+        unheardMs,
+        unheard: dice.pick(['alone', 'mute'] as const),
+      };
+      const copiedAt = Math.max(50, at - 1 - dice.exponential(dice.pick([200, 2_000, 20_000])));
+      const log = dice.pick(['wiped', 'wiped', 'kept', 'older'] as const);
+      if (kind === 'amnesia') faults.push({ kind, ...forgets, log, copiedAt });
+      else if (kind === 'rollback') faults.push({ kind, ...forgets, copiedAt });
+      else faults.push({ kind, ...forgets });
+    }
+  }
+  return faults;
 }
 
 function drawLate(kind: LateKind, dice: Dice, { n, ms }: { n: number; ms: number }): Fault[] {
@@ -270,6 +341,16 @@ function what(fault: Fault): string {
       return `clock of node-${fault.node} off by ${fault.ms} ms`;
     case 'stall':
       return `node-${fault.node} hangs`;
+    case 'amnesia': {
+      const log = fault.log === 'older' ? `that of ${(fault.copiedAt / 1000).toFixed(3)}` : fault.log;
+      return `node-${fault.node} loses its sign-state (log ${log})${lastWords(fault)}, down`;
+    }
+    case 'lost-log':
+      return `node-${fault.node} loses its log${lastWords(fault)}, down`;
+    case 'rollback':
+      return `disk of node-${fault.node} as it was at ${(fault.copiedAt / 1000).toFixed(3)}${lastWords(fault)}, unnoticed`;
+    case 'twin':
+      return `node-${fault.node} runs on two hosts`;
     case 'disk-stall':
       return `disk of node-${fault.node} hangs`;
     case 'slow-primary': {
@@ -278,10 +359,15 @@ function what(fault: Fault): string {
     }
     case 'liar':
       return `node-${fault.node} lies`;
+    case 'change':
+      return `operators: ${fault.what} (${fault.pick}),`;
     default:
       return unreachable(fault);
   }
 }
+
+const lastWords = ({ unheard, unheardMs }: Pick<ForgettingFault, 'unheard' | 'unheardMs'>): string =>
+  unheardMs === 0 ? '' : ` after ${unheardMs} ms ${unheard}`;
 
 const names = (side: readonly number[]): string =>
   [...side]

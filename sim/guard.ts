@@ -6,17 +6,9 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Marks, Place } from '../keys/marks.ts';
-import {
-  assertVotable,
-  assertVoteFree,
-  emptyMarks,
-  MarksDraft,
-  PROMISED,
-  Proposals,
-  votedDigest,
-} from '../keys/marks.ts';
-import type { SignState } from '../keys/sign-state.ts';
-import { decodeSignState, encodeSignState } from '../keys/sign-state.ts';
+import { assertVotable, assertVoteFree, MarksDraft, PROMISED, Proposals, votedDigest } from '../keys/marks.ts';
+import type { SignState, SignStateOwner } from '../keys/sign-state.ts';
+import { beginEpoch, decodeSignState, encodeSignState, firstState, withoutLog } from '../keys/sign-state.ts';
 import { assert } from '../protocol/assert.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { checkpointSigningBytes } from '../protocol/checkpoint-note.ts';
@@ -24,8 +16,9 @@ import { decodeCertificate, encodeCertificate, isRefusal } from '../protocol/cod
 import type { Recovery } from '../protocol/cores.ts';
 import type { LogPosition } from '../protocol/log.ts';
 import type { PrePrepare, ReplicaPledge } from '../protocol/messages.ts';
-import type { Hash, Height, View } from '../protocol/types.ts';
-import { asEpoch, asView } from '../protocol/types.ts';
+import type { QuarantineStart, Readmission } from '../protocol/pbft/quarantine.ts';
+import type { Epoch, Hash, Height, View } from '../protocol/types.ts';
+import { asEpoch, asHeight, asView } from '../protocol/types.ts';
 
 export interface PledgePayload {
   readonly pledge: ReplicaPledge;
@@ -42,6 +35,7 @@ export interface Durably {
   readonly marks: Marks;
   /** An encoded certificate. */
   readonly lock: Bytes | null;
+  readonly quarantined: boolean;
 }
 
 export class SimGuard {
@@ -55,17 +49,29 @@ export class SimGuard {
   /** What contents say, without reading them. */
   readonly #contents = new WeakMap<Bytes, SignState>();
 
-  constructor({ publicKey, chainId }: { readonly publicKey: Bytes; readonly chainId: Hash }) {
-    this.#chainId = chainId;
-    const marks = emptyMarks(asEpoch(0), asView(0));
-    const floor = { sequence: 0, hash: new Uint8Array(32) };
-    this.#state = { publicKey, chainId, marks, floor, lock: null };
+  constructor(owner: SignStateOwner) {
+    this.#chainId = owner.chainId;
+    this.#state = firstState(owner, asEpoch(0), false);
     this.file = encodeSignState(this.#state);
   }
 
-  /** The start of a process: the file is all there is. [GRD-7] Views that were led before are burned. */
-  open(): void {
-    const state = decoded(this.file);
+  /** [REC-1] While no process has it open, the file is lost, and one in quarantine made (`synod repair --readmit`). */
+  lose(): void {
+    this.#state = firstState(this.#state, asEpoch(0), true);
+    this.file = encodeSignState(this.#state);
+  }
+
+  /** [REC-6] While no process has it open: the log is given up (`synod repair --log`). */
+  giveUpLog(): void {
+    this.#state = withoutLog(decoded(this.file));
+    this.file = encodeSignState(this.#state);
+  }
+
+  /** The start of a process, or of an epoch: the file is all there is. [GRD-7] Views that were led before are burned. */
+  open(epoch: Epoch): void {
+    const file = decoded(this.file);
+    assert(epoch >= file.marks.epoch, 'no earlier epoch than the file has seen');
+    const state = epoch === file.marks.epoch ? file : beginEpoch(file, epoch);
     this.#state = state;
     this.#proposals = new Proposals();
     this.#burned = Math.max(state.marks.led ?? -1, state.marks.abstainedView ?? -1);
@@ -73,8 +79,13 @@ export class SimGuard {
 
   /** What the file says: what a crash now would leave. */
   get durable(): Durably {
-    const { marks, lock } = this.#contents.get(this.file) ?? decoded(this.file);
-    return { marks, lock };
+    const { marks, lock, quarantined } = this.#contents.get(this.file) ?? decoded(this.file);
+    return { marks, lock, quarantined };
+  }
+
+  /** Whose signatures it guards. */
+  get publicKey(): Bytes {
+    return this.#state.publicKey;
   }
 
   /** What the process knows. */
@@ -90,10 +101,46 @@ export class SimGuard {
     return decodedLock(this.#state.lock);
   }
 
-  /** What a core is told at its start. */
+  /** [REC-1] */
+  get quarantined(): boolean {
+    return this.#state.quarantined;
+  }
+
+  /** [GRD-12] */
+  get abstained(): QuarantineStart['abstained'] {
+    const { abstainedView: view, abstainedHeight: height } = this.#state.marks;
+    return { view, height };
+  }
+
+  /** What a core is told at its start, as daemon/node.ts does. */
   get recovery(): Recovery['guard'] {
-    const { view, led } = this.#state.marks;
-    return { view, led, lock: this.lock };
+    const { view, led, abstainedView: abstained, votes, request } = this.#state.marks;
+    return {
+      view: asView(Math.max(view, abstained ?? 0)),
+      led,
+      lock: this.lock,
+      request,
+      abstained,
+      height: asHeight(Math.max(0, ...votes.keys())),
+    };
+  }
+
+  /** [GRD-12] Nothing is signed at or below these, once `content` is durable. */
+  abstain({ view, height }: Readmission): void {
+    this.#giveUp((draft) => draft.abstain(view, height), view);
+  }
+
+  /** [REC-4] */
+  readmit({ view, height, prepared }: Readmission & { readonly prepared: Certificate }): void {
+    this.#giveUp((draft) => draft.readmit(view, height), view);
+    this.#state = { ...this.#state, lock: encodeCertificate(prepared), quarantined: false };
+  }
+
+  #giveUp(mark: (draft: MarksDraft) => void, view: View): void {
+    const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
+    mark(draft);
+    this.#burned = Math.max(this.#burned, view);
+    this.#state = { ...this.#state, marks: draft.marks };
   }
 
   /** For the file; durable, it makes true what `promise` and `lead` have said until now. */
@@ -105,6 +152,7 @@ export class SimGuard {
 
   /** Those of the pledges that may be signed once `content` is durable; the others are refused (as daemon/speaker.ts asks, one by one then). */
   promise<P extends PledgePayload>(pledges: readonly P[], lock: Certificate | null, durable: Durable): readonly P[] {
+    this.#assertRemembers();
     if (lock !== null) this.#state = { ...this.#state, lock: encodeCertificate(lock) };
     if (this.#promiseAll(pledges, durable)) return pledges;
     return pledges.length === 1 ? [] : pledges.filter((pledge) => this.#promiseAll([pledge], durable));
@@ -143,7 +191,7 @@ export class SimGuard {
       }
       case 'view-change':
       case 'new-view':
-        return { kind, epoch, view: pledge.view, digest: native.sha256(payload) };
+        return { kind, epoch, view: pledge.view, digest: native.sha256(payload), payload };
       case 'vote':
         return { kind, epoch, view: pledge.term, digest: votedDigest(pledge.candidate) };
       case 'appended':
@@ -156,8 +204,14 @@ export class SimGuard {
     }
   }
 
+  /** [REC-1] Whoever asks for a vote in quarantine has a bug. */
+  #assertRemembers(): void {
+    assert(!this.#state.quarantined, 'a replica in quarantine signs nothing that binds');
+  }
+
   /** [GRD-6] Whether this replica leads the view, once `content` is durable. */
   lead(view: View): boolean {
+    this.#assertRemembers();
     const draft = new MarksDraft(this.#state.marks, { burned: this.#burned, proposals: this.#proposals });
     try {
       draft.lead(view);
@@ -172,6 +226,7 @@ export class SimGuard {
 
   /** @throws GuardRefusal where the proposal must not be signed: for a core that was told the truth, that is a bug */
   propose({ view, block }: PrePrepare): void {
+    this.#assertRemembers();
     const { marks } = this.#state;
     const { height } = block.header;
     assertVotable(marks, { burned: this.#burned, proposals: this.#proposals }, view);

@@ -1,11 +1,13 @@
 // Makes the faults of a list come and go in a cluster. Faults of one kind may lie on top of each other: what holds is reckoned anew from
 // those that are active, so that taking one out of the list changes nothing about the others.
 
+import type { Changes } from './changes.ts';
 import type { Cluster } from './cluster.ts';
 import { Conspiracy } from './conspiracy.ts';
 import { Dawdler } from './dawdler.ts';
-import type { Fault } from './faults.ts';
+import type { Fault, ForgettingFault } from './faults.ts';
 import { describeFault } from './faults.ts';
+import { Memories } from './memories.ts';
 import type { Weather } from './network.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, SimReplica } from './replica.ts';
@@ -13,15 +15,20 @@ import type { CrashPoint, SimReplica } from './replica.ts';
 type Crash = Fault & { readonly kind: 'crash' };
 
 export interface InjectorOptions {
+  /** How many may be unsound at one time. */
+  readonly f: number;
   readonly faults: readonly Fault[];
   readonly seed: number;
   /** After how many milliseconds both ends notice that a link is cut; null: never. */
   readonly noticeMs: number | null;
+  /** Hands in changes of the epoch. */
+  readonly changes: Changes | null;
 }
 
 export class Injector {
   readonly #cluster: Cluster;
   readonly #noticeMs: number | null;
+  readonly #changes: Changes | null;
   readonly #active = new Set<Fault>();
   /** Crashes that wait for their point. */
   readonly #armed = new Set<Crash>();
@@ -29,14 +36,21 @@ export class Injector {
   readonly #down = new Map<Fault, number>();
   readonly #dawdlers = new Map<Fault, Dawdler>();
   readonly #diskDice: readonly Dice[];
+  readonly #twinDice: Dice;
+  /** Whoever is about to forget, and unheard until then. */
+  readonly #unheard = new Set<ForgettingFault>();
+  readonly #memories: Memories;
   #conspiracy: Conspiracy | null = null;
 
-  constructor(cluster: Cluster, { faults, seed, noticeMs }: InjectorOptions) {
+  constructor(cluster: Cluster, { faults, f, seed, noticeMs, changes }: InjectorOptions) {
     this.#cluster = cluster;
+    this.#changes = changes;
     this.#noticeMs = noticeMs;
     this.#diskDice = cluster.nodes.map(({ id }) => new Dice(seedOf(seed, 3, id)));
     cluster.strikes = (replica, point) => this.#strikes(replica, point);
     cluster.slowMs = (id) => this.#slowMs(id);
+    this.#memories = new Memories(cluster, faults, f, (id) => this.#bootUnlessKept(id));
+    this.#twinDice = new Dice(seedOf(seed, 4));
     const liars = faults.flatMap((fault) => (fault.kind === 'liar' ? [fault.node] : []));
     if (liars.length > 0) this.#conspiracy = new Conspiracy(cluster, liars);
     for (const fault of faults) cluster.after(fault.at, () => this.#begin(fault));
@@ -47,7 +61,7 @@ export class Injector {
     this.#armed.clear();
     for (const fault of [...this.#active]) if (fault.lasts !== null) this.#end(fault);
     if (this.#conspiracy !== null) this.#conspiracy.cutsPower = false;
-    for (const { id, core } of this.#cluster.nodes) if (core === null && !this.#keepsDown(id)) this.#cluster.boot(id);
+    for (const { id, isUp } of this.#cluster.nodes) if (!isUp && !this.#keepsDown(id)) this.#cluster.boot(id);
   }
 
   #begin(fault: Fault): void {
@@ -57,6 +71,9 @@ export class Injector {
     switch (fault.kind) {
       case 'liar':
         return; // from the start, and for ever
+      case 'change':
+        this.#active.delete(fault);
+        return this.#changes?.submit(fault);
       case 'crash':
         if (fault.point === 'now') return this.#crash(fault, fault.node === 'primary' ? this.#primary() : fault.node);
         this.#armed.add(fault);
@@ -64,6 +81,14 @@ export class Injector {
       case 'power-cut':
         for (const { id } of cluster.nodes) cluster.crash(id, fault);
         break;
+      case 'amnesia':
+      case 'lost-log':
+      case 'rollback':
+        if (fault.unheardMs > 0 && this.#memories.hasRoom(fault.node)) this.#silence(fault);
+        else this.#forget(fault);
+        break;
+      case 'twin':
+        return this.#runTwice(fault.node);
       case 'stall': {
         const node = cluster.nodes[fault.node]!;
         node.stalledUntil = Math.max(node.stalledUntil, cluster.now + (fault.lasts ?? 0));
@@ -83,13 +108,16 @@ export class Injector {
 
   #end(fault: Fault): void {
     if (!this.#active.delete(fault)) return;
+    if ('unheardMs' in fault && this.#unheard.delete(fault)) this.#setLinks();
     this.#cluster.remark(`over:  ${describeFault(fault).trim()}`);
     if (fault.kind === 'crash') {
       const node = this.#down.get(fault);
       if (node !== undefined) this.#bootUnlessKept(node);
     } else if (fault.kind === 'power-cut') for (const { id } of this.#cluster.nodes) this.#bootUnlessKept(id);
+    else if (fault.kind === 'amnesia' || fault.kind === 'lost-log' || fault.kind === 'rollback')
+      this.#memories.end(fault);
     else if (fault.kind === 'slow-primary') this.#dawdlers.get(fault)?.end();
-    else if (fault.kind !== 'stall' && fault.kind !== 'liar') this.#apply(fault);
+    else if (fault.kind !== 'stall' && fault.kind !== 'liar' && fault.kind !== 'change') this.#apply(fault);
   }
 
   // ---- processes ----------------------------------------------------------------------------------------------------
@@ -114,13 +142,54 @@ export class Injector {
     if (fault.lasts !== null) this.#cluster.after(fault.lasts, () => this.#end(fault));
   }
 
+  /** What it signs from now on, it alone will have known. */
+  #silence(fault: ForgettingFault): void {
+    this.#unheard.add(fault);
+    this.#setLinks();
+    this.#cluster.after(fault.unheardMs, () => {
+      if (this.#active.has(fault)) this.#forget(fault);
+      if (this.#unheard.delete(fault)) this.#setLinks();
+    });
+  }
+
+  #forget(fault: ForgettingFault): void {
+    if (this.#memories.begin(fault)) return;
+    this.#cluster.remark('no room for it: as many as may be have forgotten something, or are broken for ever');
+    this.#active.delete(fault);
+  }
+
+  /** A second host with its key. Whichever of the two ends is started again, and peers go from one to the other. */
+  #runTwice(id: number): void {
+    const cluster = this.#cluster;
+    const dice = this.#twinDice;
+    cluster.byzantine.add(id);
+    const second = cluster.hosts.double(id);
+    cluster.boot(id, second);
+    const peers = cluster.nodes.map((node) => Number(node.id)).filter((peer) => peer !== id);
+    const move = (peer: number) => {
+      cluster.disconnect(id, peer);
+      cluster.hosts.move(id, peer);
+      if (!cluster.network.isSevered(id, peer)) cluster.connect(id, peer);
+    };
+    for (const peer of peers) if (dice.chance(0.5)) move(peer);
+    const step = () => {
+      move(dice.pick(peers));
+      this.#bootUnlessKept(id);
+      if (second.core === null) cluster.boot(id, second);
+      cluster.after(100 + dice.exponential(2_000), step);
+    };
+    cluster.after(100 + dice.exponential(2_000), step);
+  }
+
   #bootUnlessKept(id: number): void {
-    if (this.#cluster.nodes[id]!.core === null && !this.#keepsDown(id)) this.#cluster.boot(id);
+    if (!this.#cluster.nodes[id]!.isUp && !this.#keepsDown(id)) this.#cluster.boot(id);
   }
 
   #keepsDown(id: number): boolean {
     for (const fault of this.#active) {
       if (fault.kind === 'power-cut') return true;
+      const isDown = (fault.kind === 'amnesia' || fault.kind === 'lost-log') && !this.#unheard.has(fault);
+      if (isDown && fault.node === id) return true;
       if (fault.kind === 'crash' && this.#down.get(fault) === id) return true;
     }
     return false;
@@ -213,6 +282,11 @@ export class Injector {
           break;
         case 'isolation':
           cut ||= fault.node === from || fault.node === to;
+          break;
+        case 'amnesia':
+        case 'lost-log':
+        case 'rollback':
+          if (this.#unheard.has(fault)) cut ||= fault.node === from || (fault.unheard === 'alone' && fault.node === to);
           break;
         default:
           break;

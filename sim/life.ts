@@ -3,8 +3,8 @@
 
 import type { GenesisDocument } from '../protocol/genesis.ts';
 import type { Protocol } from '../protocol/modes.ts';
-import { bearsLies, mainsOf } from '../protocol/modes.ts';
-import { byzantineQuorums, crashQuorums } from '../protocol/quorum.ts';
+import { bearsLies, quorumsAmong, quorumsOf } from '../protocol/modes.ts';
+import { Changes, drawChanges, SPARE_NODES, withChanges } from './changes.ts';
 import type { CheckName } from './checks.ts';
 import { CheckFailure, fail } from './checks.ts';
 import type { Habits } from './clients.ts';
@@ -12,12 +12,12 @@ import { PatientClient } from './clients.ts';
 import { Cluster } from './cluster.ts';
 import type { Dawdling } from './dawdler.ts';
 import { Dawdler } from './dawdler.ts';
-import type { Fault } from './faults.ts';
-import { brokenForEver, drawFaults } from './faults.ts';
+import type { Fault, Swarm } from './faults.ts';
+import { brokenForEver, drawFaults, drawForgetting } from './faults.ts';
 import { Injector } from './injector.ts';
 import type { Faults } from './network.ts';
 import { Dice, seedOf } from './random.ts';
-import type { SimReplica } from './replica.ts';
+import { nodeOf, type SimReplica } from './replica.ts';
 import { keyPair, standInKey } from './signatures.ts';
 
 export interface LifeOptions {
@@ -26,10 +26,14 @@ export interface LifeOptions {
   readonly protocol?: Protocol;
   /** Replicas; null: drawn. */
   readonly n: number | null;
+  /** Replicas that may be broken for ever, lie or forget at one time. Default, and at most: as many as n bears. */
+  readonly f?: number | null;
   /** Length of the safety phase in simulated milliseconds, at least 1000. */
   readonly ms: number;
   /** Null: one seed in 16 has them. */
   readonly realSignatures: boolean | null;
+  /** Whether the operators change the epoch now and then. Default: drawn, one life in three. */
+  readonly changes?: boolean | null;
   /** Numbers of the faults that happen; null: all that were drawn. */
   readonly only?: readonly number[] | null;
   /** Called with each line of a readable trace. */
@@ -41,7 +45,10 @@ export interface LifeOptions {
 /** What was drawn for a seed. */
 export interface Plan {
   readonly n: number;
+  readonly f: number;
   readonly realSignatures: boolean;
+  /** Whether the members have operators, who change the epoch; then there are spare nodes as well. */
+  readonly operators: boolean;
   readonly parameters: NonNullable<GenesisDocument['parameters']>;
   /** Decided blocks that each replica keeps. */
   readonly retain: readonly number[];
@@ -50,7 +57,7 @@ export interface Plan {
   readonly noticeMs: number | null;
   /** How the primary of the end holds back what it should propose; null: it does not. */
   readonly dawdling: Dawdling | null;
-  /** All of them; their places in this list are their numbers. */
+  /** All of them, changes of the epoch last; their places in this list are their numbers. */
   readonly faults: readonly Fault[];
 }
 
@@ -80,6 +87,10 @@ export interface Outcome {
   readonly acknowledged: number;
   readonly viewChanges: number;
   readonly crashes: number;
+  /** The last epoch that was reached. */
+  readonly epochs: number;
+  /** Quarantines that ended. */
+  readonly readmissions: number;
   readonly faults: number;
 }
 
@@ -92,6 +103,8 @@ const STILL_BUSY_MS = 1_000;
 const MAINS_WELL_MS = 12_000;
 /** How long a quorum may take to order everything: a view timeout that has doubled 8 times is 128 s, and f + 1 of them may come. */
 export const LIVENESS_MS_MAX = 900_000;
+/** How long a healed replica may stay in quarantine while clients are busy: as long, for it takes decided blocks. */
+export const READMISSION_MS_MAX = LIVENESS_MS_MAX;
 const HEADS_AGREE_MS_MAX = 60_000;
 /** Before the last trial. */
 const SETTLE_MS = 2_000;
@@ -104,18 +117,32 @@ export function drawPlan({
   seed,
   n,
   ms,
+  f: most = null,
   realSignatures,
+  changes = null,
   protocol = 'pbft',
-}: Pick<LifeOptions, 'seed' | 'n' | 'ms' | 'realSignatures' | 'protocol'>): Plan {
+}: Pick<LifeOptions, 'seed' | 'n' | 'f' | 'ms' | 'realSignatures' | 'changes' | 'protocol'>): Plan {
   const dice = new Dice(seedOf(seed, 100));
   const lies = bearsLies(protocol);
   const drawnN = dice.pick(lies ? [4, 4, 4, 5, 6, 7] : [3, 3, 3, 4, 5, 7]);
   const size = n ?? drawnN;
-  const { f } = (lies ? byzantineQuorums : crashQuorums)(size);
+  const f = Math.min(quorumsAmong(protocol, size).f, most ?? size);
   const retain = dice.pick([8, 32, Number.POSITIVE_INFINITY]);
+  const changesDrawn = drawChanges(new Dice(seedOf(seed, 104)), { ms, wanted: changes });
   const validFor = dice.pick([100, 50_000, 50_000]);
+  const swarm: Swarm = {
+    n: size,
+    f,
+    ms,
+    liars: lies,
+    ...(protocol === 'cheap-paxos' ? { foreverAt: ms + MAINS_WELL_MS } : {}),
+  };
+  const faults = drawFaults(new Dice(seedOf(seed, 101)), swarm);
+  // Who loses a memory in which epoch is a life of its own (docs/simulator.md). Where members are trusted, whoever does starts no more (CFT-R-1).
+  if (changesDrawn.length === 0 && lies) faults.push(...drawForgetting(new Dice(seedOf(seed, 103)), swarm, faults));
   return {
     n: size,
+    f,
     realSignatures: realSignatures ?? seed % REAL_SIGNATURES_ONE_IN === 0,
     parameters: { checkpointInterval: dice.pick([16, 32, 64]), window: dice.pick([1, 4, 8]) },
     retain: Array.from({ length: size }, () => (dice.chance(0.8) ? retain : Number.POSITIVE_INFINITY)),
@@ -138,13 +165,12 @@ export function drawPlan({
     noticeMs: dice.pick([null, 300, 2_000]),
     // A member that is trusted does not hold back on purpose.
     dawdling: lies ? drawTrial(new Dice(seedOf(seed, 102))) : null,
-    faults: drawFaults(new Dice(seedOf(seed, 101)), {
-      n: size,
-      f,
-      ms,
-      liars: lies,
-      ...(protocol === 'cheap-paxos' ? { foreverAt: ms + MAINS_WELL_MS } : {}),
-    }),
+    operators: changesDrawn.length > 0,
+    faults: withChanges(
+      faults.sort((a, b) => a.at - b.at),
+      changesDrawn,
+      size,
+    ),
   };
 }
 
@@ -169,10 +195,12 @@ class Life {
     const { seed, only, onLine, Replica, protocol = 'pbft' } = options;
     this.#options = options;
     this.#plan = drawPlan(options);
-    const { n, parameters, realSignatures, faults } = this.#plan;
+    const { n, parameters, realSignatures, operators, faults } = this.#plan;
     this.#faults = only == null ? faults : faults.filter((_, number) => only.includes(number));
     this.#cluster = new Cluster({
       n,
+      spare: operators ? SPARE_NODES : 0,
+      operators,
       seed,
       protocol,
       parameters,
@@ -190,7 +218,7 @@ class Life {
     } catch (error) {
       failure = this.#failureOf(error);
     }
-    const { trace, timeline, checks, viewChanges, nodes, messages } = this.#cluster;
+    const { trace, timeline, checks, viewChanges, readmissions, nodes, messages } = this.#cluster;
     return {
       seed: this.#options.seed,
       n: this.#plan.n,
@@ -205,6 +233,8 @@ class Life {
       acknowledged: checks.acknowledgedCount,
       viewChanges,
       crashes: nodes.reduce((sum, { crashes }) => sum + crashes, 0),
+      epochs: Math.max(...nodes.map(({ epoch }) => epoch.epoch)),
+      readmissions,
       faults: this.#faults.length,
     };
   }
@@ -228,30 +258,44 @@ class Life {
     const { seed, ms } = this.#options;
     const { base, retain, noticeMs, n } = this.#plan;
     cluster.faults = base;
-    for (const { id, disk } of cluster.nodes) disk.retain = retain[id]!;
-    const injector = new Injector(cluster, { faults: this.#faults, seed, noticeMs });
+    for (const { id, disk } of cluster.nodes) disk.retain = retain[id] ?? retain[0]!;
+    const broken = brokenForEver(this.#faults, n);
+    const { realSignatures } = this.#plan;
+    const changes = new Changes(cluster, { broken, realSignatures });
+    const injector = new Injector(cluster, { faults: this.#faults, f: this.#plan.f, seed, noticeMs, changes });
     const clients = this.#clients('client', this.#plan.habits);
     cluster.run(ms);
     injector.heal();
     cluster.remark('the safety phase is over');
     const since = cluster.now;
     cluster.run(STILL_BUSY_MS + (this.#options.protocol === 'cheap-paxos' ? MAINS_WELL_MS : 0));
+    const healed = () => changes.mains.filter((id) => !broken.has(id));
+    // A quarantine ends by traffic.
+    const isReadmitted = (id: number) => !cluster.nodes[id]!.guard.quarantined;
+    if (!cluster.until(() => healed().every(isReadmitted), READMISSION_MS_MAX))
+      fail('readmitted', `in quarantine for ${READMISSION_MS_MAX / 1000} s, with traffic; ${this.#standing(healed())}`);
     for (const client of clients) client.stop();
-    const broken = brokenForEver(this.#faults, n);
-    const healed = mainsOf(cluster.genesis).filter((id) => !broken.has(id));
     const open = () => clients.reduce((sum, client) => sum + client.open, 0);
     if (!cluster.until(() => open() === 0, LIVENESS_MS_MAX))
       fail(
         'everything-is-ordered',
-        `${open()} bundles were not ordered in ${LIVENESS_MS_MAX / 1000} s by a quorum of healed replicas; ${this.#standing(healed)}`,
+        `${open()} bundles were not ordered in ${LIVENESS_MS_MAX / 1000} s by a quorum of healed replicas; ${this.#standing(healed())}`,
       );
     this.#recoveryMs = cluster.now - since;
     const head = () => cluster.chain.size;
-    if (!cluster.until(() => healed.every((id) => cluster.height(id) === head()), HEADS_AGREE_MS_MAX))
-      fail('heads-agree', `healed replicas stay apart for ${HEADS_AGREE_MS_MAX / 1000} s; ${this.#standing(healed)}`);
-    for (const id of healed) cluster.checks.atEnd(cluster.nodes[id]!.id, cluster.height(id));
-    if (this.#plan.dawdling !== null && broken.size < byzantineQuorums(n).f)
-      this.#trySlowPrimary(this.#plan.dawdling, healed);
+    // Who is no member, or is none any more, follows to the head as well.
+    const agree = () =>
+      healed().every((id) => cluster.height(id) === head()) &&
+      cluster.nodes.every(({ id, disk, member }) => broken.has(id) || member !== null || disk.head === head());
+    if (!cluster.until(agree, HEADS_AGREE_MS_MAX))
+      fail('heads-agree', `healed replicas stay apart for ${HEADS_AGREE_MS_MAX / 1000} s; ${this.#standing(healed())}`);
+    for (const id of healed()) cluster.checks.atEnd(cluster.nodes[id]!.id, cluster.height(id));
+    const brokenMembers = changes.members.filter((id) => broken.has(id)).length;
+    if (
+      this.#plan.dawdling !== null &&
+      brokenMembers < Math.min(this.#plan.f, quorumsAmong(this.#options.protocol, changes.members.length).f)
+    )
+      this.#trySlowPrimary(this.#plan.dawdling, healed());
   }
 
   /** One more replica breaks, for ever: whoever leads now works just under every timeout, while clients are busy at all replicas. */
@@ -263,16 +307,22 @@ class Life {
     const busy = this.#clients('busy', { ...this.#plan.habits, clients: 4, everyMs: 20, ahead: 2, validFor: 50_000 });
     // Until rounds are measured as they are now.
     cluster.run(SETTLE_MS);
-    const explained = () => others.flatMap((id) => cluster.nodes[id]!.core?.explain() ?? []);
+    const explained = () =>
+      others.flatMap((id) => {
+        const { core, epoch } = cluster.nodes[id]!;
+        if (core === null) return [];
+        const e = core.explain();
+        return [{ ...e, leader: nodeOf(epoch, e.primary) }];
+      });
     // Who asks for a later view knows of another primary than those who order, and is followed in the middle of the trial.
-    if (!explained().every(({ primary, phase }) => primary === slow && phase !== 'view-change')) return;
+    if (!explained().every(({ leader, phase }) => leader === slow && phase !== 'view-change')) return;
     const patience = explained().map(({ pace, timeoutMs }) => PACE_PATIENCES * (pace?.lateMsMax ?? 0) + 2 * timeoutMs);
     cluster.remark(`node-${slow} holds bundles back, ${dawdling.how}, for ever`);
     const dawdler = new Dawdler(cluster, slow, dawdling);
     // A liar may keep one of them in a view change of its own: those who order without it are enough.
-    const { f, quorum } = byzantineQuorums(cluster.nodes.length);
+    const { f, quorum } = quorumsOf(cluster.nodes[slow]!.epoch);
     const isLeft = () =>
-      explained().every(({ primary }) => primary !== slow) &&
+      explained().every(({ leader }) => leader !== slow) &&
       explained().filter(({ phase }) => phase !== 'view-change').length >= quorum - f;
     if (!cluster.until(isLeft, Math.max(...patience)))
       fail(

@@ -2,21 +2,27 @@
 // before you speak, and a process that ends whenever the simulation wants it to. What a planted bug may override is `protected`.
 
 import type { Bytes } from '../crypto/bytes.ts';
+import { ascii, equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Witness } from '../protocol/attest.ts';
 import { attested } from '../protocol/attest.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { Audience, Input, Pledged, Ready } from '../protocol/core.ts';
+import type { EpochEnd, Input, Pledged, Ready } from '../protocol/core.ts';
 import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
 import { makeCore } from '../protocol/cores.ts';
-import type { Genesis } from '../protocol/genesis.ts';
+import { epochOf, fits } from '../protocol/epoch/begin.ts';
+import { type EpochDocument, genesisEpoch, genesisOf } from '../protocol/epoch/document.ts';
+import { Observer } from '../protocol/epoch/observer.ts';
+import type { RecoveredLog } from '../protocol/log.ts';
 import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import { bearsLies } from '../protocol/modes.ts';
+import type { QuarantineStart } from '../protocol/pbft/quarantine.ts';
+import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHeight } from '../protocol/types.ts';
+import { asHeight } from '../protocol/types.ts';
 import { WriteLag } from '../protocol/write-lag.ts';
 import { Answers, isRequest } from './answers.ts';
 import type { Held } from './checks.ts';
@@ -25,41 +31,27 @@ import { SimClock } from './clock.ts';
 import { SimDisk } from './disk.ts';
 import type { PledgePayload } from './guard.ts';
 import { SimGuard } from './guard.ts';
-import type { Timeline } from './timeline.ts';
+import type { Interrupted, Surroundings } from './surroundings.ts';
 
 /** Inputs that wait for one turn; as daemon/replica.ts bounds the frames of one peer. */
 const INBOX_PER_PEER_MAX = 1024;
 
-/** What a replica asks of the cluster around it. */
-export interface Surroundings {
-  readonly timeline: Timeline;
-  readonly genesis: Genesis;
-  /** In milliseconds, a new draw for each write. */
-  writeMs(replica: ReplicaId): number;
-  sign<M extends ReplicaMessage>(replica: ReplicaId, message: M): Verified<M>;
-  /** As protocol/verify.ts says; null: refused, and counted. */
-  verify(replica: ReplicaId, signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null;
-  /** Decoded and verified from bytes; null: refused, and counted. */
-  verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<ReplicaMessage> | null;
-  /** Its word that a block is decided. */
-  signDecided(replica: ReplicaId, place: Parameters<Witness['sign']>[0]): Bytes;
-  send(from: ReplicaId, to: Audience, signed: Signed<ReplicaMessage>): void;
-  /** A Ready, once its messages are on their way. */
-  observe(replica: SimReplica, ready: Ready<ReplicaMessage, ReplicaPledge>): void;
-  /** The core threw. */
-  broke(replica: SimReplica, error: unknown): void;
-  /** A moment at which an armed crash may strike. True: it did. */
-  strikes(replica: SimReplica, point: CrashPoint): boolean;
+/** Between two looks of a node that is no member. */
+const OBSERVE_MS = 40;
+
+/** Between two looks of a member at whether its epoch is over (EPO-19). */
+const SCOUT_MS = 3_000;
+
+/** A node keeps its name, and has another number in each epoch. */
+export function memberIn({ members }: EpochDocument, node: number): ReplicaId | null {
+  return members.find(({ name }) => name === `node-${node}`)?.id ?? null;
 }
 
-/** Where between the steps of a write a process may end. */
-export type CrashPoint = 'write-begun' | 'log-written' | 'guard-written' | 'spoken';
+/** The node that has this number in an epoch. */
+export const nodeOf = ({ members }: EpochDocument, member: ReplicaId): number =>
+  Number((members[member]?.name ?? 'node--1').slice('node-'.length));
 
-/** What becomes of the writes that a crash interrupts. */
-export interface Interrupted {
-  readonly log: 'lost' | 'kept';
-  readonly guard: 'lost' | 'kept';
-}
+export type { CrashPoint, Interrupted, Surroundings } from './surroundings.ts';
 
 /** A write under way. */
 interface Write {
@@ -75,12 +67,20 @@ interface Write {
 type Step = Input<ReplicaMessage, ReplicaPledge>;
 
 export class SimReplica {
+  /** Its place among the nodes: for ever, and in the first epoch its number as a member. */
   readonly id: ReplicaId;
+  /** Its number as a member of `epoch`; null: it is none, and observes. */
+  member: ReplicaId | null;
+  /** In this epoch or an earlier one. */
+  wasMember = false;
   readonly disk = new SimDisk();
-  readonly guard: SimGuard;
+  guard: SimGuard;
   readonly clock: SimClock;
   /** Null: the process is down. */
   core: ReplicaCore | null = null;
+  /** The epoch that this replica is in. */
+  epoch: EpochDocument;
+  #ending: EpochEnd | null = null;
   /** Grows with every start and every end: what an older incarnation planned is void. */
   life = 0;
   crashes = 0;
@@ -101,15 +101,24 @@ export class SimReplica {
   #woken = false;
   #alarm = 0;
   #lowest = 1;
+  #isObserving = false;
 
   constructor(id: ReplicaId, world: Surroundings) {
     this.id = id;
     this.world = world;
     const { genesis, timeline } = world;
-    this.guard = new SimGuard({ publicKey: genesis.members[id]!.publicKey, chainId: genesis.chainId });
+    this.epoch = genesisEpoch(native.sha256, genesis);
+    this.member = memberIn(this.epoch, id);
+    const publicKey = genesis.members[id]?.publicKey ?? new Uint8Array(32); // of its own once it is a member
+    this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
     this.clock = new SimClock(timeline);
     this.#lag = new WriteLag(genesis.parameters.viewTimeoutMs);
     this.#answers = new Answers(this.disk, genesis.parameters);
+  }
+
+  /** The process runs, as a member or as one that observes. */
+  get isUp(): boolean {
+    return this.core !== null || this.#isObserving;
   }
 
   // ---- life and death -----------------------------------------------------------------------------------------------
@@ -124,29 +133,94 @@ export class SimReplica {
     this.#pending = nothingPending();
     this.stalledUntil = 0;
     this.#lowest = 1;
+    this.#isObserving = false;
     this.#lag = new WriteLag(this.world.genesis.parameters.viewTimeoutMs);
     this.#wallAheadMs = 0;
-    const fresh = this.life === 1;
-    this.guard.open();
+    this.#ending = null;
+    const log = this.disk.recover();
+    this.#openEpoch(log);
+    if (this.member === null) return this.#observe();
     if (this.disk.writes < this.guard.floor.sequence)
       fail(
         'durable-before-spoken',
         `the log of node-${this.id} ends at write ${this.disk.writes}, and it has signed upon ${this.guard.floor.sequence}`,
       );
-    this.core = this.makeCore({ log: fresh ? null : this.disk.recover(), guard: this.guard.recovery });
+    this.core = this.makeCore({ log, quarantine: this.#quarantine(log), guard: this.guard.recovery });
     this.wake();
+    // Without operators no epoch ends.
+    if (this.world.genesis.members[0]?.operatorKey !== undefined) this.#scout(null);
+  }
+
+  /** [EPO-12] The log says which epoch goes on. A key that is new in it begins with a file of its own. */
+  #openEpoch(log: RecoveredLog): void {
+    const { genesis } = this.world;
+    this.epoch = epochOf(native.sha256, genesis, log);
+    this.member = memberIn(this.epoch, this.id);
+    if (this.member === null) return;
+    this.wasMember = true;
+    const { publicKey } = this.epoch.members[this.member]!; // as just found
+    if (!equalBytes(this.guard.publicKey, publicKey))
+      this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
+    this.guard.open(this.epoch.epoch);
+  }
+
+  /** [EPO-17] As daemon/observe.ts does: blocks of whoever has them, until this one is a member of the latest epoch that anybody can prove. */
+  #observe(): void {
+    const { genesis } = this.world;
+    this.#isObserving = true;
+    this.member = null;
+    const observer = new Observer(
+      { sha256: native.sha256, genesis },
+      this.disk.writes === 0 ? null : this.disk.recover(),
+    );
+    const pull = () => {
+      const blocks = this.world.blocksFor(this, observer.height + 1);
+      const state = blocks.length === 0 ? this.world.checkpointFor(this, observer.height) : null;
+      if (state !== null) this.disk.write(observer.install(state)); // EPO-20
+      for (const { block, certificate } of blocks) this.disk.write(observer.take(block, certificate));
+      const { document } = observer;
+      if (memberIn(document, this.id) === null || document.epoch < this.world.latestEpochFor(this))
+        return this.#soon(OBSERVE_MS, pull);
+      this.boot();
+      this.world.began(this);
+    };
+    this.#soon(OBSERVE_MS, pull);
+  }
+
+  /** [EPO-19] Its epoch is over, as somebody can prove, and it gets no further in it: nobody there answers to its key, or it to theirs. */
+  #scout(stuckAt: number | null): void {
+    this.#soon(SCOUT_MS, () => {
+      if (this.core === null || this.world.latestEpochFor(this) <= this.epoch.epoch) return this.#scout(null);
+      if (stuckAt !== this.disk.head) return this.#scout(this.disk.head);
+      this.core = null;
+      this.life += 1;
+      this.#write = null;
+      this.#observe();
+    });
+  }
+
+  /** [REC-1] As daemon/node.ts: what the log still shows of this key's words is durable before following overwrites it. */
+  #quarantine(log: RecoveredLog): QuarantineStart | null {
+    if (!this.guard.quarantined) return null;
+    this.guard.abstain(tracesIn(log, this.epoch.epoch));
+    this.guard.file = this.guard.content();
+    const nonce = native.sha256(ascii(`nonce ${this.id} ${this.life}`));
+    return { nonce, abstained: this.guard.abstained };
   }
 
   /** What starts from the recovered state. */
   protected makeCore(recovery: Recovery): ReplicaCore {
-    const { genesis } = this.world;
-    const options = { genesis, epoch: asEpoch(0), self: this.id, sha256: native.sha256 };
+    const { epoch: document } = this;
+    const genesis = genesisOf(this.world.genesis, document);
+    const self = this.member!; // only a member has a core
+    const options = { genesis, epoch: document.epoch, document, self, sha256: native.sha256 };
     return makeCore(options, recovery, this.clock.now());
   }
 
   /** The process ends here. False: it was down already. */
   crash({ log, guard }: Interrupted): boolean {
-    if (this.core === null) return false;
+    if (!this.isUp) return false;
+    this.#isObserving = false;
     const write = this.#write;
     if (write !== null) {
       if (!write.logDone && log === 'kept' && write.batch.records.length > 0) this.disk.write(write.batch.records);
@@ -185,7 +259,7 @@ export class SimReplica {
     const { message } = signed;
     if (isRequest(message)) {
       const answer = this.#answers.to(message);
-      if (answer !== null) this.world.send(this.id, from, this.world.sign(this.id, answer));
+      if (answer !== null) this.world.answer(this, from, this.world.sign(this.id, answer));
       return;
     }
     if (!this.core!.wants(message, signed.sender)) return;
@@ -249,9 +323,10 @@ export class SimReplica {
 
   /** As daemon/replica.ts does: the proofs of blocks, where members are trusted. */
   #proved(ready: Ready<ReplicaMessage, ReplicaPledge>): Ready<ReplicaMessage, ReplicaPledge> {
-    if (bearsLies(this.world.genesis.protocol)) return ready;
+    const { epoch, protocol } = this.epoch;
+    if (bearsLies(protocol)) return ready;
     const sign: Witness['sign'] = (place) => this.world.signDecided(this.id, place);
-    return attested(ready, { self: this.id, epoch: asEpoch(0), sign });
+    return attested(ready, { self: this.member!, epoch, sign }); // only a member has a core
   }
 
   /** [STALL-1] [STALL-5] As daemon/replica.ts does. */
@@ -267,10 +342,15 @@ export class SimReplica {
   #act(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
     for (const { to, message } of ready.send) {
       if (message.kind === 'pre-prepare') this.guard.propose(message); // PBFT-PP-5: its signature is a vote
-      this.world.send(this.id, to, this.world.sign(this.id, message));
+      this.world.send(this, to, this.world.sign(this.id, message));
     }
-    for (const { to, signed } of ready.resend) this.world.send(this.id, to, signed);
+    for (const { to, signed } of ready.resend) this.world.send(this, to, signed);
     gather(this.#pending, ready);
+    if (ready.ended !== null) {
+      this.#ending = ready.ended;
+      // Nobody needs what the old core still wanted to say (EPO-12).
+      this.#pending = { ...nothingPending(), records: this.#pending.records };
+    }
     this.world.observe(this, ready);
     this.#persistSoon();
   }
@@ -279,7 +359,8 @@ export class SimReplica {
 
   #persistSoon(): void {
     if (this.#write !== null || this.core === null) return;
-    if (isUrgent(this.#pending)) return this.#persist();
+    if (this.#ending !== null && isEmpty(this.#pending)) return this.#nextEpoch(this.#ending);
+    if (isUrgent(this.#pending) || this.#ending !== null) return this.#persist();
     if (this.#pending.records.length === 0 || this.#lazy) return;
     this.#lazy = true;
     this.#soon(LAZY_WRITE_MS_MAX, () => {
@@ -294,6 +375,7 @@ export class SimReplica {
     this.#pending = nothingPending();
     const payloads = batch.pledges.map((each) => ({ ...each, payload: encodePayload(each.pledge) }));
     const kept = this.promise(payloads, batch.lock);
+    if (batch.readmit !== null) this.guard.readmit(batch.readmit);
     const led = batch.lead !== null && this.guard.lead(batch.lead) ? batch.lead : null;
     const urgent = isUrgent(batch);
     const write: Write = {
@@ -327,6 +409,15 @@ export class SimReplica {
     this.whileWriting(write);
   }
 
+  /** [EPO-12] The end of the epoch is durable: what follows is what a start of the process would do, without its loss of the pool. */
+  #nextEpoch({ waiting }: EpochEnd): void {
+    if (this.world.strikes(this, 'epoch-ended')) return;
+    this.core = null;
+    this.boot();
+    for (const bundle of waiting) if (fits(bundle, this.epoch.parameters)) this.input({ type: 'bundle', bundle });
+    this.world.began(this);
+  }
+
   /** Those of the pledges that the guard allows. */
   protected promise<P extends PledgePayload>(pledges: readonly P[], lock: Pending['lock']): readonly P[] {
     if (pledges.length === 0 && lock === null) return [];
@@ -334,7 +425,7 @@ export class SimReplica {
   }
 
   /** Nothing is said before it is durable: nothing to do here. */
-  protected whileWriting(_write: Pick<Write, 'kept' | 'led'>): void {}
+  protected whileWriting(_write: Pick<Write, 'kept' | 'led' | 'batch'>): void {}
 
   #written(write: Write): void {
     if (!write.logDone || !write.guardDone || this.#write !== write) return;
@@ -349,11 +440,12 @@ export class SimReplica {
   }
 
   /** Durable: now, and only now, these votes exist. */
-  protected speak({ kept, led }: Pick<Write, 'kept' | 'led'>): void {
+  protected speak({ kept, led, batch: { readmit } }: Pick<Write, 'kept' | 'led' | 'batch'>): void {
     if (led !== null) this.input({ type: 'leading', view: led });
+    if (readmit !== null) this.input({ type: 'readmitted', view: readmit.view, height: readmit.height });
     for (const { pledge, broadcast, to } of kept) {
       const signed = this.world.sign(this.id, pledge);
-      if (broadcast) this.world.send(this.id, to ?? 'all', signed);
+      if (broadcast) this.world.send(this, to ?? 'all', signed);
       this.input({ type: 'own', signed: asVerified(signed) });
     }
   }
@@ -367,7 +459,7 @@ export class SimReplica {
 
   held(): Held | null {
     if (this.core === null) return null;
-    const { checkpointInterval, window } = this.world.genesis.parameters;
+    const { checkpointInterval, window } = this.epoch.parameters;
     const { disk } = this;
     return {
       explanation: this.core.explain(),

@@ -12,6 +12,8 @@ export interface Setting {
   readonly genesis: Genesis;
   /** By place in the member list. */
   readonly keys: readonly SimulationKey[];
+  /** The same, where there are operators. */
+  readonly operators: readonly SimulationKey[];
   readonly document: Uint8Array;
 }
 
@@ -22,19 +24,26 @@ export function settingOf(
   {
     realSignatures = true,
     protocol = 'pbft',
-  }: { readonly realSignatures?: boolean; readonly protocol?: Protocol } = {},
+    operators: withOperators = false,
+  }: { readonly realSignatures?: boolean; readonly protocol?: Protocol; readonly operators?: boolean } = {},
 ): Setting {
-  const keys = Array.from({ length: n }, (_, i) => (realSignatures ? keyPair : standInKey)(`replica-${i}`));
+  const keyOf = realSignatures ? keyPair : standInKey;
+  const keys = Array.from({ length: n }, (_, i) => keyOf(`replica-${i}`));
+  const operators = Array.from({ length: withOperators ? n : 0 }, (_, i) => keyOf(`operator-${i}`));
   const text = JSON.stringify({
     synod: 1,
     name: 'simulation',
     protocol,
     createdAt: 1_700_000_000_000,
-    members: keys.map((key, i) => ({ name: `node-${i}`, publicKey: toHex(key.publicKey) })),
+    members: keys.map((key, i) => ({
+      name: `node-${i}`,
+      publicKey: toHex(key.publicKey),
+      ...(operators[i] === undefined ? {} : { operatorKey: toHex(operators[i].publicKey) }),
+    })),
     parameters,
   } satisfies GenesisDocument);
   const document = Buffer.from(text);
   const genesis = parseGenesis(native, document, text);
   if ('refused' in genesis) throw new Error(`${genesis.field}: ${genesis.problem}`);
-  return { genesis, keys, document };
+  return { genesis, keys, operators, document };
 }

@@ -97,6 +97,7 @@ export const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'fetch-blocks',
   'fetch-checkpoint',
   'fetch-state',
+  'fetch-standing',
   'paxos-prepare',
   'promise',
   'accepted',

@@ -13,6 +13,9 @@ export interface Totals {
   readonly acknowledged: number;
   readonly viewChanges: number;
   readonly crashes: number;
+  /** That were ended. */
+  readonly epochs: number;
+  readonly readmissions: number;
   readonly faults: number;
   /** The longest that a healed quorum took to order everything. */
   readonly recoveryMsMax: number;
@@ -30,6 +33,8 @@ export class Tally {
     acknowledged: 0,
     viewChanges: 0,
     crashes: 0,
+    epochs: 0,
+    readmissions: 0,
     faults: 0,
     recoveryMsMax: 0,
   };
@@ -51,6 +56,8 @@ export class Tally {
       acknowledged: t.acknowledged + outcome.acknowledged,
       viewChanges: t.viewChanges + outcome.viewChanges,
       crashes: t.crashes + outcome.crashes,
+      epochs: t.epochs + outcome.epochs,
+      readmissions: t.readmissions + outcome.readmissions,
       faults: t.faults + outcome.faults,
       recoveryMsMax: Math.max(t.recoveryMsMax, outcome.recoveryMs),
     };

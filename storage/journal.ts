@@ -111,7 +111,7 @@ export async function readJournal(
 
 function checkFloor(floor: LogPosition | null, position: LogPosition, start: number, atFloor: Bytes | undefined): void {
   if (floor === null || floor.sequence === 0) return;
-  const advice = 'start as an observer: this replica may have signed what the log no longer remembers';
+  const advice = 'repair it: this replica may have signed what the log no longer remembers';
   const lost = (found: string | number): StorageError =>
     new StorageError('storage-lost-writes', { expected: floor.sequence, found, advice });
   if (position.sequence < floor.sequence) throw lost(position.sequence);

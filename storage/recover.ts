@@ -98,7 +98,7 @@ async function claim(kv: KeyValueStore, { chainId, floor }: LogOptions): Promise
     throw damaged(keys.meta, `missing, but there is a ${placeOf(key)?.kind ?? 'foreign'} record`);
   }
   if (floor !== null && floor.sequence > 0) {
-    const advice = 'start as an observer: the log is gone, and this replica has signed';
+    const advice = 'repair it: the log is gone, and this replica has signed';
     throw new StorageError('storage-lost-writes', { expected: floor.sequence, found: noPosition.sequence, advice });
   }
   await kv.write([{ type: 'put', key: keys.meta, value: seal(keys.meta, encodeMeta(chainId)).value }]);

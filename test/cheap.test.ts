@@ -5,7 +5,7 @@ import { encodePayload } from '../protocol/codec.ts';
 import type { PaxosPromise, ReplicaMessage, WorkingSet } from '../protocol/messages.ts';
 import { checkpointQuorum, mainsOf } from '../protocol/modes.ts';
 import { decodeHardState, encodeHardState } from '../protocol/paxos/hard-state.ts';
-import { asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { asEpoch, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { CheckFailure } from '../sim/checks.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
@@ -213,8 +213,15 @@ t.test('CHP-4: above the floor of its ballot all of a working set must accept', 
 
 t.test('CHP-3: a working set is as durable as a promise, and an acceptor says what it has noted', async (t) => {
   const working: WorkingSet = { ballot: asView(7), floor: asHeight(40), members: [asReplicaId(0), asReplicaId(2)] };
-  t.same(decodeHardState(encodeHardState({ promised: asView(9), working })), { promised: 9, working });
-  t.equal(decodeHardState(encodeHardState({ promised: asView(9), working }).subarray(0, 20)), undefined);
+  t.same(decodeHardState(encodeHardState({ epoch: asEpoch(3), promised: asView(9), working })), {
+    epoch: 3,
+    promised: 9,
+    working,
+  });
+  t.equal(
+    decodeHardState(encodeHardState({ epoch: asEpoch(3), promised: asView(9), working }).subarray(0, 20)),
+    undefined,
+  );
   // Every process ends at every point of every write, and the set that is in force is still known to a majority.
   const { cluster, client, mains } = begin({ seed: 5 });
   const promises: PaxosPromise[] = [];

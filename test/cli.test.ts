@@ -1,6 +1,6 @@
 // The command line, as a user meets it: real processes, their output and their exit codes.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import tap from 'tap';
@@ -49,6 +49,8 @@ tap.test('help, version, usage', async (t) => {
     'submit',
     'follow',
     'export',
+    'backup',
+    'repair',
     'verify',
     'evidence',
     'audit',
@@ -74,7 +76,15 @@ tap.test('init: a local network', async (t) => {
   const made = await synod(['init', net, '--unsealed', '--name', 'harbour', '--param', 'viewTimeoutMs=900']);
   t.match(made, { code: 0, stderr: '' });
   t.match(made.stdout, /^chain [0-9a-f]{64} "harbour": pbft, 4 replicas, quorum 3, bears 1 faulty\n/);
-  t.strictSame(readdirSync(net).sort(), ['client.key', 'genesis.json', 'node-0', 'node-1', 'node-2', 'node-3']);
+  t.strictSame(readdirSync(net).sort(), [
+    'client.key',
+    'genesis.json',
+    'node-0',
+    'node-1',
+    'node-2',
+    'node-3',
+    'operators',
+  ]);
   t.equal(statSync(join(net, 'client.key')).mode & 0o777, 0o600, 'keys are for their owner');
   const loaded = loadGenesis(native, join(net, 'genesis.json'));
   if (!('genesis' in loaded)) return t.fail('the genesis document does not load');
@@ -267,3 +277,80 @@ tap.test('the Bitcoin block folds to its Merkle root, and only in its order', as
   const wide = Buffer.concat([bytes.subarray(0, 80), Buffer.from('fe15060000', 'hex'), bytes.subarray(83)]);
   t.match(parseBitcoinBlock(native.sha256, wide), { problem: /more bytes than it needs/ });
 });
+
+tap.test(
+  'REC-6 REC-7 REC-8: repair says what is there, moves aside and never deletes; a backup holds no marks',
+  async (t) => {
+    const net = join(t.testdir(), 'net');
+    t.equal((await synod(['init', net, '--unsealed'])).code, 0);
+    const home = join(net, 'node-3');
+    const config = join(home, 'config.json');
+    const signState = join(home, 'data', 'sign-state');
+    const looked = await synod(['repair', config]);
+    t.match(looked, { code: 0, stdout: /sign-state: sound, has signed nothing yet\nlog: none yet\nnothing to repair/ });
+
+    const out = join(net, 'copy');
+    const evidence = join(home, 'data', 'evidence');
+    mkdirSync(evidence, { recursive: true });
+    for (const name of ['whole.witness', 'cut-off.partial']) writeFileSync(join(evidence, name), name);
+    utimesSync(join(evidence, 'whole.witness'), 1, 1_000_000);
+    t.equal((await synod(['backup', config, '--out', out])).code, 0);
+    t.strictSame(readdirSync(join(out, 'data', 'evidence')), ['whole.witness'], 'what it has seen others do wrong');
+    t.equal(statSync(join(out, 'data', 'evidence', 'whole.witness')).mtimeMs, 1_000_000_000, 'and when');
+    rmSync(evidence, { recursive: true });
+    t.strictSame(readdirSync(out).sort(), ['config.json', 'data', 'genesis.json', 'replica.key']);
+    t.equal(statSync(join(out, 'replica.key')).mode & 0o777, 0o600);
+    t.match((await synod(['repair', join(out, 'config.json')])).stdout, /sign-state: in quarantine/);
+    complains(t, await synod(['backup', config, '--out', out]), 'directory-not-empty', 2, /copy/);
+    const both = await synod(['backup', config, '--out', join(net, 'both'), '--with-log']);
+    t.equal(both.code, 1, 'there is no log yet');
+    t.notOk(existsSync(join(net, 'both')), 'a backup that fails leaves nothing');
+
+    const bytes = readFileSync(signState);
+    const { ino, birthtimeNs } = statSync(signState, { bigint: true });
+    writeFileSync(`${signState}.home`, `${ino} ${birthtimeNs}\n`);
+    t.equal((await synod(['repair', config])).code, 0, 'at home');
+    const noted = (inode: bigint, born: bigint) => writeFileSync(`${signState}.home`, `${inode} ${born}\n`);
+    const isBirthKept = birthtimeNs > 0n && birthtimeNs !== statSync(signState, { bigint: true }).ctimeNs;
+    if (isBirthKept) {
+      noted(ino + 1n, birthtimeNs);
+      t.equal((await synod(['repair', config])).code, 0, 'born once: a new mount may number it anew');
+      noted(ino, birthtimeNs + 1n);
+      t.equal((await synod(['repair', config])).code, 1, 'an inode is used again');
+    }
+    noted(ino, 0n);
+    t.equal((await synod(['repair', config])).code, 0, 'where nobody knows when it was born, the inode counts');
+    noted(ino + 1n, isBirthKept ? birthtimeNs + 1n : 0n);
+    t.match(await synod(['repair', config]), { code: 1, stdout: /a copy.*\[guard-copied\]/ });
+    complains(t, await quietStart(config), 'guard-copied', 2, /--moved[\s\S]*--readmit/);
+    complains(t, await synod(['repair', config, '--moved', '--readmit']), 'usage', 2, /readmit/);
+    const marks = readFileSync(signState);
+    t.match(await synod(['repair', config, '--moved']), { code: 0, stdout: /at home here[\s\S]*nothing to repair/ });
+    t.match(await synod(['repair', config]), { code: 0 }, 'from now on');
+    t.same(readFileSync(signState), marks, 'its marks are what they were');
+
+    writeFileSync(signState, bytes.subarray(1));
+    t.match(await synod(['repair', config]), { code: 1, stdout: /damaged \[guard-damaged\][\s\S]*next: .* --readmit/ });
+    t.match(await synod(['repair', config, '--readmit']), { code: 0, stdout: /moved to[\s\S]*in quarantine/ });
+    t.equal(
+      readdirSync(join(home, 'data')).filter((name) => name.startsWith('sign-state')).length,
+      3,
+      'nothing is deleted',
+    );
+    t.match(
+      await synod(['repair', config, '--readmit']),
+      { code: 0, stdout: /^sign-state: in quarantine/ },
+      'once is enough',
+    );
+    rmSync(signState);
+    t.match(await synod(['repair', config]), { code: 1, stdout: /missing \[guard-missing\]/ });
+    for (const way of ['--log', '--moved'])
+      complains(t, await synod(['repair', config, way]), 'guard-missing', 2, /readmit/);
+    complains(t, await quietStart(config), 'guard-missing', 2, /repair CONFIG --readmit/);
+  },
+);
+
+/** A start that is refused; its log on standard output is not looked at. */
+async function quietStart(config: string): Promise<Run> {
+  return { ...(await synod(['start', config])), stdout: '' };
+}

@@ -623,6 +623,21 @@ t.test('the queue is bounded, and says when there is room again', async (t) => {
   t.same(mine(log), ['0', '1', '2', '3', '4', '6']);
 });
 
+t.test('[EPO-8] a change of the epoch is a bundle of its own, whatever is submitted beside it', async (t) => {
+  const { log, connect } = await cluster(t);
+  log.automatic = false;
+  const client = await connect({ bundleDelayMs: 20 });
+  const control = Buffer.concat([text('synod-v1:control'), text('and so on')]);
+  const all = [client.submit(text('before')), client.submit(control), client.submit(text('after'))];
+  await until(() => log.pool.length === 3);
+  t.same(
+    log.pool.map(({ transactions }) => transactions.map((each) => Buffer.from(each).toString())),
+    [['before'], [control.toString()], ['after']],
+  );
+  log.order();
+  await Promise.all(all);
+});
+
 t.test('no room is an answer: the client waits and keeps its order', async (t) => {
   for (const code of ['pool-full', 'client-quota', 'busy', 'sessions-full'] as const) {
     const { log, replicas, connect } = await cluster(t);

@@ -36,6 +36,7 @@ import type {
   BundleExplanation,
   CoreEvent,
   Decided,
+  EpochEnd,
   Explanation,
   HeightExplanation,
 } from '../protocol/core.ts';
@@ -155,6 +156,10 @@ export class FakeReplica implements ReplicaPort {
 
   admit(digest: Hash, code: AdmissionCode): void {
     for (const events of this.#subscribers) events.admission?.(digest, code);
+  }
+
+  endEpoch(end: EpochEnd): void {
+    for (const events of this.#subscribers) events.ended?.(end);
   }
 
   emit(event: CoreEvent): void {

@@ -8,8 +8,9 @@ import { problemCodes } from '../daemon/http/problem.ts';
 import openapi from '../daemon/openapi.json' with { type: 'json' };
 import type { SignedBundle } from '../protocol/bundle.ts';
 import { asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
-import { verifyTransactionReceipt } from '../protocol/verify.ts';
+import { encodeControl, verifyTransactionReceipt } from '../protocol/verify.ts';
 import { bundleOf, context, deadlineMs, Gate, genesisDocument, turn, world } from './door-world.ts';
+import { adding, controlFor, EpochWorld, opened } from './epoch-world.ts';
 import { chainId, text } from './wire-fixtures.ts';
 
 // A busy machine is slow, not wrong.
@@ -307,6 +308,55 @@ t.test('HTTP: out of date is refused only where every block was looked into in w
   t.strictSame(textsOf(replica.submitted), ['never', 'late', 'ahead', 'away'], 'each was sent once');
 });
 
+t.test('[EPO-8] HTTP: a change of the epoch goes alone, and a refused one is refused with its code', async (t) => {
+  const { replica, url } = await world(t);
+  const body = typed('application/octet-stream');
+  const control = Buffer.concat([text('synod-v1:control'), text('and so on')]);
+  const answers = [
+    post(`${url}/v1/transactions`, text('before'), body),
+    post(`${url}/v1/transactions`, control, body),
+    post(`${url}/v1/transactions`, text('after'), body),
+  ];
+  await replica.waits.until('three', () =>
+    replica.submitted.flatMap((b) => b.transactions).length === 3 ? true : undefined,
+  );
+  const alone = replica.submitted.find(({ transactions }) =>
+    transactions.some((each) => each.length === control.length),
+  );
+  t.equal(alone?.transactions.length, 1);
+  replica.admit(alone!.digest, 'control-refused');
+  const refused = await answers[1]!;
+  t.strictSame([refused.status, codeOf(refused)], [422, 'control-refused']);
+  await replica.decide([replica.submitted.filter((bundle) => bundle !== alone)]);
+  for (const i of [0, 2]) t.equal((await answers[i]!).status, 200);
+
+  // With a signature that is not valid it is not even handed on: peers would blame this replica.
+  const { epoch } = new EpochWorld();
+  const sound = opened(controlFor(epoch, { changes: [adding('e')], by: ['a'] }));
+  const bent = sound.signatures.map((each) => ({ ...each, signature: new Uint8Array(64) }));
+  const wrong = await post(`${url}/v1/transactions`, encodeControl({ ...sound, signatures: bent }), body);
+  t.strictSame([wrong.status, codeOf(wrong)], [422, 'control-refused']);
+});
+
+t.test('[EPO-15] HTTP: at the end of the epoch a request is told where its bundle is to be asked for', async (t) => {
+  const { replica, url } = await world(t);
+  const answer = post(`${url}/v1/transactions`, text('in flight'), typed('application/octet-stream'));
+  await replica.waits.until('a bundle', () => (replica.submitted.length === 1 ? true : undefined));
+  const ending = new EpochWorld();
+  const next = ending.end({ changes: [adding('e')], by: ['a', 'b', 'c'], joins: { e: 0 } });
+  const { block, certificate } = ending.blocks[0]!;
+  const control = block.bundles[0]!.transactions[0]!;
+  replica.endEpoch({
+    next,
+    link: { headerBytes: block.headerBytes, certificate, control },
+    waiting: replica.submitted,
+  });
+  const { status, body } = await answer;
+  t.match({ status, body }, { status: 202, body: { status: 'pending', bundle: toHex(replica.submitted[0]!.digest) } });
+  const after = await post(`${url}/v1/transactions`, text('too late'), typed('application/octet-stream'));
+  t.strictSame([after.status, codeOf(after)], [503, 'draining']);
+});
+
 t.test('HTTP: reads', async (t) => {
   const { replica, url, http } = await world(t);
   t.match((await ask(`${url}/v1/blocks`)).body, { blocks: [], head: 0, lowest: 1 }, 'an empty log');
@@ -365,7 +415,7 @@ t.test('HTTP: reads', async (t) => {
   t.strictSame((await ask(`${url}/v1/openapi.json`)).body, openapi);
   const head = await fetch(`${url}/healthz`, { method: 'HEAD' });
   t.strictSame([head.status, await head.text()], [200, '']);
-  t.equal(http.routes.length, 14);
+  t.equal(http.routes.length, 15);
   await replica.resetTo(900);
   const pruned = await ask(`${url}/v1/blocks/7`);
   t.strictSame([pruned.status, codeOf(pruned)], [410, 'block-pruned']);
@@ -401,6 +451,21 @@ t.test('HTTP: /readyz says why not, /v1/status says where', async (t) => {
       { ...calm, phase: 'catching-up', highestSeen: asHeight(900) },
       'catching-up',
       'replica-1 is catching up: at height 0 of 900',
+    ],
+    [
+      { ...calm, peers: away, phase: 'quarantine', waits: [{ ...wait, what: 'standing' }] },
+      'quarantine',
+      'replica-1 votes for nothing for 400 ms, for what its key has signed is not known; 1 of the 3 replicas that must say what they can prove have done so, missing replica-2',
+    ],
+    [
+      { ...calm, phase: 'quarantine', waits: [{ ...wait, what: 'readmission', height: asHeight(33), missing: [] }] },
+      'quarantine',
+      'replica-1 votes for nothing for 400 ms, for what its key has signed is not known; it votes again when block 33 is decided',
+    ],
+    [
+      { ...calm, phase: 'quarantine', waits: [{ ...wait, what: 'new-view', view: asView(2), missing: [] }] },
+      'quarantine',
+      'replica-1 votes for nothing for 400 ms, for what its key has signed is not known; it votes again when the others have entered view 2',
     ],
     [{ ...calm, highestSeen: asHeight(9) }, 'catching-up', 'replica-1 is catching up: at height 0 of 9'],
   ] as const) {

@@ -3,8 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, readdirSync, readlinkSync } from 'node:fs';
-import { chmod, copyFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { chmod, copyFile, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { inspect } from 'node:util';
@@ -14,14 +13,7 @@ import { ascii, type Bytes, equalBytes, fromHex, toHex } from '../crypto/bytes.t
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { GuardError, GuardRefusal } from '../keys/errors.ts';
-import {
-  type Guard,
-  type GuardOptions,
-  type GuardState,
-  openGuard,
-  type PledgePayload,
-  type ProposalPlace,
-} from '../keys/guard.ts';
+import { type GuardState, openGuard, type PledgePayload, type ProposalPlace } from '../keys/guard.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey, saveKey } from '../keys/keystore.ts';
 import { checkpointsMax, heightsMax } from '../keys/marks.ts';
@@ -29,92 +21,39 @@ import { contentBytesMax, decodeSignState, encodeSignState, lockBytesMax } from 
 import { decodeFile, encodeSlot, FILE_BYTES, offsetOf, SLOT_BYTES } from '../keys/slots.ts';
 import { bundleSigningBytes } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
-import type { LogPosition } from '../protocol/log.ts';
-import type { CheckpointVote, NewView, ReplicaPledge, ViewChange, Vote } from '../protocol/messages.ts';
-import { asEpoch, asHash, asHeight, asView, type Hash } from '../protocol/types.ts';
+import type { ReplicaPledge, Vote } from '../protocol/messages.ts';
+import { asEpoch, asHeight, asView, type Hash } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
+import {
+  A,
+  B,
+  chainId,
+  checkpoint,
+  checkpointSigningBytes,
+  commit,
+  filled,
+  folder,
+  freshGuard,
+  newPath,
+  newView,
+  none,
+  optionsFor,
+  prepare,
+  promise,
+  promiseAndSign,
+  proposal,
+  reopened,
+  secret,
+  seed,
+  sign,
+  start,
+  verifies,
+  viewChange,
+  vote,
+} from './guard-kit.ts';
 
 // Real syncs and real processes: on a busy machine they take several times as long as on an idle one.
 t.setTimeout(200_000);
-
-const folder = await mkdtemp(join(tmpdir(), 'synod-keys-'));
-t.teardown(() => rm(folder, { recursive: true, force: true }));
-let files = 0;
-const newPath = () => join(folder, `file-${++files}`);
-
-const filled = (byte: number): Hash => asHash(new Uint8Array(32).fill(byte));
-const chainId = filled(0xc1);
-const seed = fromHex('9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60')!;
-const secret = SecretKey.fromSeed(seed);
-const epoch = asEpoch(0);
-const start: LogPosition = { sequence: 0, hash: filled(0) };
-const none = new Uint8Array(0);
-const A = filled(0xaa);
-const B = filled(0xbb);
-
-const checkpointSigningBytes: GuardOptions['checkpointSigningBytes'] = (place) =>
-  ascii(`synod test\n${place.height}\n${toHex(place.hash)}\n`);
-const optionsFor = (path: string, more: Partial<GuardOptions> = {}): GuardOptions => ({
-  path,
-  secret,
-  chainId,
-  epoch,
-  create: false,
-  checkpointSigningBytes,
-  ...more,
-});
-const freshGuard = (path = newPath()): Promise<Guard> => openGuard(optionsFor(path, { create: true }));
-
-const vote = (
-  kind: 'prepare' | 'commit',
-  view: number,
-  height: number,
-  hash: Hash,
-): PledgePayload & { pledge: Vote } => ({
-  pledge: { kind, epoch, view: asView(view), height: asHeight(height), hash },
-  payload: none,
-});
-const prepare = (view: number, height: number, hash: Hash) => vote('prepare', view, height, hash);
-const commit = (view: number, height: number, hash: Hash) => vote('commit', view, height, hash);
-const viewChange = (view: number, payload: Bytes): PledgePayload & { pledge: ViewChange } => ({
-  pledge: { kind: 'view-change', epoch, view: asView(view), commit: null, prepared: null },
-  payload,
-});
-const newView = (view: number, payload: Bytes): PledgePayload & { pledge: NewView } => ({
-  pledge: { kind: 'new-view', epoch, view: asView(view), viewChanges: [] },
-  payload,
-});
-const checkpoint = (height: number, hash: Hash): PledgePayload & { pledge: CheckpointVote } => ({
-  pledge: {
-    kind: 'checkpoint',
-    epoch,
-    height: asHeight(height),
-    hash,
-    logRoot: hash,
-    memberSetHash: hash,
-    stateDigest: hash,
-  },
-  payload: none,
-});
-const proposal = (view: number, height: number, hash: Hash) => ({
-  epoch,
-  view: asView(view),
-  height: asHeight(height),
-  hash,
-});
-
-const promise = (guard: Guard, ...pledges: PledgePayload[]): Promise<void> =>
-  guard.promise({ pledges, lock: null, log: start });
-const sign = (guard: Guard, { pledge, payload }: PledgePayload): Bytes => guard.sign(pledge, payload);
-async function promiseAndSign(guard: Guard, pledge: PledgePayload): Promise<Bytes> {
-  await promise(guard, pledge);
-  return sign(guard, pledge);
-}
-async function reopened(guard: Guard, path: string, more: Partial<GuardOptions> = {}): Promise<Guard> {
-  await guard.close();
-  return openGuard(optionsFor(path, more));
-}
-const verifies = (bytes: Bytes, signature: Bytes) => native.verify(secret.publicKey, bytes, signature);
 
 t.test('KEY-1: a secret key signs as RFC 8032 says, and shows its public half alone', async (t) => {
   t.equal(toHex(secret.publicKey), 'd75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a');
@@ -601,6 +540,9 @@ t.test('GRD-10: marks belong to one key, one chain and one epoch', async (t) => 
   await t.rejects(promise(guard, again), { code: 'guard-conflict' }, 'heights go on');
   await guard.close();
   await t.rejects(openGuard(optionsFor(path, { epoch: asEpoch(1) })), { code: 'guard-epoch-passed' });
+  guard = await openGuard(optionsFor(path, { epoch: null }));
+  t.equal(guard.state.epoch, 2, "the file's own, where the log is still to say which");
+  await guard.close();
 });
 
 t.test('GRD-11: a statement binds nobody', async (t) => {

@@ -6,8 +6,9 @@ import t from 'tap';
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { Clock } from '../daemon/clock.ts';
+import { LOOP_LIMITS } from '../daemon/loop-limits.ts';
 import type { Meter, PeerTransport } from '../daemon/ports.ts';
-import { LOOP_LIMITS, type Logger, Replica } from '../daemon/replica.ts';
+import { type Logger, Replica } from '../daemon/replica.ts';
 import { Speaker } from '../daemon/speaker.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, GuardState, PromiseBatch, ProposalPlace } from '../keys/guard.ts';
@@ -23,7 +24,7 @@ import {
   encodePayload,
   isRefusal,
 } from '../protocol/codec.ts';
-import type { Core, Explanation, Input, Ready } from '../protocol/core.ts';
+import type { Core, Evidence, Explanation, Input, Ready } from '../protocol/core.ts';
 import type { ReplicaCore } from '../protocol/cores.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { CheckpointVote, ReplicaMessage, ReplicaPledge, Status } from '../protocol/messages.ts';
@@ -34,7 +35,7 @@ import { openFrame, signingBytes, type VerifyContext } from '../protocol/verify.
 import { settingOf } from '../sim/setting.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk, type WriteFate } from '../storage/memory.ts';
-import { epoch, other, proposal, Solo, viewChange, vote } from './solo.ts';
+import { epoch, other, proposal, Solo, said, viewChange, vote } from './solo.ts';
 
 // A busy machine is slow, not wrong.
 t.setTimeout(120_000);
@@ -164,6 +165,11 @@ class TestGuard implements Guard {
   }
 
   async abstain(): Promise<void> {}
+
+  async readmit({ lock }: { readonly lock: Bytes }): Promise<void> {
+    this.#stage.trace.push(`readmitted with ${lock.length} bytes`);
+  }
+
   async resetFloor(): Promise<void> {}
   async close(): Promise<void> {}
 }
@@ -176,6 +182,7 @@ class TestCore implements Core<ReplicaMessage, ReplicaPledge> {
   readonly steps: { readonly inputs: readonly Step[]; readonly now: Millis }[] = [];
   answer: (inputs: readonly Step[], now: Millis) => Partial<Out> = () => ({});
   wants: Core<ReplicaMessage, ReplicaPledge>['wants'] = () => true;
+  found: Core<ReplicaMessage, ReplicaPledge>['found'] = [];
 
   step(inputs: readonly Step[], now: Millis): Out {
     this.steps.push({ inputs, now });
@@ -195,6 +202,10 @@ class TestCore implements Core<ReplicaMessage, ReplicaPledge> {
   }
 
   explainBundle(): never {
+    throw new Error('not asked for');
+  }
+
+  snapshot(): never {
     throw new Error('not asked for');
   }
 
@@ -222,6 +233,7 @@ class Stage {
   readonly keys: readonly SimulationKey[];
   /** What happened, in order. */
   readonly trace: string[] = [];
+  readonly evidence: Evidence<ReplicaMessage>[] = [];
   readonly network: TestNetwork;
   readonly guard: TestGuard;
   readonly counts = new Map<string, number>();
@@ -317,7 +329,8 @@ class Stage {
       meter: this.#meter,
       logger: this.#logger,
       head: { height: asHeight(0), hash: other(9), certificate: null },
-      evidence: { found: () => {}, entered: () => {} },
+      evidence: { found: (piece) => this.evidence.push(piece), entered: () => {} },
+      recorder: null,
     });
     test.teardown(() => replica.stop());
     replica.start(this.network);
@@ -360,6 +373,17 @@ const stored = ({ header, headerBytes, hash, bundles }: Block): LogRecord => ({
   height: header.height,
   hash,
   bytes: { header: headerBytes, body: encodeBody(bundles) },
+});
+
+t.test('REC-4: the end of a quarantine is durable before the core hears of it', async (t) => {
+  const stage = await Stage.open(t);
+  const { back, say } = stage.speaker(t);
+  const prepared = stage.solo.certificate('prepare', stage.solo.block());
+  say({ readmit: { view: asView(9), height: asHeight(7), prepared } });
+  t.strictSame(back, []);
+  await until('its answer', () => back.length > 0);
+  t.strictSame(back, [{ type: 'readmitted', view: 9, height: 7 }]);
+  t.strictSame(stage.trace, [`readmitted with ${encodeCertificate(prepared).length} bytes`]);
 });
 
 // ---- what comes in -----------------------------------------------------------------------------------------------------------
@@ -850,6 +874,21 @@ t.test(
     }
   },
 );
+
+t.test('REC-9, ACC-2: evidence that was found in the step that stops a replica is kept', async (t) => {
+  const stage = await Stage.open(t);
+  const core = new TestCore();
+  const replica = stage.replica(t, core);
+  await turns();
+  const [first, second] = [stage.solo.block(), stage.solo.block()].map((block) => said(2, vote('prepare', block)));
+  core.answer = () => {
+    core.found = [{ culprit: asReplicaId(2), first: first!, second: second! }];
+    throw new InvariantViolation('guard-behind: as told');
+  };
+  replica.frame(asReplicaId(1), stage.frame(1, status()));
+  await until('the end', () => replica.fatal !== null);
+  t.strictSame(stage.evidence, core.found);
+});
 
 t.test(
   'what the guard refuses is not said, the core hears of it, and the rest stands (PBFT-VC-5, GRD-17)',

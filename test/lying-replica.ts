@@ -99,7 +99,7 @@ const end = (code: number): never => {
   flush();
   process.exit(code);
 };
-const node = await startNode(config, logger, {
+const node = await startNode(config, logger, [], {
   core: (core) => liar.deceive(core),
   peers: (transport) => {
     mouth = new Mouth(transport);
@@ -114,4 +114,6 @@ const stop = () => {
 };
 process.on('SIGTERM', stop);
 process.stdin.resume().on('end', stop).on('error', stop);
-end(await node.done);
+const reason = await node.done;
+// Its network's epoch never ends.
+end(typeof reason === 'number' ? reason : 1);

@@ -20,6 +20,7 @@ import { signingBytes, verifyFrame } from '../protocol/verify.ts';
 import { calm } from '../sim/cluster.ts';
 import { fieldsOf, mutantsOf } from '../sim/mutants.ts';
 import { begin, culprits, everywhere, orders, retained, text } from './cluster-world.ts';
+import { wipe } from './readmission.ts';
 import * as fx from './wire-fixtures.ts';
 import { samples } from './wire-samples.ts';
 
@@ -27,7 +28,7 @@ t.setTimeout(0);
 
 const kinds = Object.keys(kindNumbers) as Kind[]; // the keys of a literal
 /** They say nothing but their kind. */
-const WITHOUT_FIELDS: readonly string[] = ['fetch-checkpoint', 'query-head'];
+const WITHOUT_FIELDS: readonly string[] = ['fetch-checkpoint', 'query-head', 'query-checkpoint'];
 
 /** The places of plain values in a payload, as the wire has them, without what is inside of bins. */
 function leavesOf(value: WireValue, field = ''): string[] {
@@ -117,6 +118,10 @@ t.test(
     if (!orders(cluster, client, { at: 1, ids: [1, 2, 3], ms: 5_000 })) return t.fail('no view change');
     cluster.boot(0);
     if (!orders(cluster, client, { at: 1, ms: 10_000 })) return t.fail('stuck');
+    // What one that has forgotten everything asks, and is told.
+    const guard = wipe(cluster, 3);
+    for (let i = 0; i < 100 && guard.quarantined; i++) orders(cluster, client, { at: 1, ids: honest, ms: 5_000 });
+    t.notOk(guard.quarantined, 'readmitted');
     t.strictSame(
       kinds.filter((kind) => isReplicaKind(kind) && !said.has(kind)),
       [],

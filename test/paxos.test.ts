@@ -127,7 +127,7 @@ t.test('PXS-A-2: nothing below a promise is accepted, and one value in a ballot'
     [4, 6],
   );
   const again = new Acceptor();
-  again.restore(host, { promised: asView(6), working: null }, asView(8), [
+  again.restore(host, { epoch: asEpoch(0), promised: asView(6), working: null }, asView(8), [
     { height: asHeight(2), ballot: asView(6), value: valueIn(2) },
   ]);
   t.equal(again.promised, 8, 'the guard remembers what the log has lost');

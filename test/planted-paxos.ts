@@ -4,7 +4,7 @@ import type { Protocol } from '../protocol/modes.ts';
 import { Acceptor } from '../protocol/paxos/acceptor.ts';
 import { Learner } from '../protocol/paxos/learner.ts';
 import { Proposer } from '../protocol/paxos/proposer.ts';
-import { asView } from '../protocol/types.ts';
+import { asEpoch, asView } from '../protocol/types.ts';
 import { SimReplica } from '../sim/replica.ts';
 import type { PlantedBug } from './planted.ts';
 import { patched, SpeaksTooSoon } from './planted.ts';
@@ -106,7 +106,7 @@ export const PLANTED_PAXOS: readonly PlantedPaxosBug[] = [
       accept(this: Acceptor, host, ballot, value) {
         if (ballot >= this.promised) return accept.call(this, host, ballot, value);
         // As if nothing had been promised.
-        restore.call(this, host, { promised: ballot, working: null }, asView(0), []);
+        restore.call(this, host, { epoch: asEpoch(0), promised: ballot, working: null }, asView(0), []);
         return accept.call(this, host, ballot, value);
       },
     }),
@@ -125,7 +125,7 @@ export const PLANTED_PAXOS: readonly PlantedPaxosBug[] = [
     plant: patched(Acceptor, {
       prepare(this: Acceptor, host, ballot, proposer) {
         if (ballot >= this.promised) return prepare.call(this, host, ballot, proposer);
-        restore.call(this, host, { promised: ballot, working: null }, asView(0), []);
+        restore.call(this, host, { epoch: asEpoch(0), promised: ballot, working: null }, asView(0), []);
         return prepare.call(this, host, ballot, proposer);
       },
     }),

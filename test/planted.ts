@@ -3,7 +3,7 @@
 // product knows of them.
 
 import { native } from '../crypto/native.ts';
-import { decodeSignState, encodeSignState } from '../keys/sign-state.ts';
+import { decodeSignState, encodeSignState, firstState } from '../keys/sign-state.ts';
 import { Checkpoints } from '../protocol/checkpoints.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type { Input, Ready } from '../protocol/core.ts';
@@ -18,7 +18,7 @@ import type { State } from '../protocol/pbft/state.ts';
 import { Pool } from '../protocol/pool.ts';
 import { SESSION_BUCKETS, SessionTable } from '../protocol/sessions.ts';
 import { CatchUp } from '../protocol/transfer.ts';
-import { asEpoch, asMillis } from '../protocol/types.ts';
+import { asEpoch, asHeight, asMillis, asView } from '../protocol/types.ts';
 import { openFrame } from '../protocol/verify.ts';
 import { VoteBox } from '../protocol/votes.ts';
 import type { CheckName } from '../sim/checks.ts';
@@ -41,7 +41,7 @@ export interface PlantedBug {
 export function liveWith(bug: PlantedBug, options: Omit<LifeOptions, 'Replica'>): Outcome {
   const takeOut = bug.plant?.();
   try {
-    return live({ ...options, Replica: bug.Replica });
+    return live({ changes: false, ...options, Replica: bug.Replica });
   } finally {
     takeOut?.();
   }
@@ -281,6 +281,69 @@ class TimeRunsBack extends Wrong {
   }
 }
 
+/** Marks that are lost are none: what a replica without REC-1 does. */
+class NoQuarantine extends SimReplica {
+  override boot(): void {
+    const state = decodeSignState(this.guard.file)!; // written here
+    if (state.quarantined) this.guard.file = encodeSignState(firstState(state, asEpoch(0), false));
+    super.boot();
+  }
+}
+
+/** As soon as the others have answered, and not when what they have proven is past. */
+class QuarantineTooShort extends Wrong {
+  protected override spoil({ quarantine, prepared, quorums, ledger, view, out }: State): void {
+    if (quarantine === null || quarantine.asked || prepared === null) return;
+    if (quarantine.answered.size < quorums.quorum) return;
+    quarantine.asked = true;
+    out.readmit = { view, height: ledger.height, prepared };
+  }
+}
+
+/** Answers that say nothing, as far as whoever asked can see. */
+const silenced = (input: Step): Step => {
+  if (input.type !== 'message' || input.signed.message.kind !== 'standing') return input;
+  const message = { ...input.signed.message, commit: null, prepared: null, stable: null, asked: null };
+  return { type: 'message', signed: asVerified({ ...input.signed, message }) };
+};
+
+/** The others are counted, and what they have proven is not. */
+class BoundOfNoProof extends Wrong {
+  protected override before(inputs: readonly Step[]): readonly Step[] {
+    return inputs.map(silenced);
+  }
+}
+
+class BoundWithoutMargin extends Wrong {
+  readonly #spoilt = new WeakSet<object>();
+
+  protected override spoil({ quarantine, parameters }: State): void {
+    if (quarantine === null || this.#spoilt.has(quarantine)) return;
+    this.#spoilt.add(quarantine);
+    let { proven } = quarantine;
+    Object.defineProperty(quarantine, 'proven', {
+      get: () => Math.max(0, proven - 4 * parameters.window),
+      set: (height: typeof proven) => {
+        proven = asHeight(Math.max(proven, height));
+      },
+    });
+  }
+}
+
+class ReadmittedInItsView extends Wrong {
+  protected override afterwards(ready: Out): Out {
+    if (ready.readmit === null) return ready;
+    const view = asView(Math.max(0, ready.readmit.view - 2));
+    return { ...ready, readmit: { ...ready.readmit, view } };
+  }
+}
+
+class NoStanding extends Wrong {
+  protected override before(inputs: readonly Step[]): readonly Step[] {
+    return inputs.filter((input) => input.type !== 'message' || input.signed.message.kind !== 'fetch-standing');
+  }
+}
+
 export const patched =
   <Class extends { readonly prototype: object }>(cls: Class, methods: Partial<Class['prototype']>) =>
   (): (() => void) => {
@@ -322,7 +385,7 @@ export const PLANTED: readonly PlantedBug[] = [
     name: 'a restart resets the guard',
     Replica: ForgetfulGuard,
     seedsMax: 10,
-    by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'durable-before-spoken'],
+    by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'durable-before-spoken', 'no-invariant-breaks'],
   },
   {
     name: 'a primary leads a view again after a restart',
@@ -363,13 +426,49 @@ export const PLANTED: readonly PlantedBug[] = [
     by: ['certificates-verify'],
   },
   { name: 'a decided block is not delivered', Replica: DeliversNotAll, seedsMax: 5, by: ['in-order'] },
-  { name: 'nothing is ever asked for', Replica: NeverAsks, seedsMax: 10, by: ['everything-is-ordered', 'heads-agree'] },
+  {
+    name: 'nothing is ever asked for',
+    Replica: NeverAsks,
+    seedsMax: 10,
+    by: ['everything-is-ordered', 'heads-agree', 'readmitted'],
+  },
   {
     name: 'a primary proposes two blocks at one height',
     Replica: ProposesTwice,
     seedsMax: 1,
     by: ['no-invariant-breaks'],
   },
+  {
+    name: 'a replica whose marks are lost begins as if it had none',
+    Replica: NoQuarantine,
+    seedsMax: 30,
+    by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'no-invariant-breaks'],
+  },
+  {
+    name: 'a quarantine ends when the others have answered, and not later',
+    Replica: QuarantineTooShort,
+    seedsMax: 40,
+    by: ['readmitted-above-votes'],
+  },
+  {
+    name: 'the bound of a quarantine heeds nothing that its peers have proven',
+    Replica: BoundOfNoProof,
+    seedsMax: 40,
+    by: ['readmitted-above-votes'],
+  },
+  {
+    name: 'the bound of a quarantine has no margin for votes above what is decided',
+    Replica: BoundWithoutMargin,
+    seedsMax: 80,
+    by: ['readmitted-above-votes'],
+  },
+  {
+    name: 'a replica is readmitted in the view it is in',
+    Replica: ReadmittedInItsView,
+    seedsMax: 50,
+    by: ['readmitted-above-votes', 'views-never-run-back'],
+  },
+  { name: 'nobody answers a replica in quarantine', Replica: NoStanding, seedsMax: 20, by: ['readmitted'] },
   { name: 'time runs back', Replica: TimeRunsBack, seedsMax: 1, by: ['no-invariant-breaks'] },
   {
     name: 'a checkpoint does not restore the sessions',

@@ -40,7 +40,7 @@ function world(parameters: Parameters<typeof settingOf>[1] = {}) {
 /** Nobody checks the signature behind the door, so none is made. */
 function bundle(
   client: number,
-  { session = 1, sequence = 1, validUntil = 60, body = '', bytes = 1 } = {},
+  { session = 1, sequence = 1, validUntil = 60, body = '', bytes = 1, transactions = 1 } = {},
 ): SignedBundle {
   const transaction = new Uint8Array(bytes);
   transaction.set(text(body).subarray(0, bytes));
@@ -49,7 +49,7 @@ function bundle(
     session,
     sequence,
     validUntil: asHeight(validUntil),
-    transactions: [transaction],
+    transactions: new Array<Uint8Array>(transactions).fill(transaction),
   };
   const payload = encodeBundlePayload(unsigned);
   const digest = asHash(native.sha256(payload));
@@ -115,7 +115,7 @@ t.test('REQ-4: bounded in all and per client, in bundles and in bytes', async (t
     }
   };
   t.equal(flood(1), 'client-quota');
-  t.ok(large.pool.bytes <= limits.clientBytesMax && large.pool.bytes > limits.clientBytesMax - bytes - 200);
+  t.ok(large.pool.cost <= limits.clientCostMax && large.pool.cost > limits.clientCostMax - bytes - 1000);
   const held = large.pool.bundles;
   large.decide([bundle(1, { bytes })]);
   t.equal(large.admit(bundle(1, { sequence: held + 1, bytes })), 'pooled', 'one decided makes room for one');
@@ -128,14 +128,28 @@ t.test('REQ-4: bounded in all and per client, in bundles and in bytes', async (t
       large.decide([bundle(9, { sequence, validUntil: large.ledger.height + 1 })]);
     }
     large.pool.sweep(large.ledger);
-    return large.pool.bytes;
+    t.equal(large.pool.bytes, 0);
+    return large.pool.cost;
   };
-  t.ok(large.pool.bytes <= limits.poolBytesMax && large.pool.bytes > limits.poolBytesMax - bytes - 200);
+  t.ok(large.pool.cost <= limits.poolCostMax && large.pool.cost > limits.poolCostMax - bytes - 1000);
   t.equal(free(), 0);
   t.equal(
     large.admit(bundle(1, { session: 2, validUntil: 100, bytes })),
     'pooled',
     'and room again when they have gone',
+  );
+
+  // By what they take in memory: many tiny transactions are few bytes.
+  const tiny = world();
+  for (let sequence = 1; ; sequence++) {
+    const code = tiny.admit(bundle(1, { sequence, transactions: 1000 }));
+    if (code === 'pooled') continue;
+    t.equal(code, 'client-quota');
+    break;
+  }
+  t.ok(
+    tiny.pool.bundles < 220 && tiny.pool.bytes < 1 << 20,
+    `${tiny.pool.bundles} bundles of ${tiny.pool.bytes} bytes`,
   );
 });
 

@@ -82,10 +82,10 @@ t.test('RAFT-L-4: what was cut off is not there after a restart', async (t) => {
   whole.restore(asHeight(4), asHeight(9), entries);
   t.equal(whole.last, 7, 'nor what has a gap before it');
   for (const votedFor of [null, asReplicaId(0), asReplicaId(127)]) {
-    const state = { term: asView(2 ** 40), votedFor, last: asHeight(9) };
+    const state = { epoch: asEpoch(7), term: asView(2 ** 40), votedFor, last: asHeight(9) };
     t.same(decodeHardState(encodeHardState(state)), state);
   }
-  t.equal(decodeHardState(new Uint8Array(21)), undefined, "another protocol's");
+  t.equal(decodeHardState(new Uint8Array(29)), undefined, "another protocol's");
 });
 
 t.test('RAFT-E-3: whose log is up to date', async (t) => {

@@ -26,7 +26,14 @@ const folder = fileURLToPath(new URL('.', import.meta.url));
 const outputBytesMax = 16 << 20;
 const failuresShownMax = 20;
 /** Started first: nothing else may wait for them at the end. */
-const slowFiles = ['seeds.test.js', 'e2e.test.js', 'chaos.test.js', 'real-adversaries.test.js'];
+const slowFiles = [
+  'seeds.test.js',
+  'e2e.test.js',
+  'chaos.test.js',
+  'epochs-e2e.test.js',
+  'epochs-return-e2e.test.js',
+  'real-adversaries.test.js',
+];
 /** What a file may take beyond the others: five hundred lives take as long as there are cores for them. */
 const patience: Readonly<Record<string, number>> = { 'seeds.test.js': 5 };
 

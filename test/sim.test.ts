@@ -87,6 +87,14 @@ t.test('real signatures and stand-ins', async (t) => {
 // ---- faults ---------------------------------------------------------------------------------------------------------------
 
 t.test('the swarm draws all kinds, and never breaks more than f replicas for ever', async (t) => {
+  const forEver = ['twin', 'liar', 'amnesia', 'lost-log', 'rollback'];
+  for (let seed = 1; seed <= 50; seed++) {
+    const { faults } = drawPlan(life(seed, { n: 7, f: 0, ms: 60_000 }));
+    if (brokenForEver(faults, 7).size > 0 || faults.some(({ kind }) => forEver.includes(kind)))
+      t.fail(`seed ${seed}: somebody is broken for ever or forgets, and none may`);
+    if (brokenForEver(drawPlan(life(seed, { n: 7, f: 1, ms: 60_000 })).faults, 7).size > 1)
+      t.fail(`seed ${seed}: more than one`);
+  }
   const kinds = new Set<string>();
   for (let seed = 1; seed <= 200; seed++) {
     const { n, faults } = drawPlan(life(seed, { ms: 60_000 }));
@@ -99,6 +107,8 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
     }
   }
   t.same([...kinds].sort(), [
+    'amnesia',
+    'change',
     'clock-drift',
     'clock-jump',
     'clogged-link',
@@ -111,14 +121,17 @@ t.test('the swarm draws all kinds, and never breaks more than f replicas for eve
     'isolation',
     'liar',
     'loss',
+    'lost-log',
     'one-way-partition',
     'partition',
     'power-cut',
     'reordering',
+    'rollback',
     'slow-disk',
     'slow-link',
     'slow-primary',
     'stall',
+    'twin',
   ]);
 });
 
@@ -208,7 +221,7 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
   });
 
   breaks('one-block-per-height', ({ checks }, decided) => {
-    checks.booted(b, decided.block.header.height - 1);
+    checks.booted(b, decided.block.header.height - 1, 0);
     checks.decided(b, again(decided, decided.block.header.height));
   });
   breaks('exactly-once', ({ checks }, decided) => checks.decided(a, again(decided, decided.block.header.height + 1)));
@@ -221,7 +234,7 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
     checks.decided(a, again(decided, decided.block.header.height + 1, [late]));
   });
   breaks('in-order', ({ checks }, decided) => checks.decided(a, again(decided, decided.block.header.height + 2, [])));
-  breaks('one-vote-per-place', (cluster) => {
+  const checkpointTwice = (cluster: Cluster, first: 'said' | 'saidUnknowing') => {
     const vote = { kind: 'checkpoint', epoch, height: asHeight(64), hash, logRoot: hash, memberSetHash: hash } as const;
     const { checks, nodes } = cluster;
     // As if it were durable: what is looked at here comes after that.
@@ -232,9 +245,12 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
     });
     nodes[0]!.guard.file = nodes[0]!.guard.content();
     nodes[0]!.disk.checkpoints.set(64, { place: digest, certificate: null, header: null });
-    checks.said(a, cluster.sign(a, { ...vote, stateDigest: hash }));
+    checks[first](a, cluster.sign(a, { ...vote, stateDigest: hash }));
     checks.said(a, cluster.sign(a, { ...vote, stateDigest: asHash(digest) }));
-  });
+  };
+  breaks('one-vote-per-place', (cluster) => checkpointTwice(cluster, 'said'));
+  // What it signed on an older disk was not held against it, and binds it.
+  breaks('one-vote-per-place', (cluster) => checkpointTwice(cluster, 'saidUnknowing'));
   breaks('views-never-run-back', (cluster) => {
     const status = {
       kind: 'status',
@@ -256,6 +272,9 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
     const signatures = [0, 1, 2].map((id) => ({ replica: asReplicaId(id), signature: cluster.keys[id]!.sign(bytes) }));
     cluster.checks.kept(a, { ...ready, lock: { ...place, signatures } });
   });
+  breaks('readmitted-above-votes', ({ checks }, { block }) =>
+    checks.readmitted(a, { view: asView(9), height: asHeight(block.header.height - 1) }),
+  );
   breaks('acknowledged-stays', ({ checks }) => checks.acknowledged('00', 1));
   breaks('acknowledged-stays', ({ checks }, { block }) => {
     checks.acknowledged(toHex(block.bundles[0]!.digest), block.header.height);
@@ -376,6 +395,7 @@ t.test('synod sim: wrong flags are named', async (t) => {
     [['--protocol', 'zab'], /--protocol.*pbft/],
     [['--n', 2], /--n.*from 3 to 31/],
     [['--n', 3], /--n 3: pbft needs at least 4/],
+    [['--f', 2], /--f 2: 4 replicas bear 1; give --n 7/],
     [['--ms', 10], /--ms.*from 1000/],
     [['--jobs', 0], /--jobs/],
   ];

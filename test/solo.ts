@@ -211,6 +211,8 @@ export function join(a: Out, b: Out): Out {
     pledges: [...a.pledges, ...b.pledges],
     lock: b.lock ?? a.lock,
     lead: b.lead ?? a.lead,
+    ended: b.ended ?? a.ended,
+    readmit: b.readmit ?? a.readmit,
     send: [...a.send, ...b.send],
     resend: [...a.resend, ...b.resend],
     deliver: [...a.deliver, ...b.deliver],

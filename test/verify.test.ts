@@ -162,6 +162,18 @@ t.test('WIRE-17: a signature that was checked is not checked again, and no other
 // ---- messages ---------------------------------------------------------------------------------------------------------
 
 const three = [0, 1, 2].map((i) => fx.viewChange(5, i, i === 2 ? null : b1));
+function standing(changes: object = {}): ReplicaMessage {
+  return {
+    kind: 'standing',
+    epoch: fx.epoch,
+    nonce: fx.filled(9),
+    commit: fx.certificate(b2),
+    prepared: fx.certificate(b2, 'prepare'),
+    stable: fx.checkpoint(b1),
+    asked: three[1]!,
+    ...changes,
+  };
+}
 const messages: readonly ReplicaMessage[] = [
   {
     kind: 'status',
@@ -196,6 +208,8 @@ const messages: readonly ReplicaMessage[] = [
   { kind: 'commit', epoch: fx.epoch, view: asView(2), height: asHeight(3), hash: fx.hashOf(4) },
   three[0]!.message,
   { kind: 'new-view', epoch: fx.epoch, view: asView(5), viewChanges: three },
+  { kind: 'fetch-standing', epoch: fx.epoch, nonce: fx.filled(9) },
+  standing(),
 ];
 
 t.test('WIRE-18 WIRE-19: a frame is believed only from its sender, on its chain, as its kind', async (t) => {
@@ -406,6 +420,19 @@ t.test('WIRE-22: view changes', async (t) => {
   t.equal(verdict(opens([v0, v1, { ...v2, signature: v1.signature }])), 'view-change-signature');
   const hollow = fx.signed(change({ prepared: fx.certificate(b1, 'prepare', 0, [0, 1]) }) as typeof v0.message, 2);
   t.equal(verdict(opens([v0, v1, hollow])), 'certificate-below-quorum', 'signed, and unsound inside');
+});
+
+t.test('WIRE-29: what a peer proves of its standing', async (t) => {
+  t.equal(verdict(standing()), 'ok');
+  t.equal(verdict(standing({ commit: null, prepared: null, stable: null, asked: null })), 'ok');
+  t.equal(verdict(standing({ commit: fx.certificate(b2, 'prepare') })), 'certificate-phase');
+  t.equal(verdict(standing({ prepared: fx.certificate(b2) })), 'certificate-phase');
+  t.equal(verdict(standing({ commit: { ...fx.certificate(b2), height: asHeight(900) } })), 'certificate-signature');
+  t.equal(verdict(standing({ stable: fx.checkpoint(b1, [0, 1]) })), 'certificate-below-quorum');
+  const asked = three[1]!;
+  t.equal(verdict(standing({ asked: { ...asked, sender: asReplicaId(9) } })), 'sender-unknown');
+  t.equal(verdict(standing({ asked: { ...asked, sender: asReplicaId(2) } })), 'view-change-signature', 'made up');
+  t.equal(verdict(standing({ epoch: asEpoch(1) })), 'view-change-place', 'of another epoch');
 });
 
 // ---- chains -----------------------------------------------------------------------------------------------------------

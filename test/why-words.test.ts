@@ -55,6 +55,48 @@ const h = asHeight;
 const sentences: readonly (readonly [Cause, string])[] = [
   [{ code: 'draining', who: ids(0), since: null }, 'north is shutting down'],
   [
+    {
+      code: 'quarantine',
+      stage: 'standing',
+      who: ids(3),
+      since: ago(3_000),
+      height: h(7),
+      view: asView(0),
+      have: 1,
+      need: 3,
+      from: ids(1, 2),
+    },
+    'west votes for nothing for 3.0 s, for what its key has signed is not known; 1 of the 3 replicas that must say what they can prove have done so, missing south and east',
+  ],
+  [
+    {
+      code: 'quarantine',
+      stage: 'readmission',
+      who: ids(3),
+      since: ago(3_000),
+      height: h(40),
+      view: asView(0),
+      have: 0,
+      need: 1,
+      from: [],
+    },
+    'west votes for nothing for 3.0 s, for what its key has signed is not known; it votes again when block 40 is decided',
+  ],
+  [
+    {
+      code: 'quarantine',
+      stage: 'view',
+      who: ids(3),
+      since: ago(3_000),
+      height: h(40),
+      view: asView(9),
+      have: 0,
+      need: 1,
+      from: [],
+    },
+    'west votes for nothing for 3.0 s, for what its key has signed is not known; it votes again when the others have entered view 9',
+  ],
+  [
     { code: 'no-quorum', who: ids(2, 3), since: ago(3_000), ...counts },
     '2 of 4 replicas answer, 3 are needed; east was last heard 3.0 s ago, west was never heard',
   ],
@@ -209,6 +251,7 @@ t.test('each cause in words, and each has an action or none on purpose', async (
   const told = new Set(sentences.map(([{ code }]) => code));
   const every: Record<CauseCode, string | null> = {
     draining: null,
+    quarantine: 'look',
     'no-quorum': 'start',
     'view-change': 'look',
     'catching-up': 'wait',
@@ -259,6 +302,12 @@ t.test('each action in words', async (t) => {
     ['look', ids(2, 3), 1, 'look at the log of east or west'],
     ['disk', ids(1), 1, 'look at the disk of south: a vote leaves only when it is durable'],
     ['clock', ids(1), 1, 'set the clock of south (NTP)'],
+    [
+      'submit',
+      ids(1),
+      0,
+      'submit transactions if none come by themselves: the blocks that they make bring its vote back',
+    ],
     ['wait', ids(1), 0, 'nothing yet: it goes on by itself, or another cause will show'],
   ];
   for (const [code, who, count, words] of cases) t.equal(actionWords({ code, who, count }, speech), words);
@@ -273,14 +322,10 @@ t.test('headlines, waits, peers, ages', async (t) => {
   );
   const draining = report({}, { draining: true });
   t.equal(headline(diagnose(draining), draining.explanation, mine), 'shutting down: north is shutting down');
-  t.strictSame((['idle', 'ordering', 'view-change', 'catching-up', 'cut-off', 'draining'] as const).map(stateWords), [
-    'idle',
-    'ordering',
-    'between views',
-    'catching up',
-    'cut off',
-    'shutting down',
-  ]);
+  t.strictSame(
+    (['idle', 'ordering', 'view-change', 'catching-up', 'quarantine', 'cut-off', 'draining'] as const).map(stateWords),
+    ['idle', 'ordering', 'between views', 'catching up', 'in quarantine', 'cut off', 'shutting down'],
+  );
   const first: Cause = { code: 'cut-off', who: ids(0), since: null, have: 3, need: 3, of: 4 };
   const network = (state: Parameters<typeof networkHeadline>[0], cause: Cause | null, where = explanation) =>
     networkHeadline(state, cause, where, speech);

@@ -13,6 +13,7 @@ import type { SignedBundle } from '../protocol/bundle.ts';
 import { asHash, asHeight, asMillis, asReplicaId } from '../protocol/types.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, type Tamper } from '../sim/cluster.ts';
+import { wipe } from './readmission.ts';
 
 t.setTimeout(200_000);
 
@@ -267,6 +268,42 @@ t.test('a replica alone behind: catching up while it gains, behind when nothing 
   t.match(own(cluster, 3), { state: 'catching-up', ready: false, action: { code: 'look', who: [3] } });
   cluster.tamper = null;
   t.ok(cluster.until(() => network(cluster).codes.length === 0, 60 * T));
+});
+
+t.test('REC-1: a replica in quarantine says so before anything else, and nobody is blamed for its votes', async (t) => {
+  const { cluster, client } = begin({ parameters: { window: 2 } });
+  cluster.crash(1);
+  wipe(cluster, 3);
+  cluster.run(6 * T);
+  give(cluster, client);
+  cluster.run(6 * T);
+  const stopped = network(cluster);
+  t.equal(stopped.state, 'stopped', 'three of four run, and two of them vote');
+  t.strictSame(stopped.codes.slice(0, 2), ['quarantine 3', 'member-away 1']);
+  t.strictSame(
+    stopped.codes.filter((code) => /votes-missing|split|no-quorum/.test(code)),
+    [],
+  );
+  t.match(stopped.causes[0]?.cause, { stage: 'standing', have: 2, need: 3, from: [1] });
+  t.match(stopped.action, { code: 'start', who: [1] }, 'whoever is away cannot answer');
+  t.match(own(cluster, 3), { state: 'quarantine', ready: false, action: { code: 'start', who: [1] } });
+  t.equal(own(cluster, 3).causes[0]?.code, 'quarantine');
+  cluster.crash(0);
+  cluster.run(6 * T);
+  t.strictSame(codesOf(own(cluster, 3).causes).slice(0, 2), ['quarantine 3', 'no-quorum 0,1'], 'also alone');
+  cluster.boot(0);
+  cluster.boot(1);
+  cluster.run(20 * T);
+  const bounded = network(cluster);
+  t.strictSame([bounded.codes, bounded.differing], [['quarantine 3'], [3]]);
+  t.match(bounded.causes[0], { cause: { stage: 'readmission', from: [] }, by: [3] });
+  t.match(bounded.action, { code: 'submit', who: [3] });
+  for (let i = 0; i < 20 && own(cluster, 3).state === 'quarantine'; i++)
+    t.ok(order(cluster, client, [0, 1, 2], 20 * T));
+  t.ok(
+    cluster.until(() => network(cluster).codes.length === 0, 90 * T),
+    'over',
+  );
 });
 
 t.test('a slow disk: whose, and the votes that wait for it', async (t) => {

@@ -6,14 +6,13 @@ import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { type Bytes, concat, equalBytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
-import { type BlockHeader, decodeHeader, memberSetHash } from '../../protocol/block.ts';
+import { type BlockHeader, decodeHeader } from '../../protocol/block.ts';
 import { decodePayload, encodePayload, isRefusal, LINKS_MAX } from '../../protocol/codec.ts';
 import type { FollowedBlock } from '../../protocol/door.ts';
-import { FRAME_BYTES_MAX, type Genesis } from '../../protocol/genesis.ts';
+import { FRAME_BYTES_MAX, type Genesis, storedParameters } from '../../protocol/genesis.ts';
 import { domainTag } from '../../protocol/layout.ts';
-import { genesisBlock } from '../../protocol/ledger.ts';
 import { asEpoch, asHeight } from '../../protocol/types.ts';
-import { ChainVerifier, genesisSigners, type ProvenBlock, type VerifyRefusal } from '../../protocol/verify.ts';
+import { ChainVerifier, EpochChain, type ProvenBlock, type VerifyRefusal } from '../../protocol/verify.ts';
 
 const tag = domainTag('synod-v1:chain');
 const PREFIX_BYTES = 16 + 32;
@@ -74,9 +73,12 @@ export type ChainFileProblem =
 export async function* readChainFile(
   path: string,
   genesis: Genesis,
+  epochs: EpochChain = new EpochChain({ genesis, crypto: native }),
 ): AsyncGenerator<ProvenBlock | ChainFileProblem | (VerifyRefusal & { readonly problem: string })> {
   const malformed = (problem: string): ChainFileProblem => ({ refused: 'chain-file-malformed', problem });
-  const context = { sha256: native.sha256, parameters: genesis.parameters };
+  // Of an epoch that is not known yet: its own limits are the verifier's to keep.
+  const parameters = storedParameters(genesis.parameters);
+  const context = { sha256: native.sha256, parameters };
   let verifier: ChainVerifier | undefined;
   let height = 0;
   for await (const record of records(path)) {
@@ -96,7 +98,7 @@ export async function* readChainFile(
     if (block === undefined || header === undefined) return yield malformed(`not one block after block ${height}`);
     // Headers alone would hold as a chain, and pass for an archive that has lost what it is kept for.
     if (block.bundles === null) return yield malformed(`a block without its body after block ${height}`);
-    verifier ??= verifierFrom(genesis, header);
+    verifier ??= verifierFrom(epochs, header);
     const proven = verifier.feed(block);
     if ('refused' in proven) return yield { ...proven, problem: `${proven.field} at block ${header.height}` };
     height = header.height;
@@ -106,16 +108,13 @@ export async function* readChainFile(
   else if (verifier.pending > 0) yield malformed(`the last ${verifier.pending} blocks have no certificate`);
 }
 
-/** From height 1 on the genesis block is the anchor; a file that begins later is anchored by its first certificate. */
-function verifierFrom(genesis: Genesis, header: BlockHeader): ChainVerifier {
-  const { sha256 } = native;
-  const members = memberSetHash(sha256, asEpoch(0), genesis.members);
-  const trusted =
-    header.height <= 1
-      ? { height: asHeight(0), hash: genesisBlock({ sha256, genesis, memberSetHash: members }).hash }
-      : { height: asHeight(header.height - 1), hash: header.parent };
-  const signers = genesisSigners({ genesis, crypto: native });
-  return new ChainVerifier({ ...signers, parameters: genesis.parameters, trusted, pendingMax: LINKS_MAX });
+/** From height 1 on the genesis block is the anchor; a file that begins later is anchored by its first certificate, of an epoch that is known. */
+function verifierFrom(epochs: EpochChain, header: BlockHeader): ChainVerifier {
+  const first = epochs.at(asEpoch(0))!; // always known
+  const { parameters } = epochs.at(header.epoch) ?? first;
+  const trusted = header.height <= 1 ? first.start : { height: asHeight(header.height - 1), hash: header.parent };
+  const signers = epochs.signersOf(header.epoch) ?? epochs.signersOf(asEpoch(0))!; // as above
+  return new ChainVerifier({ ...signers, parameters, trusted, pendingMax: LINKS_MAX, epochs });
 }
 
 type Record = { readonly first: boolean; readonly bytes: Bytes } | { readonly problem: string };

@@ -2,8 +2,10 @@
 
 import { type Client, type ClientOptions, connect } from '../../client/index.ts';
 import type { SecretKey } from '../../keys/keypair.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
 import { Complaint, EXIT } from './errors.ts';
 import type { Network } from './network.ts';
+import { fetchEpochs } from './replica-http.ts';
 
 export interface ClientUse {
   readonly network: Network;
@@ -13,12 +15,29 @@ export interface ClientUse {
 }
 
 export async function openClient({ network, key, options }: ClientUse): Promise<Client> {
+  const epochs = await latestEpochs(network);
+  const { members } = epochs.last;
   return connect({
     genesis: network.genesis,
-    replicas: network.replicas.map(({ name, url }) => ({ name, url })),
+    epochs,
+    replicas: members.flatMap(({ name, address }) => {
+      const url =
+        network.replicas.find((replica) => replica.name === name)?.url ?? (epochs.last.epoch > 0 ? address : undefined);
+      return url === undefined ? [] : [{ name, url }];
+    }),
     ...(key === undefined ? {} : { key }),
     ...(options === undefined ? {} : { options }),
   });
+}
+
+const askMs = 1_000;
+
+/** Each link is proved, so any replica may tell of them, and whoever knows most is right. */
+async function latestEpochs({ genesis, epochs, replicas }: Network): Promise<EpochChain> {
+  const answers = await Promise.all(
+    replicas.map(({ http }) => (http === null ? null : fetchEpochs(http, genesis, askMs))),
+  );
+  return [epochs, ...answers].reduce<EpochChain>((a, b) => (b !== null && b.last.epoch > a.last.epoch ? b : a), epochs);
 }
 
 /** Runs `work` with a client; ends it with exit code 130 on Ctrl-C, after `onInterrupt`. */

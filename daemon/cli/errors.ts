@@ -83,9 +83,12 @@ const keySentences: Record<KeyErrorCode | GuardErrorCode, string> = {
   'key-passphrase': 'the passphrase is wrong, or the key file is damaged',
   'key-passphrase-missing': 'the key is sealed and no passphrase was given',
   'key-mismatch': 'the secret in the key file does not belong to the public key in it',
-  'key-not-member': 'the key is not the one that the genesis document names for this member',
+  'key-not-member': 'the key is not the one that the epoch has for this member',
+  'not-a-member': 'this replica is no member in the epoch at hand',
   'guard-missing': 'there is no sign-state file, so it is not known what this key has signed',
   'guard-damaged': 'the sign-state file is damaged, so it is not known what this key has signed',
+  'guard-copied': 'the sign-state file is a copy, or was put back: what this key has signed since is not in it',
+  'guard-memory-lost': 'not all of what this key has promised is known any more, and here nothing makes up for it',
   'guard-wrong-owner': 'the sign-state file belongs to another key or another chain',
   'guard-epoch-passed': 'the sign-state file has seen a later epoch',
   'guard-locked': "another process uses this replica's sign-state file",
@@ -99,12 +102,18 @@ const keyAdvice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'key-file-missing': 'Give the path of a file that `synod init` or `synod keys generate` wrote.',
   'key-file-mode': 'Run chmod 600 on it, and ask who may have read it.',
   'key-file-owner': 'Run as its owner.',
-  'key-not-member': "Check `key` and `member` in the config, and that the genesis document is this network's.",
+  'key-not-member':
+    "Check `key`, `nextKey` and `member` in the config, and that the genesis document is this network's.",
+  'not-a-member': 'It was removed, or has not come yet: `synod start --observe` follows the others until it is one.',
   'key-passphrase-missing':
     'Give --passphrase-file FILE, name a passphraseFile in the config, or set SYNOD_PASSPHRASE.',
   'guard-missing':
-    'Was the data directory lost or not copied? docs/operations.md, "A lost or damaged disk", says what to do.',
-  'guard-damaged': 'docs/operations.md, "A lost or damaged disk", says what to do.',
+    'Was the data directory lost or not copied? `synod repair CONFIG --readmit` brings the replica back, at first without its vote.',
+  'guard-damaged': '`synod repair CONFIG --readmit` brings the replica back, at first without its vote.',
+  'guard-copied':
+    'If the replica it was copied from still runs, stop here. If it ended before the copy and has not run since, `synod repair CONFIG --moved`. Else `synod repair CONFIG --readmit` brings it back, at first without its vote.',
+  'guard-memory-lost':
+    'Do not start this replica with this key again. Give it a new one (`synod member rotate`), start it with `--observe`, and let the other operators sign.',
   'guard-locked': 'Is the replica running already? One key must never run twice.',
   'guard-lock-unavailable': 'On Linux, install the flock command (util-linux).',
 };
@@ -124,7 +133,12 @@ const storageSentences: Record<StorageErrorCode, string> = {
 };
 
 const storageAdvice: Partial<Record<StorageErrorCode, string>> = {
-  'storage-damaged': 'docs/operations.md, "A lost or damaged disk", says what to do.',
+  'storage-damaged':
+    '`synod repair CONFIG --log` moves the log aside; the replica then takes everything from its peers.',
+  'storage-lost-writes':
+    '`synod repair CONFIG --log` moves the log aside; the replica then takes everything from its peers.',
+  'storage-open-failed': 'Check owner, mode and free space of dataDir; `synod repair CONFIG` looks at what is there.',
+  'storage-read-failed': 'Check the disk; `synod repair CONFIG` looks at what is there.',
   'storage-wrong-chain': 'Is dataDir right, and genesis.json that of this network?',
   'storage-format-newer': 'Install that version or a later one.',
   'storage-locked': 'Is the replica running already?',
@@ -156,8 +170,11 @@ export function explainError(error: unknown): { readonly text: string; readonly 
   }
   if (error instanceof StorageError) {
     const sentence = withFacts(storageSentences[error.code], error.fields);
-    const advice = storageAdvice[error.code] ?? storageAdvice['storage-damaged'];
-    return { text: `synod: ${sentence} [${error.code}]\n  ${advice}\n`, exit: EXIT.failure };
+    const advice = storageAdvice[error.code];
+    return {
+      text: `synod: ${sentence} [${error.code}]\n${advice === undefined ? '' : `  ${advice}\n`}`,
+      exit: EXIT.failure,
+    };
   }
   if (error instanceof ClientError) {
     const exit = unreachableCodes.includes(error.code) ? EXIT.unreachable : EXIT.failure;

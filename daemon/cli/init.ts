@@ -70,7 +70,7 @@ async function init(directory: string, options: Options): Promise<void> {
     hosts !== undefined
       ? remoteReplicas(hosts)
       : localReplicas(count, host, options.basePort ?? (await freePortRange(host, 2 * count)));
-  const { genesis, configs, clientKey } = await createNetwork({
+  const { genesis, configs, clientKey, operators } = await createNetwork({
     directory,
     name: options.name,
     protocol,
@@ -92,11 +92,14 @@ async function init(directory: string, options: Options): Promise<void> {
     await writeLine(`  ${relative('.', config)}  ${replica.url}  http://${replica.http.host}:${replica.http.port}`);
   }
   await writeLine(`  ${relative('.', clientKey)}  the key of a first client`);
+  await writeLine(
+    `  ${relative('.', operators)}  the operators' keys: whoever has a quorum of them changes the network`,
+  );
   await writeLine(`all keys are ${passphrase === null ? 'kept without a passphrase' : 'sealed under the passphrase'}`);
   await writeLine(
     hosts === undefined
       ? `next: synod dev --dir ${directory}, or one \`synod start CONFIG\` per replica`
-      : "next: bring each replica its own directory (nobody needs another one's key), then `synod start config.json` there",
+      : "next: bring each replica its own directory (nobody needs another one's key) and each operator its key, to be kept offline; then `synod start config.json` there",
   );
 }
 

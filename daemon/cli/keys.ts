@@ -2,14 +2,18 @@
 
 import { Command, Option } from 'commander';
 import { toHex } from '../../crypto/bytes.ts';
+import { native } from '../../crypto/native.ts';
 import { SecretKey } from '../../keys/keypair.ts';
-import { usageError } from './errors.ts';
+import { loadGenesis } from '../config.ts';
+import { orComplain, usageError } from './errors.ts';
 import { inspectKeyFile, openKeyFile, rewriteKeyFile, writeKeyFile } from './key-files.ts';
+import { createSignState } from './network-files.ts';
 import { writeLine } from './output.ts';
 import { needPassphrase } from './passphrase.ts';
 
 interface GenerateOptions {
   readonly unsealed?: true;
+  readonly signState?: string;
   readonly passphraseFile?: string;
 }
 
@@ -43,6 +47,7 @@ Examples:
     .argument('<file>')
     .option(...fromFile)
     .addOption(new Option('--unsealed', 'keep it without a passphrase').conflicts('passphraseFile'))
+    .option('--sign-state <genesis>', 'for a replica of this network: its empty sign-state file too, beside the key')
     .action(generate);
   keys
     .command('show')
@@ -67,11 +72,13 @@ Examples:
   return keys;
 }
 
-async function generate(file: string, { unsealed, passphraseFile }: GenerateOptions): Promise<void> {
+async function generate(file: string, { unsealed, signState, passphraseFile }: GenerateOptions): Promise<void> {
+  const genesis = signState === undefined ? null : orComplain(loadGenesis(native, signState)).genesis;
   const passphrase =
     unsealed === true ? null : await needPassphrase({ file: passphraseFile, purpose: 'the new key', isNew: true });
   const secret = SecretKey.generate();
   await writeKeyFile(file, secret, passphrase);
+  if (genesis !== null) await createSignState(`${file}.sign-state`, secret, genesis);
   await writeLine(toHex(secret.publicKey));
 }
 

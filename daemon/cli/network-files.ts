@@ -9,7 +9,7 @@ import { native } from '../../crypto/native.ts';
 import { encodeUtf8 } from '../../crypto/utf8.ts';
 import { openGuard } from '../../keys/guard.ts';
 import { SecretKey } from '../../keys/keypair.ts';
-import { type Genesis, type GenesisDocument, parseGenesis } from '../../protocol/genesis.ts';
+import { ADDRESS_PATTERN, type Genesis, type GenesisDocument, parseGenesis } from '../../protocol/genesis.ts';
 import type { Protocol } from '../../protocol/modes.ts';
 import { asEpoch } from '../../protocol/types.ts';
 import { dataPaths, type LogFormat, type NodeConfigDocument } from '../config.ts';
@@ -21,7 +21,9 @@ export const GENESIS_FILE = 'genesis.json';
 export const CONFIG_FILE = 'config.json';
 export const REPLICA_KEY_FILE = 'replica.key';
 export const CLIENT_KEY_FILE = 'client.key';
-const DATA_DIRECTORY = 'data';
+/** The operators' keys, one file for each member: away from the replicas, and from this machine, as soon as the network is made. */
+export const OPERATORS_DIRECTORY = 'operators';
+export const DATA_DIRECTORY = 'data';
 /** On a real host the HTTP door stands this far above the replica's port, on the loopback interface. */
 const HTTP_PORT_OFFSET = 1000;
 
@@ -76,13 +78,18 @@ export interface CreatedNetwork {
   /** The config file of each replica, in the order of the members. */
   readonly configs: readonly string[];
   readonly clientKey: string;
+  /** Where the operators' keys lie. */
+  readonly operators: string;
 }
 
 export async function createNetwork(plan: NetworkPlan): Promise<CreatedNetwork> {
   const directory = resolve(plan.directory);
   refuseToOverwrite(directory);
+  if (plan.replicas.some(({ name }) => name === OPERATORS_DIRECTORY))
+    throw usageError(`no replica can be named ${OPERATORS_DIRECTORY}: that directory is for the operators' keys`);
   const secrets = plan.replicas.map(() => SecretKey.generate());
-  const document = documentOf(plan, secrets);
+  const operators = plan.replicas.map(() => SecretKey.generate());
+  const document = documentOf(plan, secrets, operators);
   const genesis = checkedGenesis(document);
   // Beside its place, on the same file system, so that it appears there in one step.
   const draft = join(dirname(directory), `.${basename(directory)}.${process.pid}.partial`);
@@ -90,14 +97,16 @@ export async function createNetwork(plan: NetworkPlan): Promise<CreatedNetwork> 
   try {
     writeFileSync(join(draft, GENESIS_FILE), document);
     await writeKeyFile(join(draft, CLIENT_KEY_FILE), SecretKey.generate(), plan.passphrase);
+    mkdirSync(join(draft, OPERATORS_DIRECTORY), { mode: 0o700 });
     for (const [index, replica] of plan.replicas.entries()) {
+      await writeKeyFile(join(draft, OPERATORS_DIRECTORY, `${replica.name}.key`), operators[index]!, plan.passphrase);
       const folder = join(draft, replica.name);
       mkdirSync(join(folder, DATA_DIRECTORY), { recursive: true, mode: 0o700 });
       // A copy of the genesis document in each: a replica's directory is all that its host needs.
       writeFileSync(join(folder, GENESIS_FILE), document);
       writeFileSync(join(folder, CONFIG_FILE), configOf(plan, replica, directory));
       await writeKeyFile(join(folder, REPLICA_KEY_FILE), secrets[index]!, plan.passphrase);
-      await createSignState(join(folder, DATA_DIRECTORY), secrets[index]!, genesis);
+      await createSignState(dataPaths(join(folder, DATA_DIRECTORY)).signState, secrets[index]!, genesis);
     }
     renameSync(draft, directory);
   } catch (error) {
@@ -108,19 +117,26 @@ export async function createNetwork(plan: NetworkPlan): Promise<CreatedNetwork> 
     genesis,
     configs: plan.replicas.map(({ name }) => join(directory, name, CONFIG_FILE)),
     clientKey: join(directory, CLIENT_KEY_FILE),
+    operators: join(directory, OPERATORS_DIRECTORY),
   };
 }
 
 function documentOf(
   { name, protocol = 'pbft', replicas, parameters }: NetworkPlan,
   secrets: readonly SecretKey[],
+  operators: readonly SecretKey[],
 ): Bytes {
   return json({
     synod: 1,
     name,
     protocol,
     createdAt: Date.now(),
-    members: replicas.map((replica, index) => ({ name: replica.name, publicKey: toHex(secrets[index]!.publicKey) })),
+    members: replicas.map((replica, index) => ({
+      name: replica.name,
+      publicKey: toHex(secrets[index]!.publicKey),
+      operatorKey: toHex(operators[index]!.publicKey),
+      ...(ADDRESS_PATTERN.test(replica.url) ? { address: replica.url } : {}),
+    })),
     parameters,
   } satisfies GenesisDocument);
 }
@@ -147,9 +163,9 @@ function configOf(
 }
 
 /** "Has signed nothing yet": only here, where the key was made, is that certain. */
-async function createSignState(dataDir: string, secret: SecretKey, { chainId }: Genesis): Promise<void> {
+export async function createSignState(path: string, secret: SecretKey, { chainId }: Genesis): Promise<void> {
   const guard = await openGuard({
-    path: dataPaths(dataDir).signState,
+    path,
     secret,
     chainId,
     epoch: asEpoch(0),
@@ -174,7 +190,7 @@ function checkedGenesis(document: Bytes): Genesis {
   );
 }
 
-function refuseToOverwrite(directory: string): void {
+export function refuseToOverwrite(directory: string): void {
   if (!existsSync(directory)) return;
   if (readdirSync(directory).length === 0) return;
   throw new Complaint({

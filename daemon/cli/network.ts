@@ -7,7 +7,9 @@ import { type Command, Option } from 'commander';
 import type { Bytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
 import { loadConfig, loadGenesis, type NodeConfig } from '../config.ts';
+import { loadEpochs } from './epochs-file.ts';
 import { orComplain, usageError } from './errors.ts';
 import { CLIENT_KEY_FILE, CONFIG_FILE, GENESIS_FILE } from './network-files.ts';
 import { collected, urlHost } from './options.ts';
@@ -16,6 +18,7 @@ export interface NetworkOptions {
   readonly network?: string;
   readonly genesis?: string;
   readonly replica?: readonly string[];
+  readonly epochs?: string;
 }
 
 export interface KnownReplica {
@@ -28,6 +31,8 @@ export interface KnownReplica {
 
 export interface Network {
   readonly genesis: Genesis;
+  /** What is known of the epochs, from a file or from the replicas' HTTP doors. */
+  readonly epochs: EpochChain;
   readonly document: Bytes;
   readonly replicas: readonly KnownReplica[];
   /** The client key of the directory, where there is one. */
@@ -42,7 +47,8 @@ export function addNetworkOptions(command: Command): Command {
       '--replica <name=url>',
       'address of a replica, such as node-0=ws://10.0.0.1:7000; may be repeated',
       collected,
-    );
+    )
+    .option('--epochs <file>', 'the epochs since the first, where no HTTP door is known to ask');
 }
 
 export function findNetwork(options: NetworkOptions): Network {
@@ -53,9 +59,10 @@ export function findNetwork(options: NetworkOptions): Network {
       'Give --network DIR, or --genesis FILE and --replica NAME=URL for each replica.',
     );
   const { genesis, document } = orComplain(loadGenesis(native, genesisFile ?? join(network ?? '.', GENESIS_FILE)));
+  const epochs = loadEpochs(genesis, options.epochs);
   const given = (replica ?? []).map(parseReplica);
   for (const { name } of given)
-    if (!genesis.members.some((member) => member.name === name))
+    if (![...genesis.members, ...epochs.last.members].some((member) => member.name === name))
       throw usageError(`--replica ${name}: no member of this network`);
   const found = network === undefined ? [] : replicasOf(network, genesis);
   const replicas = [...given, ...found.filter(({ name }) => !given.some((other) => other.name === name))];
@@ -64,6 +71,7 @@ export function findNetwork(options: NetworkOptions): Network {
   const clientKey = network === undefined ? undefined : join(network, CLIENT_KEY_FILE);
   return {
     genesis,
+    epochs,
     document,
     replicas,
     clientKey: clientKey !== undefined && existsSync(clientKey) ? clientKey : null,
@@ -82,7 +90,9 @@ function replicasOf(directory: string, genesis: Genesis): KnownReplica[] {
   const configs = readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory() && existsSync(join(directory, entry.name, CONFIG_FILE)))
     .map((entry): NodeConfig => orComplain(loadConfig(join(directory, entry.name, CONFIG_FILE))));
-  return genesis.members.flatMap(({ name }): KnownReplica[] => {
+  // Who came later has a config here, too, if this is where its files are.
+  const names = new Set([...genesis.members.map(({ name }) => name), ...configs.map(({ member }) => member)]);
+  return [...names].flatMap((name): KnownReplica[] => {
     const own = configs.find((config) => config.member === name);
     const dialled = configs.map((config) => config.peers.get(name)).find((url) => url !== undefined);
     if (own === undefined && dialled === undefined) return [];

@@ -1,9 +1,10 @@
 // The command line as a whole: the list of commands, help, version, and the one place where errors become sentences.
 
-import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { z } from 'zod';
+import { version } from '../version.ts';
 import { auditCommand } from './audit.ts';
+import { backupCommand } from './backup.ts';
+import { controlCommand } from './control.ts';
 import { demoCommand } from './demo.ts';
 import { devCommand } from './dev.ts';
 import { EXIT, explainError } from './errors.ts';
@@ -13,7 +14,10 @@ import { exportCommand } from './export.ts';
 import { followCommand } from './follow.ts';
 import { initCommand } from './init.ts';
 import { keysCommand } from './keys.ts';
+import { memberCommand, paramCommand } from './member.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
+import { repairCommand } from './repair.ts';
+import { replayCommand } from './replay.ts';
 import { simCommand } from './sim.ts';
 import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
@@ -70,9 +74,15 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
     submitCommand(),
     followCommand(),
     exportCommand(),
+    backupCommand(),
+    repairCommand(),
     verifyCommand(),
     evidenceCommand(),
     auditCommand(),
+    memberCommand(),
+    paramCommand(),
+    controlCommand(),
+    replayCommand(),
     simCommand(),
   ];
   for (const command of commands) all.addCommand(command);
@@ -85,9 +95,4 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
 
 function everyCommand(command: Command): Command[] {
   return [command, ...command.commands.flatMap(everyCommand)];
-}
-
-function version(): string {
-  const file = new URL('../../../package.json', import.meta.url);
-  return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(file, 'utf8'))).version;
 }

@@ -2,6 +2,9 @@
 // door's own business (daemon/http/openapi.json).
 
 import { z } from 'zod';
+import type { Genesis } from '../../protocol/genesis.ts';
+import { EpochChain } from '../../protocol/verify.ts';
+import { decodeEpochsFile } from '../epochs-file.ts';
 
 /** More than the largest piece of evidence: two new-views of 128 members. */
 const fileBytesMax = 4 << 20;
@@ -15,7 +18,7 @@ const statusSchema = z.object({
   reason: z.object({ code: z.string(), message: z.string() }).nullable(),
   view: z.int(),
   primary: named,
-  phase: z.enum(['idle', 'ordering', 'view-change', 'catching-up']),
+  phase: z.enum(['idle', 'ordering', 'view-change', 'catching-up', 'quarantine']),
   height: z.int(),
   hash: z.string(),
   stable: z.int(),
@@ -59,6 +62,37 @@ export async function fetchWitness(base: string, timeoutMs: number): Promise<rea
     if (file !== null) files.push(file);
   }
   return files;
+}
+
+/** The epochs that a replica can prove; null: no answer, or one that does not hold. */
+export async function fetchEpochs(base: string, genesis: Genesis, timeoutMs: number): Promise<EpochChain | null> {
+  const bytes = await fetchBytes(`${base}/v1/epochs`, timeoutMs);
+  if (bytes === null) return null;
+  const epochs = decodeEpochsFile(bytes, genesis);
+  return epochs instanceof EpochChain ? epochs : null;
+}
+
+const problemSchema = z.object({ error: z.object({ code: z.string(), message: z.string() }) });
+
+/** Null: no answer. Without a code: it was taken in. */
+export async function postTransaction(
+  base: string,
+  transaction: Uint8Array,
+  timeoutMs: number,
+): Promise<{ readonly code: string | null; readonly message: string } | null> {
+  try {
+    const response = await fetch(`${base}/v1/transactions?wait=accepted`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/octet-stream' },
+      body: transaction,
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    if (response.ok) return { code: null, message: '' };
+    const parsed = problemSchema.safeParse(await response.json());
+    return parsed.success ? parsed.data.error : { code: 'failed', message: `status ${response.status}` };
+  } catch {
+    return null; // away
+  }
 }
 
 async function fetchBytes(url: string, timeoutMs: number): Promise<Uint8Array | null> {

@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { membersMin, type Protocol, protocols } from '../../protocol/modes.ts';
+import { bearsLies, membersMin, type Protocol, protocols, quorumsAmong } from '../../protocol/modes.ts';
 import { usageError } from './errors.ts';
 import { wholeNumber } from './options.ts';
 
@@ -17,6 +17,7 @@ export interface SimOptions {
   readonly seeds?: SeedRange;
   readonly protocol: Protocol;
   readonly n?: number;
+  readonly f?: number;
   readonly ms: number;
   readonly realSignatures?: true;
   readonly faults?: readonly number[];
@@ -24,6 +25,7 @@ export interface SimOptions {
   readonly jobs: number;
   readonly resume?: string;
   readonly trace?: true;
+  readonly record?: string;
   readonly json?: true;
 }
 
@@ -44,6 +46,11 @@ export function simCommand(): Command {
       'replicas, up to 31, at least 4 for pbft, else 3 (default: drawn from the seed, up to 7)',
       wholeNumber(3, 31),
     )
+    .option(
+      '--f <n>',
+      'replicas that may be broken for ever, lie or forget at one time (default: all that n bears)',
+      wholeNumber(0, 15),
+    )
     .option('--ms <ms>', 'simulated milliseconds in which faults come and go', wholeNumber(1_000, 3_600_000), 60_000)
     .option('--real-signatures', 'Ed25519, and every message through its bytes (default: one seed in 16)')
     .option('--faults <list>', 'only these faults of the seed, by number, such as 2,5,9; or none', faultList)
@@ -51,6 +58,7 @@ export function simCommand(): Command {
     .option('--jobs <n>', 'processes (default: one for each core)', wholeNumber(1, 256), availableParallelism())
     .option('--resume <file>', 'writes down what is done, and leaves out what this file says is done')
     .option('--trace', 'print everything that happens in one seed')
+    .option('--record <dir>', 'a flight recording of every replica of one seed, for `synod replay DIR/node-0`')
     .option('--json', 'the result as one JSON object on standard output')
     .addHelpText(
       'after',
@@ -65,7 +73,8 @@ Examples:
   $ synod sim
   $ synod sim --seeds 1..10000 --resume sim.jsonl
   $ synod sim --seed 63 --trace | less
-  $ synod sim --seed 63 --faults 2,5,9`,
+  $ synod sim --seed 63 --faults 2,5,9
+  $ synod sim --seed 63 --record runs && synod replay runs/node-0`,
     )
     .action(async (options: SimOptions) => {
       if (options.seed !== undefined && options.seeds !== undefined)
@@ -73,6 +82,7 @@ Examples:
       for (const [flag, value] of [
         ['--trace', options.trace],
         ['--faults', options.faults],
+        ['--record', options.record],
       ] as const)
         if (value !== undefined && options.seed === undefined) throw usageError(`${flag} is for one seed: give --seed`);
       if (options.n !== undefined && options.n < membersMin(options.protocol))
@@ -80,6 +90,10 @@ Examples:
           `--n ${options.n}: ${options.protocol} needs at least ${membersMin(options.protocol)} replicas`,
         );
       if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');
+      const { n = membersMin(options.protocol), f: wanted = 0 } = options;
+      const { f: bears } = quorumsAmong(options.protocol, n);
+      const least = (bearsLies(options.protocol) ? 3 : 2) * wanted + 1;
+      if (wanted > bears) throw usageError(`--f ${wanted}: ${n} replicas bear ${bears}; give --n ${least} or more`);
       // Loaded only here: nothing else needs it.
       const { runSim } = await import('../sim/run.ts');
       process.exitCode = await runSim(options);

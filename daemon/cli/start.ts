@@ -1,12 +1,16 @@
 // `synod start`: one replica, in the foreground, until a signal ends it or something fatal does.
 
+import { existsSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { native } from '../../crypto/native.ts';
+import type { SignedBundle } from '../../protocol/bundle.ts';
 import { checkAgainstGenesis, loadConfig, loadGenesis } from '../config.ts';
 import { createLogs } from '../logging.ts';
+import { deferred } from './deferred.ts';
 import { EXIT, explainError, orComplain } from './errors.ts';
 
 interface Options {
+  readonly observe?: true;
   readonly withParent?: true;
 }
 
@@ -14,6 +18,7 @@ export function startCommand(): Command {
   return new Command('start')
     .description('run one replica until SIGTERM or SIGINT')
     .argument('<config>', 'its config.json')
+    .option('--observe', 'while it is no member: follow the others, until a change of the epoch makes it one')
     .addOption(
       // For `dev` and `demo`: a replica must not outlive whoever started it, however that one ended.
       new Option('--with-parent', 'stop when standard input ends').hideHelp(),
@@ -31,10 +36,12 @@ Examples:
     .action(start);
 }
 
-async function start(configFile: string, { withParent }: Options): Promise<void> {
+async function start(configFile: string, { observe: asObserver, withParent }: Options): Promise<void> {
   const config = orComplain(loadConfig(configFile));
   const { genesis } = orComplain(loadGenesis(native, config.genesis));
-  const problem = checkAgainstGenesis(config, genesis);
+  // In a later epoch the members are others; the log says which.
+  const problem =
+    existsSync(config.epochsFile) || asObserver === true ? undefined : checkAgainstGenesis(config, genesis);
   if (problem !== undefined) orComplain(problem);
   const { logger, flush } = createLogs({ ...config.log, member: config.member });
   const end = (code: number): never => {
@@ -74,9 +81,34 @@ async function start(configFile: string, { withParent }: Options): Promise<void>
   try {
     // Loaded only here: the other commands need neither the database nor the sockets.
     const { startNode } = await import('../node.ts');
-    const node = await startNode(config, logger);
-    stop = () => node.stop();
-    end(await node.done);
+    /** False: it was ended before. */
+    const follow = async (until: 'member' | 'latest'): Promise<boolean> => {
+      const ending = new AbortController();
+      const { promise: ended, resolve } = deferred<void>();
+      stop = () => {
+        ending.abort();
+        return ended;
+      };
+      const { observe } = await import('../observe.ts');
+      const isThere = await observe({ config, until, logger, signal: ending.signal });
+      resolve();
+      stop = undefined;
+      return isThere;
+    };
+    if (asObserver === true && !(await follow('member'))) return;
+    for (let waiting: readonly SignedBundle[] = []; ; ) {
+      const node = await startNode(config, logger, waiting);
+      stop = () => node.stop();
+      const reason = await node.done;
+      if (typeof reason === 'number') end(reason);
+      if (stopping || typeof reason === 'number') return;
+      // [EPO-12] The next epoch begins as after a start of the process; what waited is kept.
+      stop = undefined;
+      await node.stop();
+      waiting = reason === 'behind' ? [] : reason.waiting;
+      // [EPO-19] Nobody answers it any more as the member that it was: it comes to the present as whoever observes does.
+      if (reason === 'behind' && !(await follow(asObserver === true ? 'member' : 'latest'))) return;
+    }
   } catch (error) {
     const { text, exit } = explainError(error);
     logger.fatal({ err: error }, 'not started');

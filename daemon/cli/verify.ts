@@ -5,12 +5,20 @@ import { Command } from 'commander';
 import { toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
-import { bearsLies, proofOf, quorumsOf } from '../../protocol/modes.ts';
-import { parseReceipt, verifyTransactionReceipt } from '../../protocol/verify.ts';
+import { quorumsOf } from '../../protocol/modes.ts';
+import { asEpoch, type Member } from '../../protocol/types.ts';
+import {
+  type EpochChain,
+  type EpochDocument,
+  parseReceipt,
+  type Trust,
+  verifyTransactionReceipt,
+} from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
 import { offenceInWords } from '../offences.ts';
 import { isWitnessFile, readWitness, WITNESS_BYTES_MAX } from '../witness-file.ts';
 import { isChainFile, readChainFile } from './chain-file.ts';
+import { loadEpochs } from './epochs-file.ts';
 import { Complaint, EXIT, orComplain } from './errors.ts';
 import { firstBytes } from './first-bytes.ts';
 import { writeLine } from './output.ts';
@@ -20,6 +28,7 @@ const receiptBytesMax = 2 << 20;
 
 interface Options {
   readonly genesis: string;
+  readonly epochs?: string;
   readonly json?: true;
 }
 
@@ -28,6 +37,10 @@ export function verifyCommand(): Command {
     .description('check a receipt, a chain file or evidence offline; exit code 3 if it does not hold')
     .argument('<file>', 'a receipt (`submit --receipt`), a chain file (`export`) or a witness file (`evidence`)')
     .requiredOption('--genesis <file>', 'the genesis.json of the network, from a source that you trust')
+    .option(
+      '--epochs <file>',
+      'the epochs since the first (GET /v1/epochs of a replica), for what does not bring them itself',
+    )
     .option('--json', 'for programs')
     .addHelpText(
       'after',
@@ -42,12 +55,13 @@ Examples:
 
 async function verify(file: string, options: Options): Promise<void> {
   const { genesis } = orComplain(loadGenesis(native, options.genesis));
+  const epochs = loadEpochs(genesis, options.epochs);
   const start = firstBytes(file);
   const facts = isChainFile(start)
-    ? await verifyChain(file, genesis)
+    ? await verifyChain(file, genesis, epochs)
     : isWitnessFile(start)
-      ? verifyWitness(file, genesis)
-      : verifyReceiptFile(file, genesis);
+      ? verifyWitness(file, genesis, epochs)
+      : verifyReceiptFile(file, genesis, epochs);
   await writeLine(options.json === true ? JSON.stringify({ valid: true, ...facts.fields }) : facts.text);
 }
 
@@ -56,25 +70,26 @@ interface Facts {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-function verifyReceiptFile(file: string, genesis: Genesis): Facts {
+function verifyReceiptFile(file: string, genesis: Genesis, epochs: EpochChain): Facts {
   if (statSync(file).size > receiptBytesMax) throw notProved(file, 'receipt-malformed', 'larger than any receipt');
   const text = readFileSync(file, 'utf8');
-  const proven = verifyTransactionReceipt(text, { genesis, crypto: native });
+  const proven = verifyTransactionReceipt(text, { genesis, crypto: native, epochs });
   if ('refused' in proven) throw notProved(file, proven.refused, proven.field);
   const receipt = parseReceipt(text);
   if ('refused' in receipt) throw notProved(file, receipt.refused, receipt.field);
   const { height, index, time, transaction, blockHash } = proven;
-  const { view, signatures } = receipt.certificate;
-  const signers = namesOf(genesis, signatures);
+  const { view, signatures, epoch } = receipt.certificate;
+  const document = epochs.at(asEpoch(epoch))!; // the receipt has been checked by its members
+  const signers = namesOf(document.members, signatures);
   const sha256 = toHex(native.sha256(transaction));
   return {
     text: [
       `proved: this transaction of ${transaction.length} bytes, SHA-256 ${sha256},`,
       `  is number ${index} in block ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  block ${toHex(blockHash)} of ${new Date(time).toISOString()} (its proposer's clock),`,
-      bearsLies(genesis.protocol)
-        ? `  decided in view ${view} by ${quorumText(genesis, signers)}`
-        : `  decided by a majority, says ${signers.join(', ')}: ${TRUSTED}`,
+      proven.trust === 'byzantine'
+        ? `  decided in ${epochText(document)}view ${view} by ${quorumText(document, signers)}`
+        : `  decided by a majority${epoch === 0 ? '' : ` of epoch ${epoch}`}, says ${signers.join(', ')}: ${TRUSTED}`,
     ].join('\n'),
     fields: {
       kind: 'receipt',
@@ -85,6 +100,7 @@ function verifyReceiptFile(file: string, genesis: Genesis): Facts {
       blockHash: toHex(blockHash),
       transactionSha256: sha256,
       transactionBytes: transaction.length,
+      epoch,
       view,
       trust: proven.trust,
       signers,
@@ -92,14 +108,16 @@ function verifyReceiptFile(file: string, genesis: Genesis): Facts {
   };
 }
 
-async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
+/** [EPO-11] The members of later epochs come out of the blocks themselves, or of the file of epochs. */
+async function verifyChain(file: string, genesis: Genesis, epochs: EpochChain): Promise<Facts> {
   let first: number | undefined;
   let height = 0;
   let hash = '';
   let transactions = 0;
   let certificates = 0;
   const everySigner = new Set<string>();
-  for await (const block of readChainFile(file, genesis)) {
+  let last = asEpoch(0);
+  for await (const block of readChainFile(file, genesis, epochs)) {
     if ('refused' in block) throw notProved(file, block.refused, block.problem);
     first ??= block.header.height;
     height = block.header.height;
@@ -107,18 +125,23 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
     transactions += block.header.transactionCount;
     if (block.certificate === null) continue;
     certificates += 1;
-    for (const name of namesOf(genesis, block.certificate.signatures)) everySigner.add(name);
+    last = block.header.epoch;
+    const members = epochs.at(last)?.members ?? genesis.members;
+    for (const name of namesOf(members, block.certificate.signatures)) everySigner.add(name);
   }
   const signers = [...everySigner].sort();
+  const trust: Trust = epochs.trustUpTo(last);
   const anchor =
     first === 1 ? 'from the genesis block on' : 'anchored by its own certificates, what lies below is not in it';
   return {
     text: [
       `proved: blocks ${first} to ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  ${anchor}; ${transactions} transactions, last block ${hash},`,
-      bearsLies(genesis.protocol)
-        ? `  ${certificates} certificates, each by a quorum of ${quorumsOf(genesis).quorum} of ${genesis.members.length}: ${signers.join(', ')}`
-        : `  decided by a majority, say ${signers.join(', ')}: ${TRUSTED}`,
+      trust === 'crash-fault'
+        ? `  decided by a majority, say ${signers.join(', ')}: ${TRUSTED}`
+        : last === 0
+          ? `  ${certificates} certificates, each by a quorum of ${quorumsOf(genesis).quorum} of ${genesis.members.length}: ${signers.join(', ')}`
+          : `  ${certificates} certificates, each by a quorum of its epoch's members, the last of epoch ${last}: ${signers.join(', ')}`,
     ].join('\n'),
     fields: {
       kind: 'chain',
@@ -128,16 +151,17 @@ async function verifyChain(file: string, genesis: Genesis): Promise<Facts> {
       hash,
       transactions,
       certificates,
-      trust: proofOf(genesis).trust,
+      epoch: last,
+      trust,
       signers,
     },
   };
 }
 
 /** [EVD-4] Who did what; or that the file holds statements alone, which prove nothing against anybody. */
-function verifyWitness(file: string, genesis: Genesis): Facts {
+function verifyWitness(file: string, genesis: Genesis, epochs: EpochChain): Facts {
   if (statSync(file).size > WITNESS_BYTES_MAX) throw notProved(file, 'witness-file-malformed', 'larger than any');
-  const witness = readWitness(readFileSync(file), genesis, native);
+  const witness = readWitness(readFileSync(file), genesis, native, epochs);
   if ('refused' in witness) throw notProved(file, witness.refused, witness.problem);
   const { pieces, statements } = witness;
   const lines = pieces.map(({ proven: { culprit, conflict } }) => `  ${culprit.name} ${offenceInWords(conflict)}`);
@@ -176,10 +200,12 @@ function notProved(file: string, code: string, detail: string): Complaint {
 /** [CFT-PR-1] Said wherever something is proved of such a chain. */
 const TRUSTED = 'no proof against a member that lies, for this chain trusts its members';
 
-const namesOf = (genesis: Genesis, signatures: readonly { readonly replica: number }[]): string[] =>
-  signatures.map(({ replica }) => genesis.members[replica]?.name ?? `#${replica}`);
+const namesOf = (members: readonly Member[], signatures: readonly { readonly replica: number }[]): string[] =>
+  signatures.map(({ replica }) => members[replica]?.name ?? `#${replica}`);
 
-function quorumText(genesis: Genesis, signers: readonly string[]): string {
-  const { quorum, n } = quorumsOf(genesis);
+const epochText = ({ epoch }: EpochDocument): string => (epoch === 0 ? '' : `epoch ${epoch}, `);
+
+function quorumText(document: EpochDocument, signers: readonly string[]): string {
+  const { quorum, n } = quorumsOf(document);
   return `${signers.join(', ')} (${signers.length} of ${n} members, a quorum is ${quorum})`;
 }

@@ -13,8 +13,16 @@ import {
   isRefusal,
   type WireContext,
 } from '../../protocol/codec.ts';
-import type { BundleAdmission, Follow, FollowEnd, QueryBundle } from '../../protocol/door.ts';
-import { asHash, type Hash, type Height } from '../../protocol/types.ts';
+import type {
+  BundleAdmission,
+  Follow,
+  FollowEnd,
+  QueryBundle,
+  QueryCheckpoint,
+  QueryState,
+} from '../../protocol/door.ts';
+import { asHash, type Epoch, type Hash, type Height } from '../../protocol/types.ts';
+import { isControlSound } from '../../protocol/verify.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
 import type { ClientEvents, ClientSocket } from '../transport/client.ts';
 import type { Delivered } from './block-source.ts';
@@ -42,6 +50,10 @@ export interface DoorParts {
   draining(): boolean;
   /** A connection's part of what all connections together may wait for. */
   evenShare(): number;
+  /** A sealed answer from the log's newest stable checkpoint. */
+  state(question: QueryCheckpoint | QueryState): Promise<Bytes>;
+  /** A sealed answer with links from this epoch on. */
+  epochsFrame(from: Epoch): Bytes;
   /** The sealed head of this replica. */
   headFrame(): Bytes;
   gone(connection: ClientConnection): void;
@@ -141,8 +153,14 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
         return;
       case 'query-bundle':
         return this.#query(message);
+      case 'query-checkpoint':
+      case 'query-state':
+        return this.#queryState(message);
+      case 'query-epochs':
+        if (!this.#door.buckets.take(this.#socket.clientKey, this.#door.limits.queryTokens)) return this.#end('rate');
+        return this.send(this.#door.epochsFrame(message.from));
       default:
-        // isClientKind leaves only the four above; the types of the wire cannot say it.
+        // isClientKind leaves only the seven above; the types of the wire cannot say it.
         return this.#end('kind-not-for-replicas');
     }
   }
@@ -168,6 +186,8 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
     const signed = bundleSigningBytes(replica.genesis.chainId, bundle.digest);
     // Checking it cost us as much as making it would have cost them; an honest client or relay never sends one.
     if (!replica.crypto.verify(bundle.client, signed, bundle.signature)) return this.#end('bundle-signature');
+    if (!isControlSound(bundle, replica.crypto, replica.genesis.chainId))
+      return this.#answer(bundle.digest, 'bundle-invalid');
     this.#hand(bundle, key);
   }
 
@@ -201,6 +221,21 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
       const { found, lowest, height } = looked;
       this.#outbox.answer({ question, digest, lowest, height }, found?.receipt ?? null);
       if (found !== null) this.#door.meter.count('synod_receipts_sent_total', { source: 'query' });
+    });
+  }
+
+  /** One after the other, and in turn with the questions about bundles: a state is large, and nobody is to have it faster than it is taken. */
+  #queryState(question: QueryCheckpoint | QueryState): void {
+    const { limits, buckets, state } = this.#door;
+    if (this.#queriesOpen >= limits.queriesMax) return this.#end('queries-too-many');
+    if (!buckets.take(this.#socket.clientKey, limits.stateTokens)) return this.#end('rate');
+    this.#queriesOpen += 1;
+    this.#queries = this.#queries.then(async () => {
+      const answer = this.#open ? await state(question).catch(() => null) : null;
+      this.#queriesOpen -= 1;
+      if (!this.#open) return;
+      if (answer === null) return this.#end('log-read-failed');
+      this.send(answer);
     });
   }
 

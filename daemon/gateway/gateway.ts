@@ -1,9 +1,12 @@
 // The client door: takes the authenticated connections that the transport hands over and serves them from the replica and its log.
 
 import type { Bytes } from '../../crypto/bytes.ts';
-import type { WireContext } from '../../protocol/codec.ts';
-import { asHeight } from '../../protocol/types.ts';
+import { EPOCH_LINKS_BYTES_MAX, EPOCH_LINKS_MAX, type WireContext } from '../../protocol/codec.ts';
+import type { CheckpointHere, Epochs, QueryCheckpoint, QueryState, StateHere } from '../../protocol/door.ts';
+import { storedParameters } from '../../protocol/genesis.ts';
+import { asHeight, type Epoch } from '../../protocol/types.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
+import { Server } from '../serve.ts';
 import type { ClientEvents, ClientSocket } from '../transport/client.ts';
 import { ClientConnection, type DoorParts } from './client-connection.ts';
 import { FairTurns } from './fair-turns.ts';
@@ -20,6 +23,8 @@ export interface GatewayOptions {
   /** This replica's own key and the guard's function for statements (keys/). */
   readonly publicKey: Bytes;
   readonly signStatement: SignStatement;
+  /** The links of all epochs that are known, from that of epoch 1 on. Default: none. */
+  readonly epochLinks?: () => readonly Bytes[];
   readonly limits?: Partial<GatewayLimits>;
   /** Milliseconds of a clock that never runs back; default performance.now. */
   readonly now?: () => number;
@@ -34,6 +39,7 @@ export class Gateway {
   readonly #meter: Meter;
   readonly #unsubscribe: () => void;
   readonly #sealer: FrameSealer;
+  readonly #server: Server;
   readonly #replica: ReplicaPort;
   #streams = 0;
   #draining = false;
@@ -46,6 +52,11 @@ export class Gateway {
     this.#replica = replica;
     this.#meter = meter;
     this.#sealer = frameSealer({ publicKey, signStatement });
+    this.#server = new Server({
+      log: replica.log,
+      sha256: wire.sha256,
+      wire: { ...wire, parameters: storedParameters(wire.parameters) },
+    });
     this.reader = new LogReader({ log: replica.log, wire });
     // The desk first: what it hears is older than what the streams send.
     this.desk = new ReceiptDesk({ replica, reader: this.reader, meter, waitingBundlesMax: limits.waitingBundlesMax });
@@ -71,6 +82,8 @@ export class Gateway {
         this.desk.size < limits.waitingBundlesMax / 2
           ? limits.waitingBundlesMax
           : Math.max(1, Math.floor(limits.waitingBundlesMax / this.#connections.size)),
+      state: async (question) => this.#sealer.seal(await this.#stateAnswer(question)),
+      epochsFrame: (from) => this.#sealer.seal(epochsFrom(from, options.epochLinks?.() ?? [])),
       headFrame: () => this.#headFrame(),
       gone: (connection) => {
         this.#connections.delete(connection);
@@ -133,6 +146,17 @@ export class Gateway {
     });
   }
 
+  /** [EPO-20] As peers are answered (serve.ts). */
+  async #stateAnswer(question: QueryCheckpoint | QueryState): Promise<CheckpointHere | StateHere> {
+    if (question.kind === 'query-checkpoint') {
+      const proof = await this.#server.answer({ kind: 'fetch-checkpoint' });
+      return { kind: 'checkpoint-here', proof: proof?.kind === 'checkpoint-proof' ? proof : null };
+    }
+    const { height, chunk } = question;
+    const found = await this.#server.answer({ kind: 'fetch-state', height, chunk });
+    return { kind: 'state-here', height, chunk, found: found?.kind === 'state-chunk' ? found : null };
+  }
+
   #headFrame(): Bytes {
     const { epoch, view, primary } = this.#replica.explain();
     const { height, certificate: known } = this.#replica.head();
@@ -141,4 +165,16 @@ export class Gateway {
     const lowest = asHeight(Math.min(this.reader.lowest(), height + 1));
     return this.#sealer.seal({ kind: 'head', epoch, view, primary, height, lowest, certificate });
   }
+}
+
+/** [WIRE-35] As many as one answer holds; the first of them always fits. */
+function epochsFrom(from: Epoch, known: readonly Bytes[]): Epochs {
+  const links: Bytes[] = [];
+  let bytes = 0;
+  for (const link of known.slice(from - 1, from - 1 + EPOCH_LINKS_MAX)) {
+    bytes += link.length;
+    if (bytes > EPOCH_LINKS_BYTES_MAX) break;
+    links.push(link);
+  }
+  return { kind: 'epochs', from, links };
 }

@@ -31,6 +31,8 @@ export interface GatewayLimits {
   /** Work that one client key may cause: a bundle costs 1, a question about a stored one queryTokens. */
   readonly rate: BucketRate;
   readonly queryTokens: number;
+  /** Of a question for a piece of the state. All of it is 258 of them. */
+  readonly stateTokens: number;
   readonly bucketsMax: number;
 }
 
@@ -50,5 +52,6 @@ export const defaultGatewayLimits: GatewayLimits = {
   queriesMax: 64,
   rate: { perSecond: 20_000, burst: 20_000 },
   queryTokens: 20,
+  stateTokens: 50,
   bucketsMax: 8192,
 };

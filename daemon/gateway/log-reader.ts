@@ -12,6 +12,7 @@ import {
   type WireContext,
 } from '../../protocol/codec.ts';
 import type { FollowedBlock } from '../../protocol/door.ts';
+import { storedParameters } from '../../protocol/genesis.ts';
 import type { StoredBlock } from '../../protocol/log.ts';
 import { asHeight, type Hash, type Height } from '../../protocol/types.ts';
 import { Cursor } from '../../protocol/wire/cursor.ts';
@@ -30,7 +31,8 @@ export class LogReader {
 
   constructor(options: { readonly log: LogStore; readonly wire: WireContext }) {
     this.#log = options.log;
-    this.#wire = options.wire;
+    const { wire } = options;
+    this.#wire = { ...wire, parameters: storedParameters(wire.parameters) };
   }
 
   /** The lowest block that is still here; head + 1 where there is none. */

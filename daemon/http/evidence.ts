@@ -1,6 +1,5 @@
 // The GET routes about evidence: what is kept, and each piece as the file that `synod verify` takes.
 
-import type { Genesis } from '../../protocol/genesis.ts';
 import type { EvidenceSource } from '../evidence.ts';
 import { offenceInWords } from '../offences.ts';
 import { type Exchange, json, type Reply } from './exchange.ts';
@@ -9,11 +8,11 @@ import { type Problem, problem } from './problem.ts';
 /** For a door in front of a replica that keeps none. */
 export const noEvidence: EvidenceSource = { pieces: [], newViews: [], read: async () => null };
 
-export function evidenceList({ pieces, newViews }: EvidenceSource, { members }: Pick<Genesis, 'members'>): Reply {
+export function evidenceList({ pieces, newViews }: EvidenceSource): Reply {
   return json(200, {
-    evidence: pieces.map(({ id, culprit, conflict, bytes, keptAt }) => ({
+    evidence: pieces.map(({ id, culprit, name, conflict, bytes, keptAt }) => ({
       id,
-      culprit: { replica: culprit, name: members[culprit]?.name ?? `replica ${culprit}` },
+      culprit: { replica: culprit, name },
       ...conflict,
       words: offenceInWords(conflict),
       bytes,

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { ClientSigner } from '../../keys/client-key.ts';
+import { encodeEpochsFile } from '../epochs-file.ts';
 import type { EvidenceSource } from '../evidence.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
@@ -32,6 +33,8 @@ export interface HttpDoorOptions {
   readonly meter: Meter;
   readonly metrics: MetricsSource;
   readonly genesisDocument: Bytes;
+  /** Default: none but the first epoch. */
+  readonly epochsFile?: () => Bytes;
   readonly node: NodeInfo;
   /** Signs what is submitted over HTTP; null: this door only reads. */
   readonly signer: ClientSigner | null;
@@ -74,12 +77,14 @@ export class HttpDoor {
 
   private constructor(options: HttpDoorOptions) {
     const { replica, gateway, signer, metrics, node, genesisDocument } = options;
+    const epochsFile = options.epochsFile ?? (() => encodeEpochsFile(replica.genesis.chainId, []));
     const limits = { ...defaultHttpLimits, ...options.limits };
     this.#options = options;
     this.#limits = limits;
     const { desk, reader } = gateway;
     this.#submitter = signer === null ? null : new Submitter({ replica, desk, signer });
     this.#refusals = new RecentRefusals(replica);
+    replica.subscribe({ ended: () => this.#submitter?.handOver() });
     const draining = () => this.#draining;
     const budget = new BodyBudget(limits.bodiesBytesMax);
     this.routes = routesOf({
@@ -92,6 +97,7 @@ export class HttpDoor {
       node,
       evidence: options.evidence ?? noEvidence,
       genesisDocument,
+      epochsFile,
       draining,
     });
     this.#server = createServer(

@@ -30,6 +30,7 @@ const statuses = {
   'client-quota': 429,
   'pool-full': 503,
   'sessions-full': 503,
+  'control-refused': 422,
   'not-ordered': 503,
   draining: 503,
   'no-quorum': 503,
@@ -37,6 +38,7 @@ const statuses = {
   'catching-up': 503,
   behind: 503,
   'block-missing': 503,
+  quarantine: 503,
   'loop-slow': 503,
   internal: 500,
 } as const;

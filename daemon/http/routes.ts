@@ -30,11 +30,14 @@ export interface RouteParts {
   readonly evidence: EvidenceSource;
   /** The document's bytes, as the chain id hashes them. */
   readonly genesisDocument: Bytes;
+  /** The links of all epochs since the first, as a file (daemon/epochs-file.ts). */
+  readonly epochsFile: () => Bytes;
   draining(): boolean;
 }
 
 export function routesOf(parts: RouteParts): readonly Route[] {
-  const { replica, reads, why, transactions, health, metrics, node, evidence, genesisDocument, draining } = parts;
+  const { replica, reads, why, transactions, health, metrics, node, evidence, genesisDocument, epochsFile, draining } =
+    parts;
   const get = (path: string, query: readonly string[], answer: Route['answer']): Route => ({
     method: 'GET',
     path,
@@ -52,11 +55,12 @@ export function routesOf(parts: RouteParts): readonly Route[] {
     get('/v1/blocks', ['from', 'limit'], (exchange) => reads.headers(exchange)),
     get('/v1/blocks/{height}', ['encoding'], (exchange) => reads.block(exchange)),
     get('/v1/status', [], () => json(200, statusForm(replica, node, draining()))),
-    get('/v1/evidence', [], () => evidenceList(evidence, replica.genesis)),
+    get('/v1/evidence', [], () => evidenceList(evidence)),
     get('/v1/evidence/{id}', [], (exchange) => evidenceFile(evidence, exchange)),
     get('/v1/why', [], () => json(200, why.why())),
     get('/v1/explain/{place}', [], (exchange) => why.explain(exchange)),
     get('/v1/genesis', [], () => ({ status: 200, contentType: 'application/json', body: genesisDocument })),
+    get('/v1/epochs', [], () => ({ status: 200, contentType: 'application/octet-stream', body: epochsFile() })),
     get('/v1/openapi.json', [], () => json(200, openapi)),
     get('/healthz', [], () => {
       const { responsive, medianMs, maxMs } = health.read();

@@ -9,7 +9,7 @@ import { diagnose } from '../why/diagnosis.ts';
 import { causeWords, speechOf, waitWords } from '../why/words.ts';
 
 export interface NotReady {
-  readonly code: 'draining' | 'no-quorum' | 'view-change' | 'catching-up' | 'behind' | 'block-missing';
+  readonly code: 'draining' | 'quarantine' | 'no-quorum' | 'view-change' | 'catching-up' | 'behind' | 'block-missing';
   readonly message: string;
 }
 
@@ -19,6 +19,7 @@ export function notReady(explanation: Explanation, genesis: Genesis, draining: b
     const { code } = cause;
     switch (code) {
       case 'draining':
+      case 'quarantine':
       case 'no-quorum':
       case 'view-change':
       case 'catching-up':
@@ -36,6 +37,8 @@ export interface NodeInfo {
   readonly version: string;
   /** Milliseconds since 1970, when the process started. */
   readonly startedAt: number;
+  /** The name of a node that is no member, and observes. */
+  readonly observer?: string;
 }
 
 export function statusForm(replica: ReplicaPort, node: NodeInfo, draining: boolean) {
@@ -46,7 +49,7 @@ export function statusForm(replica: ReplicaPort, node: NodeInfo, draining: boole
   const { epoch, view, phase, height, hash, stable, highestSeen, pool, inFlight, viewChanges, timeoutMs } = explanation;
   return {
     node: {
-      ...named(self),
+      ...(node.observer === undefined ? named(self) : { replica: self, name: node.observer, observer: true }),
       version: node.version,
       startedAt: node.startedAt,
       runtime: `node ${process.versions.node}`,

@@ -11,6 +11,7 @@ import type { ClientSigner } from '../../keys/client-key.ts';
 import { assert } from '../../protocol/assert.ts';
 import { decodeBundle, encodeBundlePayload, isRefusal } from '../../protocol/codec.ts';
 import { asHash, asHeight, type Hash, type Height } from '../../protocol/types.ts';
+import { isControl, isControlSound } from '../../protocol/verify.ts';
 import type { Delivered } from '../gateway/block-source.ts';
 import type { DeskCode, ReceiptDesk, Waiting } from '../gateway/receipt-desk.ts';
 import type { ReplicaPort } from '../ports.ts';
@@ -26,7 +27,14 @@ const validBlocks = 4096;
 const attemptsMax = 3;
 
 /** Why transactions were not taken, or will never be ordered. */
-export type SubmitRefusal = 'busy' | 'draining' | 'pool-full' | 'client-quota' | 'sessions-full' | 'not-ordered';
+export type SubmitRefusal =
+  | 'busy'
+  | 'draining'
+  | 'pool-full'
+  | 'client-quota'
+  | 'sessions-full'
+  | 'control-refused'
+  | 'not-ordered';
 
 /** The bundle that carries the transactions of a request. */
 export interface Placed {
@@ -98,6 +106,9 @@ export class Submitter implements Waiting {
 
   submit({ transactions, bundleBytes }: Submission): Job | { readonly refused: SubmitRefusal } {
     if (this.#draining) return { refused: 'draining' };
+    // Peers would blame this replica for it, as for a bundle that is wrongly signed.
+    if (!isControlSound({ transactions }, this.#replica.crypto, this.#replica.genesis.chainId))
+      return { refused: 'control-refused' };
     if (this.#queue.length >= queuedJobsMax || this.#queuedBytes + bundleBytes > queuedBytesMax)
       return { refused: 'busy' };
     const job = openJob(transactions, bundleBytes);
@@ -124,6 +135,18 @@ export class Submitter implements Waiting {
     for (const job of this.#queue) refuse(job, 'draining');
     this.#queue = [];
     this.#queuedBytes = 0;
+  }
+
+  /**
+   * [EPO-15] The epoch has ended: what is in flight goes on in the next one, with another submitter. Who waits for it is told where to ask, and not
+   * made to wait until the doors close.
+   */
+  handOver(): void {
+    this.drain();
+    for (const { flight } of this.#sessions) {
+      const landed = flight === null ? null : this.#land(flight.digest);
+      if (landed !== null) this.#elsewhere(landed);
+    }
   }
 
   // ---- from the desk ----
@@ -170,6 +193,7 @@ export class Submitter implements Waiting {
         return this.#refuseAll(landed.jobs, 'sessions-full');
       case 'pool-full':
       case 'client-quota':
+      case 'control-refused':
         return this.#refuseAll(landed.jobs, code);
       default:
         return this.#refuseAll(landed.jobs, 'not-ordered');
@@ -226,9 +250,12 @@ export class Submitter implements Waiting {
     for (const job of this.#queue) {
       bytes += job.bundleBytes;
       transactions += job.transactions.length;
-      if (count > 0 && (bytes > bundleBytesMax || transactions > bundleTransactionsMax)) break;
+      // [EPO-8] A change of the epoch stands alone: nobody else's transactions are to be refused with it.
+      const isAlone = job.transactions.some(isControl);
+      if (count > 0 && (bytes > bundleBytesMax || transactions > bundleTransactionsMax || isAlone)) break;
       this.#queuedBytes -= job.bundleBytes;
       count += 1;
+      if (isAlone) break;
     }
     return this.#queue.splice(0, count);
   }

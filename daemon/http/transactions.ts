@@ -23,6 +23,7 @@ const sentences: Record<SubmitRefusal, string> = {
   'pool-full': 'too many bundles wait to be ordered',
   'client-quota': 'too many transactions of this door wait to be ordered',
   'sessions-full': 'the chain has no room for another session',
+  'control-refused': 'the change of the epoch does not hold, or may not end this epoch; `synod control show` says why',
   'not-ordered': 'the transactions were not ordered and never will be, so they may be sent again',
 };
 

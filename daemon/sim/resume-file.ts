@@ -34,6 +34,8 @@ const outcomeSchema = z.strictObject({
   acknowledged: count,
   viewChanges: count,
   crashes: count,
+  readmissions: count,
+  epochs: count,
   faults: count,
 });
 

@@ -14,6 +14,7 @@ import { Tally } from '../../sim/tally.ts';
 import { EXIT } from '../cli/errors.ts';
 import { note, paletteFor, writeLine } from '../cli/output.ts';
 import type { SimOptions } from '../cli/sim.ts';
+import { recordTo } from './record.ts';
 import { ResumeFile } from './resume-file.ts';
 import { liveAll } from './workers.ts';
 
@@ -29,17 +30,25 @@ export async function runSim(options: SimOptions): Promise<number> {
   const base = {
     protocol: options.protocol,
     n: options.n ?? null,
+    f: options.f ?? null,
     ms: options.ms,
     realSignatures: options.realSignatures ?? null,
     only: options.faults ?? null,
   };
   if (options.seed !== undefined) return runOne({ ...base, seed: options.seed }, options);
   const { from, to } = options.seeds ?? DEFAULT_SEEDS;
-  const { n, ms, realSignatures } = base;
+  const { n, f, ms, realSignatures } = base;
   const file =
     options.resume === undefined
       ? null
-      : new ResumeFile(options.resume, { synodSim: 1, protocol: options.protocol, n, ms, realSignatures });
+      : new ResumeFile(options.resume, {
+          synodSim: 1,
+          protocol: options.protocol,
+          n,
+          ...(f === null ? {} : { f }),
+          ms,
+          realSignatures,
+        });
   const began = performance.now();
   const tally = new Tally();
   const failures: Outcome[] = [];
@@ -82,7 +91,13 @@ async function runOne(life: LifeOptions, options: SimOptions): Promise<number> {
   const began = performance.now();
   // Straight out: a trace is long, and whoever reads it wants its beginning.
   const onLine = options.trace === true ? (line: string) => void process.stdout.write(`${line}\n`) : undefined;
-  const outcome = live(onLine === undefined ? life : { ...life, onLine });
+  const record = options.record === undefined ? null : recordTo(options.record, life);
+  const outcome = live({
+    ...life,
+    ...(onLine === undefined ? {} : { onLine }),
+    ...(record === null ? {} : { Replica: record.Replica }),
+  });
+  record?.end();
   const wallMs = performance.now() - began;
   const tally = new Tally();
   tally.add(outcome);
@@ -143,10 +158,11 @@ function findingOf(life: LifeOptions, outcome: Outcome, mayShrink: boolean): Fin
   };
 }
 
-function replayOf({ seed, n, ms, realSignatures, only, protocol = 'pbft' }: LifeOptions): string {
+function replayOf({ seed, n, f, ms, realSignatures, only, protocol = 'pbft' }: LifeOptions): string {
   const parts = ['synod sim --seed', seed, '--ms', ms];
   if (protocol !== 'pbft') parts.push('--protocol', protocol);
   if (n !== null) parts.push('--n', n);
+  if (f != null) parts.push('--f', f);
   if (realSignatures === true) parts.push('--real-signatures');
   if (only != null) parts.push('--faults', only.length === 0 ? 'none' : only.join(','));
   return parts.join(' ');
@@ -197,7 +213,9 @@ async function report(options: SimOptions, { totals, wallMs, simulatedHere, foun
   await writeLine(
     `      ${totals.events} events, ${totals.messages} messages, ${totals.blocks} blocks, ${totals.acknowledged} bundles acknowledged`,
   );
-  await writeLine(`      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.viewChanges} view changes`);
+  await writeLine(
+    `      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.readmissions} readmissions, ${totals.viewChanges} view changes, ${totals.epochs} changes of the epoch`,
+  );
   await writeLine(`      a healed quorum ordered everything within ${(totals.recoveryMsMax / 1000).toFixed(1)} s`);
   await writeLine(`      ${totals.seeds === 1 ? 'trace' : 'traces'} ${digest}`);
 }

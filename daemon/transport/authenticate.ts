@@ -17,6 +17,8 @@ export interface Credentials {
   readonly epoch: () => Epoch;
   /** Of the current epoch; asked at every handshake. */
   readonly members: () => readonly Member[];
+  /** Whether a key was a member's in an earlier epoch. Default: none was. */
+  readonly isRetired?: (key: Bytes) => boolean;
   /** This replica's public key, 32 bytes. */
   readonly key: Bytes;
   /** The guard's function for what binds nobody: 64 bytes. */
@@ -38,12 +40,13 @@ export interface AuthenticateOptions {
 }
 
 export function authenticate({ connection, credentials, side, expected, done, refused }: AuthenticateOptions): void {
-  const { crypto, chainId, epoch, members, key, signStatement, nonce } = credentials;
+  const { crypto, chainId, epoch, members, isRetired, key, signStatement, nonce } = credentials;
   const handshake = new Handshake({
     crypto,
     chainId,
     epoch: epoch(),
     members: members(),
+    ...(isRetired === undefined ? {} : { isRetired }),
     side,
     role: 'replica',
     key,

@@ -17,7 +17,8 @@ import { Penalty } from './penalties.ts';
 import { type Arrival, type Listen, Server } from './server.ts';
 
 export interface TransportConfig {
-  readonly self: ReplicaId;
+  /** Null: a node that is no member. It has no peers, and serves clients alone. */
+  readonly self: ReplicaId | null;
   readonly credentials: Omit<Credentials, 'nonce'>;
   readonly listen: Listen;
   /** ws:// or wss://, of the other members; who has none is waited for. */
@@ -35,6 +36,13 @@ export interface TransportConfig {
   readonly now?: () => number;
   /** At least 0, less than 1: for jitter and for what a ping says. Default: from the system's random source. */
   readonly random?: () => number;
+}
+
+interface PeerToBe {
+  readonly id: ReplicaId;
+  readonly key: Bytes;
+  readonly self: ReplicaId;
+  readonly credentials: Credentials;
 }
 
 interface Peer {
@@ -64,9 +72,10 @@ export class Transport implements PeerTransport {
     const { meter, log, now = () => performance.now(), random = systemRandom } = config;
     this.#context = new Context({ options: { ...defaultOptions, ...config.options }, meter, log, now, random });
     const credentials: Credentials = { ...config.credentials, nonce: () => randomBytes(32) };
-    for (const member of config.credentials.members()) {
-      if (member.id !== config.self) this.#peers.set(member.id, this.#peer(member.id, member.publicKey, credentials));
-    }
+    const { self } = config;
+    if (self === null) return;
+    for (const { id, publicKey } of config.credentials.members())
+      if (id !== self) this.#peers.set(id, this.#peer({ id, key: publicKey, self, credentials }));
   }
 
   /** The port it listens on. */
@@ -122,9 +131,9 @@ export class Transport implements PeerTransport {
     for (const peer of this.#peers.values()) for (const lane of lanes) peer.links[lane].start();
   }
 
-  #peer(id: ReplicaId, key: Bytes, credentials: Credentials): Peer {
+  #peer({ id, key, self, credentials }: PeerToBe): Peer {
     const penalty = new Penalty(this.#context.options);
-    const { events, self, tls = {} } = this.#config;
+    const { events, tls = {} } = this.#config;
     const url = this.#config.peers.get(id);
     const common = {
       context: this.#context,

@@ -14,7 +14,7 @@ export interface Report {
   readonly writingMs: number;
 }
 
-export type ReplicaState = 'idle' | 'ordering' | 'view-change' | 'catching-up' | 'cut-off' | 'draining';
+export type ReplicaState = 'idle' | 'ordering' | 'view-change' | 'catching-up' | 'quarantine' | 'cut-off' | 'draining';
 
 /** `who`: whom the cause is about, by rising id; `since`: null where that is not known. Codes are stable (docs/operations.md). */
 export type Cause = ReplicaCause | NetworkCause;
@@ -22,6 +22,18 @@ export type Cause = ReplicaCause | NetworkCause;
 /** What a replica can tell from what it hears alone. */
 export type ReplicaCause =
   | About<'draining'>
+  /**
+   * It votes for nothing, for what its key has signed is not known (REC-1); who: itself. Standing: of the other members `have` have answered, and
+   * `need` must; from: those that have not. Readmission: a block at `height` or above must be decided. View: the others must enter `view`.
+   */
+  | (About<'quarantine'> & {
+      readonly stage: 'standing' | 'readmission' | 'view';
+      readonly height: Height;
+      readonly view: View;
+      readonly have: number;
+      readonly need: number;
+      readonly from: readonly ReplicaId[];
+    })
   /** Too few answer for a quorum; who: those that do not. */
   | (About<'no-quorum'> & Counted)
   /**
@@ -95,7 +107,7 @@ interface Behind {
 
 /** The smallest thing that helps. Any `count` of `who`; `wait`: it mends itself. */
 export interface Action {
-  readonly code: 'start' | 'connect' | 'look' | 'disk' | 'clock' | 'wait';
+  readonly code: 'start' | 'connect' | 'look' | 'disk' | 'clock' | 'submit' | 'wait';
   readonly who: readonly ReplicaId[];
   readonly count: number;
 }
@@ -115,6 +127,7 @@ export interface Diagnosis {
 /** Causes with which a replica is not ready; the others are about the network at large, which a load balancer cannot choose. */
 const notReadyCodes: readonly CauseCode[] = [
   'draining',
+  'quarantine',
   'no-quorum',
   'view-change',
   'catching-up',
@@ -130,7 +143,7 @@ export function diagnose(report: Report): Diagnosis {
     state: stateOf(explanation, causes),
     causes,
     ready: !causes.some(({ code }) => notReadyCodes.includes(code)),
-    action: causes.length === 0 ? null : actionFor(causes[0]!),
+    action: actionOf(causes),
     answering: explanation.peers.filter((peer) => answers(explanation, peer)).length + 1,
     members,
   };
@@ -145,12 +158,13 @@ export function answers({ at, baseTimeoutMs }: Explanation, { connected, heardAt
 const patienceMs = ({ baseTimeoutMs }: Explanation): number => baseTimeoutMs / 2;
 
 /** It votes in no view: the one it speaks of is the one that it asks for, and its primary is none yet. */
-export const isBetweenViews = ({ waits }: Explanation): boolean =>
-  waits.some(({ what }) => what === 'view-change' || what === 'new-view');
+export const isBetweenViews = ({ phase, waits }: Explanation): boolean =>
+  phase !== 'quarantine' && waits.some(({ what }) => what === 'view-change' || what === 'new-view');
 
 function stateOf({ phase }: Explanation, causes: readonly Cause[]): ReplicaState {
   const has = (code: CauseCode) => causes.some((cause) => cause.code === code);
   if (has('draining')) return 'draining';
+  if (phase === 'quarantine') return 'quarantine';
   if (has('no-quorum')) return 'cut-off';
   if (phase === 'view-change') return 'view-change';
   if (has('catching-up') || has('behind')) return 'catching-up';
@@ -164,11 +178,12 @@ function causesOf(report: Report): ReplicaCause[] {
   const { explanation } = report;
   const { at, self, waits, peers } = explanation;
   const away = peers.filter((peer) => !answers(explanation, peer)).map(({ replica }) => replica);
-  const causes: ReplicaCause[] = [];
+  // [REC-1] Before anything else: whatever is mended first, it does not vote.
+  const causes: ReplicaCause[] = quarantineOf(explanation);
   const noQuorum = noQuorumOf(explanation, away);
   // [WHY-3] Its own fault comes first, but for a quorum that is not there.
   const ownDisk = ownDiskOf(report);
-  if (noQuorum !== null) return ownDisk === null ? [noQuorum] : [noQuorum, ownDisk];
+  if (noQuorum !== null) return [...causes, noQuorum, ...(ownDisk === null ? [] : [ownDisk])];
   if (ownDisk !== null) causes.push(ownDisk);
   const stalled = ownDisk === null ? stalledOf(explanation) : null;
   if (stalled !== null) causes.push(stalled);
@@ -176,7 +191,7 @@ function causesOf(report: Report): ReplicaCause[] {
   const slow = primarySlowOf(explanation);
   if (slow !== null) causes.push(slow);
   const present = (who: readonly ReplicaId[]) => who.filter((id) => id !== self && !away.includes(id));
-  for (const wait of waits) {
+  for (const wait of explanation.phase === 'quarantine' ? [] : waits) {
     const late = at - wait.since > patienceMs(explanation);
     const cause = causeOf(explanation, wait, present(wait.missing), late);
     // One block of several in flight stands for all: they wait for the same.
@@ -189,6 +204,14 @@ function causesOf(report: Report): ReplicaCause[] {
   if (gone.length > 0)
     causes.push({ code: 'member-away', who: gone, since: lastHeard(explanation, gone), ...counted(explanation, away) });
   return causes;
+}
+
+function quarantineOf({ self, phase, waits }: Explanation): ReplicaCause[] {
+  if (phase !== 'quarantine') return [];
+  return waits.map(({ what, since, height, view, have, need, missing: from }) => {
+    const stage = what === 'standing' || what === 'readmission' ? what : 'view';
+    return { code: 'quarantine', stage, who: [self], since, height, view, have, need, from };
+  });
 }
 
 const counted = ({ peers, quorum }: Explanation, away: readonly ReplicaId[]): Counted => ({
@@ -292,6 +315,9 @@ function causeOf(
       return { code: 'primary-silent', who: wait.missing, since, view };
     case 'lead':
       return null; // its own disk
+    case 'standing':
+    case 'readmission':
+      return null; // its quarantine
     case 'prepare':
     case 'commit':
       return late && who.length > 0 ? { code: 'votes-missing', phase: what, who, since, height, ...count } : null;
@@ -306,7 +332,15 @@ function causeOf(
   }
 }
 
-/** What mends the first cause, for the others often go with it. */
+/** What mends the first cause, for the others often go with it. A quarantine waits for answers, and those who are away give none. */
+export function actionOf(causes: readonly Cause[]): Action | null {
+  const [first, ...others] = causes;
+  if (first === undefined) return null;
+  const isWaiting = first.code === 'quarantine' && first.stage === 'standing';
+  const away = others.find(({ code }) => code === 'no-quorum' || code === 'member-away');
+  return actionFor(isWaiting && away !== undefined ? away : first);
+}
+
 export function actionFor(cause: Cause): Action | null {
   const { code, who } = cause;
   switch (code) {
@@ -320,6 +354,11 @@ export function actionFor(cause: Cause): Action | null {
     case 'cut-off':
     case 'link-down':
       return { code: 'connect', who, count: who.length };
+    case 'quarantine':
+      if (cause.stage === 'view') return { code: 'wait', who, count: 0 };
+      return cause.stage === 'readmission'
+        ? { code: 'submit', who, count: 0 }
+        : { code: 'look', who: cause.from, count: Math.min(cause.from.length, cause.need - cause.have) };
     case 'view-change':
       return cause.stage === 'asked' && who.length > 0
         ? { code: 'look', who, count: Math.min(who.length, cause.need - cause.have) }

@@ -5,7 +5,7 @@ import type { Explanation } from '../../protocol/core.ts';
 import type { Millis, ReplicaId } from '../../protocol/types.ts';
 import { asReplicaId, plus } from '../../protocol/types.ts';
 import type { Action, Cause, CauseCode, Diagnosis, ReplicaCause, ReplicaState, Report } from './diagnosis.ts';
-import { actionFor, answers, diagnose, earliestOf, latestOf } from './diagnosis.ts';
+import { actionFor, actionOf, answers, diagnose, earliestOf, latestOf } from './diagnosis.ts';
 import type { Speech } from './words.ts';
 
 /** A replica that was asked; null: it gave no answer. */
@@ -54,16 +54,21 @@ export function diagnoseNetwork({
   }
   const all = Array.from({ length: members }, (_, id) => asReplicaId(id));
   const network = linksOf({ all, quorum, asked, witnesses });
-  const causes = [...network.causes.map((cause) => ({ cause, by: [] })), ...ownCauses(witnesses, network)];
+  const own = ownCauses(witnesses, network);
+  // [REC-1] Before anything else: more than f without a vote stop a network, although all of them answer.
+  const [quarantines, others] = [own.filter(isQuarantine), own.filter((each) => !isQuarantine(each))];
+  const causes = [...quarantines, ...network.causes.map((cause) => ({ cause, by: [] })), ...others];
   const main = witnesses.filter(({ replica }) => network.inQuorum.has(replica));
   return {
     state: network.stopped ? 'stopped' : stateOf(main, quorum),
     causes,
-    action: causes.length === 0 ? null : actionFor(causes[0]!.cause),
+    action: actionOf(causes.map(({ cause }) => cause)),
     replicas,
     differing: differing(witnesses),
   };
 }
+
+const isQuarantine = ({ cause }: { readonly cause: Cause }): boolean => cause.code === 'quarantine';
 
 function witnessesOf(asked: readonly Asked[]): Witness[] {
   const reports = asked.flatMap(({ replica, report }) => (report === null ? [] : [{ replica, report }]));
@@ -120,10 +125,14 @@ function linksOf({
   const inQuorum = new Set(witnesses.filter(({ hears }) => hears.size >= quorum).map(({ replica }) => replica));
   const stranded = witnesses.filter(({ replica }) => !inQuorum.has(replica));
   const out = new Set([...down, ...stranded.map(({ replica }) => replica)]);
-  const stopped = up < quorum || inQuorum.size + hidden.length < quorum;
+  const isSplit = inQuorum.size + hidden.length < quorum;
+  const voteless = witnesses.filter(
+    ({ replica, diagnosis }) => inQuorum.has(replica) && diagnosis.state === 'quarantine',
+  );
+  const stopped = up < quorum || inQuorum.size + hidden.length - voteless.length < quorum;
   if (up < quorum) {
     causes.push({ code: 'no-quorum', who: down, since: silentSince(down, witnesses, quorum - up), ...count });
-  } else if (stopped) {
+  } else if (isSplit) {
     const groups = groupsOf(witnesses);
     const largest = groups[0] ?? [];
     const who = groups.slice(1).flat().sort(byId);
@@ -135,7 +144,7 @@ function linksOf({
   if (up >= quorum && down.length > 0)
     causes.push({ code: 'member-away', who: down, since: silentSince(down, witnesses, 1), ...count });
   if (silentDoors.length > 0) causes.push({ code: 'door-silent', who: silentDoors, since: null });
-  const pairs = stopped ? [] : brokenPairs(witnesses.filter(({ replica }) => inQuorum.has(replica)));
+  const pairs = up < quorum || isSplit ? [] : brokenPairs(witnesses.filter(({ replica }) => inQuorum.has(replica)));
   if (pairs.length > 0)
     causes.push({ code: 'link-down', who: [...new Set(pairs.flat())].sort(byId), since: null, pairs });
   return { causes, stopped, out, inQuorum };
@@ -197,7 +206,7 @@ function brokenPairs(witnesses: readonly Witness[]): [ReplicaId, ReplicaId][] {
 /** Told of the links better than any of them can. */
 const linkCodes: readonly CauseCode[] = ['no-quorum', 'member-away'];
 /** What a replica has by itself, whatever the others do. */
-const selfCodes: readonly CauseCode[] = ['draining', 'disk-slow', 'stalled', 'clock-off'];
+const selfCodes: readonly CauseCode[] = ['draining', 'quarantine', 'disk-slow', 'stalled', 'clock-off'];
 /** Whoever has one of these cannot vote or propose. */
 const lackingCodes: readonly CauseCode[] = [...selfCodes, 'catching-up', 'behind'];
 
@@ -228,7 +237,7 @@ const somebodyLacks = (witnesses: readonly Witness[]): boolean =>
 
 /** Equal but for when it was noticed; slow disks and wrong clocks are one cause, of several. */
 function keyOf(cause: ReplicaCause, who: readonly ReplicaId[]): string {
-  if (selfCodes.includes(cause.code)) return cause.code;
+  if (selfCodes.includes(cause.code) && cause.code !== 'quarantine') return cause.code;
   // Fields that only some of them have.
   const some: { code: string; view?: number; height?: number; to?: number; phase?: string; stage?: string } = cause;
   return [cause.code, who, some.view, some.height, some.to, some.phase, some.stage].join(' ');

@@ -162,4 +162,5 @@ export const refusals: Record<AdmissionCode, string> = {
   expired: 'its last height has passed',
   'valid-until-too-far': 'it wants to be valid for longer than the chain allows',
   'sessions-full': 'the chain has no room for another session',
+  'control-refused': 'it would change the epoch, and this epoch cannot end so',
 };

@@ -30,6 +30,7 @@ const states: Record<ReplicaState, string> = {
   ordering: 'ordering',
   'view-change': 'between views',
   'catching-up': 'catching up',
+  quarantine: 'in quarantine',
   'cut-off': 'cut off',
   draining: 'shutting down',
 };
@@ -58,6 +59,13 @@ export function causeWords(cause: Cause, speech: Speech): string {
   switch (cause.code) {
     case 'draining':
       return `${who()} is shutting down`;
+    case 'quarantine': {
+      const lost = `${who()} votes for nothing${lasting}, for what its key has signed is not known`;
+      if (cause.stage === 'view') return `${lost}; it votes again when the others have entered view ${cause.view}`;
+      return cause.stage === 'readmission'
+        ? `${lost}; it votes again when block ${cause.height} is decided`
+        : `${lost}; ${cause.have} of the ${cause.need} replicas that must say what they can prove have done so, missing ${named(cause.from, speech)}`;
+    }
     case 'no-quorum':
       return `${cause.have} of ${cause.of} replicas answer, ${cause.need} are needed; ${lastHeard(cause.who, speech)}`;
     case 'view-change': {
@@ -159,6 +167,8 @@ export function actionWords({ code, who, count }: Action, speech: Speech): strin
       return `look at the disk of ${all}: a vote leaves only when it is durable`;
     case 'clock':
       return `set the clock of ${all} (NTP)`;
+    case 'submit':
+      return 'submit transactions if none come by themselves: the blocks that they make bring its vote back';
     case 'wait':
       return 'nothing yet: it goes on by itself, or another cause will show';
   }
@@ -194,8 +204,12 @@ export function waitWords(
   { what, height, view, have, need, missing, since }: Explanation['waits'][number],
   speech: Speech,
 ): string {
+  const lasting = `for ${age(speech.at - since)}`;
+  if (what === 'readmission') return `readmission: until block ${height} is decided, ${lasting}`;
+  if (what === 'standing')
+    return `standing: ${have} of ${need} answers needed, missing ${named(missing, speech)}, ${lasting}`;
   const where = what === 'view-change' || what === 'new-view' || what === 'lead' ? `view ${view}` : `block ${height}`;
-  return `${what} for ${where}: ${have} of ${need} needed, missing ${named(missing, speech)}, for ${age(speech.at - since)}`;
+  return `${what} for ${where}: ${have} of ${need} needed, missing ${named(missing, speech)}, ${lasting}`;
 }
 
 /** So many names are spelled out. */

@@ -1,39 +1,51 @@
 // What the crash-fault protocols share: one class that keeps the decided part, the pool, the checkpoints, catch-up and the heartbeats, by the
 // very code that PBFT uses, and leaves to each protocol how a value is chosen for the next slot. Slots are heights (ADR 9).
 
-import { equalBytes } from '../../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { Block, BlockHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
-import { Checkpoints } from '../checkpoints.ts';
 import { encodeBody } from '../codec.ts';
-import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready, Stall, Wait } from '../core.ts';
+import type {
+  BundleExplanation,
+  Core,
+  Evidence,
+  Explanation,
+  HeightExplanation,
+  Input,
+  Ready,
+  Stall,
+  Wait,
+} from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import type { CertifiedState } from '../deliver.ts';
-import { adoptState, deliver } from '../deliver.ts';
+import { adoptState, deliver, endEpoch } from '../deliver.ts';
 import { handOn } from '../forward.ts';
 import type { Extension } from '../ledger.ts';
-import { Ledger } from '../ledger.ts';
 import type { ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
 import { asVerified } from '../messages.ts';
-import { checkpointQuorum, quorumsOf } from '../modes.ts';
 import { Outbox } from '../outbox.ts';
-import { Pool } from '../pool.ts';
-import { decoded, recoverLedger } from '../restart.ts';
-import { Stalls, stalledMs } from '../stalls.ts';
-import { CatchUp } from '../transfer.ts';
+import { decoded, hardStateIn, isOfOtherEpoch, recoverLedger } from '../restart.ts';
+import type { SnapshotRefusal } from '../snapshot.ts';
+import { stalledMs } from '../stalls.ts';
+import { loadSnapshot, snapshotOf } from '../state-snapshot.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
-import { asHeight, asReplicaId, plus } from '../types.ts';
+import { asHeight, asReplicaId, asView, hexOf, plus } from '../types.ts';
 import { explainBundle, explainHeight, explainOf } from './explain.ts';
 import type { CrashState, Peer } from './state.ts';
-import { chained, hexOf, makeValue } from './value.ts';
+import { newState } from './state.ts';
+import { chained, makeValue } from './value.ts';
 
 export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   protected readonly s: CrashState;
   #wakeAt: Millis;
 
   constructor(options: CoreOptions, now: Millis) {
-    this.s = this.#newState(options, now);
+    this.s = newState(options, now, {
+      noteCertificate: () => {},
+      decideFetched: (block) => this.#decideFetched(block),
+      install: (state) => this.#install(state),
+    });
     this.#wakeAt = now;
   }
 
@@ -70,6 +82,9 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   protected abstract waits(): Wait[];
   protected abstract get elections(): number;
   protected abstract acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[];
+  /** [FLR-1] What the protocol knows beside `s`, in plain values: each class gives and takes its own fields, and those of the one it extends. */
+  abstract dump(): object;
+  abstract load(fields: never): void;
 
   /** Whether it keeps the decided blocks and takes bundles: an auxiliary does neither (CHP-6). */
   protected get keepsLog(): boolean {
@@ -81,20 +96,22 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   /** A state that others have decided takes the place of everything below it. */
   protected installing(_header: BlockHeader): void {}
 
-  /** At the end of the constructor of each. Gives back the hard state and the accepted values; the ledger is recovered. */
-  protected recoverDecided({ log }: Recovery): {
+  /** At the end of the constructor of each. Gives back the hard state and the accepted values of this epoch; the ledger is recovered. */
+  protected recoverDecided({ log, quarantine }: Recovery): {
     readonly hardState: Uint8Array | null;
     readonly accepted: readonly { readonly height: Height; readonly ballot: View; readonly value: Block }[];
   } {
     const { s } = this;
+    assert(!quarantine, 'who has forgotten what its key has signed does not start here (CFT-R-1)');
     if (log === null) return { hardState: null, accepted: [] };
     recoverLedger(s, log, () => {});
-    const accepted = log.accepted.map(({ height, view, bytes }) => {
+    const accepted = log.accepted.flatMap(({ height, view, bytes }) => {
+      if (isOfOtherEpoch(s, bytes)) return [];
       const value = decoded(bytes, s);
       s.known.set(hexOf(value.hash), { block: value, stored: true });
-      return { height, ballot: view, value };
+      return [{ height, ballot: view, value }];
     });
-    return { hardState: log.hardState, accepted };
+    return { hardState: hardStateIn(log, s.epoch), accepted };
   }
 
   // ---- a step -------------------------------------------------------------------------------------------------------
@@ -108,20 +125,34 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     const loopMs = stalledMs(inputs, 'loop');
     this.#blameSelf('loop', late > s.parameters.heartbeatMs ? Math.max(late, loopMs) : loopMs);
     this.#blameSelf('disk', stalledMs(inputs, 'disk'));
-    for (const input of inputs) this.#take(input);
-    if (this.keepsLog) s.catchUp.tick(s);
-    this.advance();
-    this.#heartbeat();
-    this.onTime();
-    this.#repeat();
-    handOn(s, this.forwardTo, s.parameters.viewTimeoutMs);
-    this.#sweep();
-    this.propose();
-    this.flush();
+    for (const input of inputs) if (!this.isOver) this.#take(input);
+    for (const go of this.#course) if (!this.isOver) go();
     const { out } = s;
     s.out = new Outbox();
     this.#wakeAt = Math.min(s.heartbeatAt, this.deadline()) as Millis; // the least of branded numbers
     return out.ready(this.#wakeAt);
+  }
+
+  /** Of every step, in this order. */
+  readonly #course: readonly (() => void)[] = [
+    () => this.keepsLog && this.s.catchUp.tick(this.s),
+    () => this.advance(),
+    () => this.#heartbeat(),
+    () => this.onTime(),
+    () => this.#repeat(),
+    () => handOn(this.s, this.forwardTo, this.s.parameters.viewTimeoutMs),
+    () => this.#sweep(),
+    () => this.propose(),
+    () => this.flush(),
+  ];
+
+  /** [EPO-12] The block that ends the epoch is decided: this core has done its work, and says nothing more. */
+  protected get isOver(): boolean {
+    return this.s.ledger.ended !== null;
+  }
+
+  get found(): readonly Evidence<ReplicaMessage>[] {
+    return this.s.out.evidence;
   }
 
   /** [CFT-T-1] [STALL-1] Held up, or called late: this replica was the one that stalled (adversary's book, A32). */
@@ -170,9 +201,10 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       case 'retained':
         s.lowest = input.lowest;
         return;
-      // Nothing is led by a mark here, and what the guard refuses was passed by a higher ballot.
+      // Nothing is led by a mark here, what the guard refuses was passed by a higher ballot, and nobody starts in quarantine.
       case 'leading':
       case 'refused':
+      case 'readmitted':
         return;
       case 'stalled':
         return; // before everything else of the step
@@ -191,7 +223,11 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     const peer = this.peer(sender);
     peer.heardAt = s.now;
     peer.heard = message.kind;
-    if ('epoch' in message && message.epoch !== s.epoch) return s.out.refuse(sender, message.kind, 'wrong-epoch');
+    // [EPO-13] Who is ahead or behind is no liar: of what it says only the height in its status counts.
+    if ('epoch' in message && message.epoch !== s.epoch) {
+      if (message.kind === 'status') peer.status = { ...message, view: asView(0), active: false, stable: asHeight(0) };
+      return;
+    }
     switch (message.kind) {
       case 'status':
         peer.status = message;
@@ -223,6 +259,9 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
 
   wants(message: ReplicaMessage, sender: ReplicaId): boolean {
     const { s } = this;
+    if (this.isOver) return false;
+    // Other members may have signed it.
+    if ('epoch' in message && message.epoch !== s.epoch) return message.kind === 'status';
     switch (message.kind) {
       case 'checkpoint':
         return s.checkpoints.wants(message);
@@ -281,6 +320,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     s.out.records.push({ type: 'block', height, hash: block.hash, bytes });
     deliver(s, extension, null);
     this.#passed(height);
+    if (this.isOver) return endEpoch(s, block, null);
     if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
   }
 
@@ -419,46 +459,23 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     return explainBundle(this.s, digest);
   }
 
-  #newState({ genesis, epoch, self, sha256 }: CoreOptions, now: Millis): CrashState {
-    const quorums = quorumsOf(genesis);
-    const s: CrashState = {
-      genesis,
-      parameters: genesis.parameters,
-      epoch,
-      self,
-      quorums,
-      sha256,
-      now,
-      wallAheadMs: 0,
-      stalls: new Stalls(now),
-      out: new Outbox(),
-      ledger: new Ledger({ sha256, genesis, epoch }),
-      checkpoints: new Checkpoints(
-        { ...quorums, quorum: checkpointQuorum(genesis, quorums.quorum) },
-        genesis.parameters.checkpointInterval,
-      ),
-      catchUp: new CatchUp({
-        noteCertificate: () => {},
-        decideFetched: (block) => this.#decideFetched(block),
-        install: (state) => this.#install(state),
-      }),
-      headCertificate: null,
-      lowest: asHeight(1),
-      known: new Map(),
-      chain: [],
-      chainOf: [],
-      pool: new Pool(),
-      peers: new Map(),
-      decidedAt: now,
-      heartbeatAt: now,
-      resentAt: now,
-      sweptAt: now,
-      handedOnAt: now,
-      mayPropose: true,
-    };
-    for (const member of genesis.members)
-      if (member.id !== self) s.peers.set(member.id, { connected: false, heardAt: null, heard: null, status: null });
-    return s;
+  snapshot(): Bytes;
+  snapshot(bytesMax: number): Bytes | null;
+  snapshot(bytesMax = Number.POSITIVE_INFINITY): Bytes | null {
+    return snapshotOf(this.s, { own: this.#own, wakeAt: this.#wakeAt }, bytesMax);
+  }
+
+  /** [FLR-1] Becomes the core whose snapshot this is; or why these bytes are none of this software. For looking, never for voting. */
+  restored(snapshot: Bytes): this | SnapshotRefusal {
+    const wakeAt = loadSnapshot(this.s, snapshot, this.#own);
+    if (typeof wakeAt !== 'number') return wakeAt;
+    this.#wakeAt = wakeAt;
+    return this;
+  }
+
+  get #own() {
+    // The cast: loadSnapshot gives what has the fields of dump().
+    return { dump: () => this.dump(), load: (fields: unknown) => this.load(fields as never) };
   }
 }
 

@@ -94,13 +94,39 @@ export class Election {
     this.#heardAt = later(this.#heardAt);
     this.#since = later(this.#since);
   }
+
+  dump() {
+    return {
+      leader: this.#leader,
+      followed: this.#followed,
+      heardAt: this.#heardAt,
+      since: this.#since,
+      failed: this.#failed,
+      begun: this.#begun,
+    };
+  }
+
+  load({ leader, followed, heardAt, since, failed, begun }: ReturnType<Election['dump']>): void {
+    this.#leader = leader;
+    this.#followed = followed;
+    this.#heardAt = heardAt;
+    this.#since = since;
+    this.#failed = failed;
+    this.#begun = begun;
+  }
 }
 
 /** Whether a majority, this replica included, said of late that it hears no leader: else it would only unseat one. */
-export function isLeaderless({ now, peers, parameters, quorums }: CrashState): boolean {
+export function isLeaderless({ now, peers, parameters, quorums, epoch }: CrashState): boolean {
   let leaderless = 1;
   for (const { connected, status, heardAt } of peers.values())
-    if (connected && status?.active === false && heardAt !== null && now - heardAt <= 2 * parameters.viewTimeoutMs)
+    if (
+      connected &&
+      status?.active === false &&
+      status.epoch === epoch &&
+      heardAt !== null &&
+      now - heardAt <= 2 * parameters.viewTimeoutMs
+    )
       leaderless += 1;
   return leaderless >= quorums.quorum;
 }

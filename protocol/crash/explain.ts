@@ -6,9 +6,8 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import type { BundleExplanation, Candidate, Explanation, HeightExplanation, Wait } from '../core.ts';
 import { explainStalls } from '../stalls.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
-import { asHeight, plus } from '../types.ts';
+import { asHeight, hexOf, plus } from '../types.ts';
 import type { CrashState } from './state.ts';
-import { hexOf } from './value.ts';
 
 export interface Standing {
   readonly ballot: View;

@@ -2,16 +2,19 @@
 // the protocol's own. Nothing here is durable by itself.
 
 import type { Block, Sha256 } from '../block.ts';
-import type { Checkpoints } from '../checkpoints.ts';
+import { Checkpoints } from '../checkpoints.ts';
+import type { CoreOptions } from '../cores.ts';
 import type { Genesis, Parameters } from '../genesis.ts';
-import type { Extension, Ledger } from '../ledger.ts';
+import { type Extension, Ledger } from '../ledger.ts';
 import type { ReplicaMessage, ReplicaPledge, Status } from '../messages.ts';
-import type { Outbox } from '../outbox.ts';
-import type { Pool } from '../pool.ts';
+import { checkpointQuorum, quorumsOf } from '../modes.ts';
+import { Outbox } from '../outbox.ts';
+import { Pool } from '../pool.ts';
 import type { Quorums } from '../quorum.ts';
-import type { Stalls } from '../stalls.ts';
-import type { CatchUp } from '../transfer.ts';
+import { Stalls } from '../stalls.ts';
+import { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId } from '../types.ts';
+import { asHeight } from '../types.ts';
 
 export interface Peer {
   connected: boolean;
@@ -68,4 +71,44 @@ export interface CrashState {
   handedOnAt: Millis;
   /** Proposals wait for this instead of a timer: a bundle came, or the chain moved. */
   mayPropose: boolean;
+}
+
+export function newState(
+  { genesis, epoch, document, self, sha256 }: CoreOptions,
+  now: Millis,
+  actions: ConstructorParameters<typeof CatchUp>[0],
+): CrashState {
+  const quorums = quorumsOf(genesis);
+  const ledger = new Ledger({ sha256, genesis, epoch, document });
+  const { checkpointInterval } = genesis.parameters;
+  const votes = { ...quorums, quorum: checkpointQuorum(genesis, quorums.quorum) };
+  const peers = genesis.members.filter(({ id }) => id !== self);
+  return {
+    genesis,
+    parameters: genesis.parameters,
+    epoch,
+    self,
+    quorums,
+    sha256,
+    now,
+    wallAheadMs: 0,
+    stalls: new Stalls(now),
+    out: new Outbox(),
+    ledger,
+    checkpoints: new Checkpoints(votes, checkpointInterval, ledger.document.start.height),
+    catchUp: new CatchUp(actions),
+    headCertificate: null,
+    lowest: asHeight(1),
+    known: new Map(),
+    chain: [],
+    chainOf: [],
+    pool: new Pool(),
+    peers: new Map(peers.map(({ id }) => [id, { connected: false, heardAt: null, heard: null, status: null }])),
+    decidedAt: now,
+    heartbeatAt: now,
+    resentAt: now,
+    sweptAt: now,
+    handedOnAt: now,
+    mayPropose: true,
+  };
 }

@@ -3,13 +3,12 @@
 // the same function that builds a Byzantine block makes the chained one of it, after the same filter (blueprint: one log for all).
 // So a value has a block's bytes, bounds and hash on the wire and in the log, and nothing that knows blocks needs to know values.
 
-import { toHex } from '../../crypto/bytes.ts';
 import { merkleRoot } from '../../crypto/merkle.ts';
 import type { Block, BlockHeader, Sha256 } from '../block.ts';
 import { blockHash, bodyHash, encodeHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Extension, Ledger } from '../ledger.ts';
-import type { Epoch, Hash, Height, Hex, Millis, ReplicaId } from '../types.ts';
+import type { Epoch, Height, Millis, ReplicaId } from '../types.ts';
 import { asHash } from '../types.ts';
 
 export interface ValueContext {
@@ -17,8 +16,6 @@ export interface ValueContext {
   readonly epoch: Epoch;
   readonly ledger: Ledger;
 }
-
-export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
 
 const NOTHING = asHash(new Uint8Array(32));
 
@@ -59,7 +56,7 @@ export function makeValue(
  */
 export function chained(ledger: Ledger, chain: readonly Extension[], { header, bundles }: Block): Extension {
   const { time, proposer } = header;
-  // Never null here: in this mode a block may be empty.
+  // Never null here: in this mode a block may be empty, and nobody asks for one after the end of the epoch.
   return ledger.build(chain, { bundles, time, proposer })!;
 }
 

@@ -39,7 +39,7 @@ export class Acceptor {
   readonly #numberOf: Numbering;
   #promised: View = asView(0);
   #working: WorkingSet | null = null;
-  readonly #accepted = new Map<Height, Held>();
+  #accepted = new Map<Height, Held>();
   /** Accepted in this step, in `#promised`: said in one message. */
   #fresh: { readonly slot: Height; readonly hash: Hash; readonly fast: boolean }[] = [];
   /** What it has said of slots that are still open, to say again. */
@@ -161,7 +161,7 @@ export class Acceptor {
   }
 
   #write(host: AcceptorHost): void {
-    const bytes = encodeHardState({ promised: this.#promised, working: this.#working });
+    const bytes = encodeHardState({ epoch: host.epoch, promised: this.#promised, working: this.#working });
     host.out.records.push({ type: 'hard-state', bytes });
   }
 
@@ -214,5 +214,23 @@ export class Acceptor {
   forget(upTo: Height): void {
     for (const slot of this.#accepted.keys()) if (slot <= upTo) this.#accepted.delete(slot);
     this.#said = this.#said.filter(({ message }) => (message.places.at(-1)?.slot ?? 0) > upTo);
+  }
+
+  dump() {
+    return {
+      promised: this.#promised,
+      working: this.#working,
+      accepted: this.#accepted,
+      fresh: this.#fresh,
+      said: this.#said,
+    };
+  }
+
+  load({ promised, working, accepted, fresh, said }: ReturnType<Acceptor['dump']>): void {
+    this.#promised = promised;
+    this.#working = working;
+    this.#accepted = accepted;
+    this.#fresh = fresh;
+    this.#said = said;
   }
 }

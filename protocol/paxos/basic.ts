@@ -78,7 +78,7 @@ export class BasicPaxos extends CrashCore {
   protected propose(): void {
     const { s } = this;
     if (this.#proposer.phase !== 'idle' || s.now < this.#restsUntil || !this.active) return;
-    if (this.#slot > s.checkpoints.stableHeight + 4 * s.parameters.checkpointInterval) return;
+    if (this.#slot > s.checkpoints.anchorHeight + 4 * s.parameters.checkpointInterval) return;
     const left = this.#acceptor.open > 0 && s.now - s.decidedAt > s.parameters.viewTimeoutMs;
     if (!left && s.pool.pick([], s.ledger, s.parameters).length === 0) return;
     const n = this.members;
@@ -223,7 +223,7 @@ export class BasicPaxos extends CrashCore {
 
   protected advance(): void {
     this.#proposeValue();
-    for (;;) {
+    while (!this.isOver) {
       const chosen = this.#learner.chosen(this.#slot);
       if (chosen === undefined) return;
       const value = this.valueOf(chosen.hash);
@@ -290,5 +290,31 @@ export class BasicPaxos extends CrashCore {
 
   protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {
     return this.#learner.casts(height);
+  }
+
+  dump() {
+    return {
+      acceptor: this.#acceptor.dump(),
+      proposer: this.#proposer.dump(),
+      learner: this.#learner.dump(),
+      bounds: this.#bounds,
+      seen: this.#seen,
+      begunAt: this.#begunAt,
+      restsUntil: this.#restsUntil,
+      failed: this.#failed,
+      begun: this.#begun,
+    };
+  }
+
+  load(fields: ReturnType<BasicPaxos['dump']>): void {
+    this.#acceptor.load(fields.acceptor);
+    this.#proposer.load(fields.proposer);
+    this.#learner.load(fields.learner);
+    this.#bounds = fields.bounds;
+    this.#seen = fields.seen;
+    this.#begunAt = fields.begunAt;
+    this.#restsUntil = fields.restsUntil;
+    this.#failed = fields.failed;
+    this.#begun = fields.begun;
   }
 }

@@ -32,14 +32,14 @@ export class CheapPaxos extends MultiPaxos {
   readonly #isAuxiliary: boolean;
   /** What this leader has asked the others to note, in its ballot; null: not yet. */
   #asked: WorkingSet | null = null;
-  readonly #noted = new Set<ReplicaId>();
+  #noted = new Set<ReplicaId>();
   /** Whether it is in force: then, and only then, this leader proposes anything new. */
   #inForce = false;
   /** When it was last asked for. */
   #askedAt: Millis;
   /** Since when something is proposed and nothing decided. */
   #openSince: Millis;
-  readonly #dropped = new Map<ReplicaId, { readonly until: Millis; readonly times: number }>();
+  #dropped = new Map<ReplicaId, { readonly until: Millis; readonly times: number }>();
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
     super(options, recovery, now);
@@ -47,7 +47,8 @@ export class CheapPaxos extends MultiPaxos {
     this.#isAuxiliary = !this.#mains.includes(options.self);
     this.#askedAt = now;
     this.#openSince = now;
-    assert(!this.#isAuxiliary || this.s.ledger.height === 0, 'an auxiliary keeps no log');
+    const { height, document } = this.s.ledger;
+    assert(!this.#isAuxiliary || height === document.start.height, 'an auxiliary keeps no log of its epoch');
   }
 
   // ---- an auxiliary ---------------------------------------------------------------------------------------------------
@@ -280,6 +281,28 @@ export class CheapPaxos extends MultiPaxos {
     const mains = this.#mains.filter((main) => main !== this.s.self);
     if (to === 'all') return mains;
     return (typeof to === 'number' ? [to] : to).filter((one) => mains.includes(one));
+  }
+
+  override dump() {
+    return {
+      ...super.dump(),
+      asked: this.#asked,
+      noted: this.#noted,
+      inForce: this.#inForce,
+      askedAt: this.#askedAt,
+      openSince: this.#openSince,
+      dropped: this.#dropped,
+    };
+  }
+
+  override load(fields: ReturnType<CheapPaxos['dump']>): void {
+    super.load(fields);
+    this.#asked = fields.asked;
+    this.#noted = fields.noted;
+    this.#inForce = fields.inForce;
+    this.#askedAt = fields.askedAt;
+    this.#openSince = fields.openSince;
+    this.#dropped = fields.dropped;
   }
 }
 

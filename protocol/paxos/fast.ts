@@ -6,6 +6,7 @@ import { toHex } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { with_ } from '../crash/core.ts';
+import { bundlesFor } from '../crash/propose.ts';
 import { chained, isValue } from '../crash/value.ts';
 import type { FastAccept, FastAccepted, OpenRound, ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
 import { fastQuorum } from '../quorum.ts';
@@ -13,7 +14,7 @@ import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
 import type { Cast } from './learner.ts';
-import { EAGER_DEPTH, MultiPaxos, WORTHWHILE_BYTES } from './multi.ts';
+import { MultiPaxos } from './multi.ts';
 import type { Bound, Report } from './proposer.ts';
 import { highest } from './proposer.ts';
 
@@ -31,7 +32,7 @@ export class FastPaxos extends MultiPaxos {
   /** The open ballot that this acceptor knows of, and from which slot on; of no use where it has promised a higher one. */
   #open: { readonly ballot: View; readonly from: Height } | null = null;
   /** As a leader: slots of its ballot that could have been settled before now are settled then. */
-  readonly #patience = new Map<Height, Millis>();
+  #patience = new Map<Height, Millis>();
   #collisions = 0;
   #closings = 0;
   /** It opens no ballot before then. */
@@ -103,18 +104,11 @@ export class FastPaxos extends MultiPaxos {
     const from = this.#openFrom;
     if (from === null) return super.propose();
     const { s } = this;
-    const { window, checkpointInterval } = s.parameters;
     this.#followAccepted();
-    while (s.mayPropose && s.chain.length < window) {
+    for (;;) {
       const slot = asHeight(s.ledger.height + s.chain.length + 1);
-      if (slot < from || slot > s.checkpoints.stableHeight + 4 * checkpointInterval) return;
-      const bundles = s.pool.pick(s.chain, s.ledger, s.parameters);
-      if (bundles.length === 0) {
-        s.mayPropose = false;
-        return;
-      }
-      const bytes = bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0);
-      if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
+      const bundles = slot < from ? null : bundlesFor(s, slot);
+      if (bundles === null) return;
       const value = this.makeValue(slot, bundles);
       const { promised: ballot } = this.acceptor;
       s.out.say('all', { kind: 'fast-accept', epoch: s.epoch, ballot, value });
@@ -130,7 +124,7 @@ export class FastPaxos extends MultiPaxos {
     const { s } = this;
     const at = (index: number) => this.acceptor.acceptedIn(asHeight(s.ledger.height + 1 + index))?.value;
     if (s.chainOf.some((hash, index) => toHex(hash) !== toHex(at(index)?.hash ?? NOTHING))) this.dropChain();
-    for (;;) {
+    while (!s.ledger.endsEpoch(s.chain)) {
       const value = at(s.chain.length);
       if (value === undefined) return;
       s.chain.push(chained(s.ledger, s.chain, value));
@@ -168,7 +162,7 @@ export class FastPaxos extends MultiPaxos {
 
   protected override advance(): void {
     super.advance();
-    if (this.leads && this.#openFrom !== null) this.#settle();
+    if (!this.isOver && this.leads && this.#openFrom !== null) this.#settle();
   }
 
   /**
@@ -301,6 +295,32 @@ export class FastPaxos extends MultiPaxos {
       if (held?.value.header.proposer === s.self && held.ballot === roundOf(ballot, true))
         s.out.say(to, { kind: 'fast-accept', epoch: s.epoch, ballot, value: held.value });
     }
+  }
+
+  override dump() {
+    return {
+      ...super.dump(),
+      open: this.#open,
+      patience: this.#patience,
+      collisions: this.#collisions,
+      closings: this.#closings,
+      closedUntil: this.#closedUntil,
+      openedAt: this.#openedAt,
+      busySince: this.#busySince,
+      saidOpenAt: this.#saidOpenAt,
+    };
+  }
+
+  override load(fields: ReturnType<FastPaxos['dump']>): void {
+    super.load(fields);
+    this.#open = fields.open;
+    this.#patience = fields.patience;
+    this.#collisions = fields.collisions;
+    this.#closings = fields.closings;
+    this.#closedUntil = fields.closedUntil;
+    this.#openedAt = fields.openedAt;
+    this.#busySince = fields.busySince;
+    this.#saidOpenAt = fields.saidOpenAt;
   }
 }
 

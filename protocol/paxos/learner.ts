@@ -20,8 +20,8 @@ export interface Chosen extends Cast {
 export type IsQuorum = (voters: readonly ReplicaId[], slot: Height, cast: Cast) => boolean;
 
 export class Learner {
-  readonly #slots = new Map<Height, Tally<Cast>>();
-  readonly #chosen = new Map<Height, Chosen>();
+  #slots = new Map<Height, Tally<Cast>>();
+  #chosen = new Map<Height, Chosen>();
 
   /** [PXS-L-1] Chosen: a quorum has accepted one proposal, number and value. Of an acceptor its highest-numbered acceptance counts. */
   onAccepted(slot: Height, cast: Cast, replica: ReplicaId, isQuorum: IsQuorum): void {
@@ -75,6 +75,21 @@ export class Learner {
 
   forget(upTo: Height): void {
     for (const map of [this.#slots, this.#chosen]) for (const slot of map.keys()) if (slot <= upTo) map.delete(slot);
+  }
+
+  dump() {
+    const slots = [...this.#slots].map(([slot, tally]) => [slot, tally.dump()] as const);
+    return { slots, chosen: this.#chosen };
+  }
+
+  load({ slots, chosen }: ReturnType<Learner['dump']>): void {
+    this.#slots = new Map();
+    for (const [slot, dumped] of slots) {
+      const tally = new Tally<Cast>();
+      tally.load(dumped);
+      this.#slots.set(slot, tally);
+    }
+    this.#chosen = chosen;
   }
 }
 

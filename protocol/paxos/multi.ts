@@ -10,6 +10,7 @@ import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
 import { waitOf } from '../crash/explain.ts';
+import { bundlesFor } from '../crash/propose.ts';
 import { chained, isValue } from '../crash/value.ts';
 import type {
   Accept,
@@ -28,10 +29,6 @@ import type { Cast, IsQuorum } from './learner.ts';
 import { Learner } from './learner.ts';
 import type { Bound, Bounds, Promises, Report } from './proposer.ts';
 import { highest, Proposer } from './proposer.ts';
-
-/** A block is proposed above an undecided one at once up to this depth; beyond it only a large enough one is worth its votes. */
-export const EAGER_DEPTH = 2;
-export const WORTHWHILE_BYTES = 48 << 10;
 
 export class MultiPaxos extends CrashCore {
   protected readonly acceptor = this.makeAcceptor();
@@ -280,7 +277,7 @@ export class MultiPaxos extends CrashCore {
 
   protected advance(): void {
     this.#proposeBound();
-    for (;;) {
+    while (!this.isOver) {
       const slot = plus.height(this.s.ledger.height, 1);
       const chosen = this.learner.chosen(slot);
       if (chosen === undefined) return;
@@ -332,28 +329,21 @@ export class MultiPaxos extends CrashCore {
   /** [PXS-M-5] As many slots at a time as the window allows, each with what the pool holds. */
   protected propose(): void {
     const { s } = this;
-    const { window, checkpointInterval } = s.parameters;
     if (!this.isFree) return;
     this.extendChain();
-    while (s.mayPropose && this.leads && s.chain.length < window) {
+    while (this.leads) {
       const slot = asHeight(s.ledger.height + s.chain.length + 1);
-      if (slot > s.checkpoints.stableHeight + 4 * checkpointInterval) return;
-      const bundles = s.pool.pick(s.chain, s.ledger, s.parameters);
-      const bytes = bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0);
-      if (bundles.length === 0) {
-        s.mayPropose = false;
-        return;
-      }
-      if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
+      const bundles = bundlesFor(s, slot);
+      if (bundles === null) return;
       this.put(this.makeValue(slot, bundles));
       this.extendChain();
     }
   }
 
-  /** The blocks that come of what is proposed, if it is chosen. */
+  /** The blocks that come of what is proposed, if it is chosen; [EPO-9] none above one that ends the epoch. */
   protected extendChain(): void {
     const { s } = this;
-    for (;;) {
+    while (!s.ledger.endsEpoch(s.chain)) {
       const value = this.proposer.proposals.get(asHeight(s.ledger.height + s.chain.length + 1));
       if (value === undefined) return;
       s.chain.push(chained(s.ledger, s.chain, value));
@@ -437,5 +427,25 @@ export class MultiPaxos extends CrashCore {
 
   protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {
     return this.learner.casts(height);
+  }
+
+  dump() {
+    return {
+      acceptor: this.acceptor.dump(),
+      proposer: this.proposer.dump(),
+      learner: this.learner.dump(),
+      bounds: this.bounds,
+      seen: this.#seen,
+      election: this.election.dump(),
+    };
+  }
+
+  load({ acceptor, proposer, learner, bounds, seen, election }: ReturnType<MultiPaxos['dump']>): void {
+    this.acceptor.load(acceptor);
+    this.proposer.load(proposer);
+    this.learner.load(learner);
+    this.bounds = bounds;
+    this.#seen = seen;
+    this.election.load(election);
   }
 }

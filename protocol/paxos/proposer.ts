@@ -25,9 +25,13 @@ export class Proposer {
   /** 0: it proposes nothing. */
   #ballot: View = asView(0);
   #phase: 'idle' | 'preparing' | 'proposing' = 'idle';
-  readonly #promises = new Map<ReplicaId, PaxosPromise>();
+  #promises = new Map<ReplicaId, PaxosPromise>();
+  #proposals = new Map<Height, Block>();
+
   /** What it has proposed in its ballot, by slot: one value each, for ever. */
-  readonly proposals = new Map<Height, Block>();
+  get proposals(): Map<Height, Block> {
+    return this.#proposals;
+  }
 
   get ballot(): View {
     return this.#ballot;
@@ -48,7 +52,7 @@ export class Proposer {
     this.#ballot = asView(0);
     this.#phase = 'idle';
     this.#promises.clear();
-    this.proposals.clear();
+    this.#proposals.clear();
   }
 
   get promisers(): ReplicaId[] {
@@ -70,7 +74,18 @@ export class Proposer {
   }
 
   forget(upTo: Height): void {
-    for (const slot of this.proposals.keys()) if (slot <= upTo) this.proposals.delete(slot);
+    for (const slot of this.#proposals.keys()) if (slot <= upTo) this.#proposals.delete(slot);
+  }
+
+  dump() {
+    return { ballot: this.#ballot, phase: this.#phase, promises: this.#promises, proposals: this.#proposals };
+  }
+
+  load({ ballot, phase, promises, proposals }: ReturnType<Proposer['dump']>): void {
+    this.#ballot = ballot;
+    this.#phase = phase;
+    this.#promises = promises;
+    this.#proposals = proposals;
   }
 }
 

@@ -5,10 +5,11 @@ import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import { encodeBody } from '../codec.ts';
-import { deliver, hadRoom } from '../deliver.ts';
+import { deliver, endEpoch, hadRoom } from '../deliver.ts';
 import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
 import { compareVotes } from './accuse.ts';
+import { noticeOwnVote } from './own-words.ts';
 import type { State } from './state.ts';
 import { hexOf, timeoutOf } from './state.ts';
 
@@ -18,6 +19,7 @@ export function accept(s: State, extension: Extension, { broadcast }: { broadcas
   s.chain.push(extension);
   remember(s, extension);
   const { height } = extension.block.header;
+  s.ownWords.height = Math.max(s.ownWords.height, height);
   s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
   noteProposed(s, extension.block);
   if (s.headCertificate !== null && height <= s.headCertificate.height) return;
@@ -48,6 +50,7 @@ function store(s: State, block: Block): void {
 /** [PBFT-C-3] Heights below the head cannot be compared, for their hashes are not kept; whoever shows a rival there shows one above as well. */
 export function noteCommitCertificate(s: State, certificate: Certificate): void {
   compareVotes(s, certificate);
+  noticeOwnVote(s, certificate);
   for (const decided of [s.headCertificate, { height: s.ledger.height, hash: s.ledger.head.hash }])
     assert(
       decided?.height !== certificate.height || equalBytes(decided.hash, certificate.hash),
@@ -71,6 +74,10 @@ export function decide(s: State, extension: Extension, certificate: Certificate 
   relax(s);
   s.mayPropose = true;
   forgetUndecided(s, height);
+  if (s.ledger.ended !== null) {
+    assert(certificate !== null, 'nothing extends the block that ends an epoch, so its certificate is its own');
+    return endEpoch(s, block, certificate);
+  }
   if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
 }
 
@@ -98,7 +105,7 @@ export function decideFetched(s: State, block: Block, certificate: Certificate |
     return decide(s, accepted, certificate);
   }
   // What was accepted here, and was not what the others decided, is given up.
-  if (accepted !== undefined) s.contradicted = true; // PBFT-PP-9
+  if (accepted !== undefined && s.quarantine === null) s.contradicted = true; // PBFT-PP-9: in quarantine it has voted for neither
   giveUpChain(s);
   const extension = s.ledger.extend([], block);
   assert(!('refused' in extension), () => `a block with a commit certificate is valid: ${JSON.stringify(extension)}`);

@@ -4,7 +4,8 @@
 import type { CatchUpView, Explanation, PaceView, Wait } from '../core.ts';
 import { explainStalls } from '../stalls.ts';
 import type { Height, Millis, ReplicaId } from '../types.ts';
-import { asHeight, plus } from '../types.ts';
+import { asHeight, asView, plus } from '../types.ts';
+import { boundOf, type Quarantine } from './quarantine.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, timeoutOf, tip, wallNow } from './state.ts';
 import { askersOf } from './view-change.ts';
@@ -50,6 +51,7 @@ export function explain(s: State): Explanation {
 }
 
 function phaseOf(s: State): Explanation['phase'] {
+  if (s.quarantine !== null) return 'quarantine';
   if (s.catchUp.active) return 'catching-up';
   if (s.mode === 'changing') return 'view-change';
   return s.chain.length > 0 || s.base !== null || s.pool.bundles > 0 ? 'ordering' : 'idle';
@@ -89,7 +91,20 @@ function paceOf({ pace, parameters, ...s }: State): PaceView | null {
 }
 
 function waitsOf(s: State): Wait[] {
+  if (s.quarantine !== null) return [waitInQuarantine(s, s.quarantine)];
   return s.mode === 'changing' ? waitsForView(s) : waitsInView(s);
+}
+
+/** [REC-3] [REC-4] It has no votes to wait for: first for answers of others, then for a block above all that it may have voted for, then for a view. */
+function waitInQuarantine(s: State, quarantine: Quarantine): Wait {
+  const { answered, since, terms } = quarantine;
+  const bound = boundOf(s, quarantine);
+  const height = plus.height(bound === null || s.ledger.height > bound ? s.ledger.height : bound, 1);
+  if (terms !== null)
+    return { ...waitFor(s, { what: 'new-view', height, missing: [], since }), view: asView(terms.view + 1) };
+  if (bound !== null) return waitFor(s, { what: 'readmission', height, missing: [], since });
+  const answers = wait(s, { what: 'standing', height, have: [...answered], need: s.quorums.quorum, since });
+  return { ...answers, missing: answers.missing.filter((replica) => replica !== s.self) };
 }
 
 /** Between views: for enough requests, then for the primary that opens the view. */
@@ -129,7 +144,7 @@ function waitsInView(s: State): Wait[] {
     waits.push(wait(s, { what, height, have: s.votes.voters(what, height, block.hash), need: quorum, since }));
   }
   // PBFT-PP-7
-  const checkpoint = next > s.checkpoints.stableHeight + 4 * checkpointInterval ? s.checkpoints.awaited() : null;
+  const checkpoint = next > s.checkpoints.anchorHeight + 4 * checkpointInterval ? s.checkpoints.awaited() : null;
   if (checkpoint !== null) {
     const { height, voters } = checkpoint;
     waits.push(wait(s, { what: 'checkpoint', height, have: voters, need: quorum, since: s.decidedAt }));

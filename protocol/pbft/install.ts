@@ -11,7 +11,7 @@ export function installState(s: State, state: CertifiedState): void {
   const { certificate } = state;
   // [PBFT-PP-9] Whether the checkpoint is on the accepted chain cannot be told here, unless it is its end.
   const last = s.chain.at(-1)?.block;
-  if (last !== undefined && !equalBytes(last.hash, certificate.hash)) s.contradicted = true;
+  if (last !== undefined && s.quarantine === null && !equalBytes(last.hash, certificate.hash)) s.contradicted = true;
   giveUpChain(s);
   adoptState(s, state);
   forgetUndecided(s, certificate.height);

@@ -12,6 +12,7 @@ import { asHeight } from '../types.ts';
 import { compareNewView } from './accuse.ts';
 import { accept, decideFetched, giveUpChain, noteCommitCertificate, noteProposed, remember } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
+import { noticeOwnViewChange, noticeOwnVote } from './own-words.ts';
 import type { Base, State } from './state.ts';
 import { hexOf, primaryOf } from './state.ts';
 import { leaveView } from './view-change.ts';
@@ -41,6 +42,10 @@ export function onNewView(s: State, signed: Verified<NewView>): void {
 export function enterView(s: State, signed: Verified<NewView>): void {
   const { view } = signed.message;
   assert(view >= s.view, 'views never go back');
+  for (const { sender, message } of signed.message.viewChanges) {
+    if (sender === s.self) noticeOwnViewChange(s, message.view);
+    if (message.prepared !== null) noticeOwnVote(s, message.prepared);
+  }
   // The guard's mark may be durable before this replica's own new-view comes back.
   const leading = s.leading && view === s.view;
   leaveView(s);
@@ -88,6 +93,17 @@ export function reachBase(s: State): void {
     }
   }
   s.base = null;
+}
+
+/** [REC-5] Votes for what was accepted in this view while nothing was pledged: from the base on, like every vote of the view. */
+export function pledgeAccepted(s: State): void {
+  const base = s.newView === null ? null : baseOf(s.newView.message);
+  const first = base === null ? 1 : base.certificate.height + (base.kind === 'prepared' ? 0 : 1);
+  for (const { block } of s.chain) {
+    const { height } = block.header;
+    if (height < first || height <= (s.headCertificate?.height ?? 0)) continue; // PBFT-CU-4
+    s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: block.hash });
+  }
 }
 
 /** The blocks from the decided head to the certified one; undefined while one is missing and asked for, or where the base is passed over. */

@@ -25,9 +25,9 @@ const WORTHWHILE_BYTES = 48 << 10;
 export function propose(s: State): void {
   if (!s.leading || s.mode !== 'active' || s.base !== null) return;
   const { window, checkpointInterval } = s.parameters;
-  while (s.mayPropose && s.chain.length < window) {
+  while (s.mayPropose && s.chain.length < window && !s.ledger.endsEpoch(s.chain)) {
     const height = plus.height(tip(s).height, 1);
-    if (height > s.checkpoints.stableHeight + 4 * checkpointInterval) return;
+    if (height > s.checkpoints.anchorHeight + 4 * checkpointInterval) return;
     const bundles = s.pool.pick(s.chain, s.ledger, s.parameters);
     if (bundles.length === 0) {
       s.mayPropose = false;
@@ -94,7 +94,7 @@ export function acceptProposals(s: State): void {
     const block = s.proposals.get(height)?.message.block ?? certifiedButUnproposed(s, height);
     if (block === undefined || s.mode !== 'active') return;
     // [PBFT-PP-7] with one interval of slack, for the primary may have seen the stable checkpoint before us.
-    if (height > s.checkpoints.stableHeight + 5 * s.parameters.checkpointInterval) return;
+    if (height > s.checkpoints.anchorHeight + 5 * s.parameters.checkpointInterval) return;
     // [BLK-4] Not now; perhaps later. Our own clock may be the one that is off, so nobody is accused.
     if (Math.abs(block.header.time - wallNow(s)) > s.parameters.timeDriftMsMax) return;
     const extension = s.ledger.extend(s.chain, block);
@@ -122,16 +122,17 @@ function certifiedButUnproposed(s: State, height: Height): Block | undefined {
 export function prepareAccepted(s: State): void {
   for (const { block } of s.chain) {
     const { height } = block.header;
-    if (s.committed.has(height) || height <= (s.headCertificate?.height ?? 0)) continue; // PBFT-CU-4
+    const isPast = s.committed.has(height) || height <= (s.headCertificate?.height ?? 0); // PBFT-CU-4
+    if (isPast && s.quarantine === null) continue;
     const certificate = s.votes.certificate('prepare', s.view, height, block.hash);
     if (certificate === undefined) continue;
-    s.committed.add(height);
     const phases = s.phases.get(height);
-    if (phases !== undefined) phases.preparedAt = s.now;
-    if (s.prepared === null || isLater(certificate, s.prepared)) {
-      s.prepared = certificate;
-      s.out.lock = certificate;
-    }
+    if (phases !== undefined) phases.preparedAt ??= s.now;
+    const isHighest = s.prepared === null || isLater(certificate, s.prepared);
+    if (isHighest) s.prepared = certificate;
+    if (s.quarantine !== null) continue; // REC-1: the others' certificate (REC-4); no commit follows, and the guard keeps no lock
+    s.committed.add(height);
+    if (isHighest) s.out.lock = certificate;
     s.out.pledge({ kind: 'commit', epoch: s.epoch, view: s.view, height, hash: block.hash });
     s.out.events.push({ type: 'prepared', view: s.view, height });
   }

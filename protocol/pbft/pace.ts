@@ -2,6 +2,7 @@
 // obligation that its load cannot excuse, and the time it takes is held against what its backups measure among themselves. Clement et al., Aardvark,
 // NSDI 2009, section 4.2: what is demanded adapts, so that honest primaries keep their role. No message is spent on it, and no clock is read.
 
+import { doubled, factorOf, outlasted, type Patience, usualPatience } from '../patience.ts';
 import type { Millis } from '../types.ts';
 
 /** How much a new measurement of a round counts. */
@@ -14,9 +15,6 @@ const ALLOWED_HEARTBEATS = 0.1;
 const FORGIVEN_SHARE = 1 / 4;
 /** Late by so many timeouts in all, and it is given up. */
 const LATE_TIMEOUTS_MAX = 2;
-/** Each time in vain doubles the patience; after so many timeouts without one it shrinks by a step. */
-const DOUBLINGS_MAX = 8;
-const PATIENCE_TIMEOUTS = 256;
 
 export interface Pacing {
   readonly viewTimeoutMs: number;
@@ -34,14 +32,13 @@ export class Pace {
   busyLateMs = 0;
   /** When the bundle was handed on that is owed now; null: none is. Of the last look. */
   owedSince: Millis | null = null;
-  /** Primaries that were given up for it, less one for each long while without. */
-  doublings = 0;
-  doubledAt: Millis;
+  /** Doubled by each primary that was given up for it. */
+  patience: Patience;
   /** Up to here the account is kept. */
   keptTo: Millis;
 
   constructor(now: Millis) {
-    this.doubledAt = now;
+    this.patience = usualPatience(now);
     this.keptTo = now;
   }
 
@@ -55,12 +52,12 @@ export class Pace {
     const most = viewTimeoutMs / 2;
     if (this.roundMs === null) return most;
     const usual = ALLOWED_ROUNDS * this.roundMs + ALLOWED_HEARTBEATS * heartbeatMs;
-    return Math.min(most, usual * 2 ** this.doublings);
+    return Math.min(most, usual * factorOf(this.patience));
   }
 
   /** How late it may be in all before it is given up, in ms. */
   lateMsMax({ viewTimeoutMs }: Pacing): number {
-    return LATE_TIMEOUTS_MAX * viewTimeoutMs * 2 ** this.doublings;
+    return LATE_TIMEOUTS_MAX * viewTimeoutMs * factorOf(this.patience);
   }
 
   /** [PACE-3] The time since the last look: `owedSince` as it stood all that while, null where the primary owed nothing or could not be judged. */
@@ -76,9 +73,7 @@ export class Pace {
       this.busyLateMs += late;
     }
     this.keptTo = now;
-    if (this.doublings === 0 || now - this.doubledAt < PATIENCE_TIMEOUTS * pacing.viewTimeoutMs) return;
-    this.doublings -= 1;
-    this.doubledAt = now;
+    this.patience = outlasted(this.patience, now, pacing.viewTimeoutMs);
   }
 
   /** [PACE-4] This replica itself was late by so much: what it missed meanwhile may have come in time. */
@@ -93,8 +88,7 @@ export class Pace {
 
   /** [PACE-5] It was given up: the next one is given more time, for the fault may not have been the primary's. */
   gaveUp(now: Millis): void {
-    this.doublings = Math.min(this.doublings + 1, DOUBLINGS_MAX);
-    this.doubledAt = now;
+    this.patience = doubled(this.patience, now);
   }
 
   beginView(now: Millis): void {

@@ -1,21 +1,23 @@
 // PBFT as a core: Castro and Liskov, OSDI 1999, over chained blocks (ADR 1). One switch; each arm is a rule of docs/spec.md by name.
 // [GEN-2] Everything it knows comes through `step` and the constructor; nothing here asks the world.
 
-import { equalBytes } from '../../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import type { BundleExplanation, Core, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
+import type { BundleExplanation, Core, Evidence, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { byzantineQuorums } from '../quorum.ts';
+import type { SnapshotRefusal } from '../snapshot.ts';
 import { Stalls, stalledMs } from '../stalls.ts';
+import { loadSnapshot, snapshotOf } from '../state-snapshot.ts';
 import { CatchUp } from '../transfer.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../types.ts';
-import { asHeight, asView } from '../types.ts';
+import { asHeight, asMillis, asView } from '../types.ts';
 import { Tally, VoteBox } from '../votes.ts';
 import { isOtherNewView, isOtherViewChange } from './accuse.ts';
 import { decideFetched, noteCommitCertificate } from './chain.ts';
@@ -33,6 +35,7 @@ import {
   propose,
 } from './normal-case.ts';
 import { Pace } from './pace.ts';
+import { onFetchStanding, onReadmitted, onStanding } from './quarantine.ts';
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
 import type { State } from './state.ts';
@@ -72,19 +75,27 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     const loopMs = stalledMs(inputs, 'loop');
     blameSelf(s, 'loop', late > s.parameters.heartbeatMs ? Math.max(late, loopMs) : loopMs);
     blameSelf(s, 'disk', stalledMs(inputs, 'disk'));
-    for (const input of inputs) this.#take(input);
-    leaveGuiltyPrimary(s);
-    s.catchUp.tick(s);
-    leaveContradicted(s);
-    followViewChanges(s);
-    followPrimary(s);
-    advance(s);
-    onTime(s);
-    propose(s);
+    for (const input of inputs) if (s.ledger.ended === null) this.#take(input);
+    for (const go of [
+      leaveGuiltyPrimary,
+      tick,
+      leaveContradicted,
+      followViewChanges,
+      followPrimary,
+      advance,
+      onTime,
+      propose,
+    ])
+      if (s.ledger.ended === null) go(s); // EPO-12
     const out = s.out;
     s.out = new Outbox();
+    s.out.muted = s.quarantine !== null;
     this.#wakeAt = wakeAt(s);
     return out.ready(this.#wakeAt);
+  }
+
+  get found(): readonly Evidence<PbftMessage>[] {
+    return this.#s.out.evidence;
   }
 
   #take(input: Input<PbftMessage, PbftPledge>): void {
@@ -111,6 +122,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       case 'leading':
         if (input.view === s.view && isPrimary(s)) s.leading = true; // PBFT-PP-6
         return;
+      case 'readmitted':
+        return onReadmitted(s, input);
       case 'stalled':
         return; // before everything else of the step
       case 'wall': // STALL-5
@@ -141,7 +154,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     const peer = peerOf(s, sender);
     peer.heardAt = s.now;
     peer.heard = message.kind;
-    if ('epoch' in message && message.epoch !== s.epoch) return s.out.refuse(sender, message.kind, 'wrong-epoch');
+    if ('epoch' in message && message.epoch !== s.epoch) return this.#ofOtherEpoch(signed);
     switch (message.kind) {
       case 'pre-prepare':
         if (sender === primaryOf(s, s.view)) s.primaryHeardAt = s.now;
@@ -174,6 +187,10 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return s.catchUp.onCheckpointProof(s, with_(signed, message));
       case 'state-chunk':
         return s.catchUp.onStateChunk(s, with_(signed, message));
+      case 'fetch-standing':
+        return onFetchStanding(s, with_(signed, message));
+      case 'standing':
+        return onStanding(s, with_(signed, message));
       case 'fetch-blocks':
       case 'fetch-block':
       case 'fetch-checkpoint':
@@ -183,6 +200,15 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       default:
         return unreachable(message);
     }
+  }
+
+  /**
+   * [EPO-13] Who is ahead or behind is no liar: it is passed over, but for the height in its status, or nobody would learn that he is behind.
+   * Its views are of another epoch, and a checkpoint of another epoch cannot be checked here.
+   */
+  #ofOtherEpoch({ sender, message }: Verified<PbftMessage>): void {
+    if (message.kind !== 'status') return;
+    peerOf(this.#s, sender).status = { ...message, view: asView(0), active: false, stable: asHeight(0) };
   }
 
   /** This replica's own pledge: durable and signed, so it counts from now on. */
@@ -224,6 +250,9 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
 
   wants(message: PbftMessage, sender: ReplicaId, others?: ReadonlySet<ReplicaId>): boolean {
     const s = this.#s;
+    if (s.ledger.ended !== null) return false;
+    // Other members may have signed it.
+    if ('epoch' in message && message.epoch !== s.epoch) return message.kind === 'status';
     switch (message.kind) {
       case 'prepare':
       case 'commit':
@@ -247,6 +276,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return s.catchUp.awaitsChunk(message.chunk, sender);
       case 'block-data':
         return s.catchUp.awaitsBlock(message.block.hash);
+      case 'standing':
+        return s.quarantine !== null && !s.quarantine.answered.has(sender);
       default:
         return true;
     }
@@ -267,7 +298,28 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   explainBundle(digest: Hash): BundleExplanation {
     return explainBundle(this.#s, digest);
   }
+
+  snapshot(): Bytes;
+  snapshot(bytesMax: number): Bytes | null;
+  snapshot(bytesMax = Number.POSITIVE_INFINITY): Bytes | null {
+    return snapshotOf(this.#s, { wakeAt: this.#wakeAt }, bytesMax);
+  }
+
+  /**
+   * [FLR-1] The core whose snapshot this is, of a replica with these options; or why these bytes are none of this software. They may come from
+   * anywhere: for looking at what happened, never for a replica that votes.
+   */
+  static restore(options: PbftOptions, snapshot: Bytes): Pbft | SnapshotRefusal {
+    const nothing: PbftRecovery = { log: null, guard: { view: asView(0), led: null, lock: null } };
+    const core = new Pbft(options, nothing, asMillis(0));
+    const wakeAt = loadSnapshot(core.#s, snapshot);
+    if (typeof wakeAt !== 'number') return wakeAt;
+    core.#wakeAt = wakeAt;
+    return core;
+  }
 }
+
+const tick = (s: State): void => s.catchUp.tick(s);
 
 /** Reaches the base, accepts proposals, prepares, decides: as far as it goes. */
 function advance(s: State): void {
@@ -278,8 +330,9 @@ function advance(s: State): void {
     noticeCommitQuorums(s);
   }
   decideCovered(s);
+  if (s.ledger.ended !== null) return;
   reachDecided(s);
-  leaveContradicted(s);
+  if (s.ledger.ended === null) leaveContradicted(s);
 }
 
 /** Up to a quorum, and no vote of what is over; but whatever contradicts one that was counted (ACC-1). */
@@ -311,8 +364,9 @@ function with_<M extends PbftMessage>(signed: Verified<PbftMessage>, message: M)
   return asVerified({ ...signed, message });
 }
 
-function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): State {
+function newState({ genesis, epoch, document, self, sha256 }: PbftOptions, now: Millis): State {
   const quorums = byzantineQuorums(genesis.members.length);
+  const ledger = new Ledger({ sha256, genesis, epoch, document });
   const s: State = {
     genesis,
     parameters: genesis.parameters,
@@ -323,9 +377,9 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     now,
     wallAheadMs: 0,
     out: new Outbox(),
-    ledger: new Ledger({ sha256, genesis, epoch }),
+    ledger,
     headCertificate: null,
-    checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval),
+    checkpoints: new Checkpoints(quorums, genesis.parameters.checkpointInterval, ledger.document.start.height),
     catchUp: new CatchUp({
       noteCertificate: (certificate) => noteCommitCertificate(s, certificate),
       decideFetched: (block, certificate) => decideFetched(s, block, certificate),
@@ -348,6 +402,8 @@ function newState({ genesis, epoch, self, sha256 }: PbftOptions, now: Millis): S
     phases: new Map(),
     pledged: new Map(),
     prepared: null,
+    quarantine: null,
+    ownWords: { givenUp: -1, view: 0, height: 0 },
     viewChanges: new Tally(),
     ownViewChange: null,
     lonely: new Map(),

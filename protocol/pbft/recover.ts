@@ -1,22 +1,26 @@
 // The start of a replica, from what its log and its guard give back. Nothing is voted for here that was not voted for before.
 
+import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Sha256 } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { WireContext } from '../codec.ts';
 import { decodePayload } from '../codec.ts';
+import type { EpochDocument } from '../epoch/document.ts';
 import type { Genesis } from '../genesis.ts';
 import type { Extension } from '../ledger.ts';
 import type { RecoveredLog } from '../log.ts';
 import { asVerified } from '../messages.ts';
-import { decoded, known, recoverLedger } from '../restart.ts';
-import type { Epoch, ReplicaId, View } from '../types.ts';
+import { decoded, hardStateIn, isOfOtherEpoch, known, recoverLedger } from '../restart.ts';
+import type { Epoch, Height, ReplicaId, View } from '../types.ts';
 import { next } from '../types.ts';
 import { noteCommitCertificate } from './chain.ts';
 import type { HardState } from './hard-state.ts';
 import { decodeHardState } from './hard-state.ts';
 import { baseOf } from './new-view.ts';
+import type { QuarantineStart } from './quarantine.ts';
+import { beginQuarantine } from './quarantine.ts';
 import type { State } from './state.ts';
 import { hexOf, isPrimary } from './state.ts';
 import { startViewChange } from './view-change.ts';
@@ -24,6 +28,8 @@ import { startViewChange } from './view-change.ts';
 export interface PbftOptions {
   readonly genesis: Genesis;
   readonly epoch: Epoch;
+  /** Of an epoch above 0; `genesis` has its members and parameters then (genesisOf). */
+  readonly document?: EpochDocument | undefined;
   readonly self: ReplicaId;
   readonly sha256: Sha256;
 }
@@ -32,19 +38,34 @@ export interface PbftRecovery {
   /** Null for a new chain. */
   readonly log: RecoveredLog | null;
   /** What the guard's file says: the highest view it has a mark of, the view it led last, the highest prepared certificate. */
-  readonly guard: { readonly view: View; readonly led: View | null; readonly lock: Certificate | null };
+  readonly guard: {
+    readonly view: View;
+    readonly led: View | null;
+    readonly lock: Certificate | null;
+    /** The payload of the view-change for `view`, while the key has signed nothing else there (GRD-18). */
+    readonly request?: Bytes | null;
+    /** The highest view that it abstains from, and the highest height of any mark; without them there are none. */
+    readonly abstained?: View | null;
+    readonly height?: Height;
+  };
+  /** Given where the guard's memory is lost: then nothing of its file counts, and of the log only what is decided. */
+  readonly quarantine?: QuarantineStart | null;
 }
 
-export function recover(s: State, { log, guard }: PbftRecovery): void {
+export function recover(s: State, { log, guard, quarantine = null }: PbftRecovery): void {
   const context: WireContext = { sha256: s.sha256, parameters: s.parameters };
+  if (quarantine !== null) beginQuarantine(s, quarantine);
+  rememberOwnWords(s, log, guard);
   if (log !== null) recoverLedger(s, log, (certificate) => noteCommitCertificate(s, certificate));
+  if (quarantine !== null) return; // REC-1: it is shown the view by the others, and votes for nothing that it finds
   s.prepared = guard.lock;
   if (log !== null)
     for (const { bytes } of log.accepted) {
+      if (isOfOtherEpoch(s, bytes)) continue;
       const block = decoded(bytes, context);
       s.known.set(hexOf(block.hash), { block, stored: true });
     }
-  const stored = log?.hardState ?? null;
+  const stored = log === null ? null : hardStateIn(log, s.epoch);
   const hard = stored === null ? null : decodeHardState(stored);
   assert(hard !== undefined, 'the hard state is of a version that this program knows');
   recoverView(s, hard, guard, context);
@@ -53,6 +74,13 @@ export function recover(s: State, { log, guard }: PbftRecovery): void {
   if (s.view === 0 && s.mode === 'active' && isPrimary(s)) s.out.lead = s.view; // PBFT-PP-6
 }
 
+/** [REC-9] First: what the log holds of this key's votes must be known by the guard as well. */
+function rememberOwnWords(s: State, log: RecoveredLog | null, guard: PbftRecovery['guard']): void {
+  s.ownWords.givenUp = Math.max(guard.led ?? -1, guard.abstained ?? -1);
+  s.ownWords.view = guard.view;
+  const heights = [log?.checkpoint, log?.decided.at(-1), log?.accepted.at(-1), guard.lock].map((at) => at?.height ?? 0);
+  s.ownWords.height = Math.max(...heights, guard.height ?? 0);
+}
 /** The view is the highest that the log or the guard knows of. What the log does not know of it was never signed: both are durable before. */
 function recoverView(s: State, hard: HardState | null, guard: PbftRecovery['guard'], context: WireContext): void {
   if (hard !== null) {
@@ -71,7 +99,19 @@ function recoverView(s: State, hard: HardState | null, guard: PbftRecovery['guar
       if (guard.view <= s.view && !ledAlready) s.out.pledge(message); // the same bytes again
     }
   }
-  if (guard.view > s.view) {
+  if (guard.view > s.view && guard.request) {
+    // [GRD-18] Asked for, and the log does not know: the same bytes again, and not another view.
+    const message = known(decodePayload('view-change', guard.request, context));
+    assert(
+      message.kind === 'view-change' && message.view === guard.view,
+      'a promised view-change is one, for its view',
+    );
+    s.view = guard.view;
+    s.mode = 'changing';
+    s.newView = null;
+    s.out.pledge(message);
+  } else if (guard.view > s.view) {
+    // Entered, or led: a quorum had asked for it.
     startViewChange(s, next.view(guard.view), 'restarted in the middle of a view change');
   } else if (isPrimary(s) && guard.led !== null && guard.led >= s.view) {
     // [PBFT-PP-6] What it proposed last may not be on its disk; and it cannot lead the view again, also if it never opened it.
@@ -92,7 +132,7 @@ function recoverChain(s: State, log: RecoveredLog | null, context: WireContext):
   if (log === null) return;
   const chain: Extension[] = [];
   for (const entry of log.accepted) {
-    if (entry.view !== s.view) continue;
+    if (entry.view !== s.view || isOfOtherEpoch(s, entry.bytes)) continue;
     const extension = s.ledger.extend(chain, decoded(entry.bytes, context));
     if ('refused' in extension) break;
     chain.push(extension);

@@ -1,7 +1,6 @@
 // What a PBFT replica knows: one object, changed only by the rules in this folder. Nothing here is durable by itself; what must
 // survive a crash is named in hard-state.ts, in the log's records and in the guard's marks.
 
-import { toHex } from '../../crypto/bytes.ts';
 import type { Block, Sha256 } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { Checkpoints } from '../checkpoints.ts';
@@ -16,7 +15,9 @@ import type { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId, plus } from '../types.ts';
 import type { Tally, VoteBox } from '../votes.ts';
+import type { OwnWords } from './own-words.ts';
 import type { Pace } from './pace.ts';
+import type { Quarantine } from './quarantine.ts';
 
 export interface Peer {
   connected: boolean;
@@ -26,6 +27,8 @@ export interface Peer {
   status: Status | null;
   /** When it was last shown the new-view of our view. */
   shownNewViewAt: Millis | null;
+  /** When it was last told this replica's standing. */
+  standingShownAt: Millis | null;
 }
 
 /** A block above the decided head, by hash: proposed, fetched or recovered. */
@@ -99,6 +102,10 @@ export interface State {
   /** The highest prepared certificate ever held, by view, then height. The guard's file holds it. Never goes back. */
   prepared: Certificate | null;
 
+  /** While what this key has signed is not known: nothing is pledged, and the view is followed, never left by itself. Then null for good. */
+  quarantine: Quarantine | null;
+  readonly ownWords: OwnWords;
+
   // ---- view change
   readonly viewChanges: Tally<Verified<ViewChange>>;
   ownViewChange: Verified<ViewChange> | null;
@@ -147,7 +154,14 @@ export const wallNow = (s: State): Millis => plus.millis(s.now, s.wallAheadMs);
 export function peerOf(s: State, replica: ReplicaId): Peer {
   let peer = s.peers.get(replica);
   if (peer === undefined) {
-    peer = { connected: false, heardAt: null, heard: null, status: null, shownNewViewAt: null };
+    peer = {
+      connected: false,
+      heardAt: null,
+      heard: null,
+      status: null,
+      shownNewViewAt: null,
+      standingShownAt: null,
+    };
     s.peers.set(replica, peer);
   }
   return peer;
@@ -155,7 +169,7 @@ export function peerOf(s: State, replica: ReplicaId): Peer {
 
 export const isPrimary = (s: State): boolean => primaryOf(s, s.view) === s.self;
 
-export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
+export { hexOf } from '../types.ts';
 
 /** The last block this replica accepted in its view, or the decided head. */
 export function tip(s: State): { readonly height: Height; readonly hash: Hash } {
@@ -172,7 +186,11 @@ export const acceptedAt = (s: State, height: Height): Extension | undefined => s
 export const timeoutOf = (s: State): number => s.parameters.viewTimeoutMs * 2 ** Math.min(s.backoff, 8);
 
 /** Heights above this are not looked at: votes and proposals for them are bounded by it. */
-export const horizonOf = (s: State): Height => asHeight(s.ledger.height + 4 * s.parameters.window);
+export const horizonOf = (s: State): Height => horizonAbove(s, s.ledger.height);
+
+/** [REC-3] The same above any decided height: no honest replica votes for what lies further above its own. */
+export const horizonAbove = (s: Pick<State, 'parameters'>, height: Height): Height =>
+  asHeight(height + 4 * s.parameters.window);
 
 /** Whether enough peers are connected for a quorum with this replica: timers that blame others run only then (a cut-off replica blames itself first). */
 export function seesQuorum(s: State): boolean {

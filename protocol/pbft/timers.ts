@@ -3,8 +3,9 @@
 import type { Stall } from '../core.ts';
 import { handOn } from '../forward.ts';
 import type { Millis, ReplicaId } from '../types.ts';
-import { next, plus } from '../types.ts';
+import { asView, next, plus } from '../types.ts';
 import { baseOf } from './new-view.ts';
+import { onQuarantineTime } from './quarantine.ts';
 import type { State } from './state.ts';
 import { isPrimary, primaryOf, seesQuorum, timeoutOf, tip } from './state.ts';
 import { followTheLonely, startViewChange } from './view-change.ts';
@@ -18,7 +19,9 @@ const PASSED_FULL_MAX = 256;
 
 export function onTime(s: State): void {
   heartbeat(s);
-  if (s.mode === 'active') {
+  if (s.quarantine !== null) {
+    onQuarantineTime(s, s.quarantine);
+  } else if (s.mode === 'active') {
     suspectPrimary(s);
     if (s.mode === 'active') followTheLonely(s);
   } else if (s.quorumAskedAt !== null && s.now - s.quorumAskedAt > timeoutOf(s) && seesQuorum(s)) {
@@ -39,11 +42,14 @@ function heartbeat(s: State): void {
 }
 
 export function statusOf(s: State) {
+  const awaited = s.quarantine?.terms?.view ?? -1;
   return {
     kind: 'status',
     epoch: s.epoch,
-    view: s.view,
-    active: s.mode === 'active',
+    // [REC-5] What it follows until then is nothing that it takes part in.
+    view: asView(Math.max(s.view, awaited + 1)),
+    // A primary in quarantine leads nobody.
+    active: s.mode === 'active' && s.view > awaited && !(s.quarantine !== null && isPrimary(s)),
     height: s.ledger.height,
     hash: s.ledger.head.hash,
     stable: s.checkpoints.stableHeight,
@@ -87,7 +93,7 @@ function suspectPrimary(s: State): void {
 /** [PACE-3] What the time since the last step says of the primary: all that while, things stood as they do before this step's inputs. */
 export function keepAccounts(s: State): void {
   s.stalls.keep(s.now, s.parameters.viewTimeoutMs);
-  const mayJudge = s.mode === 'active' && !isPrimary(s) && couldPropose(s);
+  const mayJudge = s.mode === 'active' && s.quarantine === null && !isPrimary(s) && couldPropose(s);
   s.pace.keep(s.now, mayJudge ? s.pool.owedSince(s.ledger, s.chain) : null, s.chain.length > 0, s.parameters);
 }
 
@@ -187,7 +193,7 @@ function sweep(s: State): void {
 export function wakeAt(s: State): Millis {
   const timeout = timeoutOf(s);
   const deadlines = [s.heartbeatAt];
-  if (s.mode === 'active' && !isPrimary(s))
+  if (s.mode === 'active' && !isPrimary(s) && s.quarantine === null)
     deadlines.push(plus.millis(Math.max(s.primaryHeardAt, s.viewSince) as Millis, timeout + 1));
   if (s.quorumAskedAt !== null) deadlines.push(plus.millis(s.quorumAskedAt, timeout + 1));
   return Math.min(...deadlines) as Millis; // the least of branded numbers

@@ -7,12 +7,13 @@ import { asView, next } from '../types.ts';
 import { compareViewChange, voteOfProposal } from './accuse.ts';
 import { giveUpChain } from './chain.ts';
 import { persistHardState } from './hard-state.ts';
-import type { State } from './state.ts';
+import type { Peer, State } from './state.ts';
 import { isPrimary, peerOf, primaryOf } from './state.ts';
 
 /** [PBFT-VC-1] [PBFT-VC-2] Stops voting below `view` and asks for it; the request leaves when that promise is durable. */
 export function startViewChange(s: State, view: View, reason: string): void {
   assert(view > s.view, 'views never go back');
+  if (s.quarantine !== null) return; // REC-1: it may not ask, and follows those who do
   leaveView(s);
   s.view = view;
   s.mode = 'changing';
@@ -50,7 +51,7 @@ export function leaveView(s: State): void {
 
 /** [PBFT-VC-1] Once in a step: a primary that is proved faulty is given up. */
 export function leaveGuiltyPrimary(s: State): void {
-  if (s.mode !== 'active') return;
+  if (s.mode !== 'active' || s.quarantine !== null) return; // REC-1
   const primary = primaryOf(s, s.view);
   if (s.out.evidence.some(({ culprit }) => culprit === primary))
     startViewChange(s, next.view(s.view), 'there is evidence against the primary');
@@ -87,6 +88,7 @@ export function onViewChange(s: State, signed: Verified<ViewChange>): void {
 
 /** [PBFT-VC-3] [PBFT-VC-4] [PBFT-NV-1] What the view-changes seen so far allow: to join others, to time the new primary, to open the view. */
 export function followViewChanges(s: State): void {
+  if (s.quarantine !== null) return; // REC-1
   for (;;) {
     const higher = s.viewChanges.entries().filter(([, vote]) => vote.message.view > s.view);
     if (higher.length < s.quorums.oneHonest) break;
@@ -149,9 +151,9 @@ const LONELY_TIMEOUTS = 8;
  * fault fewer. After a while they follow it, for a view change in quiet costs little. A liar gains a view change now and then, ever more rarely.
  */
 export function followTheLonely(s: State): void {
-  for (const [replica, { message }] of s.viewChanges.entries()) {
+  for (const [replica, peer] of s.peers) {
     const lonely = s.lonely.get(replica) ?? { since: null, followed: 0 };
-    if (message.view <= s.view) {
+    if (awaitedBy(s, replica, peer) <= s.view) {
       lonely.since = null;
     } else if (lonely.since === null || lonely.since < s.viewSince) {
       lonely.since = s.now;
@@ -159,12 +161,17 @@ export function followTheLonely(s: State): void {
       lonely.since = null;
       lonely.followed += 1;
       s.lonely.set(replica, lonely);
-      // Not by leaps: views are a bounded number, and it may be lying.
-      const view = asView(Math.min(message.view, s.view + s.quorums.n));
-      return startViewChange(s, view, 'a replica has asked for it alone for long');
+      // By one view: it may be lying, and nobody asks for a view that lies further above one that a quorum has asked for (ADR 6).
+      return startViewChange(s, next.view(s.view), 'a replica has waited for a later view alone for long');
     }
     s.lonely.set(replica, lonely);
   }
+}
+
+/** The view that a replica asks for, or says that it waits for without a request (REC-5); -1: none. */
+function awaitedBy(s: State, replica: ReplicaId, { status }: Peer): number {
+  const asked = s.viewChanges.get(replica)?.message.view ?? -1;
+  return status === null || status.active ? asked : Math.max(asked, status.view);
 }
 
 const patienceFor = (s: State, followed: number): number =>
@@ -172,9 +179,9 @@ const patienceFor = (s: State, followed: number): number =>
 
 /** Where the others were a little sooner to follow the lonely one, it has gained this view change here too. */
 function noteFollowed(s: State, view: View): void {
-  for (const [replica, { message }] of s.viewChanges.entries()) {
+  for (const [replica, peer] of s.peers) {
     const lonely = s.lonely.get(replica);
-    if (lonely === undefined || lonely.since === null || message.view < view) continue;
+    if (lonely === undefined || lonely.since === null || awaitedBy(s, replica, peer) < view) continue;
     if (s.now - lonely.since <= patienceFor(s, lonely.followed) / 2) continue;
     lonely.since = null;
     lonely.followed += 1;

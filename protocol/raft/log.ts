@@ -110,4 +110,14 @@ export class EntryLog {
   cut(): void {
     this.#entries = [];
   }
+
+  dump() {
+    return { decided: this.#decided, entries: this.#entries, decidedTerm: this.#decidedTerm };
+  }
+
+  load({ decided, entries, decidedTerm }: ReturnType<EntryLog['dump']>): void {
+    this.#decided = decided;
+    this.#entries = entries;
+    this.#decidedTerm = decidedTerm;
+  }
 }

@@ -5,11 +5,11 @@ import { asHeight, next } from '../types.ts';
 
 export class Progress {
   /** Up to where each log, the leader's own too, is known to be the leader's, durably. */
-  readonly #match = new Map<ReplicaId, Height>();
+  #match = new Map<ReplicaId, Height>();
   /** What each follower is sent next. */
-  readonly #next = new Map<ReplicaId, Height>();
+  #next = new Map<ReplicaId, Height>();
   /** When a log was last found to end sooner than was thought. */
-  readonly #backedUp = new Map<ReplicaId, { readonly to: Height; readonly when: Millis }>();
+  #backedUp = new Map<ReplicaId, { readonly to: Height; readonly when: Millis }>();
 
   /** A new leader knows nothing, and hopes for the best. */
   start(followers: readonly ReplicaId[], from: Height): void {
@@ -70,5 +70,15 @@ export class Progress {
     this.#backedUp.set(replica, { to, when: now });
     this.#next.set(replica, to);
     return true;
+  }
+
+  dump() {
+    return { match: this.#match, next: this.#next, backedUp: this.#backedUp };
+  }
+
+  load({ match, next, backedUp }: ReturnType<Progress['dump']>): void {
+    this.#match = match;
+    this.#next = next;
+    this.#backedUp = backedUp;
   }
 }

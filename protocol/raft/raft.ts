@@ -10,6 +10,7 @@ import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
 import { waitOf } from '../crash/explain.ts';
+import { bundlesFor } from '../crash/propose.ts';
 import { chained, isValue } from '../crash/value.ts';
 import type {
   AppendEntries,
@@ -26,10 +27,6 @@ import { decodeHardState, encodeHardState } from './hard-state.ts';
 import { EntryLog, isUpToDate } from './log.ts';
 import { Progress } from './progress.ts';
 
-/** As normal-case.ts of PBFT and multi.ts: beyond this depth only a large block is worth its messages. */
-const EAGER_DEPTH = 2;
-const WORTHWHILE_BYTES = 48 << 10;
-
 export class Raft extends CrashCore {
   readonly #log = new EntryLog();
   readonly #election: Election;
@@ -40,7 +37,7 @@ export class Raft extends CrashCore {
   /** The term, the vote or the end of the log changed in this step. */
   #dirty = false;
   /** Of a candidate: who votes for it. */
-  readonly #votes = new Set<ReplicaId>();
+  #votes = new Set<ReplicaId>();
   /** Of a leader. */
   readonly #progress = new Progress();
   /** Up to where entries are committed, as far as known. */
@@ -330,14 +327,14 @@ export class Raft extends CrashCore {
   // ---- moving on ----------------------------------------------------------------------------------------------------
 
   protected advance(): void {
-    for (;;) {
+    while (!this.isOver) {
       const entry = this.#log.at(this.s.ledger.height + 1);
       if (entry === undefined || this.s.ledger.height >= this.#committed) break;
       this.#deciding = true;
       this.decideValue(entry.value);
       this.#deciding = false;
     }
-    // The others decide it with the next entry, or with this.
+    // The others decide it with the next entry, or with this: [EPO-12] also that the epoch has ended.
     if (!this.leads || this.#log.decided <= this.#told) return;
     this.#told = this.#log.decided;
     this.#sayAppend('all', this.#log.decided, null);
@@ -374,27 +371,21 @@ export class Raft extends CrashCore {
   /** As many entries at a time as the window allows, each with what the pool holds. */
   protected propose(): void {
     const { s } = this;
-    const { window, checkpointInterval } = s.parameters;
     if (!this.leads) return;
     this.#extendChain();
-    while (s.mayPropose && s.chain.length < window) {
+    for (;;) {
       const slot = plus.height(this.#log.last, 1);
-      if (slot > s.checkpoints.stableHeight + 4 * checkpointInterval) return;
-      const bundles = s.pool.pick(s.chain, s.ledger, s.parameters);
-      const bytes = bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0);
-      if (bundles.length === 0) {
-        s.mayPropose = false;
-        return;
-      }
-      if (s.chain.length >= EAGER_DEPTH && bytes < WORTHWHILE_BYTES) return;
+      const bundles = bundlesFor(s, slot);
+      if (bundles === null) return;
       this.#append(this.makeValue(slot, bundles));
       this.#extendChain();
     }
   }
 
+  /** [EPO-9] No block above one that ends the epoch. */
   #extendChain(): void {
     const { s } = this;
-    for (;;) {
+    while (!s.ledger.endsEpoch(s.chain)) {
       const value = this.#log.at(s.ledger.height + s.chain.length + 1)?.value;
       if (value === undefined) return;
       s.chain.push(chained(s.ledger, s.chain, value));
@@ -418,7 +409,7 @@ export class Raft extends CrashCore {
   #persist(): void {
     this.#dirty = false;
     const { last } = this.#log;
-    const bytes = encodeHardState({ term: this.#term, votedFor: this.#votedFor, last });
+    const bytes = encodeHardState({ epoch: this.s.epoch, term: this.#term, votedFor: this.#votedFor, last });
     this.s.out.records.push({ type: 'hard-state', bytes });
   }
 
@@ -492,5 +483,34 @@ export class Raft extends CrashCore {
     const entry = this.#log.at(height);
     if (entry === undefined) return [];
     return [{ hash: entry.value.hash, by: this.#progress.holders(height) }];
+  }
+
+  dump() {
+    return {
+      log: this.#log.dump(),
+      election: this.#election.dump(),
+      role: this.#role,
+      term: this.#term,
+      votedFor: this.#votedFor,
+      dirty: this.#dirty,
+      votes: this.#votes,
+      progress: this.#progress.dump(),
+      committed: this.#committed,
+      told: this.#told,
+      matched: this.#matched,
+      toAck: this.#toAck,
+      ack: this.#ack,
+      unsure: this.#unsure,
+      deciding: this.#deciding,
+    };
+  }
+
+  load({ log, election, progress, ...own }: ReturnType<Raft['dump']>): void {
+    this.#log.load(log);
+    this.#election.load(election);
+    this.#progress.load(progress);
+    ({ role: this.#role, term: this.#term, votedFor: this.#votedFor, dirty: this.#dirty, votes: this.#votes } = own);
+    ({ committed: this.#committed, told: this.#told, matched: this.#matched, toAck: this.#toAck } = own);
+    ({ ack: this.#ack, unsure: this.#unsure, deciding: this.#deciding } = own);
   }
 }

@@ -4,6 +4,7 @@
 // Measured (Node 20.20, 2 cores; docs/wire.md, "Figures"): see the figures there before touching it.
 
 import type { Bytes } from '../../crypto/bytes.ts';
+import { encodeUtf8 } from '../../crypto/utf8.ts';
 import { assert } from '../assert.ts';
 
 /** After a failure every further read fails too; the caller looks once, at the end. */
@@ -107,62 +108,98 @@ export function arrayBytes(count: number): number {
 
 /** Writes into memory of a size that the caller has computed with the three functions above; a wrong size is a bug and throws. */
 export class Scribe {
-  readonly #out: Uint8Array;
-  #at = 0;
+  protected out: Uint8Array;
+  protected at = 0;
 
   constructor(size: number) {
-    this.#out = new Uint8Array(size);
+    this.out = new Uint8Array(size);
   }
 
   uint(value: number): this {
     assert(Number.isSafeInteger(value) && value >= 0, 'an integer of the wire');
-    if (value < 0x80) this.#tag(value);
-    else if (value < 0x100) this.#head(0xcc, 1, value);
-    else if (value < 0x1_0000) this.#head(0xcd, 2, value);
-    else if (value < 0x1_0000_0000) this.#head(0xce, 4, value);
-    else this.#head(0xcf, 8, value);
+    if (value < 0x80) this.tag(value);
+    else if (value < 0x100) this.head(0xcc, 1, value);
+    else if (value < 0x1_0000) this.head(0xcd, 2, value);
+    else if (value < 0x1_0000_0000) this.head(0xce, 4, value);
+    else this.head(0xcf, 8, value);
     return this;
   }
 
   array(count: number): this {
-    if (count < 0x10) this.#tag(0x90 | count);
-    else if (count < 0x1_0000) this.#head(0xdc, 2, count);
-    else this.#head(0xdd, 4, count);
+    if (count < 0x10) this.tag(0x90 | count);
+    else if (count < 0x1_0000) this.head(0xdc, 2, count);
+    else this.head(0xdd, 4, count);
     return this;
   }
 
   bin(bytes: Bytes): this {
     const length = bytes.length;
-    if (length < 0x100) this.#head(0xc4, 1, length);
-    else if (length < 0x1_0000) this.#head(0xc5, 2, length);
-    else this.#head(0xc6, 4, length);
+    if (length < 0x100) this.head(0xc4, 1, length);
+    else if (length < 0x1_0000) this.head(0xc5, 2, length);
+    else this.head(0xc6, 4, length);
     return this.raw(bytes);
   }
 
   /** Bytes that are encoded already. */
   raw(bytes: Bytes): this {
-    this.#out.set(bytes, this.#at);
-    this.#at += bytes.length;
+    this.room(bytes.length);
+    this.out.set(bytes, this.at);
+    this.at += bytes.length;
     return this;
   }
 
   done(): Bytes {
-    assert(this.#at === this.#out.length, 'the size was computed right');
-    return this.#out;
+    assert(this.at === this.out.length, 'the size was computed right');
+    return this.out;
   }
 
-  #tag(tag: number): void {
-    this.#out[this.#at] = tag;
-    this.#at += 1;
+  /** One byte of MessagePack that says all by itself. */
+  tag(tag: number): this {
+    this.room(1);
+    this.out[this.at] = tag;
+    this.at += 1;
+    return this;
   }
 
-  #head(tag: number, width: number, value: number): void {
-    this.#tag(tag);
+  protected head(tag: number, width: number, value: number): void {
+    this.room(1 + width);
+    this.tag(tag);
     let rest = value;
     for (let i = width - 1; i >= 0; i--) {
-      this.#out[this.#at + i] = rest % 256;
+      this.out[this.at + i] = rest % 256;
       rest = Math.floor(rest / 256);
     }
-    this.#at += width;
+    this.at += width;
+  }
+
+  /** What is written next takes so many bytes. */
+  protected room(_bytes: number): void {}
+}
+
+/** The same into memory that grows, where a size is not known before it is written. */
+export class GrowingScribe extends Scribe {
+  constructor() {
+    super(4096);
+  }
+
+  str(text: string): this {
+    const bytes = encodeUtf8(text);
+    const { length } = bytes;
+    if (length < 0x20) this.tag(0xa0 | length);
+    else if (length < 0x100) this.head(0xd9, 1, length);
+    else if (length < 0x1_0000) this.head(0xda, 2, length);
+    else this.head(0xdb, 4, length);
+    return this.raw(bytes);
+  }
+
+  override done(): Bytes {
+    return this.out.slice(0, this.at);
+  }
+
+  protected override room(bytes: number): void {
+    if (this.at + bytes <= this.out.length) return;
+    const larger = new Uint8Array(Math.max(2 * this.out.length, this.at + bytes));
+    larger.set(this.out.subarray(0, this.at));
+    this.out = larger;
   }
 }

@@ -5,37 +5,50 @@ import { HEADER_BYTES } from '../block.ts';
 import type {
   BundleAdmission,
   BundleReceipt,
+  CheckpointHere,
   ClientMessage,
   DoorMessage,
+  Epochs,
   Follow,
   FollowedBlock,
   Head,
   QueryAnswer,
   QueryBundle,
   Receipts,
+  StateHere,
   Submit,
 } from '../door.ts';
+import { EPOCH_LINK_BYTES_MAX } from '../epoch/chain.ts';
 import type { Parameters } from '../genesis.ts';
 import { decodeMsgpack, encodeMsgpack, type ScanLimits, type WireValue } from '../msgpack.ts';
 import { bodyBytes, readBundleItem, writeBody } from './block.ts';
 import { type BundleBytes, decodeBundle, type WireContext } from './bundle.ts';
+import { own } from './bytes.ts';
 import {
   CERTIFICATE_FIELDS,
   CERTIFICATE_VALUES_MAX,
+  CHECKPOINT_FIELDS,
   certificateValue,
+  checkpointValue,
   encodeCertificate,
   readCertificate,
+  readCheckpoint,
 } from './certificate.ts';
 import { binBytes, Scribe } from './cursor.ts';
 import { Fields, Problem } from './fields.ts';
 import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { DoorKind } from './kinds.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
-import { BLOCKS_MAX, LINKS_MAX } from './replica-payloads.ts';
+import { BLOCKS_MAX, LINKS_MAX, PROOF_HASHES_MAX, STATE_CHUNK_BYTES_MAX } from './replica-payloads.ts';
 
 export const CREDIT_MAX = 4096;
 export const RECEIPTS_MAX = 1024;
 export const ADMISSIONS_MAX = 1024;
+/** Links of one `epochs`, and their bytes together. */
+export const EPOCH_LINKS_MAX = 64;
+export const EPOCH_LINKS_BYTES_MAX = 256 << 10;
+/** What an `epochs` payload has beside its links. */
+const EPOCHS_OVERHEAD_BYTES_MAX = 512;
 /** Hashes of a range proof: two for each level. */
 export const RANGE_PROOF_HASHES_MAX = 106;
 
@@ -51,6 +64,7 @@ export const admissionCodes = [
   'expired',
   'valid-until-too-far',
   'sessions-full',
+  'control-refused',
   'busy',
   'bundle-invalid',
 ] as const satisfies readonly BundleAdmission['code'][];
@@ -69,6 +83,22 @@ export function encodeDoorPayload(message: ClientMessage | DoorMessage): Bytes {
       return encodeMsgpack([]);
     case 'query-bundle':
       return encodeMsgpack([message.question, message.digest]);
+    case 'query-epochs':
+      return encodeMsgpack([message.from]);
+    case 'epochs':
+      return encodeMsgpack([message.from, message.links]);
+    case 'query-checkpoint':
+      return encodeMsgpack([]);
+    case 'query-state':
+      return encodeMsgpack([message.height, message.chunk]);
+    case 'checkpoint-here': {
+      const { proof } = message;
+      return encodeMsgpack([proof && [checkpointValue(proof.checkpoint), proof.headerBytes]]);
+    }
+    case 'state-here': {
+      const { height, chunk, found } = message;
+      return encodeMsgpack([height, chunk, found && [found.bytes, found.proof]]);
+    }
     case 'admissions':
       return encodeMsgpack([message.admissions.map(({ digest, code, height }) => [digest, code, height])]);
     case 'receipts':
@@ -119,10 +149,23 @@ function limitsOf(kind: Exclude<DoorKind, 'submit'>): ScanLimits {
     case 'credit':
     case 'query-head':
     case 'query-bundle':
+    case 'query-epochs':
+    case 'query-checkpoint':
+    case 'query-state':
     case 'follow-end':
       return { bytesMax: 128, depthMax: 1, valuesMax: 5 };
     case 'admissions':
       return { bytesMax: 8 + ADMISSIONS_MAX * 72, depthMax: 3, valuesMax: 2 + ADMISSIONS_MAX * 4 };
+    case 'checkpoint-here':
+      return { bytesMax: 16_384, depthMax: 5, valuesMax: 3 + CERTIFICATE_VALUES_MAX };
+    case 'state-here':
+      return { bytesMax: STATE_CHUNK_BYTES_MAX + 2048, depthMax: 3, valuesMax: 6 + PROOF_HASHES_MAX };
+    case 'epochs':
+      return {
+        bytesMax: EPOCH_LINKS_BYTES_MAX + EPOCHS_OVERHEAD_BYTES_MAX,
+        depthMax: 2,
+        valuesMax: 3 + EPOCH_LINKS_MAX,
+      };
     case 'head':
       return { bytesMax: 16_384, depthMax: 4, valuesMax: 6 + CERTIFICATE_VALUES_MAX };
     case 'receipts':
@@ -168,6 +211,24 @@ function read(
       return { kind };
     case 'query-bundle':
       return readQuery(fields(2));
+    case 'query-epochs':
+      return { kind, from: fields(1).epoch('from', 1) };
+    case 'epochs':
+      return readEpochs(fields(2));
+    case 'query-checkpoint':
+      fields(0);
+      return { kind };
+    case 'query-state': {
+      const f = fields(2);
+      return { kind, height: f.height('height', 1), chunk: f.uint('chunk', 0xffff_ffff) };
+    }
+    case 'checkpoint-here':
+      return { kind, proof: fields(1).optional('proof', 2, readCheckpointProof) };
+    case 'state-here': {
+      const f = fields(3);
+      const [height, chunk] = [f.height('height', 1), f.uint('chunk', 0xffff_ffff)];
+      return { kind, height, chunk, found: f.optional('found', 2, readFoundChunk) };
+    }
     case 'admissions':
       return { kind, admissions: fields(1).tuples('admissions', { max: ADMISSIONS_MAX, min: 1 }, 3, readAdmission) };
     case 'receipts':
@@ -234,6 +295,27 @@ function readFollowed(f: Fields, { blockBundlesMax }: Parameters): FollowedBlock
     bundles: item.optionalTuples('bundles', { max: blockBundlesMax }, 2, readBundleItem),
     certificate: item.optional('certificate', CERTIFICATE_FIELDS, readCertificate),
   }));
+}
+
+function readCheckpointProof(f: Fields): NonNullable<CheckpointHere['proof']> {
+  const checkpoint = readCheckpoint(f.tuple('checkpoint', CHECKPOINT_FIELDS));
+  return { checkpoint, headerBytes: f.owned('headerBytes', HEADER_BYTES) };
+}
+
+function readFoundChunk(f: Fields): NonNullable<StateHere['found']> {
+  return {
+    bytes: own(f.bytes('bytes', 0, STATE_CHUNK_BYTES_MAX)),
+    proof: f.values('proof', { max: PROOF_HASHES_MAX }, (item) => item.owned('proof', 32)),
+  };
+}
+
+/** [WIRE-35] What is in the links is for whoever knows the epoch before the first of them. */
+function readEpochs(f: Fields): Epochs {
+  return {
+    kind: 'epochs',
+    from: f.epoch('from', 1),
+    links: f.values('links', { max: EPOCH_LINKS_MAX }, (item) => own(item.bytes('links', 1, EPOCH_LINK_BYTES_MAX))),
+  };
 }
 
 function readHead(f: Fields): Head {

@@ -6,6 +6,7 @@ import type { Crypto, Sha256 } from '../../crypto/provider.ts';
 import { assert } from '../assert.ts';
 import { blockHash, decodeHeader, HEADER_BYTES } from '../block.ts';
 import { type Conflict, conflictOf, type Link, splitOf } from '../conflict.ts';
+import type { EpochChain } from '../epoch/chain.ts';
 import type { Genesis } from '../genesis.ts';
 import type { PbftPledge, ReplicaMessage, Signed } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack } from '../msgpack.ts';
@@ -54,6 +55,8 @@ export interface ProvenEvidence {
 export interface EvidenceContext {
   readonly genesis: Pick<Genesis, 'chainId' | 'members' | 'parameters'>;
   readonly crypto: Crypto;
+  /** The epochs that are known beside the first. */
+  readonly epochs?: EpochChain | undefined;
 }
 
 const PIECE_FIELDS = 6;
@@ -168,19 +171,24 @@ export function verifyEvidence(bytes: Bytes, context: EvidenceContext): ProvenEv
   return isRefusal(piece) ? piece : verifyPiece(piece, context);
 }
 
-function verifyPiece(piece: EvidencePiece, { genesis, crypto }: EvidenceContext): ProvenEvidence | VerifyRefusal {
+function verifyPiece(
+  piece: EvidencePiece,
+  { genesis, crypto, epochs }: EvidenceContext,
+): ProvenEvidence | VerifyRefusal {
   const { chainId, epoch, key } = piece;
   if (!equalBytes(chainId, genesis.chainId)) return refuseVerify('chain-mismatch', 'evidence', 'chainId');
   // The members of other epochs are not in the genesis document.
-  if (epoch !== asEpoch(0)) return refuseVerify('evidence-epoch', 'evidence', 'epoch');
-  const index = genesis.members.findIndex(({ publicKey }) => equalBytes(publicKey, key));
-  const culprit = genesis.members[index];
+  const { members, parameters } = epochs?.at(epoch) ?? genesis;
+  if (epochs?.at(epoch) === undefined && epoch !== asEpoch(0))
+    return refuseVerify('evidence-epoch', 'evidence', 'epoch');
+  const index = members.findIndex(({ publicKey }) => equalBytes(publicKey, key));
+  const culprit = members[index];
   if (culprit === undefined) return refuseVerify('sender-unknown', 'evidence', 'key');
   if (compareStatements(piece.first, piece.second) >= 0) return refuseVerify('evidence-order', 'evidence', 'second');
   const signed: Signed<PbftPledge>[] = [];
   for (const name of ['first', 'second'] as const) {
     const { kind, payload, signature } = piece[name];
-    const message = decodeReplicaPayload(kind, payload, { sha256: crypto.sha256, parameters: genesis.parameters });
+    const message = decodeReplicaPayload(kind, payload, { sha256: crypto.sha256, parameters });
     if (isRefusal(message)) return { ...message, kind: 'evidence', field: `${name}.payload.${message.field}` };
     // The cast: the kind is a pledge's, so the decoder gave one.
     const pledge = message as PbftPledge;

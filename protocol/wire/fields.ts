@@ -73,8 +73,8 @@ export class Fields {
     return asView(this.uint(name, Number.MAX_SAFE_INTEGER, min));
   }
 
-  epoch(name: string): Epoch {
-    return asEpoch(this.uint(name));
+  epoch(name: string, min = 0): Epoch {
+    return asEpoch(this.uint(name, Number.MAX_SAFE_INTEGER, min));
   }
 
   /** An index below the largest member list; that it names a member of this chain is verify.ts' business. */
@@ -101,6 +101,18 @@ export class Fields {
 
   hash(name: string): Hash {
     return asHash(this.owned(name, 32));
+  }
+
+  /** A text that this pattern, anchored at both ends, allows: it bounds its length too. */
+  text(name: string, pattern: RegExp): string {
+    const value = this.#next();
+    if (typeof value !== 'string') return this.#wrong('payload-malformed', name, '');
+    return pattern.test(value) ? value : this.#wrong('field-out-of-range', name, '');
+  }
+
+  /** Null for nil, else what `read` makes of the one value. */
+  nullable<T>(read: (fields: Fields) => T): T | null {
+    return this.#values[this.#at] === null ? this.#null() : read(this);
   }
 
   /** One of these words. */
@@ -134,6 +146,18 @@ export class Fields {
     for (const [index, value] of list.entries()) {
       if (this.#problem.found !== undefined) return out;
       out.push(read(Fields.of(value, count, path, this.#problem), index));
+    }
+    return out;
+  }
+
+  /** A list of arrays, each with as many fields as `read` takes from it. */
+  lists<T>(name: string, { max, min = 0 }: ListBounds, read: (fields: Fields) => T): T[] {
+    const out: T[] = [];
+    for (const value of this.#list(name, min, max)) {
+      if (this.#problem.found !== undefined) return out;
+      const item = new Fields(isArray(value) ? value : nothing, this.#name(name), this.#problem);
+      out.push(read(item));
+      if (!isArray(value) || item.#at !== value.length) this.#problem.note('payload-malformed', this.#name(name));
     }
     return out;
   }

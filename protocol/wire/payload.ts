@@ -26,11 +26,17 @@ export function encodePayload(message: Message): Bytes {
     case 'credit':
     case 'query-head':
     case 'query-bundle':
+    case 'query-epochs':
+    case 'query-checkpoint':
+    case 'query-state':
     case 'admissions':
     case 'receipts':
     case 'follow-blocks':
     case 'follow-end':
     case 'head':
+    case 'epochs':
+    case 'checkpoint-here':
+    case 'state-here':
       return encodeDoorPayload(message);
     default:
       return encodeReplicaPayload(message);

@@ -24,7 +24,8 @@ export interface WireRefusal {
 }
 
 /** What is encoded for the store and never travels in a frame of its own. */
-export type StoredKind = 'bundle' | 'body' | 'block' | 'certificate' | CheckpointKind | 'evidence';
+export type StoredKind = 'bundle' | 'body' | 'block' | 'certificate' | CheckpointKind | 'evidence' | EpochKind;
+type EpochKind = 'epoch' | 'control' | 'epoch-link';
 type CheckpointKind = 'checkpoint-place' | 'checkpoint-certificate';
 
 export function refuse(

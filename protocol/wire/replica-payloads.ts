@@ -4,7 +4,7 @@ import type { Bytes } from '../../crypto/bytes.ts';
 import { HEADER_BYTES } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Parameters } from '../genesis.ts';
-import type { Blocks, CertifiedBlock, ReplicaMessage, Signed, ViewChange } from '../messages.ts';
+import type { Blocks, CertifiedBlock, ReplicaMessage, Signed, Standing, ViewChange } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack, type ScanLimits, type WireValue } from '../msgpack.ts';
 import {
   blockBytesOnWire,
@@ -91,6 +91,17 @@ export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
       const viewChanges: WireValue = message.viewChanges.map((vc) => [vc.sender, vc.payload, vc.signature]);
       return encodeMsgpack([message.epoch, message.view, viewChanges]);
     }
+    case 'fetch-standing':
+      return encodeMsgpack([message.epoch, message.nonce]);
+    case 'standing': {
+      const { epoch, nonce, commit, prepared, stable, asked } = message;
+      const certificates = [
+        commit && certificateValue(commit),
+        prepared && certificateValue(prepared),
+        stable && checkpointValue(stable),
+      ];
+      return encodeMsgpack([epoch, nonce, ...certificates, asked && [asked.sender, asked.payload, asked.signature]]);
+    }
     case 'paxos-prepare':
     case 'promise':
     case 'accept':
@@ -137,6 +148,7 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
     case 'fetch-state':
     case 'prepare':
     case 'commit':
+    case 'fetch-standing':
       return { bytesMax: 256, depthMax: 1, valuesMax: 8 };
     case 'forward':
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 3, valuesMax: 1 + body };
@@ -155,6 +167,8 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
       return { bytesMax: VIEW_CHANGE_BYTES_MAX, depthMax: 4, valuesMax: 3 + 2 * CERTIFICATE_VALUES_MAX };
     case 'new-view':
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 3, valuesMax: 4 + 4 * MEMBERS_MAX };
+    case 'standing':
+      return { bytesMax: 2 * VIEW_CHANGE_BYTES_MAX, depthMax: 4, valuesMax: 8 + 3 * CERTIFICATE_VALUES_MAX };
     case 'accept':
     case 'fast-accept':
       return { bytesMax: bodyBytesMax + 280, depthMax: 4, valuesMax: 4 + body };
@@ -237,6 +251,12 @@ function read(
       return readViewChange(fields(4));
     case 'new-view':
       return readNewView(fields(3), context);
+    case 'fetch-standing': {
+      const f = fields(2);
+      return { kind, epoch: f.epoch('epoch'), nonce: f.owned('nonce', 32) };
+    }
+    case 'standing':
+      return readStanding(fields(6), context);
     case 'accept':
     case 'fast-accept': {
       const f = fields(2);
@@ -355,18 +375,47 @@ function readViewChange(f: Fields): ViewChange {
 function readNewView(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const epoch = f.epoch('epoch');
   const view = f.view('view', 1);
-  const items = f.tuples('viewChanges', { min: 1, max: MEMBERS_MAX }, 3, (item) => ({
-    sender: item.replica('sender'),
-    payload: own(item.bytes('payload', 1, VIEW_CHANGE_BYTES_MAX)),
-    signature: item.owned('signature', 64),
-  }));
+  const items = f.tuples('viewChanges', { min: 1, max: MEMBERS_MAX }, 3, readSignedPayload);
   if (f.problem.found !== undefined) return { kind: 'new-view', epoch, view, viewChanges: [] };
   const viewChanges: Signed<ViewChange>[] = [];
   for (const item of items) {
-    const message = decodeReplicaPayload('view-change', item.payload, context);
-    if (isRefusal(message)) return { ...message, kind: 'new-view', field: `viewChanges.${message.field}` };
-    // Always so: the kind was given.
-    if (message.kind === 'view-change') viewChanges.push({ ...item, message });
+    const viewChange = openViewChange(item, context);
+    if (isRefusal(viewChange)) return { ...viewChange, kind: 'new-view', field: `viewChanges.${viewChange.field}` };
+    viewChanges.push(viewChange);
   }
   return { kind: 'new-view', epoch, view, viewChanges };
+}
+
+function readStanding(f: Fields, context: WireContext): Standing | WireRefusal {
+  const standing = {
+    kind: 'standing',
+    epoch: f.epoch('epoch'),
+    nonce: f.owned('nonce', 32),
+    commit: f.optional('commit', CERTIFICATE_FIELDS, readCertificate),
+    prepared: f.optional('prepared', CERTIFICATE_FIELDS, readCertificate),
+    stable: f.optional('stable', CHECKPOINT_FIELDS, readCheckpoint),
+  } as const;
+  const item = f.optional('asked', 3, readSignedPayload);
+  if (f.problem.found !== undefined || item === null) return { ...standing, asked: null };
+  const asked = openViewChange(item, context);
+  return isRefusal(asked) ? { ...asked, kind: 'standing', field: `asked.${asked.field}` } : { ...standing, asked };
+}
+
+type SignedPayload = Omit<Signed<ViewChange>, 'message'>;
+
+/** A view-change inside another message, as it was signed. */
+const readSignedPayload = (item: Fields): SignedPayload => ({
+  sender: item.replica('sender'),
+  payload: own(item.bytes('payload', 1, VIEW_CHANGE_BYTES_MAX)),
+  signature: item.owned('signature', 64),
+});
+
+function openViewChange(item: SignedPayload, context: WireContext): Signed<ViewChange> | WireRefusal {
+  const decoded = decodeMsgpack(item.payload, limitsOf('view-change', context.parameters));
+  if ('refused' in decoded) return refuse('payload-malformed', 'view-change', '', decoded.refused);
+  const problem = new Problem();
+  const message = readViewChange(Fields.of(decoded.value, 4, '', problem));
+  return problem.found === undefined
+    ? { ...item, message }
+    : refuse(problem.found.code, 'view-change', problem.found.field);
 }

@@ -25,6 +25,8 @@ export interface SignerSet {
   readonly quorum: number;
   /** Which proofs hold here (CFT-PR-1). Default: pbft. */
   readonly protocol?: Protocol | undefined;
+  /** What the headers of the epoch name: its document's hash (EPO-1). Absent for epoch 0, where the members' keys give it. */
+  readonly memberSetHash?: Hash | undefined;
   readonly seen?: Seen | undefined;
 }
 
@@ -55,7 +57,9 @@ export type VerifyCode =
   | 'receipt-trust'
   | 'evidence-epoch'
   | 'evidence-order'
-  | 'evidence-no-conflict';
+  | 'evidence-no-conflict'
+  | 'epoch-control'
+  | 'epoch-fork';
 
 export interface VerifyRefusal {
   readonly refused: VerifyCode;
@@ -93,9 +97,9 @@ export function verifyCheckpoint(checkpoint: CheckpointCertificate, signers: Sig
 /** What all headers that these signers may decide have in common. */
 export type HeaderMarks = Pick<BlockHeader, 'chainId' | 'epoch' | 'memberSetHash'>;
 
-/** Costs a hash of the member list: once for a chain or a message, not for each header. */
-export function headerMarks({ crypto, chainId, epoch, members }: Omit<SignerSet, 'quorum'>): HeaderMarks {
-  return { chainId, epoch, memberSetHash: memberSetHash(crypto.sha256, epoch, members) };
+/** May cost a hash of the member list: once for a chain or a message, not for each header. */
+export function headerMarks({ crypto, chainId, epoch, members, ...given }: Omit<SignerSet, 'quorum'>): HeaderMarks {
+  return { chainId, epoch, memberSetHash: given.memberSetHash ?? memberSetHash(crypto.sha256, epoch, members) };
 }
 
 /** [WIRE-27] Null: the header is of this chain, and of the epoch and the member set whose signatures count. */

@@ -7,6 +7,8 @@ import { type BlockHeader, blockHash, decodeHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Certificate } from '../certificate.ts';
 import type { FollowedBlock } from '../door.ts';
+import { controlIn, type EpochChain, encodeEpochLink, signersOf } from '../epoch/chain.ts';
+import type { EpochDocument } from '../epoch/document.ts';
 import type { Parameters } from '../genesis.ts';
 import type { CertifiedBlock } from '../messages.ts';
 import { proofOf } from '../modes.ts';
@@ -47,17 +49,25 @@ export interface ChainOptions extends SignerSet {
   readonly trusted: TrustedHead | null;
   /** Blocks that may wait for a certificate: 64 (LINKS_MAX) for a follower (WIRE-23). */
   readonly pendingMax: number;
+  /**
+   * The epochs that are known; those that the blocks themselves prove are added to it. Absent: the one epoch of these signers is all that is
+   * followed.
+   */
+  readonly epochs?: EpochChain | undefined;
 }
 
 /** Feeds in order; after a refusal it has changed nothing, so the same blocks may come again from another replica. */
 export class ChainVerifier {
   readonly #options: ChainOptions;
-  readonly #marks: HeaderMarks;
+  /** Of the epoch of the next block. */
+  #signers: SignerSet & Pick<ChainOptions, 'parameters'>;
+  #marks: HeaderMarks;
   #head: TrustedHead | null;
   #pending: ProvenBlock[] = [];
 
   constructor(options: ChainOptions) {
     this.#options = options;
+    this.#signers = options;
     this.#marks = headerMarks(options);
     this.#head = options.trusted;
   }
@@ -83,16 +93,17 @@ export class ChainVerifier {
     const headerBytes = 'block' in block ? block.block.headerBytes : block.headerBytes;
     const header = decodeHeader(headerBytes);
     if (header === undefined) return refuseVerify('payload-malformed', 'chain', 'header');
+    this.#enterEpochOf(header);
     const refused = this.#misfit(header, certificate);
     if (refused !== undefined) return refused;
     const hash = 'block' in block ? block.block.hash : blockHash(this.#options.crypto.sha256, headerBytes);
 
     if (certificate !== null) {
-      if (certificate.phase !== proofOf(this.#options).phase)
+      if (certificate.phase !== proofOf(this.#signers).phase)
         return refuseVerify('certificate-phase', 'chain', 'certificate.phase');
       if (certificate.height !== header.height || !equalBytes(certificate.hash, hash))
         return refuseVerify('certificate-place', 'chain', 'certificate');
-      const problem = verifyCertificate(certificate, this.#options);
+      const problem = verifyCertificate(certificate, this.#signers);
       if (problem !== null) return { ...problem, kind: 'chain' };
     }
     const proven = this.#open(block, { header, headerBytes, hash, certificate });
@@ -101,9 +112,40 @@ export class ChainVerifier {
     this.#pending.push(proven);
     if (certificate === null) return [];
     const out = this.#pending;
+    const next = this.#endEpoch(proven);
+    if (next !== null && isRefusal(next)) {
+      this.#pending.pop();
+      return next;
+    }
     this.#pending = [];
     this.#head = { height: header.height, hash };
+    if (next !== null) this.#enter(next);
     return out;
+  }
+
+  /** [EPO-11] A proven block with a control transaction is a link of the chain of epochs: the members that it names take over. */
+  #endEpoch({ bundles, headerBytes, certificate }: ProvenBlock): EpochDocument | VerifyRefusal | null {
+    const control = bundles === null ? null : controlIn(bundles);
+    const { epochs } = this.#options;
+    if (control === null || certificate === null || epochs === undefined) return null;
+    const next = epochs.add(encodeEpochLink({ headerBytes, certificate, control }));
+    return isRefusal(next) ? { ...next, kind: 'chain' } : next;
+  }
+
+  /** Where the blocks have no bodies, or none is believed yet, the epoch of the next one has come to be known otherwise. */
+  #enterEpochOf({ epoch }: BlockHeader): void {
+    if (epoch === this.#signers.epoch || this.#pending.length > 0) return;
+    const document = this.#options.epochs?.at(epoch);
+    if (document === undefined) return;
+    const { start } = document;
+    const head = this.#head;
+    if (head === null || (head.height === start.height && equalBytes(head.hash, start.hash))) this.#enter(document);
+  }
+
+  #enter(document: EpochDocument): void {
+    const { crypto, seen } = this.#options;
+    this.#signers = { ...signersOf(document, crypto, seen), parameters: document.parameters };
+    this.#marks = headerMarks(this.#signers);
   }
 
   #misfit(header: BlockHeader, certificate: Certificate | null): VerifyRefusal | undefined {
@@ -123,7 +165,7 @@ export class ChainVerifier {
   #open(block: FollowedBlock | CertifiedBlock, head: Omit<ProvenBlock, 'bundles'>): ProvenBlock | VerifyRefusal {
     if ('block' in block) return { ...head, bundles: block.block.bundles };
     if (block.bundles === null) return { ...head, headerBytes: own(head.headerBytes), bundles: null };
-    const { crypto, parameters } = this.#options;
+    const { crypto, parameters } = this.#signers;
     const opened = blockOf(head.headerBytes, block.bundles, { sha256: crypto.sha256, parameters }, 'follow-blocks');
     return isRefusal(opened) ? opened : { ...opened, certificate: head.certificate };
   }

@@ -3,11 +3,14 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
+import type { Crypto } from '../../crypto/provider.ts';
 import { blockHash, decodeHeader } from '../block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../bundle.ts';
 import { type Certificate, type ProofPhase, voteSigningBytes } from '../certificate.ts';
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { ClientMessage } from '../door.ts';
+import { controlFlaw, decodeControl, isControl } from '../epoch/control.ts';
+import type { EpochDocument } from '../epoch/document.ts';
 import {
   asVerified,
   type Blocks,
@@ -15,6 +18,7 @@ import {
   type NewView,
   type ReplicaMessage,
   type Signed,
+  type Standing,
   type Verified,
   type ViewChange,
 } from '../messages.ts';
@@ -39,6 +43,8 @@ import {
 } from './verify-certificate.ts';
 
 export interface VerifyContext extends SignerSet, Omit<WireContext, 'sha256'> {
+  /** The block that the epoch starts from: its checkpoint is of this epoch, and its header of the one before (EPO-10). */
+  readonly start?: EpochDocument['start'] | undefined;
   /** Whether this bundle, with this signature, was verified before: a pooled one need not be again. */
   readonly bundleVerified?: ((bundle: SignedBundle) => boolean) | undefined;
 }
@@ -118,13 +124,27 @@ export function verifyClientFrame(frame: Frame, context: VerifyContext): ClientM
   return message as ClientMessage;
 }
 
-/** Whether the client signed this bundle for this chain. */
+/** [EPO-4] Whether the client signed this bundle for this chain; and, of a control transaction in it, whether every signature is valid. */
 export function verifyBundle(
   bundle: SignedBundle,
   { crypto, chainId, bundleVerified, seen }: BundleVerification,
 ): boolean {
   if (bundleVerified?.(bundle)) return true;
-  return verifyOnce(crypto, seen, bundle.client, bundleSigningBytes(chainId, bundle.digest), bundle.signature);
+  const message = bundleSigningBytes(chainId, bundle.digest);
+  return verifyOnce(crypto, seen, bundle.client, message, bundle.signature) && isControlSound(bundle, crypto, chainId);
+}
+
+/** Of one that is malformed the ledger says so. */
+export function isControlSound(
+  { transactions }: Pick<SignedBundle, 'transactions'>,
+  crypto: Crypto,
+  chainId: Hash,
+): boolean {
+  return transactions.every((transaction) => {
+    if (!isControl(transaction)) return true;
+    const control = decodeControl(crypto.sha256, transaction);
+    return 'refused' in control || controlFlaw(crypto, chainId, control) === null;
+  });
 }
 
 export type BundleVerification = Pick<VerifyContext, 'crypto' | 'chainId' | 'bundleVerified' | 'seen'>;
@@ -160,6 +180,8 @@ function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRe
       return verifyViewChange(message, context);
     case 'new-view':
       return verifyNewView(message, context);
+    case 'standing':
+      return verifyStanding(message, context);
     default:
       return null;
   }
@@ -227,7 +249,7 @@ function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): V
   return null;
 }
 
-function verifyCheckpointProof(
+export function verifyCheckpointProof(
   { checkpoint, headerBytes, kind }: CheckpointProof,
   context: VerifyContext,
 ): VerifyRefusal | null {
@@ -236,7 +258,8 @@ function verifyCheckpointProof(
   const agrees =
     equalBytes(blockHash(context.crypto.sha256, headerBytes), checkpoint.hash) &&
     header.height === checkpoint.height &&
-    header.epoch === checkpoint.epoch &&
+    (header.epoch === checkpoint.epoch ||
+      (context.start !== undefined && equalBytes(context.start.hash, checkpoint.hash))) &&
     equalBytes(header.chainId, context.chainId) &&
     equalBytes(header.logRoot, checkpoint.logRoot);
   if (!agrees) return refuseVerify('checkpoint-header', kind, 'headerBytes');
@@ -261,14 +284,38 @@ function verifyNewView({ epoch, view, viewChanges, kind }: NewView, context: Ver
     senders.add(sender);
   }
   if (senders.size < context.quorum) return refuseVerify('new-view-below-quorum', kind, 'viewChanges');
-  for (const { sender, message, payload, signature } of viewChanges) {
-    const key = context.members[sender]!.publicKey;
-    if (!verifyOnce(context.crypto, context.seen, key, signingBytes(context.chainId, message, payload), signature))
-      return refuseVerify('view-change-signature', kind, 'viewChanges.signature');
-    const problem = verifyViewChange(message, context);
-    if (problem !== null) return { ...problem, kind };
+  for (const viewChange of viewChanges) {
+    const problem = verifySignedViewChange(viewChange, context);
+    if (problem !== null) return { ...problem, kind, field: `viewChanges.${problem.field}` };
   }
   return null;
+}
+
+function verifySignedViewChange(
+  { sender, message, payload, signature }: Signed<ViewChange>,
+  context: VerifyContext,
+): VerifyRefusal | null {
+  const key = context.members[sender]!.publicKey;
+  if (!verifyOnce(context.crypto, context.seen, key, signingBytes(context.chainId, message, payload), signature))
+    return refuseVerify('view-change-signature', message.kind, 'signature');
+  return verifyViewChange(message, context);
+}
+
+/** [WIRE-29] Every certificate that is there holds and has its phase; the view-change is of a member, signed and sound inside. */
+function verifyStanding(
+  { epoch, commit, prepared, stable, asked, kind }: Standing,
+  context: VerifyContext,
+): VerifyRefusal | null {
+  const inside =
+    verifyOf('commit', commit, context) ??
+    verifyOf('prepare', prepared, context) ??
+    (stable === null ? null : verifyCheckpoint(stable, context));
+  if (inside !== null) return { ...inside, kind };
+  if (asked === null) return null;
+  if (asked.message.epoch !== epoch) return refuseVerify('view-change-place', kind, 'asked.epoch');
+  if (context.members[asked.sender] === undefined) return refuseVerify('sender-unknown', kind, 'asked.sender');
+  const problem = verifySignedViewChange(asked, context);
+  return problem && { ...problem, kind, field: `asked.${problem.field}` };
 }
 
 /** The decoder takes the digest function alone. */

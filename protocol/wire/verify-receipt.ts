@@ -9,10 +9,21 @@ import type { Crypto } from '../../crypto/provider.ts';
 import { type BlockHeader, blockHash, decodeHeader, HEADER_BYTES } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { BundleReceipt } from '../door.ts';
+import type { EpochChain } from '../epoch/chain.ts';
 import type { Genesis } from '../genesis.ts';
 import type { OfProtocol, Trust } from '../modes.ts';
 import { proofOf, quorumsOf } from '../modes.ts';
-import { asEpoch, asHash, asHeight, asReplicaId, asView, type Hash, type Height, type Millis } from '../types.ts';
+import {
+  asEpoch,
+  asHash,
+  asHeight,
+  asReplicaId,
+  asView,
+  type Epoch,
+  type Hash,
+  type Height,
+  type Millis,
+} from '../types.ts';
 import { MEMBERS_MAX } from './fields.ts';
 import { inclusionFromRange } from './inclusion.ts';
 import { LINKS_MAX, PROOF_HASHES_MAX } from './replica-payloads.ts';
@@ -30,6 +41,8 @@ export interface ReceiptContext {
   readonly genesis: Pick<Genesis, 'chainId' | 'members'> & OfProtocol;
   readonly crypto: Crypto;
   readonly seen?: Seen | undefined;
+  /** The epochs that are known beside the first; what a receipt proves may lie in any of them. */
+  readonly epochs?: EpochChain | undefined;
 }
 
 /** Where proven transactions stand. */
@@ -73,14 +86,15 @@ export interface DecidedHeader {
   readonly certificate: Certificate;
 }
 
-/** [WIRE-25] The header, if a quorum of the genesis members has decided it or a block above it. */
+/** [WIRE-25] The header, if a quorum of its epoch's members has decided it or a block above it. */
 export function verifyDecided(
   { headerBytes, links, certificate }: DecidedHeader,
-  { genesis, crypto, seen }: ReceiptContext,
+  { genesis, crypto, seen, epochs }: ReceiptContext,
 ): { readonly header: BlockHeader; readonly hash: Hash } | VerifyRefusal {
   const header = decodeHeader(headerBytes);
   if (header === undefined) return refuseVerify('receipt-malformed', 'receipt', 'header');
-  const signers = genesisSigners({ genesis, crypto, seen });
+  // Whatever links a block to its certificate is of its own epoch: the last block of an epoch has one itself.
+  const signers = epochs?.signersOf(header.epoch) ?? genesisSigners({ genesis, crypto, seen });
   const marks = headerMarks(signers);
   const foreign = verifyMarks(header, marks, 'receipt');
   if (foreign !== null) return foreign;
@@ -96,12 +110,17 @@ export function verifyDecided(
       return refuseVerify('chain-broken', 'receipt', 'links');
     tip = { height: link.height, hash: blockHash(crypto.sha256, bytes) };
   }
-  if (certificate.phase !== proofOf(genesis).phase)
+  if (certificate.phase !== proofOf(signers).phase)
     return refuseVerify('certificate-phase', 'receipt', 'certificate.phase');
   if (certificate.height !== tip.height || !equalBytes(certificate.hash, tip.hash))
     return refuseVerify('certificate-place', 'receipt', 'certificate');
   const problem = verifyCertificate(certificate, signers);
   return problem === null ? { header, hash } : { ...problem, kind: 'receipt' };
+}
+
+/** [CFT-PR-1] What one must believe of the members for what this epoch decides. */
+function trustOf({ genesis, epochs }: ReceiptContext, epoch: Epoch): Trust {
+  return epochs === undefined ? proofOf(genesis).trust : epochs.trustUpTo(epoch);
 }
 
 /** The signers of epoch 0. */
@@ -136,6 +155,8 @@ export interface TransactionReceipt {
   readonly proof: readonly string[];
   /** Base64. */
   readonly transaction: string;
+  /** The links of the chain of epochs, from the genesis document to the block's epoch; absent for epoch 0. */
+  readonly epochs?: readonly string[] | undefined;
 }
 
 /** Cuts one transaction's receipt out of a bundle's; `receipt` has been verified. `index` counts inside the bundle. */
@@ -160,7 +181,7 @@ export function transactionReceipt(
     index: firstTransaction + index,
   });
   const { epoch, view, height, hash, signatures } = certificate;
-  const { trust } = proofOf(context.genesis);
+  const trust = trustOf(context, epoch);
   return {
     synod: 'transaction-receipt',
     version: 1,
@@ -178,6 +199,7 @@ export function transactionReceipt(
     index: firstTransaction + index,
     proof: path.map(toHex),
     transaction: toBase64(transaction),
+    ...(epoch === 0 ? {} : { epochs: (context.epochs?.links ?? []).slice(0, epoch).map(toHex) }),
   };
 }
 
@@ -213,6 +235,10 @@ const receiptSchema = z.strictObject({
   index: count,
   proof: z.array(hexOf(32)).max(PROOF_HASHES_MAX),
   transaction: z.string().max(transactionCharsMax),
+  epochs: z
+    .array(z.string().regex(/^(?:[0-9a-f]{2})+$/))
+    .min(1)
+    .optional(),
 });
 
 /** More than the largest receipt. */
@@ -251,16 +277,21 @@ export function verifyTransactionReceipt(text: string, context: ReceiptContext):
   if (transaction === undefined) return refuseVerify('receipt-malformed', 'receipt', 'transaction');
   // Not proven by the chain below, but a receipt that names another chain than it proves is not to be passed on.
   if (receipt.chainId !== toHex(context.genesis.chainId)) return refuseVerify('chain-mismatch', 'receipt', 'chainId');
-  // [CFT-PR-1] A receipt says itself what it is worth, and never claims more or less than its chain gives.
-  if ((receipt.trust ?? 'byzantine') !== proofOf(context.genesis).trust)
-    return refuseVerify('receipt-trust', 'receipt', 'trust');
   const { epoch, view, height, hash, signatures } = receipt.certificate;
+  for (const link of receipt.epochs ?? []) {
+    if (context.epochs === undefined) return refuseVerify('certificate-epoch', 'receipt', 'epochs');
+    const known = context.epochs.add(bytesOf(link));
+    if ('refused' in known) return { ...known, kind: 'receipt', field: `epochs.${known.field}` };
+  }
+  // [CFT-PR-1] A receipt says itself what it is worth, and never claims more or less than its chain gives.
+  const trust = trustOf(context, asEpoch(epoch));
+  if ((receipt.trust ?? 'byzantine') !== trust) return refuseVerify('receipt-trust', 'receipt', 'trust');
   const decided = verifyDecided(
     {
       headerBytes: bytesOf(receipt.header),
       links: receipt.links.map(bytesOf),
       certificate: {
-        phase: proofOf(context.genesis).phase,
+        phase: proofOf(context.epochs?.at(asEpoch(epoch)) ?? context.genesis).phase,
         epoch: asEpoch(epoch),
         view: asView(view),
         height: asHeight(height),
@@ -291,7 +322,7 @@ export function verifyTransactionReceipt(text: string, context: ReceiptContext):
     index: receipt.index,
     transaction,
     blockHash: decided.hash,
-    trust: proofOf(context.genesis).trust,
+    trust,
   };
 }
 

@@ -1,0 +1,318 @@
+// A node that is no member, or that has fallen behind its epoch: it follows the blocks of those who are members, or of others that follow, checks them as any
+// client does, writes them to its own log, and serves them. Where a change of the epoch makes it a member, it starts as every member does, from that log.
+
+import { mkdir } from 'node:fs/promises';
+import { fetchCheckpoint } from '../client/checkpoint.ts';
+import { type Client, ClientError, connect, type ReplicaAddress } from '../client/index.ts';
+import { openWebSocket } from '../client/socket.ts';
+import { toHex } from '../crypto/bytes.ts';
+import { native } from '../crypto/native.ts';
+import { type ClientSigner, clientSigner } from '../keys/client-key.ts';
+import { SecretKey } from '../keys/keypair.ts';
+import type { Block } from '../protocol/block.ts';
+import type { EpochDocument } from '../protocol/epoch/document.ts';
+import { Observer } from '../protocol/epoch/observer.ts';
+import type { Genesis } from '../protocol/genesis.ts';
+import type { LogRecord } from '../protocol/log.ts';
+import type { EpochChain } from '../protocol/verify.ts';
+import { openLogStore } from '../storage/log-store.ts';
+import { openStore } from '../storage/open.ts';
+import { gatewayLimits, loadGenesis, type NodeConfig, transportLimits } from './config.ts';
+import { keepEpochs, writeEpochs } from './epochs.ts';
+import { encodeEpochsFile } from './epochs-file.ts';
+import { Gateway } from './gateway/gateway.ts';
+import { HttpDoor } from './http/http-door.ts';
+import { Metrics } from './metrics.ts';
+import { loadKeys } from './node.ts';
+import { monotonicNow, ObserverPort } from './observer-port.ts';
+import type { Logger } from './replica.ts';
+import { Transport } from './transport/peers.ts';
+import { version } from './version.ts';
+
+const RECENT_BYTES_MAX = 16 << 20;
+/** Between two lines of the log that say how far it has come. */
+const progressMs = 2_000;
+/** Records that wait for a disk that does not keep up. */
+const HELD_RECORDS_MAX = 1_024;
+/** Before it tries again where nobody can be reached, or nothing can be taken. */
+const pauseMs = 1_000;
+/** For each step of a conversation about a checkpoint. */
+const answerMsMax = 10_000;
+
+export interface ObserveOptions {
+  readonly config: NodeConfig;
+  /** `member`: until a change of the epoch makes it one. `latest`: until it is in the last epoch that is known, whoever its members are. */
+  readonly until: 'member' | 'latest';
+  readonly logger: Logger;
+  /** Ends it early. */
+  readonly signal: AbortSignal;
+}
+
+/** [EPO-17] [EPO-19] Resolves to true when it has come so far, and to false when it was ended before. */
+export async function observe(options: ObserveOptions): Promise<boolean> {
+  const { config, until, logger, signal } = options;
+  const loaded = loadGenesis(native, config.genesis);
+  if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
+  const { genesis, document: genesisDocument } = loaded;
+  const { sha256 } = native;
+  const keys = await loadKeys(config, logger);
+  await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
+  const kv = await openStore(config.logDir);
+  const opened: (() => Promise<unknown>)[] = [() => kv.close()];
+  try {
+    const { log, recovered } = await openLogStore(kv, {
+      sha256,
+      chainId: genesis.chainId,
+      floor: null,
+      retainBlocks: config.retainBlocks,
+      recentBytesMax: RECENT_BYTES_MAX,
+    });
+    opened.pop(); // the log closes its store
+    opened.push(() => log.close());
+    const observer = new Observer({ sha256, genesis }, recovered);
+    const epochs = await keepEpochs({ path: config.epochsFile, genesis, log, document: observer.document, logger });
+    const publicKeys = keys.map(({ secret }) => toHex(secret.publicKey));
+    const isMember = ({ members }: EpochDocument) =>
+      members.some((member) => member.name === config.member && publicKeys.includes(toHex(member.publicKey)));
+    const isThere = () =>
+      observer.document.epoch >= epochs.last.epoch && (until === 'latest' || isMember(observer.document));
+    if (isThere()) return true;
+    const port = new ObserverPort({ observer, genesis, log, now: monotonicNow });
+    // Of the key that it will have, where one is to follow another.
+    const { secret } = keys.at(-1)!; // there is one
+    opened.push(await openDoors({ config, genesis, genesisDocument, port, epochs, secret, logger }));
+    const following: Following = {
+      observer,
+      port,
+      write: (records) => log.write(records),
+      learnt: () => writeEpochs(config.epochsFile, epochs, genesis),
+      isThere,
+      config,
+      genesis,
+      epochs,
+      signer: clientSigner(SecretKey.generate(), genesis.chainId),
+      logger,
+      signal,
+    };
+    while (!signal.aborted && !isThere()) await follow(following);
+    return !signal.aborted;
+  } finally {
+    for (const close of opened.reverse()) await close();
+  }
+}
+
+interface Doors {
+  readonly config: NodeConfig;
+  readonly genesis: Genesis;
+  readonly genesisDocument: Uint8Array;
+  readonly port: ObserverPort;
+  readonly epochs: EpochChain;
+  readonly secret: SecretKey;
+  readonly logger: Logger;
+}
+
+/** [EPO-21] Both doors of a member, for those who read. Returns what closes them. */
+async function openDoors(doors: Doors): Promise<() => Promise<void>> {
+  const { config, genesis, genesisDocument, port, epochs, secret, logger } = doors;
+  const { chainId } = genesis;
+  const metrics = new Metrics();
+  metrics.watch(port);
+  // It signs no vote, so nothing guards this key here (GRD-11 holds all the same).
+  const { signStatement } = clientSigner(secret, chainId);
+  const gateway = new Gateway({
+    replica: port,
+    meter: metrics,
+    publicKey: secret.publicKey,
+    signStatement,
+    epochLinks: () => epochs.links,
+    limits: gatewayLimits(config),
+  });
+  const transport = await Transport.open({
+    self: null,
+    credentials: {
+      crypto: native,
+      chainId,
+      epoch: () => port.explain().epoch,
+      members: () => port.genesis.members,
+      key: secret.publicKey,
+      signStatement,
+    },
+    listen: config.listen,
+    peers: new Map(),
+    events: { frame: () => {}, connected: () => {}, disconnected: () => {} },
+    onClient: (socket) => gateway.accept(socket),
+    options: transportLimits(config),
+    overloaded: () => false,
+    meter: metrics,
+    log: logger,
+  });
+  let http: HttpDoor | null = null;
+  const close = async () => {
+    gateway.drain();
+    http?.drain();
+    gateway.close();
+    await http?.close();
+    await transport.close();
+    metrics.close();
+  };
+  try {
+    if (config.http !== null)
+      http = await HttpDoor.listen({
+        listen: config.http,
+        replica: port,
+        gateway,
+        meter: metrics,
+        metrics,
+        genesisDocument,
+        epochsFile: () => encodeEpochsFile(chainId, epochs.links),
+        node: { version: version(), startedAt: Date.now(), observer: config.member },
+        signer: null,
+        onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),
+      });
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const { height, epoch } = port.explain();
+  logger.info({ listen: `ws://${config.listen.host}:${transport.port}`, epoch, height }, 'observing');
+  return close;
+}
+
+interface Following {
+  readonly observer: Observer;
+  readonly port: ObserverPort;
+  readonly write: (records: readonly LogRecord[]) => Promise<unknown>;
+  /** More epochs are known. */
+  readonly learnt: () => Promise<void>;
+  /** Nothing more is wanted. */
+  readonly isThere: () => boolean;
+  readonly config: NodeConfig;
+  readonly genesis: Genesis;
+  readonly epochs: EpochChain;
+  readonly signer: ClientSigner;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** The operator's own word first, then that of the last epoch. */
+function addressesOf({ peers, member: own }: NodeConfig, { documents, last }: EpochChain): ReplicaAddress[] {
+  const known = (name: string) => documents.some(({ members }) => members.some((member) => member.name === name));
+  const given = [...peers].flatMap(([name, url]) => (known(name) ? [{ name, url }] : []));
+  const named = last.members.flatMap(({ name, address }) =>
+    address === undefined || peers.has(name) ? [] : [{ name, url: address }],
+  );
+  return [...given, ...named].filter(({ name }) => name !== own);
+}
+
+/** To the members, and to sources beside them; to sources alone where no f+1 members can be reached. */
+async function reach({ config, genesis, epochs, logger }: Following): Promise<Client | null> {
+  const sources = [...config.sources].map(([name, url]) => ({ name, url }));
+  const replicas = addressesOf(config, epochs);
+  const failed = (error: unknown) => {
+    logger.warn({ error: String(error) }, 'too few members can be reached');
+    return null;
+  };
+  const client = replicas.length === 0 ? null : await connect({ genesis, epochs, replicas, sources }).catch(failed);
+  if (client !== null || sources.length === 0) return client;
+  return connect({ genesis, epochs, replicas: [], sources }).catch(failed);
+}
+
+/** Through every epoch, as far as it goes: the client finds the members of the next one by itself. */
+async function follow(following: Following): Promise<void> {
+  const { observer, port, write, learnt, isThere, config, logger, signal } = following;
+  const client = await reach(following);
+  if (client === null) return void (await later(pauseMs, signal));
+  const end = () => void client.close();
+  signal.addEventListener('abort', end);
+  const held: LogRecord[] = [];
+  let writing: Promise<unknown> | null = null;
+  // What comes while a write is under way shares the next one.
+  const pump = () => {
+    if (writing !== null || held.length === 0) return;
+    port.writes(true);
+    writing = write(held.splice(0)).finally(() => {
+      writing = null;
+      port.writes(false);
+      pump();
+    });
+  };
+  const flush = async () => {
+    while (writing !== null) await writing;
+  };
+  let saidAt = performance.now();
+  try {
+    port.saw(client.head().height);
+    const retain = config.retainBlocks === 'all' ? Number.POSITIVE_INFINITY : config.retainBlocks;
+    // Blocks that it would forget again at once.
+    if (client.head().height - observer.height > retain) await takeCheckpoint(following, client);
+    for await (const { header, headerBytes, hash, bundles, certificate } of client.follow({
+      from: observer.height + 1,
+    })) {
+      if (bundles === null) throw new Error('a stream of whole blocks has bodies');
+      const block: Block = { header, headerBytes, hash, bundles };
+      const { epoch } = observer.document;
+      held.push(...observer.take(block, certificate));
+      port.saw(client.head().height);
+      port.took({ block, certificate });
+      pump();
+      if (held.length > HELD_RECORDS_MAX) await flush();
+      if (performance.now() - saidAt > progressMs) {
+        saidAt = performance.now();
+        logger.info({ height: observer.height, known: client.head().height }, 'following');
+      }
+      if (observer.document.epoch === epoch) continue;
+      logger.info({ epoch: observer.document.epoch, height: observer.height }, 'the epoch has ended');
+      await flush();
+      await learnt();
+      if (isThere()) break;
+    }
+    await flush();
+  } catch (error) {
+    await flush();
+    if (signal.aborted) return;
+    if (!(error instanceof ClientError)) throw error;
+    logger.warn({ height: observer.height, code: error.code }, 'cannot follow from here');
+    if (error.code !== 'pruned' || !(await takeCheckpoint(following, client))) await later(pauseMs, signal);
+  } finally {
+    signal.removeEventListener('abort', end);
+    await client.close();
+  }
+}
+
+/** [EPO-20] From whoever has one above the head. False: nobody has. */
+async function takeCheckpoint(following: Following, client: Client): Promise<boolean> {
+  const { observer, port, write, learnt, genesis, epochs, signer, logger } = following;
+  for (const { name, url } of client.status()) {
+    const state = await fetchCheckpoint({
+      url,
+      above: observer.height,
+      chainId: genesis.chainId,
+      epochs,
+      crypto: native,
+      signer,
+      openSocket: openWebSocket,
+      timeoutMs: answerMsMax,
+    });
+    if ('refused' in state) {
+      logger.debug({ name, code: state.refused }, 'no checkpoint from this node');
+      continue;
+    }
+    // The links of the epochs before it are in no block that will be here.
+    await learnt();
+    const { height, epoch } = state.certificate;
+    await write(observer.install(state));
+    port.installed(height);
+    logger.info({ name, height, epoch }, 'a certified checkpoint was taken');
+    return true;
+  }
+  return false;
+}
+
+const later = (ms: number, signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });

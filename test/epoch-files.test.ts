@@ -1,0 +1,336 @@
+// Changes of the epoch as operators handle them: files that travel, the plan, the command line; and what `synod verify` makes of later epochs.
+
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { concat, toHex } from '../crypto/bytes.ts';
+import { inclusionProof } from '../crypto/merkle.ts';
+import { native } from '../crypto/native.ts';
+import { ChainFileWriter } from '../daemon/cli/chain-file.ts';
+import { combineControls, inOrder } from '../daemon/cli/control-file.ts';
+import { planInWords, planOf } from '../daemon/cli/epoch-plan.ts';
+import { decodeEpochsFile, encodeEpochsFile } from '../daemon/epochs-file.ts';
+import { encodeWitness, readWitness } from '../daemon/witness-file.ts';
+import { SecretKey } from '../keys/keypair.ts';
+import { operatorSigner, signJoin } from '../keys/operator-key.ts';
+import { encodeFrame, encodePayload } from '../protocol/codec.ts';
+import type { ReplicaMessage, Signed } from '../protocol/messages.ts';
+import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import {
+  controlSigningBytes,
+  EpochChain,
+  encodeEvidence,
+  evidenceOf,
+  joinSigningBytes,
+  signingBytes,
+  transactionReceipt,
+} from '../protocol/verify.ts';
+import { adding, controlFor, EpochWorld, opened, replicaKey, sha256, signerOf } from './epoch-world.ts';
+
+t.setTimeout(200_000);
+const program = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+
+interface Run {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function synod(...args: readonly string[]) {
+  return new Promise<Run>((resolve) => {
+    const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      stdout += chunk;
+    });
+    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+      stderr += chunk;
+    });
+    child.on('close', (code) => resolve({ code, stdout, stderr }));
+  });
+}
+
+const abc = ['a', 'b', 'c'];
+
+t.test('[KEY-5] operators and joining replicas sign layouts of their own, and nothing else', async (t) => {
+  const secret = SecretKey.fromSeed(new Uint8Array(32).fill(7));
+  const chainId = asHash(new Uint8Array(32).fill(1));
+  const digest = asHash(new Uint8Array(32).fill(2));
+  const height = asHeight(9);
+  const signer = operatorSigner(secret, chainId);
+  t.ok(native.verify(secret.publicKey, controlSigningBytes(chainId, digest), signer.signControl(digest)));
+  t.ok(
+    native.verify(
+      secret.publicKey,
+      joinSigningBytes(chainId, digest, height),
+      signJoin(secret, { chainId, digest, height }),
+    ),
+  );
+  t.strictSame(Object.keys(signer).sort(), ['publicKey', 'signControl']);
+  t.same(controlSigningBytes(chainId, digest).subarray(0, 16), Buffer.from('synod-v1:control'));
+  t.same(joinSigningBytes(chainId, digest, height).subarray(0, 16), Buffer.from('synod-v1:join\0\0\0'));
+});
+
+t.test('copies that were signed apart are combined; another change is not', async (t) => {
+  const { epoch } = new EpochWorld();
+  const changes = [adding('e')];
+  const copy = (by: string[], joins: Record<string, number> = {}) => opened(controlFor(epoch, { changes, by, joins }));
+  const combined = combineControls([copy(['c']), copy(['a'], { e: 3 }), copy(['b', 'c'], { e: 8 })]);
+  t.notOk('differs' in combined);
+  if ('differs' in combined) return;
+  t.equal(combined.signatures.length, 3);
+  t.strictSame(
+    combined.joins.map(({ height }) => height),
+    [8],
+    'of two joins the later',
+  );
+  t.same(combined, opened(controlFor(epoch, { changes, by: abc, joins: { e: 8 } })));
+  const other = opened(controlFor(epoch, { changes: [adding('f')], by: ['a'] }));
+  t.strictSame(combineControls([copy(['a']), copy(['b']), other]), { differs: 2 });
+  t.same(inOrder(combined), combined);
+});
+
+t.test('a plan says what comes of a change before anybody signs', async (t) => {
+  const { epoch } = new EpochWorld();
+  const plan = (draft: Parameters<typeof controlFor>[1], height = 1, standings: Parameters<typeof planOf>[3] = null) =>
+    planOf(epoch, opened(controlFor(epoch, draft)), asHeight(height), standings);
+  const growing = plan({ changes: ['e', 'f', 'g'].map(adding), by: ['a'], joins: { e: 10 } }, 100, [
+    { name: 'a', height: 99 },
+    { name: 'b', height: 99 },
+    { name: 'c', height: null },
+    { name: 'd', height: 98 },
+    { name: 'e', height: 97 },
+  ]);
+  t.match(growing.before, { n: 4, f: 1, quorum: 3 });
+  t.match(growing.after, { n: 7, f: 2, quorum: 5, members: ['a', 'b', 'c', 'd', 'e', 'f', 'g'] });
+  t.strictSame(growing.signatures, { have: ['a'], need: 3 });
+  t.strictSame(growing.joins, [
+    { name: 'e', behind: 90, behindMax: 1024 },
+    { name: 'f', behind: null, behindMax: 1024 },
+    { name: 'g', behind: null, behindMax: 1024 },
+  ]);
+  t.strictSame(growing.live, { answer: ['a', 'b', 'd', 'e'], silent: ['c'], unknown: ['f', 'g'] });
+  t.strictSame(
+    growing.refusals.map(({ code }) => code),
+    ['control-unauthorised'],
+  );
+  const words = planInWords(growing).join('\n');
+  t.match(words, /then {3}7 members, quorum 5, bears 2 faulty/);
+  t.match(words, /beware: the 4 that stay are no quorum of 7: nothing is ordered until 1 of the new ones take part/);
+  t.match(words, /beware: 4 of the next members answer, and a quorum is 5/);
+  t.match(words, /f has not signed yet that it is there/);
+  t.match(words, /refused as it is: signatures: 1 of 3 \(4 operators\) \[control-unauthorised\]/);
+
+  const hopeless = plan({ changes: [{ change: 'remove-member', name: 'a' }], by: abc });
+  t.equal(hopeless.after, null);
+  t.strictSame(
+    hopeless.refusals.map(({ code }) => code),
+    ['control-member-count'],
+  );
+  const ready = plan({ changes: [{ change: 'set-parameter', parameter: 'window', value: 4 }], by: abc });
+  t.strictSame(ready.refusals, []);
+  t.strictSame(ready.parameters, [{ name: 'window', before: 8, after: 4 }]);
+});
+
+t.test('[EPO-11] the file of epochs proves itself from the genesis document', async (t) => {
+  const world = new EpochWorld();
+  world.idle(1).end({ changes: [adding('e')], by: abc, joins: { e: 0 } });
+  world.end({ changes: [{ change: 'remove-member', name: 'a' }], by: ['b', 'c', 'd', 'e'] });
+  const { chainId } = world.genesis;
+  const bytes = encodeEpochsFile(chainId, world.links);
+  const chain = decodeEpochsFile(bytes, world.genesis);
+  t.ok(chain instanceof EpochChain);
+  if (!(chain instanceof EpochChain)) return;
+  t.same(chain.last.hash, world.epoch.hash);
+  const code = (changed: Uint8Array) => {
+    const result = decodeEpochsFile(changed, world.genesis);
+    return result instanceof EpochChain ? `epoch ${result.last.epoch}` : result.refused;
+  };
+  t.equal(code(encodeEpochsFile(chainId, [])), 'epoch 0');
+  t.equal(code(encodeEpochsFile(asHash(new Uint8Array(32)), world.links)), 'epochs-file-other-chain');
+  t.equal(code(bytes.subarray(0, bytes.length - 1)), 'epochs-file-malformed');
+  t.equal(code(concat(bytes, Uint8Array.of(0))), 'epochs-file-malformed');
+  t.equal(code(concat(bytes, Uint8Array.of(255, 255, 255, 255))), 'epochs-file-malformed');
+  t.equal(code(Buffer.from('synod-v1:chain')), 'epochs-file-malformed');
+  t.equal(code(encodeEpochsFile(chainId, [world.links[1]!])), 'certificate-epoch');
+  const bent = Uint8Array.from(bytes);
+  bent[bent.length - 100]! ^= 1;
+  t.not(code(bent), 'epoch 2');
+});
+
+t.test('[EVD-2] evidence and statements of a later epoch hold where its members are known', async (t) => {
+  const world = new EpochWorld();
+  world.end({
+    changes: [{ change: 'replace-replica-key', name: 'b', publicKey: replicaKey('b2').publicKey }],
+    by: abc,
+    joins: { b2: 0 },
+  });
+  const { chainId } = world.genesis;
+  const { epoch, members } = world.epoch;
+  const signedBy = <M extends ReplicaMessage>(member: number, message: M): Signed<M> => {
+    const payload = encodePayload(message);
+    const signature = signerOf(members[member]!.publicKey).sign(signingBytes(chainId, message, payload));
+    return { sender: asReplicaId(member), message, payload, signature };
+  };
+  const vote = (hash: number) =>
+    ({
+      kind: 'prepare',
+      epoch,
+      view: asView(0),
+      height: asHeight(2),
+      hash: asHash(new Uint8Array(32).fill(hash)),
+    }) as const;
+  const piece = encodeEvidence(evidenceOf({ chainId, members }, signedBy(1, vote(1)), signedBy(1, vote(2))));
+  const { payload, signature } = signedBy(1, vote(1));
+  const frame = encodeFrame({ kind: 'prepare', payload, sender: members[1]!.publicKey, signature });
+  const file = encodeWitness(chainId, [
+    { sort: 'evidence', bytes: piece },
+    { sort: 'frame', bytes: frame },
+  ]);
+  const epochs = new EpochChain({ genesis: world.genesis, crypto: native });
+  for (const link of world.links) epochs.add(link);
+  const held = readWitness(file, world.genesis, native, epochs);
+  t.notOk('refused' in held);
+  if ('refused' in held) return;
+  t.match(held.pieces[0]?.proven, { culprit: { name: 'b' }, conflict: { offence: 'two-prepares', epoch: 1 } });
+  t.match(held.statements[0]?.signed, { sender: 1, message: { kind: 'prepare', epoch: 1 } });
+  t.match(readWitness(file, world.genesis, native), { refused: 'evidence-epoch' });
+  const statement = encodeWitness(chainId, [{ sort: 'frame', bytes: frame }]);
+  t.match(readWitness(statement, world.genesis, native), { refused: 'sender-unknown' });
+});
+
+t.test('[EPO-11] synod verify checks receipts and chain files of later epochs offline', async (t) => {
+  const directory = t.testdir();
+  const at = (name: string) => join(directory, name);
+  const world = new EpochWorld();
+  world.idle(2).end({ changes: [adding('e')], by: abc, joins: { e: 0 } });
+  world.idle(2);
+  writeFileSync(at('genesis.json'), world.document);
+  writeFileSync(at('net.epochs'), encodeEpochsFile(world.genesis.chainId, world.links));
+  const file = async (name: string, from: number) => {
+    const writer = await ChainFileWriter.create(at(name), world.genesis);
+    for (const { block, certificate } of world.blocks.slice(from - 1))
+      await writer.append({ headerBytes: block.headerBytes, bundles: block.bundles, certificate });
+    await writer.commit();
+  };
+  await file('whole.chain', 1);
+  await file('late.chain', 4);
+  const verify = (...args: string[]) => synod('verify', ...args, '--genesis', at('genesis.json'), '--json');
+  const whole = await verify(at('whole.chain'));
+  t.match(JSON.parse(whole.stdout), { valid: true, from: 1, to: 5, epoch: 1, signers: ['a', 'b', 'c', 'd'] });
+  const alone = await verify(at('late.chain'));
+  t.equal(alone.code, 3, 'a part of a later epoch says nothing by itself');
+  t.match(alone.stderr, /\[certificate-epoch\]/);
+  const late = await verify(at('late.chain'), '--epochs', at('net.epochs'));
+  t.match(JSON.parse(late.stdout), { valid: true, from: 4, to: 5, epoch: 1 });
+
+  const { block, certificate } = world.blocks[4]!;
+  const [bundle] = block.bundles;
+  const receipt = {
+    digest: bundle!.digest,
+    headerBytes: block.headerBytes,
+    links: [],
+    certificate,
+    firstTransaction: 0,
+    transactionCount: 1,
+    proof: inclusionProof(sha256, bundle!.leaves, 0),
+  };
+  const epochs = new EpochChain({ genesis: world.genesis, crypto: native });
+  for (const link of world.links) epochs.add(link);
+  const json = transactionReceipt(receipt, { genesis: world.genesis, crypto: native, epochs }, bundle!.transactions, 0);
+  t.notOk('refused' in json);
+  writeFileSync(at('hello.receipt'), JSON.stringify(json));
+  const proved = await verify(at('hello.receipt'));
+  t.match(JSON.parse(proved.stdout), { valid: true, height: 5, epoch: 1 }, 'a receipt brings its epochs with it');
+  const { epochs: _, ...bare } = json as { epochs?: readonly string[] };
+  writeFileSync(at('bare.receipt'), JSON.stringify(bare));
+  t.equal((await verify(at('bare.receipt'))).code, 3);
+  t.equal((await verify(at('bare.receipt'), '--epochs', at('net.epochs'))).code, 0);
+  writeFileSync(
+    at('bad.receipt'),
+    JSON.stringify({ ...bare, epochs: [toHex(world.links[0]!).replace(/00$/, '01').slice(0, -2)] }),
+  );
+  t.equal((await verify(at('bad.receipt'))).code, 3);
+});
+
+t.test('from a plan to a change that is signed by all who must: no cluster, no network', async (t) => {
+  const directory = t.testdir();
+  const at = (name: string) => join(directory, name);
+  t.equal((await synod('init', at('net'), '--unsealed')).code, 0);
+  const genesis = ['--genesis', at('net/genesis.json')];
+  const operator = (i: number) => at(`net/operators/node-${i}.key`);
+  t.equal(JSON.parse(readFileSync(at('net/genesis.json'), 'utf8')).members[0].operatorKey.length, 64);
+  for (const name of ['east', 'east-operator'])
+    t.equal((await synod('keys', 'generate', at(`${name}.key`), '--unsealed')).code, 0);
+  const add = [
+    'member',
+    'add',
+    'east',
+    '--key',
+    at('east.key'),
+    '--operator',
+    at('east-operator.key'),
+    '--address',
+    'ws://10.0.0.5:7000',
+  ];
+  const plan = await synod(...add, ...genesis, '--plan', '--json');
+  t.equal(plan.code, 3, 'it would be refused as it is');
+  t.match(JSON.parse(plan.stdout), {
+    before: { n: 4 },
+    after: { n: 5, quorum: 4 },
+    refusals: [{ code: 'control-unauthorised' }],
+  });
+  t.equal((await synod(...add, ...genesis, '--out', at('add.json'))).code, 0);
+  t.equal((await synod(...add, ...genesis, '--out', at('add.json'))).code, 2, 'never over another file');
+  for (const i of [0, 1])
+    t.equal((await synod('control', 'sign', at('add.json'), '--key', operator(i), ...genesis)).code, 0);
+  t.equal(
+    (await synod('control', 'sign', at('add.json'), '--key', operator(2), ...genesis, '--out', at('copy.json'))).code,
+    0,
+  );
+  t.equal((await synod('control', 'combine', at('add.json'), at('copy.json'), '--out', at('all.json'))).code, 0);
+  const early = await synod('control', 'show', at('all.json'), ...genesis);
+  t.equal(early.code, 3);
+  t.match(early.stdout, /\[control-join-missing\]/);
+  t.equal((await synod('member', 'promote', at('all.json'), '--key', at('east.key'), '--at', '7')).code, 0);
+  const done = await synod('control', 'show', at('all.json'), ...genesis, '--height', '9');
+  t.equal(done.code, 0);
+  t.match(done.stdout, /east was 2 blocks behind when it signed; 1024 may be\n/);
+  t.match(done.stdout, /it may stand in the next block as it is\n$/);
+  const far = await synod('control', 'show', at('all.json'), ...genesis, '--height', '2000');
+  t.match(far.stdout, /1993 blocks behind; 1024 may be \[control-join-far\]/, 'refused with the distance');
+
+  const refused: [string[], string, number][] = [
+    [['member', 'remove', 'node-0', ...genesis, '--out', at('x.json')], 'control-member-count', 3],
+    [['param', 'set', 'viewTimeoutMs=100', ...genesis, '--out', at('x.json')], 'control-parameter', 3],
+    [['param', 'set', 'speed=100', ...genesis, '--out', at('x.json')], 'usage', 2],
+    [['param', 'policy', '9', ...genesis, '--out', at('x.json')], 'control-policy', 3],
+    [
+      ['member', 'rotate', 'node-1', '--key', at('net/node-2/replica.key'), ...genesis, '--out', at('x.json')],
+      'control-key-taken',
+      3,
+    ],
+    [['member', 'remove', 'node-0', ...genesis], 'usage', 2],
+    [['member', 'remove', 'node-0', '--plan'], 'usage', 2],
+    [['control', 'sign', at('all.json'), '--key', at('east-operator.key'), ...genesis], 'operator-unknown', 2],
+    [['control', 'show', at('net/genesis.json'), ...genesis], 'control-file-malformed', 2],
+    [['member', 'promote', at('all.json'), '--key', at('net/node-0/replica.key'), '--at', '1'], 'usage', 2],
+  ];
+  for (const [args, code, exit] of refused) {
+    const run = await synod(...args);
+    t.equal(run.code, exit, `${args.slice(0, 3).join(' ')}: exit code`);
+    t.match(run.stderr, new RegExp(`\\[${code}\\]\\n`), `${args.slice(0, 3).join(' ')}: [${code}]`);
+    t.notMatch(run.stderr, /\n\s+at /, 'no stack trace');
+  }
+  t.throws(() => readFileSync(at('x.json')), 'nothing was written');
+  const bent = JSON.parse(readFileSync(at('all.json'), 'utf8'));
+  writeFileSync(at('bent.json'), JSON.stringify({ ...bent, epoch: 1 }));
+  t.match(
+    (await synod('control', 'show', at('bent.json'), ...genesis)).stderr,
+    /not those of the payload \[control-file-malformed\]/,
+  );
+  t.equal(asEpoch(0), bent.epoch);
+});

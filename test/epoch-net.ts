@@ -1,0 +1,91 @@
+// A network in a directory of a test, as processes that come and go over several epochs, through the program and its HTTP doors alone.
+
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import type { Test } from 'tap';
+import { z } from 'zod';
+import { Program, type Run, synod as run } from './program.ts';
+
+const configSchema = z.looseObject({
+  listen: z.object({ host: z.string(), port: z.int() }),
+  http: z.object({ host: z.string(), port: z.int() }),
+  peers: z.record(z.string(), z.string()),
+});
+const statusSchema = z.object({
+  node: z.object({ name: z.string(), observer: z.boolean().optional() }),
+  ready: z.boolean(),
+  epoch: z.int(),
+  height: z.int(),
+  lowest: z.int(),
+});
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+/** Its files are in `net`, below `dir`; no process of it outlives the test. */
+export class EpochNet {
+  readonly dir: string;
+  readonly nodes = new Map<string, Program>();
+
+  constructor(t: Test, dir: string) {
+    this.dir = dir;
+    t.teardown(async () => {
+      for (const { child } of this.nodes.values()) child.kill('SIGKILL');
+      await Promise.all([...this.nodes.values()].map(({ ended }) => ended));
+    });
+  }
+
+  synod = (...args: string[]): Promise<Run> => run(args, { cwd: this.dir });
+
+  ok = async (...args: string[]): Promise<Run> => {
+    const ended = await this.synod(...args);
+    if (ended.code !== 0) throw new Error(`synod ${args.join(' ')}: ${ended.code} ${ended.stdout}${ended.stderr}`);
+    return ended;
+  };
+
+  start = (name: string, ...more: string[]): void => {
+    this.nodes.set(name, new Program(['start', join('net', name, 'config.json'), ...more], { cwd: this.dir }));
+  };
+
+  stop = async (name: string): Promise<void> => {
+    const node = this.nodes.get(name);
+    node?.child.kill('SIGTERM');
+    await node?.ended;
+  };
+
+  config = (name: string) =>
+    configSchema.parse(JSON.parse(readFileSync(join(this.dir, 'net', name, 'config.json'), 'utf8')));
+
+  door = (name: string): string => `http://${this.config(name).http.host}:${this.config(name).http.port}`;
+
+  /** Null: no answer. */
+  status = async (name: string): Promise<z.infer<typeof statusSchema> | null> => {
+    try {
+      const response = await fetch(`${this.door(name)}/v1/status`, { signal: AbortSignal.timeout(2_000) });
+      return statusSchema.parse(await response.json());
+    } catch {
+      return null;
+    }
+  };
+
+  eventually = async (what: string, condition: () => Promise<boolean>, ms = 90_000): Promise<void> => {
+    const deadline = performance.now() + ms;
+    while (!(await condition())) {
+      if (performance.now() > deadline) throw new Error(`never: ${what}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  };
+
+  inEpoch = (epoch: number, names: readonly string[]): Promise<void> =>
+    this.eventually(`epoch ${epoch} at ${names}`, async () => {
+      const all = await Promise.all(names.map(this.status));
+      return all.every((each) => each?.ready === true && each.epoch === epoch);
+    });
+}
