@@ -20,7 +20,7 @@ import { SeenSignatures } from '../protocol/verify.ts';
 import { isRequest } from './answers.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
 import { KnownEpochs } from './epochs.ts';
-import { ClusterEvent } from './events.ts';
+import { ClusterEvent, type ClusterRefusal } from './events.ts';
 import type { Reaches } from './hosts.ts';
 import { Hosts, isAmong } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
@@ -61,12 +61,7 @@ export class Cluster {
   readonly dice: Dice;
   /** Blocks delivered per replica in its present life, in order. */
   readonly delivered: Decided[][];
-  readonly refusals: {
-    readonly at: ReplicaId;
-    readonly from: ReplicaId;
-    readonly code: string;
-    readonly kind: string;
-  }[] = [];
+  readonly refusals: ClusterRefusal[] = [];
   readonly evidence: { readonly at: ReplicaId; readonly culprit: ReplicaId }[] = [];
   readonly events: ClusterEvent[] = [];
   tamper: Tamper | null = null;

@@ -48,7 +48,7 @@ export class CheapPaxos extends MultiPaxos {
     this.#askedAt = now;
     this.#openSince = now;
     const { height, document } = this.s.ledger;
-    assert(!this.#isAuxiliary || height === document.start.height, 'an auxiliary keeps no log of its epoch');
+    assert(!this.#isAuxiliary || height <= document.start.height, 'an auxiliary keeps no log of its epoch');
   }
 
   // ---- an auxiliary ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
-import { waitOf } from '../crash/explain.ts';
 import { bundlesFor } from '../crash/propose.ts';
 import { chained, isValue } from '../crash/value.ts';
 import type {
@@ -23,36 +22,18 @@ import type {
 } from '../messages.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, next, plus } from '../types.ts';
+import { waitsOf } from './explain.ts';
 import { decodeHardState, encodeHardState } from './hard-state.ts';
 import { EntryLog, isUpToDate } from './log.ts';
 import { Progress } from './progress.ts';
+import { newState, type RaftState } from './state.ts';
 
 export class Raft extends CrashCore {
   readonly #log = new EntryLog();
   readonly #election: Election;
-  #role: 'follower' | 'candidate' | 'leader' = 'follower';
-  /** Durable with whatever is said in it; never runs back. */
-  #term: View;
-  #votedFor: ReplicaId | null;
-  /** The term, the vote or the end of the log changed in this step. */
-  #dirty = false;
-  /** Of a candidate: who votes for it. */
-  #votes = new Set<ReplicaId>();
   /** Of a leader. */
   readonly #progress = new Progress();
-  /** Up to where entries are committed, as far as known. */
-  #committed: Height = asHeight(0);
-  /** Of a leader: what it has told the others of that. */
-  #told: Height = asHeight(0);
-  /** Of a follower: up to where its log is its leader's, in this term. */
-  #matched: Height = asHeight(0);
-  /** The match to be pledged at the end of the step; null: none. */
-  #toAck: Height | null = null;
-  #ack: Verified<Appended> | null = null;
-  /** [RAFT-L-5] Entries up to here stand above a state of others that nothing links them to; 0: none. */
-  #unsure: Height = asHeight(0);
-  /** The block that is being decided comes of this log's entry. */
-  #deciding = false;
+  #r: RaftState;
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
     super(options, now);
@@ -60,13 +41,11 @@ export class Raft extends CrashCore {
     const hard = hardState === null ? null : decodeHardState(hardState);
     assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');
     this.#log.restore(this.s.ledger.height, hard?.last ?? asHeight(0), accepted);
-    this.#committed = this.s.ledger.height;
-    this.#term = hard?.term ?? asView(0);
-    this.#votedFor = hard?.votedFor ?? null;
-    if (recovery.guard.view > this.#term) {
+    this.#r = newState(this.s.ledger.height, hard);
+    if (recovery.guard.view > this.#r.term) {
       // The log lost a vote that the guard remembers: whoever it was for, nobody else gets one in that term.
-      this.#term = recovery.guard.view;
-      this.#votedFor = this.s.self;
+      this.#r.term = recovery.guard.view;
+      this.#r.votedFor = this.s.self;
       this.#persist();
     }
     this.#election = new Election(now);
@@ -84,7 +63,7 @@ export class Raft extends CrashCore {
   }
 
   protected get leads(): boolean {
-    return this.#role === 'leader';
+    return this.#r.role === 'leader';
   }
 
   protected get active(): boolean {
@@ -101,19 +80,19 @@ export class Raft extends CrashCore {
 
   /** [RAFT-E-1] Section 5.1: a higher term makes a follower of everyone. */
   #enterTerm(term: View): void {
-    if (term <= this.#term) return;
-    this.#term = term;
-    this.#votedFor = null;
-    this.#matched = asHeight(0);
-    this.#ack = null;
-    this.#dirty = true;
+    if (term <= this.#r.term) return;
+    this.#r.term = term;
+    this.#r.votedFor = null;
+    this.#r.matched = asHeight(0);
+    this.#r.ack = null;
+    this.#r.dirty = true;
     this.#follow();
   }
 
   #follow(): void {
-    if (this.#role === 'follower') return;
-    this.#role = 'follower';
-    this.#votes.clear();
+    if (this.#r.role === 'follower') return;
+    this.#r.role = 'follower';
+    this.#r.votes.clear();
     this.#progress.clear();
     this.dropChain();
     this.#election.lost(this.s);
@@ -122,7 +101,7 @@ export class Raft extends CrashCore {
 
   /** [RAFT-E-4] Pre-vote: a majority must say that it hears no leader either. It is said in every status, so it costs no message. */
   #runForLeader(): void {
-    if (this.#election.hears(this.s) || this.s.now < this.#electionAt() || this.#unsure > this.#log.decided) return;
+    if (this.#election.hears(this.s) || this.s.now < this.#electionAt() || this.#r.unsure > this.#log.decided) return;
     if (isLeaderless(this.s)) this.#campaign();
   }
 
@@ -130,39 +109,39 @@ export class Raft extends CrashCore {
     const { followed } = this.#election;
     const n = this.members;
     const rank = followed === 0 ? this.s.self : (this.s.self - this.ownerOf(followed) - 1 + n) % n;
-    return this.#election.dueAt(this.s, { rank, first: this.#term === 0 });
+    return this.#election.dueAt(this.s, { rank, first: this.#r.term === 0 });
   }
 
   /** [RAFT-E-2] Its own vote is one like every other: durable before it asks for others. */
   #campaign(): void {
     const { s } = this;
-    this.#enterTerm(next.view(this.#term));
+    this.#enterTerm(next.view(this.#r.term));
     this.#election.begin(s);
-    this.#role = 'candidate';
-    this.#votes.clear();
-    this.#votedFor = s.self;
-    this.#dirty = true;
+    this.#r.role = 'candidate';
+    this.#r.votes.clear();
+    this.#r.votedFor = s.self;
+    this.#r.dirty = true;
     this.dropChain();
-    s.out.events.push({ type: 'view-change-started', view: this.#term, reason: 'no leader is heard' });
-    s.out.pledge({ kind: 'vote', epoch: s.epoch, term: this.#term, candidate: s.self }, { broadcast: false });
+    s.out.events.push({ type: 'view-change-started', view: this.#r.term, reason: 'no leader is heard' });
+    s.out.pledge({ kind: 'vote', epoch: s.epoch, term: this.#r.term, candidate: s.self }, { broadcast: false });
   }
 
   #requestVotes(to: ReplicaId | 'all'): void {
-    this.s.out.say(to, { kind: 'request-vote', epoch: this.s.epoch, term: this.#term, ...this.#log.end });
+    this.s.out.say(to, { kind: 'request-vote', epoch: this.s.epoch, term: this.#r.term, ...this.#log.end });
   }
 
   #onVote(term: View, candidate: ReplicaId, from: ReplicaId): void {
-    if (this.#role !== 'candidate' || term !== this.#term || candidate !== this.s.self) return;
-    this.#votes.add(from);
-    if (this.#votes.size >= this.s.quorums.quorum) this.#lead();
+    if (this.#r.role !== 'candidate' || term !== this.#r.term || candidate !== this.s.self) return;
+    this.#r.votes.add(from);
+    if (this.#r.votes.size >= this.s.quorums.quorum) this.#lead();
   }
 
   /** [RAFT-L-3] A leader begins with an entry of its own term, for it may commit no other by counting (section 5.4.2, figure 8). */
   #lead(): void {
     const { s } = this;
-    this.#role = 'leader';
-    this.#told = asHeight(0);
-    const view = this.#viewOf(this.#term, s.self);
+    this.#r.role = 'leader';
+    this.#r.told = asHeight(0);
+    const view = this.#viewOf(this.#r.term, s.self);
     this.#election.won(s, view);
     const followers = s.genesis.members.map(({ id }) => id).filter((id) => id !== s.self);
     this.#progress.start(followers, plus.height(this.#log.last, 1));
@@ -180,9 +159,9 @@ export class Raft extends CrashCore {
       case 'raft-reject':
         return true;
       case 'vote':
-        return this.#role === 'candidate' && message.term === this.#term;
+        return this.#r.role === 'candidate' && message.term === this.#r.term;
       case 'appended':
-        return message.term > this.#term || this.leads;
+        return message.term > this.#r.term || this.leads;
       default:
         return false;
     }
@@ -193,7 +172,7 @@ export class Raft extends CrashCore {
     switch (message.kind) {
       case 'status': {
         if (message.view === 0 || this.ownerOf(message.view) !== sender) return;
-        if (message.active && message.view >= this.#term * this.members) this.#election.heard(this.s, message.view);
+        if (message.active && message.view >= this.#r.term * this.members) this.#election.heard(this.s, message.view);
         // It says itself that it leads no more.
         else if (!message.active && this.#election.leader === message.view) this.#election.lost(this.s);
         return;
@@ -206,7 +185,7 @@ export class Raft extends CrashCore {
         return this.#onAppend(with_(signed, message));
       case 'appended':
         this.#enterTerm(message.term);
-        if (this.leads && message.term === this.#term) this.#matches(sender, message.match);
+        if (this.leads && message.term === this.#r.term) this.#matches(sender, message.match);
         return;
       case 'raft-reject':
         return this.#onReject(with_(signed, message));
@@ -217,14 +196,14 @@ export class Raft extends CrashCore {
 
   protected onPledge(signed: Verified<ReplicaPledge>): void {
     const { message } = signed;
-    if (!('term' in message) || message.term !== this.#term) return;
+    if (!('term' in message) || message.term !== this.#r.term) return;
     if (message.kind === 'vote') {
-      if (this.#role !== 'candidate' || message.candidate !== this.s.self) return;
+      if (this.#r.role !== 'candidate' || message.candidate !== this.s.self) return;
       this.#requestVotes('all');
       return this.#onVote(message.term, message.candidate, this.s.self);
     }
     if (this.leads) this.#matches(this.s.self, message.match);
-    else this.#ack = signed as Verified<Appended>; // its kind says so
+    else this.#r.ack = signed as Verified<Appended>; // its kind says so
   }
 
   /** [RAFT-E-2] One vote a term, for a log that is up to date; [RAFT-E-4] none while a leader is heard, which it would only unseat. */
@@ -232,12 +211,12 @@ export class Raft extends CrashCore {
     const { s } = this;
     const { term } = message;
     if (this.active && !(this.#election.hears(s) && this.ownerOf(this.#election.leader) === sender)) return;
-    if (term < this.#term) return this.#reject(sender, this.#log.last);
+    if (term < this.#r.term) return this.#reject(sender, this.#log.last);
     this.#enterTerm(term);
-    if (this.#votedFor !== null && this.#votedFor !== sender) return;
+    if (this.#r.votedFor !== null && this.#r.votedFor !== sender) return;
     if (!isUpToDate(message, this.#log.end)) return;
-    this.#votedFor = sender;
-    this.#dirty = true;
+    this.#r.votedFor = sender;
+    this.#r.dirty = true;
     this.#election.wait(s);
     s.out.pledge({ kind: 'vote', epoch: s.epoch, term, candidate: sender }, { to: sender });
   }
@@ -245,7 +224,7 @@ export class Raft extends CrashCore {
   #onAppend({ message, sender }: Verified<AppendEntries>): void {
     const { s } = this;
     const { term, prev, prevTerm, entry } = message;
-    if (term < this.#term) return this.#reject(sender, this.#log.last);
+    if (term < this.#r.term) return this.#reject(sender, this.#log.last);
     this.#enterTerm(term);
     if (this.leads) return s.out.refuse(sender, message.kind, 'two-leaders');
     this.#follow();
@@ -258,13 +237,13 @@ export class Raft extends CrashCore {
     if (prev + 1 > this.horizon) return; // far ahead: catch-up brings what is decided
     if (entry !== null && this.#log.put(entry, s.out.records)) {
       this.hold(entry.value);
-      this.#unsure = asHeight(0);
-      this.#dirty = true;
+      this.#r.unsure = asHeight(0);
+      this.#r.dirty = true;
     }
     const match = entry === null ? prev : next.height(prev);
-    if (match > this.#matched) this.#matched = match;
-    if (entry !== null || this.#ack === null) this.#toAck = asHeight(Math.max(this.#toAck ?? 0, match));
-    this.#commit(asHeight(Math.min(message.decided, this.#matched)));
+    if (match > this.#r.matched) this.#r.matched = match;
+    if (entry !== null || this.#r.ack === null) this.#r.toAck = asHeight(Math.max(this.#r.toAck ?? 0, match));
+    this.#commit(asHeight(Math.min(message.decided, this.#r.matched)));
   }
 
   /** [RAFT-L-1] Section 5.3, fast back-up: where the log ends, or the term that contradicts begins. */
@@ -276,12 +255,12 @@ export class Raft extends CrashCore {
   }
 
   #reject(to: ReplicaId, last: Height): void {
-    this.s.out.say(to, { kind: 'raft-reject', epoch: this.s.epoch, term: this.#term, last });
+    this.s.out.say(to, { kind: 'raft-reject', epoch: this.s.epoch, term: this.#r.term, last });
   }
 
   #onReject({ message, sender }: Verified<RaftReject>): void {
     this.#enterTerm(message.term);
-    if (!this.leads || message.term !== this.#term) return;
+    if (!this.leads || message.term !== this.#r.term) return;
     // What is decided here is no entry any more: blocks bring it, from anyone.
     if (message.last < this.#log.decided) return;
     const { now, parameters } = this.s;
@@ -294,9 +273,9 @@ export class Raft extends CrashCore {
   #append(value: Block): void {
     const { s } = this;
     this.hold(value);
-    this.#log.put({ term: this.#term, value }, s.out.records);
-    this.#dirty = true;
-    this.#toAck = this.#log.last;
+    this.#log.put({ term: this.#r.term, value }, s.out.records);
+    this.#r.dirty = true;
+    this.#r.toAck = this.#log.last;
     for (const replica of this.#progress.followers) this.#replicate(replica);
   }
 
@@ -310,18 +289,26 @@ export class Raft extends CrashCore {
   #sayAppend(to: ReplicaId | 'all', prev: Height, entry: AppendEntries['entry']): void {
     const { epoch, out } = this.s;
     const prevTerm = this.#log.termAt(prev);
-    out.say(to, { kind: 'append-entries', epoch, term: this.#term, prev, prevTerm, decided: this.#committed, entry });
+    out.say(to, {
+      kind: 'append-entries',
+      epoch,
+      term: this.#r.term,
+      prev,
+      prevTerm,
+      decided: this.#r.committed,
+      entry,
+    });
   }
 
   /** [RAFT-L-3] An entry of this term that a majority holds is committed, and with it all before it. */
   #matches(replica: ReplicaId, match: Height): void {
     if (!this.#progress.matched(replica, match)) return;
     const held = this.#progress.heldBy(this.s.quorums.quorum);
-    if (held !== undefined && held > this.#log.decided && this.#log.termAt(held) === this.#term) this.#commit(held);
+    if (held !== undefined && held > this.#log.decided && this.#log.termAt(held) === this.#r.term) this.#commit(held);
   }
 
   #commit(height: Height): void {
-    if (height > this.#committed) this.#committed = height;
+    if (height > this.#r.committed) this.#r.committed = height;
   }
 
   // ---- moving on ----------------------------------------------------------------------------------------------------
@@ -329,21 +316,21 @@ export class Raft extends CrashCore {
   protected advance(): void {
     while (!this.isOver) {
       const entry = this.#log.at(this.s.ledger.height + 1);
-      if (entry === undefined || this.s.ledger.height >= this.#committed) break;
-      this.#deciding = true;
+      if (entry === undefined || this.s.ledger.height >= this.#r.committed) break;
+      this.#r.deciding = true;
       this.decideValue(entry.value);
-      this.#deciding = false;
+      this.#r.deciding = false;
     }
     // The others decide it with the next entry, or with this: [EPO-12] also that the epoch has ended.
-    if (!this.leads || this.#log.decided <= this.#told) return;
-    this.#told = this.#log.decided;
+    if (!this.leads || this.#log.decided <= this.#r.told) return;
+    this.#r.told = this.#log.decided;
     this.#sayAppend('all', this.#log.decided, null);
   }
 
   protected forget(height: Height): void {
-    this.#log.decide(height, this.#deciding);
-    if (height > this.#committed) this.#committed = height;
-    if (!this.#deciding) this.#dirty = true;
+    this.#log.decide(height, this.#r.deciding);
+    if (height > this.#r.committed) this.#r.committed = height;
+    if (!this.#r.deciding) this.#r.dirty = true;
   }
 
   /** [RAFT-L-5] A block that others have decided: what this log has there makes the same block, or is not committed, with all that follows it. */
@@ -352,8 +339,8 @@ export class Raft extends CrashCore {
     if (entry === undefined || equalBytes(chained(this.s.ledger, [], entry.value).block.hash, block.hash)) return;
     assert(!this.leads, 'a leader has every committed entry');
     this.#log.cut();
-    this.#matched = this.s.ledger.height;
-    this.#dirty = true;
+    this.#r.matched = this.s.ledger.height;
+    this.#r.dirty = true;
   }
 
   /**
@@ -364,7 +351,7 @@ export class Raft extends CrashCore {
     const entry = this.#log.at(header.height);
     if (this.#log.last <= header.height) return;
     const isSame = entry !== undefined && equalBytes(entry.value.header.bodyHash, header.bodyHash);
-    if (!isSame || entry.value.header.proposer !== header.proposer) this.#unsure = this.#log.last;
+    if (!isSame || entry.value.header.proposer !== header.proposer) this.#r.unsure = this.#log.last;
     this.#follow();
   }
 
@@ -396,20 +383,20 @@ export class Raft extends CrashCore {
   /** [RAFT-E-2] [RAFT-L-4] Term, vote and end of the log are durable with whatever is said of them. */
   protected flush(): void {
     const { s } = this;
-    if (this.#toAck !== null) {
+    if (this.#r.toAck !== null) {
       const to = this.#election.leader === 0 ? null : this.ownerOf(this.#election.leader);
-      const pledge = { kind: 'appended', epoch: s.epoch, term: this.#term, match: this.#toAck } as const;
+      const pledge = { kind: 'appended', epoch: s.epoch, term: this.#r.term, match: this.#r.toAck } as const;
       if (this.leads) s.out.pledge(pledge, { broadcast: false });
       else if (to !== null) s.out.pledge(pledge, { to });
-      this.#toAck = null;
+      this.#r.toAck = null;
     }
-    if (this.#dirty) this.#persist();
+    if (this.#r.dirty) this.#persist();
   }
 
   #persist(): void {
-    this.#dirty = false;
+    this.#r.dirty = false;
     const { last } = this.#log;
-    const bytes = encodeHardState({ epoch: this.s.epoch, term: this.#term, votedFor: this.#votedFor, last });
+    const bytes = encodeHardState({ epoch: this.s.epoch, term: this.#r.term, votedFor: this.#r.votedFor, last });
     this.s.out.records.push({ type: 'hard-state', bytes });
   }
 
@@ -418,7 +405,7 @@ export class Raft extends CrashCore {
   protected onTime(): void {
     const { s } = this;
     const { viewTimeoutMs: timeout } = s.parameters;
-    if (this.#role === 'follower') return this.#runForLeader();
+    if (this.#r.role === 'follower') return this.#runForLeader();
     const waited = s.now - this.#election.since > timeout;
     // [RAFT-E-5] Check-quorum: nobody leads whom no majority answers.
     if (!waited || (this.leads && this.heardWithin(timeout) >= s.quorums.quorum)) return;
@@ -429,7 +416,7 @@ export class Raft extends CrashCore {
   protected deadline(): Millis {
     const { s } = this;
     const at =
-      this.#role === 'follower'
+      this.#r.role === 'follower'
         ? this.#electionAt()
         : plus.millis(this.#election.since, s.parameters.viewTimeoutMs + 1);
     return at > s.now ? at : plus.millis(s.now, s.parameters.heartbeatMs);
@@ -440,43 +427,34 @@ export class Raft extends CrashCore {
   }
 
   protected get stuck(): boolean {
-    return this.#role === 'candidate' || this.#log.last > this.#log.decided;
+    return this.#r.role === 'candidate' || this.#log.last > this.#log.decided;
   }
 
   protected sayAgain(to: ReplicaId | 'all'): void {
     const { s } = this;
-    if (this.#role === 'candidate' && this.#votes.has(s.self)) this.#requestVotes(to);
+    if (this.#r.role === 'candidate' && this.#r.votes.has(s.self)) this.#requestVotes(to);
     else if (this.leads) {
       for (const replica of to === 'all' ? this.#progress.followers : [to]) {
         this.#progress.send(replica, plus.height(this.#progress.matchOf(replica) ?? this.#log.decided, 1));
         this.#replicate(replica);
       }
       this.#sayAppend(to, this.#log.decided, null);
-    } else if (this.#ack !== null && this.forwardTo !== null)
-      s.out.resend.push({ to: this.forwardTo, signed: this.#ack });
+    } else if (this.#r.ack !== null && this.forwardTo !== null)
+      s.out.resend.push({ to: this.forwardTo, signed: this.#r.ack });
   }
 
   // ---- explained ----------------------------------------------------------------------------------------------------
 
   protected waits(): Wait[] {
-    const { s } = this;
-    const following = plus.height(s.ledger.height, 1);
-    if (!this.active) {
-      const have = this.#role === 'candidate' ? [...this.#votes].sort((a, b) => a - b) : [];
-      const { since } = this.#election;
-      return [waitOf(s, this.ballot, { what: 'view-change', height: following, have, since })];
-    }
-    const waits: Wait[] = [];
-    for (let at = following; this.leads && at <= this.#log.last; at = next.height(at)) {
-      const have = this.acceptedBy(at).flatMap(({ by }) => by);
-      waits.push(waitOf(s, this.ballot, { what: 'commit', height: at, have, since: s.decidedAt }));
-    }
-    if (!this.leads && s.pool.oldestAt !== null) {
-      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.#election.since) as Millis; // the latest
-      const missing = [this.ownerOf(this.ballot)];
-      waits.push(waitOf(s, this.ballot, { what: 'pre-prepare', height: following, missing, since }));
-    }
-    return waits;
+    return waitsOf(this.s, {
+      ballot: this.ballot,
+      active: this.active,
+      leader: this.ownerOf(this.ballot),
+      votes: this.#r.role === 'candidate' ? [...this.#r.votes] : [],
+      since: this.#election.since,
+      last: this.leads ? this.#log.last : null,
+      holders: (height) => this.#progress.holders(height),
+    });
   }
 
   protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {
@@ -489,28 +467,15 @@ export class Raft extends CrashCore {
     return {
       log: this.#log.dump(),
       election: this.#election.dump(),
-      role: this.#role,
-      term: this.#term,
-      votedFor: this.#votedFor,
-      dirty: this.#dirty,
-      votes: this.#votes,
       progress: this.#progress.dump(),
-      committed: this.#committed,
-      told: this.#told,
-      matched: this.#matched,
-      toAck: this.#toAck,
-      ack: this.#ack,
-      unsure: this.#unsure,
-      deciding: this.#deciding,
+      r: this.#r,
     };
   }
 
-  load({ log, election, progress, ...own }: ReturnType<Raft['dump']>): void {
+  load({ log, election, progress, r }: ReturnType<Raft['dump']>): void {
     this.#log.load(log);
     this.#election.load(election);
     this.#progress.load(progress);
-    ({ role: this.#role, term: this.#term, votedFor: this.#votedFor, dirty: this.#dirty, votes: this.#votes } = own);
-    ({ committed: this.#committed, told: this.#told, matched: this.#matched, toAck: this.#toAck } = own);
-    ({ ack: this.#ack, unsure: this.#unsure, deciding: this.#deciding } = own);
+    this.#r = r;
   }
 }
