@@ -30,8 +30,8 @@ export interface ClusterOptions {
   readonly profileDirectory: string | null;
   /** Null: the default of a new chain. */
   readonly viewTimeoutMs: number | null;
-  /** Of the flight recorder; null: the default. */
-  readonly recorderMiB: number | null;
+  /** Of the flight recorders, replica by replica in turns; empty: the default. */
+  readonly recorderMiB: readonly number[];
 }
 
 interface Running {
@@ -99,8 +99,10 @@ export class BenchCluster {
         passphraseFile: null,
         logFormat: 'json',
       });
-      if (options.recorderMiB !== null)
-        for (const config of configs) setField(config, 'recorderMiB', options.recorderMiB);
+      const { recorderMiB } = options;
+      if (recorderMiB.length > 0)
+        for (const [i, config] of configs.entries())
+          setField(config, 'recorderMiB', recorderMiB[i % recorderMiB.length]!);
       return new BenchCluster(root, options);
     } catch (error) {
       removeDirectory(root);

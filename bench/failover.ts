@@ -36,7 +36,7 @@ export async function measureFailover(options: {
   readonly n: number;
   readonly rounds: number;
   readonly viewTimeoutMs: number | null;
-  readonly recorderMiB: number | null;
+  readonly recorderMiB: readonly number[];
 }): Promise<FailoverResult> {
   const { n } = options;
   const cluster = await BenchCluster.start({

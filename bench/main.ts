@@ -26,10 +26,12 @@ interface Options {
   readonly bundle?: number;
   readonly sync?: 'on' | 'off';
   readonly viewTimeout?: number;
-  readonly recorder?: number;
+  readonly recorder?: readonly number[];
   readonly profile?: string;
   readonly check?: true;
 }
+
+const recorderSize = wholeNumber(0, 65_536);
 
 const program = new Command('bench')
   .description('measure a whole cluster on this machine, beside the floors that the machine sets')
@@ -42,9 +44,9 @@ const program = new Command('bench')
   .addOption(new Option('--sync <which>', 'only with, or only without, waiting for the disk').choices(['on', 'off']))
   .option('--view-timeout <ms>', 'of the chain (default: its own default)', wholeNumber(300, 600_000))
   .option(
-    '--recorder <mib>',
-    "of each replica's flight recorder; 0: none (default: its own default)",
-    wholeNumber(0, 65_536),
+    '--recorder <mib...>',
+    'flight recorder, replica by replica in turns; 0: none (default: its own default)',
+    (text, before: readonly number[] = []) => [...before, recorderSize(text)],
   )
   .option('--json <file>', 'write everything there as well')
   .option('--profile <dir>', 'leave CPU profiles there, and print where the time went; slows the run')
@@ -63,7 +65,7 @@ async function bench(options: Options): Promise<void> {
   const wants = (part: Part) => options.only?.includes(part) ?? (part !== 'soak' || !options.quick);
   const profileDirectory = options.profile === undefined ? null : resolve(options.profile);
   const viewTimeoutMs = options.viewTimeout ?? null;
-  const recorderMiB = options.recorder ?? null;
+  const recorderMiB = options.recorder ?? [];
   if (profileDirectory !== null) mkdirSync(profileDirectory, { recursive: true });
 
   say('floors');

@@ -48,7 +48,7 @@ export const steadyName = 'half load';
 export interface Surroundings {
   readonly profileDirectory: string | null;
   readonly viewTimeoutMs: number | null;
-  readonly recorderMiB: number | null;
+  readonly recorderMiB: readonly number[];
 }
 
 export async function runScenario(scenario: Scenario, surroundings: Surroundings): Promise<ScenarioResult> {

@@ -264,10 +264,10 @@ export class Replica implements ReplicaPort, PeerEvents {
     };
     tell('loop', this.#loopLag.take(now - this.#wakeAt, this.#frames[0]?.at ?? null));
     tell('disk', this.#speaker.takeStallMs());
-    const aheadMs = clock.wallAheadMs();
-    if (aheadMs !== this.#wallAheadMs) {
-      this.#wallAheadMs = aheadMs;
-      told.push({ type: 'wall', aheadMs });
+    const wall = clock.wall();
+    if (wall.aheadMs !== this.#wallAheadMs) {
+      this.#wallAheadMs = wall.aheadMs;
+      told.push({ type: 'wall', ...wall });
     }
     return told;
   }

@@ -1,7 +1,7 @@
 // What a flight recorder writes down of a core, and how it is read back: the inputs of each step, and a short digest of the Ready that came of
 // them. Pure; files, segments and checksums are daemon/recorder/'s. docs/adr/0007-flight-recorder.md says why it is cut like this.
 
-import { type Bytes, concat } from '../crypto/bytes.ts';
+import type { Bytes } from '../crypto/bytes.ts';
 import {
   decodeBundle,
   decodePayload,
@@ -12,12 +12,13 @@ import {
   type WireContext,
 } from './codec.ts';
 import type { Input, Ready } from './core.ts';
-import { LayoutReader, LayoutWriter } from './layout.ts';
+import { LayoutReader } from './layout.ts';
 import type { ReplicaMessage, ReplicaPledge, Signed } from './messages.ts';
 import { asVerified } from './messages.ts';
-import { decodeMsgpack, encodeMsgpack, type WireValue } from './msgpack.ts';
+import { decodeMsgpack, type WireValue } from './msgpack.ts';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
 import { asMillis, asReplicaId, type Millis } from './types.ts';
+import { GrowingScribe } from './wire/cursor.ts';
 
 type Step = Input<ReplicaMessage, ReplicaPledge>;
 
@@ -51,27 +52,43 @@ const OTHER_BYTES_MAX = 8 << 20;
  */
 export function encodeStep({ now, inputs }: RecordedStep): readonly Bytes[] {
   const large: Bytes[] = [];
-  const step = encodeMsgpack([now, ...inputs.map((input) => inputValue(input, large))]);
-  return [concat(new LayoutWriter(4).u32(step.length).done(), step), ...large];
+  const scribe = new GrowingScribe()
+    .raw(LENGTH_TO_COME)
+    .array(1 + inputs.length)
+    .uint(now);
+  for (const input of inputs) writeInput(input, scribe, large);
+  const step = scribe.done();
+  new DataView(step.buffer).setUint32(0, step.length - LENGTH_TO_COME.length);
+  return [step, ...large];
 }
 
-function setAside(payload: Bytes, large: Bytes[]): WireValue {
-  if (payload.length < LARGE_BYTES) return payload;
-  large.push(payload);
-  return payload.length;
+const LENGTH_TO_COME = new Uint8Array(4);
+
+function writePayload(payload: Bytes, scribe: GrowingScribe, large: Bytes[]): void {
+  if (payload.length < LARGE_BYTES) scribe.bin(payload);
+  else {
+    large.push(payload);
+    scribe.uint(payload.length);
+  }
 }
 
-function inputValue(input: Step, large: Bytes[]): WireValue {
+function writeInput(input: Step, scribe: GrowingScribe, large: Bytes[]): void {
   switch (input.type) {
     case 'message':
     case 'own': {
       const { sender, message, payload, signature } = input.signed;
-      return [TAG[input.type], sender, kindNumbers[message.kind], setAside(payload, large), signature];
+      scribe.array(5).uint(TAG[input.type]).uint(sender).uint(kindNumbers[message.kind]);
+      writePayload(payload, scribe, large);
+      scribe.bin(signature);
+      return;
     }
     case 'bundle':
-      return [TAG.bundle, setAside(input.bundle.payload, large), input.bundle.signature];
+      scribe.array(3).uint(TAG.bundle);
+      writePayload(input.bundle.payload, scribe, large);
+      scribe.bin(input.bundle.signature);
+      return;
     default:
-      return [TAG.other, encodeSnapshot(input)];
+      scribe.array(2).uint(TAG.other).bin(encodeSnapshot(input));
   }
 }
 

@@ -2,7 +2,7 @@
 // The operators are careful in one thing: what is broken for ever stays within what the next epoch's members bear.
 
 import { parameterNames } from '../protocol/genesis.ts';
-import { mainsOf, membersMin, quorumsAmong } from '../protocol/modes.ts';
+import { bearsLies, mainsOf, membersMin, protocols, quorumsAmong } from '../protocol/modes.ts';
 import type { Change } from '../protocol/verify.ts';
 import type { Cluster } from './cluster.ts';
 import type { EpochChange, Fault } from './faults.ts';
@@ -102,7 +102,7 @@ export class Changes {
         return node === undefined ? null : operators.rekey(node);
       }
       case 'parameter':
-        return operators.bundle([this.#setting(pick)]);
+        return operators.bundle([(pick % 2 === 0 ? this.#protocol(pick / 2) : null) ?? this.#setting(pick)]);
     }
   }
 
@@ -117,6 +117,26 @@ export class Changes {
     const broken = after.filter((id) => this.#broken.has(id)).length;
     const { protocol } = this.#operators.epoch;
     return after.length >= membersMin(protocol) && broken <= quorumsAmong(protocol, after.length).f;
+  }
+
+  /**
+   * Another protocol; null: none. Only where members are trusted in all of them: a liar that PBFT bears, the others do not. And not where
+   * it is Cheap Paxos that is tried, whose lives need times in which all mains are well.
+   */
+  #protocol(pick: number): Change | null {
+    const { genesis } = this.#cluster;
+    if (bearsLies(genesis.protocol) || genesis.protocol === 'cheap-paxos') return null;
+    const { members } = this.#operators;
+    const broken = members.filter((id) => this.#broken.has(id)).length;
+    const others = protocols.filter(
+      (each) =>
+        each !== this.#operators.epoch.protocol &&
+        each !== 'cheap-paxos' &&
+        members.length >= membersMin(each) &&
+        broken <= quorumsAmong(each, members.length).f,
+    );
+    const protocol = others[pick % others.length];
+    return protocol === undefined ? null : { change: 'set-protocol', protocol };
   }
 
   #setting(pick: number): Change {

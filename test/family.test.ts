@@ -2,7 +2,7 @@
 // hands out receipts that say what they are worth.
 
 import { execFile } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -80,3 +80,42 @@ for (const protocol of protocols.filter((name) => name !== 'pbft'))
       await stage.end();
     }
   });
+
+t.test('CFT-R-1: who has lost its memory does not start under its key, and is told what to do', async (t) => {
+  const folder = t.testdir();
+  const directory = join(folder, 'net');
+  const stage = await ChaosStage.create({ directory, protocol: 'raft' });
+  try {
+    for (const name of stage.names) stage.start(name);
+    await stage.allUp();
+    t.equal((await synod('submit', '--network', directory, 'first')).code, 0);
+    t.ok((await stage.end()).every(({ code }) => code === 0));
+  } finally {
+    await stage.end();
+  }
+  const node = join(directory, stage.names[0] ?? '');
+  const config = join(node, 'config.json');
+  const refused = (ran: Ran, code: string, what: string) => {
+    t.equal(ran.code, 2, what);
+    t.match(ran.stderr, new RegExp(`\\[${code}\\]`), what);
+  };
+  t.match(await synod('repair', config), { code: 0, stdout: /nothing to repair/ });
+  for (const flag of ['--readmit', '--log']) {
+    const ran = await synod('repair', config, flag);
+    refused(ran, 'guard-memory-lost', flag);
+    t.match(ran.stderr, /Give it a new one \(`synod member rotate`\)/);
+  }
+  // A backup has no marks: it is there to be read, not to vote.
+  const copy = join(folder, 'copy');
+  t.equal((await synod('backup', config, '--out', copy, '--with-log')).code, 0);
+  refused(await synod('start', join(copy, 'config.json')), 'guard-memory-lost', 'a backup');
+  // Whatever else is lost is noticed as everywhere, and there is no way back here.
+  renameSync(join(node, 'data', 'log'), join(node, 'data', 'log.lost'));
+  refused(await synod('repair', config), 'guard-memory-lost', 'the log is lost');
+  const unlogged = await synod('start', config);
+  t.match(unlogged.stderr, /\[storage-lost-writes\]/);
+  renameSync(join(node, 'data', 'log.lost'), join(node, 'data', 'log'));
+  renameSync(join(node, 'data', 'sign-state'), join(node, 'data', 'sign-state.lost'));
+  refused(await synod('start', config), 'guard-missing', 'the sign-state is lost');
+  refused(await synod('repair', config), 'guard-memory-lost', 'and nothing makes up for it');
+});

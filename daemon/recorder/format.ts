@@ -80,15 +80,15 @@ export interface StepRecord {
 export function encodeHead(head: SegmentHead): Bytes {
   const { chainId, replica, member, software, number, startedAt, gap, missed, genesis, epoch } = head;
   const fields = [number, chainId, replica, member, software, startedAt, gap, missed, genesis, epoch];
-  return concat(tag, ...record(TYPE.head, encodeMsgpack([RECORDING_VERSION, ...fields])));
+  return concat(tag, ...record(TYPE.head, [encodeMsgpack([RECORDING_VERSION, ...fields])]));
 }
 
 // Records are given in parts, to be written one behind the other: what is large in them is not copied.
 
-export const encodeState = (snapshot: Bytes): readonly Bytes[] => record(TYPE.state, new Uint8Array(0), snapshot);
+export const encodeState = (snapshot: Bytes): readonly Bytes[] => record(TYPE.state, [], [snapshot]);
 
-export function encodeStepRecord(digest: number, step: readonly Bytes[]): readonly Bytes[] {
-  return record(TYPE.step, new LayoutWriter(4).u32(digest).done(), ...step);
+export function encodeStepRecord(digest: number, [small, ...large]: readonly Bytes[]): readonly Bytes[] {
+  return record(TYPE.step, [new LayoutWriter(4).u32(digest).done(), small!], large); // encodeStep gives one at least
 }
 
 /** Bytes of a step's record. */
@@ -100,25 +100,29 @@ export function encodeThrew(error: unknown, step: readonly Bytes[]): readonly By
     .slice(0, TEXT_MAX)
     .replace(/\p{Surrogate}/gu, '?')
     .replace(/^\ufeff/, '');
-  return record(TYPE.threw, encodeMsgpack([text, concat(...step)]));
+  return record(TYPE.threw, [encodeMsgpack([text, concat(...step)])]);
 }
 
 export const encodeEnd = ({ why, steps, state }: SegmentEnd): readonly Bytes[] =>
-  record(TYPE.end, encodeMsgpack([why, steps, state]));
+  record(TYPE.end, [encodeMsgpack([why, steps, state])]);
 
 export const lengthOf = (parts: readonly Bytes[]): number => parts.reduce((sum, part) => sum + part.length, 0);
 
-function record(type: number, first: Bytes, ...rest: readonly Bytes[]): readonly Bytes[] {
-  // The head and the first part are one: a record of a small step is two small parts less.
-  const start = new Uint8Array(HEAD_BYTES + 1 + first.length);
+/** `small` is copied behind the head, so that a record of a small step is one part and the disk's call has few of them. */
+function record(type: number, small: readonly Bytes[], large: readonly Bytes[] = []): readonly Bytes[] {
+  const start = new Uint8Array(HEAD_BYTES + 1 + lengthOf(small));
   start[HEAD_BYTES] = type;
-  start.set(first, HEAD_BYTES + 1);
-  const crc = rest.reduce((sum, part) => crc32(part, sum), crc32(start.subarray(HEAD_BYTES)));
+  let at = HEAD_BYTES + 1;
+  for (const part of small) {
+    start.set(part, at);
+    at += part.length;
+  }
+  const crc = large.reduce((sum, part) => crc32(part, sum), crc32(start.subarray(HEAD_BYTES)));
   const head = new DataView(start.buffer);
-  head.setUint32(0, 1 + first.length + lengthOf(rest));
+  head.setUint32(0, start.length - HEAD_BYTES + lengthOf(large));
   head.setUint32(4, crc);
   head.setUint32(8, crc32(start.subarray(0, 8)));
-  return [start, ...rest];
+  return [start, ...large];
 }
 
 // ---- reading --------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ export const RECORDER_LIMITS = {
   /** Bytes that wait for the disk, beside the state that a segment begins with: then the rest of the segment is left out. */
   waitingBytesMax: 16 << 20,
   /** Written when so much waits, or after so long. */
-  flushBytes: 256 << 10,
+  flushBytes: 1 << 20,
   flushMs: 100,
   /** Snapshots take one part in so many of the time at most: a small ring at full load has gaps, not a slower replica. */
   pace: 50,
