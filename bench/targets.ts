@@ -13,6 +13,9 @@ export interface Target {
 
 const ceilingShareMin = 1 / 4;
 const latencyFloorsMax = 3;
+const trustedFloorsMax = 2.5;
+/** Of the rate of PBFT, with a leader and members that are trusted. */
+const trustedRateMin = 1.5;
 const viewTimeoutsMax = 2;
 const residentMiBMax = 400;
 /** Last quarter over second: above it memory is not called flat. A run of seconds still fills caches and write buffers. */
@@ -38,8 +41,8 @@ export function targetsOf({ scenarios, failover, floors }: RunResult): Target[] 
     if (unloaded !== undefined && scenario.bundle === 1)
       atMost(
         `unloaded p50 over its floor, ${scenario.name}`,
-        inFloors(unloaded, floors, scenario.n),
-        latencyFloorsMax,
+        inFloors(unloaded, floors, scenario),
+        scenario.protocol === 'pbft' ? latencyFloorsMax : trustedFloorsMax,
         '',
       );
     const replicas = phaseOf(scenario, saturatedName)?.processes.filter(({ name }) => name !== 'clients') ?? [];
@@ -49,19 +52,37 @@ export function targetsOf({ scenarios, failover, floors }: RunResult): Target[] 
     if (scenario.seconds >= 30)
       atMost(`its growth, ${scenario.name}`, Math.max(...replicas.map(({ memory }) => memory.growth)), growthMax, '');
   }
+  // Where members are trusted: against the same load of PBFT, with a replica more.
+  for (const { protocol, bundle } of scenarios.filter(isProduct)) {
+    if (protocol !== 'multi-paxos' && protocol !== 'raft') continue;
+    const [own, pbft] = [protocol, 'pbft'].map((word) =>
+      rateOf(scenarios.find((each) => isProduct(each) && each.protocol === word && each.bundle === bundle)),
+    );
+    if (own === undefined || pbft === undefined) continue;
+    targets.push({
+      name: `rate of ${protocol} over that of pbft, bundles of ${bundle}`,
+      value: own / pbft,
+      wanted: `at least ${trustedRateMin}`,
+      met: own / pbft >= trustedRateMin,
+    });
+  }
   for (const { n, medianGapMs, viewTimeoutMs } of failover)
     atMost(`failover gap in view timeouts, n = ${n}`, medianGapMs / viewTimeoutMs, viewTimeoutsMax, '');
   return targets;
 }
 
-export function inFloors({ latencyMs }: PhaseReport, floors: Floors, n: number): number {
-  return latencyMs.p50 / latencyFloor(floors, n, 'together').totalMs;
+export function inFloors(
+  { latencyMs }: PhaseReport,
+  floors: Floors,
+  scenario: Pick<ScenarioResult, 'n' | 'protocol'>,
+): number {
+  return latencyMs.p50 / latencyFloor(floors, scenario, 'together').totalMs;
 }
 
 export const isProduct = ({ standIns }: ScenarioResult) => !standIns.sign && !standIns.sync;
 
 const isSameLoad = (a: ScenarioResult, b: ScenarioResult) =>
-  a.n === b.n && a.bundle === b.bundle && a.transactionBytes === b.transactionBytes;
+  a.protocol === b.protocol && a.n === b.n && a.bundle === b.bundle && a.transactionBytes === b.transactionBytes;
 
 export const phaseOf = (scenario: ScenarioResult | undefined, name: string) =>
   scenario?.phases.find((phase) => phase.name === name);

@@ -6,7 +6,7 @@ import type { Crypto } from '../crypto/provider.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
-import { quorumsOf } from '../protocol/modes.ts';
+import { mainsOf, quorumsOf } from '../protocol/modes.ts';
 import { EpochChain } from '../protocol/verify.ts';
 import { Client } from './client.ts';
 import { learnEpochs, learnTimeoutMs } from './epochs.ts';
@@ -80,7 +80,8 @@ async function knowMembers({ genesis, epochs, replicas, settings, crypto }: Know
     const { members, protocol } = epochs.last;
     const stranger = replicas.find(({ name }) => !isKnown(epochs, name));
     if (stranger !== undefined) return new ClientError('unknown-replica', { name: stranger.name });
-    const given = replicas.filter(({ name }) => members.some((member) => member.name === name)).length;
+    const mains = mainsOf({ protocol, members }).map((id) => members[id]?.name);
+    const given = replicas.filter(({ name }) => mains.includes(name)).length;
     const { oneHonest } = quorumsOf({ protocol, members });
     return given >= oneHonest || (epochs.last.epoch > 0 && replicas.length > 0)
       ? null

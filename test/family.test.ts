@@ -2,7 +2,7 @@
 // hands out receipts that say what they are worth.
 
 import { execFile } from 'node:child_process';
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -114,6 +114,7 @@ t.test('CFT-R-1: who has lost its memory does not start under its key, and is to
   refused(await synod('repair', config), 'guard-memory-lost', 'the log is lost');
   const unlogged = await synod('start', config);
   t.match(unlogged.stderr, /\[storage-lost-writes\]/);
+  rmSync(join(node, 'data', 'log'), { recursive: true }); // an empty one
   renameSync(join(node, 'data', 'log.lost'), join(node, 'data', 'log'));
   renameSync(join(node, 'data', 'sign-state'), join(node, 'data', 'sign-state.lost'));
   refused(await synod('start', config), 'guard-missing', 'the sign-state is lost');
