@@ -395,9 +395,12 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   #repeat(): void {
     const { s } = this;
     const votes = s.checkpoints.ownVotes(s.self);
-    if (!this.stuck && votes.length === 0) return;
+    if (!this.stuck && votes.length === 0) {
+      s.idleAt = s.now;
+      return;
+    }
     const pause = Math.max(s.parameters.viewTimeoutMs / 2, s.parameters.heartbeatMs);
-    if (s.now - Math.max(s.resentAt, s.decidedAt) < pause) return;
+    if (s.now - Math.max(s.resentAt, s.decidedAt, s.idleAt) < pause) return;
     s.resentAt = s.now;
     for (const signed of votes) s.out.resend.push({ to: 'all', signed });
     this.sayAgain('all');

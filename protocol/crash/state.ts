@@ -67,6 +67,8 @@ export interface CrashState {
   decidedAt: Millis;
   heartbeatAt: Millis;
   resentAt: Millis;
+  /** When there was last nothing to say again: what is said for the first time after that is not said twice. */
+  idleAt: Millis;
   sweptAt: Millis;
   handedOnAt: Millis;
   /** Proposals wait for this instead of a timer: a bundle came, or the chain moved. */
@@ -107,6 +109,7 @@ export function newState(
     decidedAt: now,
     heartbeatAt: now,
     resentAt: now,
+    idleAt: now,
     sweptAt: now,
     handedOnAt: now,
     mayPropose: true,
