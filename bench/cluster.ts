@@ -12,6 +12,7 @@ import { freePortRange } from '../daemon/cli/ports.ts';
 import { fetchStatus, type ReplicaStatus } from '../daemon/cli/replica-http.ts';
 import type { NodeConfigDocument } from '../daemon/config.ts';
 import type { Genesis } from '../protocol/genesis.ts';
+import type { Protocol } from '../protocol/modes.ts';
 import { type Usage, usageOf } from './process-stats.ts';
 import type { StandIns } from './stand-ins.ts';
 import { pause } from './task.ts';
@@ -26,6 +27,8 @@ const logLinesMax = 30;
 
 export interface ClusterOptions {
   readonly replicas: number;
+  /** Default: pbft. */
+  readonly protocol?: Protocol;
   readonly standIns: StandIns;
   /** Where each process leaves a CPU profile; null: none is made. */
   readonly profileDirectory: string | null;
@@ -94,6 +97,7 @@ export class BenchCluster {
       const { configs } = await createNetwork({
         directory: join(root, 'net'),
         name: 'bench',
+        protocol: options.protocol ?? 'pbft',
         replicas: localReplicas(options.replicas, host, basePort),
         parameters: {
           // 500 transactions of 1 KiB are one bundle; all else is the default.

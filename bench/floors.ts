@@ -2,9 +2,10 @@
 
 import { join } from 'node:path';
 import { freePortRange } from '../daemon/cli/ports.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { Protocol } from '../protocol/modes.ts';
 import type { ComputeFloors } from './floor-tasks.ts';
 import type { Quantiles } from './histogram.ts';
+import { pathOf } from './paths.ts';
 import { runWorker, startWorker } from './task.ts';
 
 export interface SyncFloor {
@@ -133,22 +134,21 @@ export interface LatencyFloor {
 }
 
 /**
- * The least that one commit can take: client, primary, prepare, commit, receipt, client again are 5 hops; the prepare and the commit
- * each wait for a synced write; and the signatures that somebody waits for, one after the other, of the fastest quorum. What the
- * replicas do at the same moment, writes and signatures, takes what it takes when n processes of this machine do it at once.
+ * The least that one commit can take: its hops, the synced writes that it waits for, and the signatures that somebody waits for, one after the
+ * other, of the fastest quorum (paths.ts). What the replicas do at the same moment, writes and signatures, takes what it takes when n processes
+ * of this machine do it at once.
  */
-export function latencyFloor(floors: Floors, n: number, replicas: 'alone' | 'together'): LatencyFloor {
-  const { quorum } = byzantineQuorums(n);
+export function latencyFloor(
+  floors: Floors,
+  { n, protocol }: { readonly n: number; readonly protocol: Protocol },
+  replicas: 'alone' | 'together',
+): LatencyFloor {
   const { compute } = floors;
   const shared = replicas === 'alone' ? compute : floors.computeTogether;
-  // The client's bundle, the proposal; prepare and commit.
-  const signs = { alone: 2, shared: 2 };
-  // The bundle at the primary, the certificate at the client; bundle and proposal at a backup, prepares and commits but one's own
-  // (and the proposal).
-  const verifies = { alone: 1 + quorum, shared: 2 + (quorum - 2) + (quorum - 1) };
-  const hopsMs = (5 * floors.roundTrip.p50) / 2;
+  const { hops, syncs, signs, verifies } = pathOf(protocol, n);
+  const hopsMs = (hops * floors.roundTrip.p50) / 2;
   const appended = floors.syncs.find((sync) => !sync.preallocated) ?? floors.syncs[0]!; // three are measured
-  const syncsMs = 2 * appended[replicas].p50;
+  const syncsMs = syncs * appended[replicas].p50;
   const signaturesMs =
     1000 *
     (signs.alone / compute.sign +

@@ -5,6 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { wholeNumber } from '../daemon/cli/options.ts';
+import { membersMin, type Protocol, protocols } from '../protocol/modes.ts';
 import { type CatchUpResult, measureCatchUp } from './catch-up.ts';
 import { makeDirectory, removeDirectory } from './cluster.ts';
 import { type EpochsResult, measureEpochs } from './epochs.ts';
@@ -15,7 +16,7 @@ import { asJson, asTables, describeMachine, loadNow, type RunResult } from './re
 import { runScenario, type Scenario, type ScenarioResult } from './scenarios.ts';
 import { targetsOf } from './targets.ts';
 
-const parts = ['throughput', 'ceiling', 'soak', 'failover', 'epochs', 'catch-up', 'floors'] as const;
+const parts = ['throughput', 'ceiling', 'soak', 'failover', 'epochs', 'catch-up', 'floors', 'family'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -23,6 +24,7 @@ interface Options {
   readonly only?: readonly Part[];
   readonly seconds?: number;
   readonly json?: string;
+  readonly protocol?: readonly Protocol[];
   readonly n?: number;
   readonly size?: number;
   readonly bundle?: number;
@@ -41,7 +43,8 @@ const program = new Command('bench')
   .option('--quick', 'a few short runs in place of all of them')
   .addOption(new Option('--only <part...>', 'one or more parts').choices(parts))
   .option('--seconds <n>', 'of each measured phase (default: 10; quick: 3)', wholeNumber(1, 3600))
-  .option('--n <n>', 'replicas (default: 4 and 7)', wholeNumber(4, 31))
+  .addOption(new Option('--protocol <word...>', 'of the part `family` (default: all)').choices(protocols))
+  .option('--n <n>', 'replicas (default: 4 and 7)', wholeNumber(3, 31))
   .option('--size <bytes>', 'of a transaction (default: 256 and 1024)', wholeNumber(1, 100_000))
   .option('--bundle <n>', 'transactions in a bundle (default: 1 and 500)', wholeNumber(1, 1024))
   .addOption(new Option('--sync <which>', 'only with, or only without, waiting for the disk').choices(['on', 'off']))
@@ -66,10 +69,15 @@ async function bench(options: Options): Promise<void> {
   const startedAt = new Date().toISOString();
   const loadBefore = loadNow();
   const seconds = options.seconds ?? (options.quick ? 3 : 10);
-  const wants = (part: Part) => options.only?.includes(part) ?? (part !== 'soak' || !options.quick);
+  const only = options.only ?? (options.protocol === undefined ? undefined : ['family']);
+  const wants = (part: Part) => only?.includes(part) ?? !((part === 'soak' || part === 'family') && options.quick);
   const profileDirectory = options.profile === undefined ? null : resolve(options.profile);
   const viewTimeoutMs = options.viewTimeout ?? null;
   const recorderMiB = options.recorder ?? [];
+  if (options.n !== undefined && options.n < membersMin('pbft') && (wants('throughput') || wants('failover')))
+    program.error(
+      `--n ${options.n}: pbft needs at least ${membersMin('pbft')} replicas; --only family measures others`,
+    );
   if (profileDirectory !== null) mkdirSync(profileDirectory, { recursive: true });
 
   say('floors');
@@ -77,7 +85,7 @@ async function bench(options: Options): Promise<void> {
     measureFloors({
       directory,
       processes: options.n ?? 4,
-      replicas: chosen(options.n, options.quick ? [4] : [4, 7]),
+      replicas: chosen(options.n, options.quick ? [4] : [4, 7]).filter((n) => n >= membersMin('pbft')),
       ms: options.quick ? 300 : 1_000,
     }),
   );
@@ -128,6 +136,7 @@ function plan(options: Options, seconds: number, wants: (part: Part) => boolean)
   const replicas = chosen(options.n, quick ? [4] : [4, 7]);
   const syncs = options.sync === undefined ? (quick ? [true] : [true, false]) : [options.sync === 'on'];
   const scenario = (n: number, size: number, bundle: number, sync: boolean, sign = true, times = 1): Scenario => ({
+    protocol: 'pbft',
     name: `n=${n} ${size} B x ${bundle}${sync ? '' : ', no sync'}${sign ? '' : ', no signatures'}${times > 1 ? ', soak' : ''}`,
     n,
     transactionBytes: size,
@@ -136,6 +145,11 @@ function plan(options: Options, seconds: number, wants: (part: Part) => boolean)
     seconds: seconds * times,
     withLatency: times === 1 && sign,
   });
+  // As few replicas as bear one fault.
+  const ofFamily = (protocol: Protocol, bundle: number): Scenario => {
+    const n = options.n ?? membersMin(protocol);
+    return { ...scenario(n, size, bundle, true), protocol, name: `${protocol}, n=${n} ${size} B x ${bundle}` };
+  };
   const [first, size] = [options.n ?? 4, options.size ?? 256];
   const large = options.bundle ?? 500;
   return [
@@ -143,6 +157,9 @@ function plan(options: Options, seconds: number, wants: (part: Part) => boolean)
       ? replicas.flatMap((n) =>
           sizes.flatMap((size) => bundles.flatMap((bundle) => syncs.map((sync) => scenario(n, size, bundle, sync)))),
         )
+      : []),
+    ...(wants('family')
+      ? bundles.flatMap((bundle) => (options.protocol ?? protocols).map((protocol) => ofFamily(protocol, bundle)))
       : []),
     ...(wants('ceiling') ? [scenario(first, size, large, false, false)] : []),
     ...(wants('soak') ? [scenario(first, size, large, true, true, 6)] : []),

@@ -50,8 +50,8 @@ export function describeMachine(loadBefore: number): Machine {
 export function asJson(result: RunResult, targets: readonly Target[]): string {
   const latencyFloors = [4, 7].map((n) => ({
     n,
-    alone: latencyFloor(result.floors, n, 'alone'),
-    together: latencyFloor(result.floors, n, 'together'),
+    alone: latencyFloor(result.floors, { n, protocol: 'pbft' }, 'alone'),
+    together: latencyFloor(result.floors, { n, protocol: 'pbft' }, 'together'),
   }));
   return `${JSON.stringify({ ...result, latencyFloors, targets }, null, 2)}\n`;
 }
@@ -133,7 +133,7 @@ function latencyTable({ scenarios, floors }: RunResult): string {
         ms(phase.latencyMs.p90),
         ms(phase.latencyMs.p99),
         phase.name === unloadedName && scenario.bundle === 1 && isProduct(scenario)
-          ? inFloors(phase, floors, scenario.n).toFixed(1)
+          ? inFloors(phase, floors, scenario).toFixed(1)
           : '',
         failuresOf(phase),
       ]),

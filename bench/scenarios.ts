@@ -1,5 +1,6 @@
 // One scenario: a cluster, clients beside it, phases of load, and what each process used meanwhile.
 
+import type { Protocol } from '../protocol/modes.ts';
 import { BenchCluster } from './cluster.ts';
 import { median } from './histogram.ts';
 import type { LoadTask, Phase, PhaseResult } from './load.ts';
@@ -9,6 +10,7 @@ import { startWorker, type Worker } from './task.ts';
 
 export interface Scenario {
   readonly name: string;
+  readonly protocol: Protocol;
   readonly n: number;
   readonly transactionBytes: number;
   readonly bundle: number;
@@ -52,9 +54,9 @@ export interface Surroundings {
 }
 
 export async function runScenario(scenario: Scenario, surroundings: Surroundings): Promise<ScenarioResult> {
-  const { n, standIns } = scenario;
+  const { n, protocol, standIns } = scenario;
   const { profileDirectory } = surroundings;
-  const cluster = await BenchCluster.start({ replicas: n, standIns, ...surroundings });
+  const cluster = await BenchCluster.start({ replicas: n, protocol, standIns, ...surroundings });
   try {
     const phases = phasesOf(scenario);
     const meter = new Meter(cluster);

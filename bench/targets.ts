@@ -15,6 +15,9 @@ export interface Target {
 
 const ceilingShareMin = 1 / 4;
 const latencyFloorsMax = 3;
+const trustedFloorsMax = 2.5;
+/** Of the rate of PBFT, with a leader and members that are trusted. */
+const trustedRateMin = 1.5;
 const viewTimeoutsMax = 2;
 const pauseLatenciesMax = 3;
 const catchUpShareMin = 1 / 2;
@@ -42,8 +45,8 @@ export function targetsOf({ scenarios, failover, epochs, catchUp, floors }: RunR
     if (unloaded !== undefined && scenario.bundle === 1)
       atMost(
         `unloaded p50 over its floor, ${scenario.name}`,
-        inFloors(unloaded, floors, scenario.n),
-        latencyFloorsMax,
+        inFloors(unloaded, floors, scenario),
+        scenario.protocol === 'pbft' ? latencyFloorsMax : trustedFloorsMax,
         '',
       );
     const replicas = phaseOf(scenario, saturatedName)?.processes.filter(({ name }) => name !== 'clients') ?? [];
@@ -52,6 +55,20 @@ export function targetsOf({ scenarios, failover, epochs, catchUp, floors }: RunR
     atMost(`resident memory of a replica, ${scenario.name}`, resident, residentMiBMax, ' MiB');
     if (scenario.seconds >= 30)
       atMost(`its growth, ${scenario.name}`, Math.max(...replicas.map(({ memory }) => memory.growth)), growthMax, '');
+  }
+  // Where members are trusted: against the same load of PBFT, with a replica more.
+  for (const { protocol, bundle } of scenarios.filter(isProduct)) {
+    if (protocol !== 'multi-paxos' && protocol !== 'raft') continue;
+    const [own, pbft] = [protocol, 'pbft'].map((word) =>
+      rateOf(scenarios.find((each) => isProduct(each) && each.protocol === word && each.bundle === bundle)),
+    );
+    if (own === undefined || pbft === undefined) continue;
+    targets.push({
+      name: `rate of ${protocol} over that of pbft, bundles of ${bundle}`,
+      value: own / pbft,
+      wanted: `at least ${trustedRateMin}`,
+      met: own / pbft >= trustedRateMin,
+    });
   }
   for (const { n, medianGapMs, viewTimeoutMs } of failover)
     atMost(`failover gap in view timeouts, n = ${n}`, medianGapMs / viewTimeoutMs, viewTimeoutsMax, '');
@@ -112,14 +129,18 @@ export const pausesOf = ({ rounds }: EpochsResult): Pauses[] =>
     ];
   });
 
-export function inFloors({ latencyMs }: PhaseReport, floors: Floors, n: number): number {
-  return latencyMs.p50 / latencyFloor(floors, n, 'together').totalMs;
+export function inFloors(
+  { latencyMs }: PhaseReport,
+  floors: Floors,
+  scenario: Pick<ScenarioResult, 'n' | 'protocol'>,
+): number {
+  return latencyMs.p50 / latencyFloor(floors, scenario, 'together').totalMs;
 }
 
 export const isProduct = ({ standIns }: ScenarioResult) => !standIns.sign && !standIns.sync;
 
 const isSameLoad = (a: ScenarioResult, b: ScenarioResult) =>
-  a.n === b.n && a.bundle === b.bundle && a.transactionBytes === b.transactionBytes;
+  a.protocol === b.protocol && a.n === b.n && a.bundle === b.bundle && a.transactionBytes === b.transactionBytes;
 
 export const phaseOf = (scenario: ScenarioResult | undefined, name: string) =>
   scenario?.phases.find((phase) => phase.name === name);

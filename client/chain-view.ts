@@ -3,7 +3,8 @@
 import type { Certificate } from '../protocol/certificate.ts';
 import type { Head } from '../protocol/door.ts';
 import type { Parameters } from '../protocol/genesis.ts';
-import { byzantineQuorums, type Quorums } from '../protocol/quorum.ts';
+import { proofOf, quorumsOf } from '../protocol/modes.ts';
+import type { Quorums } from '../protocol/quorum.ts';
 import {
   asHeight,
   asReplicaId,
@@ -35,7 +36,7 @@ export class ChainView {
   constructor(epochs: EpochChain) {
     this.#epochs = epochs;
     this.#document = epochs.last;
-    this.#quorums = byzantineQuorums(this.#document.members.length);
+    this.#quorums = quorumsOf(this.#document);
     this.#claimed = this.#document.members.map(() => 0);
   }
 
@@ -53,7 +54,7 @@ export class ChainView {
   /** The latest epoch that is known: its members, and views from 0 on. What was certified stays. */
   enter(): void {
     this.#document = this.#epochs.last;
-    this.#quorums = byzantineQuorums(this.#document.members.length);
+    this.#quorums = quorumsOf(this.#document);
     this.#claimed = this.#document.members.map(() => 0);
     this.#view = asView(0);
   }
@@ -80,20 +81,21 @@ export class ChainView {
     const code = this.hearCertificate({ height, certificate });
     if (code !== undefined) return code;
     this.#claimed[from] = view;
-    // One of f+1 replicas is honest: the view that so many have reached, some honest one has reached.
+    // One of so many replicas is honest: the view that all of them have reached, some honest one has reached.
     const sorted = [...this.#claimed].sort((a, b) => b - a);
-    this.#enter(asView(sorted[this.quorums.f] ?? 0));
+    this.#enter(asView(sorted[this.quorums.oneHonest - 1] ?? 0));
     return undefined;
   }
 
   /** What a node's head proves, whoever it is: undefined, or the code of what an honest one never says. */
   hearCertificate({ height, certificate }: Pick<Head, 'height' | 'certificate'>): string | undefined {
     if (certificate === null) return undefined;
-    if (certificate.phase !== 'commit' || certificate.height > height) return 'head-certificate';
+    if (certificate.height > height) return 'head-certificate';
     // Checked only where it would teach something.
     if (certificate.height <= this.height) return undefined;
     const signers = this.#epochs.signersOf(certificate.epoch);
-    if (signers === undefined || verifyCertificate(certificate, signers) !== null) return 'head-certificate';
+    if (signers === undefined || certificate.phase !== proofOf(signers).phase) return 'head-certificate';
+    if (verifyCertificate(certificate, signers) !== null) return 'head-certificate';
     this.certified(certificate);
     return undefined;
   }

@@ -7,6 +7,7 @@ import { SecretKey } from '../keys/keypair.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { DoorMessage } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
+import { mainsOf } from '../protocol/modes.ts';
 import type { Hash, Height, View } from '../protocol/types.ts';
 import { type EpochChain, genesisOf } from '../protocol/verify.ts';
 import { ChainView } from './chain-view.ts';
@@ -351,7 +352,9 @@ export class Client {
   #relink(): void {
     const { members } = this.epochs.last;
     const before = this.#links.splice(0);
-    for (const member of members) {
+    // [CHP-1] An auxiliary takes no bundles and has no blocks to show.
+    const mains = mainsOf(this.epochs.last);
+    for (const member of members.filter(({ id }) => mains.includes(id))) {
       const { name, address, publicKey } = member;
       const given = this.#given.get(name);
       const url = given === undefined || given.said !== address ? (address ?? given?.url) : given.url;

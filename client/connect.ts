@@ -6,7 +6,7 @@ import type { Crypto } from '../crypto/provider.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { type Genesis, parseGenesis } from '../protocol/genesis.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import { mainsOf, quorumsOf } from '../protocol/modes.ts';
 import { EpochChain } from '../protocol/verify.ts';
 import { Client } from './client.ts';
 import { learnEpochs, learnTimeoutMs } from './epochs.ts';
@@ -26,8 +26,8 @@ export interface ConnectRequest {
   /** What is known of the epochs since the first; the client adds what it learns (docs/client.md). Default: the first alone. */
   readonly epochs?: EpochChain;
   /**
-   * At least f+1 members, better all of them. Of an earlier epoch will do, as long as somebody there still knows: where the members have
-   * changed since, the client finds the present ones, at the addresses that their epoch names.
+   * At least f+1 members (where members are trusted one), better all of them. Of an earlier epoch will do, as long as somebody there still
+   * knows: where the members have changed since, the client finds the present ones, at the addresses that their epoch names.
    */
   readonly replicas: readonly ReplicaAddress[];
   /**
@@ -43,7 +43,8 @@ export interface ConnectRequest {
 }
 
 /**
- * Connects to all replicas and resolves when f+1 of them have proved their keys and told their heads: one of those is honest.
+ * Connects to all replicas and resolves when f+1 of them (one, where members are trusted) have proved their keys and told their heads:
+ * one of those is honest.
  * The others are tried for as long as the client lives.
  * Rejects with ClientError: option-invalid, genesis-invalid, unknown-replica, too-few-replicas, connect-timeout.
  */
@@ -76,11 +77,12 @@ async function knowMembers({ genesis, epochs, replicas, settings, crypto }: Know
   const { openSocket } = settings;
   const timeoutMs = learnTimeoutMs(settings);
   const problem = () => {
-    const { members } = epochs.last;
+    const { members, protocol } = epochs.last;
     const stranger = replicas.find(({ name }) => !isKnown(epochs, name));
     if (stranger !== undefined) return new ClientError('unknown-replica', { name: stranger.name });
-    const given = replicas.filter(({ name }) => members.some((member) => member.name === name)).length;
-    const { oneHonest } = byzantineQuorums(members.length);
+    const mains = mainsOf({ protocol, members }).map((id) => members[id]?.name);
+    const given = replicas.filter(({ name }) => mains.includes(name)).length;
+    const { oneHonest } = quorumsOf({ protocol, members });
     return given >= oneHonest || (epochs.last.epoch > 0 && replicas.length > 0)
       ? null
       : new ClientError('too-few-replicas', { given, needed: oneHonest });

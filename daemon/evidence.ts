@@ -12,7 +12,7 @@ import type { Evidence } from '../protocol/core.ts';
 import { EpochChain } from '../protocol/epoch/chain.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { PbftMessage } from '../protocol/messages.ts';
+import type { ReplicaMessage } from '../protocol/messages.ts';
 import { decodeHardState } from '../protocol/pbft/hard-state.ts';
 import type { Epoch, ReplicaId, View } from '../protocol/types.ts';
 import { type Conflict, encodeEvidence, evidenceOf, verifyEvidence } from '../protocol/verify.ts';
@@ -111,7 +111,7 @@ export class EvidenceBook implements EvidenceSource {
   }
 
   /** [ACC-2] One more pair of statements. What it proves already, or has no room for, is counted and not kept. */
-  found({ culprit, first, second }: Evidence<PbftMessage>): void {
+  found({ culprit, first, second }: Evidence<ReplicaMessage>): void {
     const { genesis, epochs, crypto, meter, logger } = this.#options;
     const peer = genesis.members[culprit]?.name ?? String(culprit);
     meter.count('synod_evidence_total', { peer });

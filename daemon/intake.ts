@@ -5,7 +5,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { toHex } from '../crypto/bytes.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type { Core, Input } from '../protocol/core.ts';
-import type { PbftMessage, PbftPledge, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Vote } from '../protocol/messages.ts';
 import type { Epoch, ReplicaId } from '../protocol/types.ts';
 import { epochOfFrame, openFrame, type VerifyContext, verifyMessage } from '../protocol/verify.ts';
 import { canBeCarried, isRequest, isVote } from './kinds.ts';
@@ -20,7 +20,7 @@ export interface Arrived {
 }
 
 export interface IntakeParts {
-  readonly core: Pick<Core<PbftMessage, PbftPledge>, 'wants'>;
+  readonly core: Pick<Core<ReplicaMessage, ReplicaPledge>, 'wants'>;
   readonly verify: VerifyContext;
   readonly meter: Meter;
   /** An honest peer would not have sent it. */
@@ -65,7 +65,7 @@ export class Intake {
   }
 
   /** As many as a turn has time for, into inputs. */
-  take(inputs: Input<PbftMessage, PbftPledge>[]): void {
+  take(inputs: Input<ReplicaMessage, ReplicaPledge>[]): void {
     const began = performance.now();
     let taken = 0;
     this.#votes.clear();
@@ -86,7 +86,7 @@ export class Intake {
   }
 
   /** Bytes of a peer to an input. */
-  #open(from: ReplicaId, bytes: Bytes): Input<PbftMessage, PbftPledge> | null {
+  #open(from: ReplicaId, bytes: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
     const { verify, core, meter } = this.#parts;
     const frame = decodeFrame(bytes);
     if (isRefusal(frame)) return this.#refuse(from, frame.refused, 'frame');

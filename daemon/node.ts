@@ -16,8 +16,8 @@ import type { EpochEnd } from '../protocol/core.ts';
 import { epochOf } from '../protocol/epoch/begin.ts';
 import { type EpochDocument, genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
+import { quorumsOf } from '../protocol/modes.ts';
 import { tracesIn } from '../protocol/pbft/quarantine.ts';
-import { quorumsOf } from '../protocol/quorum.ts';
 import type { Epoch, Hash, ReplicaId } from '../protocol/types.ts';
 import type { EpochChain } from '../protocol/verify.ts';
 import { checkpointSigningBytes } from '../protocol/verify.ts';
@@ -225,7 +225,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         if (before !== guard) await before.close();
       };
       /** What is watched for in each epoch. */
-      const settle = ({ own, genesis, replica: current }: Term): void => {
+      const settle = ({ own, replica: current }: Term): void => {
         current.subscribe({
           ended: (end) => {
             scout?.close();
@@ -236,7 +236,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           own,
           epochs,
           addresses: () => knownAddresses(epochs, config.peers.values()),
-          isLonely: () => transport.connectedPeers().length < quorumsOf(own.protocol, genesis.members.length).oneHonest,
+          isLonely: () => transport.connectedPeers().length < quorumsOf(own).oneHonest,
           height: () => replica.head().height,
           learnt: () => writeEpochs(config.epochsFile, epochs, first),
           behind: () => resolve('behind'),

@@ -8,6 +8,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Guard } from '../keys/guard.ts';
+import { attested, type Witness } from '../protocol/attest.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type {
@@ -22,7 +23,7 @@ import type {
   Ready,
 } from '../protocol/core.ts';
 import { type Genesis, storedParameters } from '../protocol/genesis.ts';
-import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../protocol/messages.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asMillis } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
@@ -30,6 +31,7 @@ import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
 import type { EvidenceBook } from './evidence.ts';
 import { type Arrived, Intake } from './intake.ts';
+import { proposedIn } from './kinds.ts';
 import { LoopLag } from './loop-lag.ts';
 import { LOOP_LIMITS } from './loop-limits.ts';
 import { PhaseMeter } from './phases.ts';
@@ -47,7 +49,7 @@ export interface Logger {
 }
 
 export interface ReplicaParts {
-  readonly core: Core<PbftMessage, PbftPledge>;
+  readonly core: Core<ReplicaMessage, ReplicaPledge>;
   readonly genesis: Genesis;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
@@ -60,6 +62,8 @@ export interface ReplicaParts {
   readonly evidence: Pick<EvidenceBook, 'found' | 'entered'>;
   /** Null: the operator wants none. */
   readonly recorder: StepRecorder | null;
+  /** [CFT-PR-1] Given where the members are trusted: the proof of a block is this replica's word. */
+  readonly witness?: Witness | undefined;
   /** The head that was recovered. */
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
@@ -78,7 +82,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   #transport: PeerTransport | null = null;
 
   readonly #intake: Intake;
-  #inputs: Input<PbftMessage, PbftPledge>[] = [];
+  #inputs: Input<ReplicaMessage, ReplicaPledge>[] = [];
   #bundles = 0;
   #bundleBytes = 0;
   #turn: NodeJS.Immediate | null = null;
@@ -171,7 +175,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     );
   }
 
-  #input(input: Input<PbftMessage, PbftPledge>): void {
+  #input(input: Input<ReplicaMessage, ReplicaPledge>): void {
     if (this.#stopped) return;
     this.#inputs.push(input);
     this.#wake();
@@ -209,8 +213,8 @@ export class Replica implements ReplicaPort, PeerEvents {
     }
   }
 
-  #step(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
-    const { core, meter, recorder } = this.#parts;
+  #step(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): void {
+    const { core, meter, recorder, witness } = this.#parts;
     const told = this.#ownStalls(now);
     // What is recorded is the very array that the core is given.
     const all = told.length > 0 ? [...told, ...inputs] : inputs;
@@ -220,16 +224,17 @@ export class Replica implements ReplicaPort, PeerEvents {
     recorder?.before(core, all, now);
     const started = performance.now();
     const ready = this.#stepped(all, now);
+    // What the core itself wants done: it is what a replay comes to again, without a key.
     recorder?.after(ready);
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
-    this.#act(ready);
+    this.#act(witness === undefined ? ready : attested(ready, witness));
     // What it had no time for any more is the next one's; what it took stands in the pool that goes on, and is known there.
     if (ready.ended !== null) this.#inputs.unshift(...inputs.filter(({ type }) => type === 'bundle'));
   }
 
   /** What proves that somebody else is guilty may be the very thing that stops this replica (REC-9, PBFT-C-3): it is kept all the same. */
-  #stepped(inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): Ready<PbftMessage, PbftPledge> {
+  #stepped(inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): Ready<ReplicaMessage, ReplicaPledge> {
     const { core, evidence, recorder } = this.#parts;
     try {
       return core.step(inputs, now);
@@ -241,9 +246,9 @@ export class Replica implements ReplicaPort, PeerEvents {
   }
 
   /** [STALL-1] [STALL-5] What held this replica up since the last step, and where its wall clock has gone: it blames itself first. */
-  #ownStalls(now: Millis): Input<PbftMessage, PbftPledge>[] {
+  #ownStalls(now: Millis): Input<ReplicaMessage, ReplicaPledge>[] {
     const { clock, meter } = this.#parts;
-    const told: Input<PbftMessage, PbftPledge>[] = [];
+    const told: Input<ReplicaMessage, ReplicaPledge>[] = [];
     const tell = (what: 'loop' | 'disk', ms: number) => {
       if (ms <= 0) return;
       meter.count('synod_stalled_seconds_total', { what }, ms / 1_000);
@@ -265,11 +270,13 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#transport?.punish(from, code);
   }
 
-  #act(all: Ready<PbftMessage, PbftPledge>): void {
+  #act(all: Ready<ReplicaMessage, ReplicaPledge>): void {
     // [EPO-12] Nobody needs what a core that has ended still wanted to say.
     const ready = all.ended === null ? all : { ...all, pledges: [], lock: null, lead: null };
-    for (const { message } of ready.send)
-      if (message.kind === 'pre-prepare') this.#phases.saw(message.block.header.height);
+    for (const { message } of ready.send) {
+      const proposed = proposedIn(message);
+      if (proposed !== null) this.#phases.saw(proposed);
+    }
     this.#speaker.speak(ready);
     if (ready.deliver.length > 0) this.#deliver(ready.deliver);
     for (const admission of ready.admissions) this.#admitted(admission);

@@ -8,10 +8,10 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, PledgePayload, PromiseBatch } from '../keys/guard.ts';
 import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec.ts';
-import type { Input, Ready } from '../protocol/core.ts';
+import type { Audience, Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { PbftMessage, PbftPledge, PrePrepare, Signed, Verified } from '../protocol/messages.ts';
+import type { PrePrepare, ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
@@ -30,7 +30,7 @@ export interface SpeakerParts {
   readonly meter: Meter;
   readonly logger: Logger;
   /** This replica's pledges, durable and signed: inputs of the next turn. */
-  readonly back: (inputs: readonly Input<PbftMessage, PbftPledge>[]) => void;
+  readonly back: (inputs: readonly Input<ReplicaMessage, ReplicaPledge>[]) => void;
   /** A write failed: nothing is signed or sent from here on. */
   readonly failed: (error: unknown) => void;
 }
@@ -78,7 +78,7 @@ export class Speaker {
     return this.#lag.take(performance.now());
   }
 
-  speak(ready: Ready<PbftMessage, PbftPledge>): void {
+  speak(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
     for (const { to, message } of ready.send) this.state(to, message);
     for (const { to, signed } of ready.resend) this.#sendSigned(to, signed);
     gather(this.#pending, ready);
@@ -134,7 +134,7 @@ export class Speaker {
   async #write({ records, pledges, lock, lead, readmit }: Pending): Promise<void> {
     const { log, guard, meter } = this.#parts;
     const durable = { log: log.position, decided: log.head };
-    const payloads = pledges.map(({ pledge, broadcast }) => ({ pledge, broadcast, payload: encodePayload(pledge) }));
+    const payloads = pledges.map((each) => ({ ...each, payload: encodePayload(each.pledge) }));
     const writes: Promise<unknown>[] = [];
     if (records.length > 0) {
       meter.observe('synod_log_write_bytes', sizeOf(records));
@@ -152,7 +152,7 @@ export class Speaker {
     if (this.#stopped) return;
     log.moveFloor(guard.floor);
     // Durable: now, and only now, these votes exist.
-    const back: Input<PbftMessage, PbftPledge>[] = [];
+    const back: Input<ReplicaMessage, ReplicaPledge>[] = [];
     const view = await led;
     if (view !== null) back.push({ type: 'leading', view });
     if (readmit !== null) back.push({ type: 'readmitted', view: readmit.view, height: readmit.height });
@@ -160,7 +160,7 @@ export class Speaker {
     for (const each of kept) {
       const signed = this.#sign(each);
       if (signed === null) continue;
-      if (each.broadcast) this.#sendSigned('all', signed);
+      if (each.broadcast) this.#sendSigned(each.to ?? 'all', signed);
       back.push({ type: 'own', signed });
     }
     for (const each of payloads) if (!kept.includes(each)) back.push({ type: 'refused', pledge: each.pledge });
@@ -206,7 +206,7 @@ export class Speaker {
     }
   }
 
-  #sign({ pledge, payload }: PledgePayload): Verified<PbftPledge> | null {
+  #sign({ pledge, payload }: PledgePayload): Verified<ReplicaPledge> | null {
     try {
       const signature = this.#parts.guard.sign(pledge, payload);
       return asVerified({ sender: this.#parts.self, message: pledge, payload, signature }); // signed here
@@ -232,7 +232,7 @@ export class Speaker {
   // ---- sending ----------------------------------------------------------------------------------------------------
 
   /** Signs and sends what binds nobody, at once. A proposal's signature is this replica's prepare, which the guard allows it to give ahead of its mark. */
-  state(to: ReplicaId | 'all', message: Exclude<PbftMessage, PbftPledge>): void {
+  state(to: Audience, message: Exclude<ReplicaMessage, ReplicaPledge>): void {
     const { guard, self } = this.#parts;
     const payload = encodePayload(message);
     let signature: Bytes;
@@ -263,18 +263,15 @@ export class Speaker {
     }
   }
 
-  #sendSigned(to: ReplicaId | 'all', { message, payload, sender, signature }: Signed<PbftMessage>): void {
+  #sendSigned(to: Audience, { message, payload, sender, signature }: Signed<ReplicaMessage>): void {
     this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[sender]!, signature });
   }
 
-  #sendFrame(
-    to: ReplicaId | 'all',
-    frame: Parameters<typeof encodeFrame>[0] & { readonly kind: PbftMessage['kind'] },
-  ): void {
+  #sendFrame(to: Audience, frame: Parameters<typeof encodeFrame>[0] & { readonly kind: ReplicaMessage['kind'] }): void {
     const bytes = encodeFrame(frame);
     const lane = laneOf(frame.kind);
     if (to === 'all') this.#transport?.broadcast(bytes, lane);
-    else this.#transport?.send(to, bytes, lane);
+    else for (const one of typeof to === 'number' ? [to] : to) this.#transport?.send(one, bytes, lane);
   }
 }
 

@@ -4,16 +4,17 @@
 import { randomBytes } from 'node:crypto';
 import { equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
+import { GuardError } from '../keys/errors.ts';
 import type { Guard } from '../keys/guard.ts';
 import { blockHash } from '../protocol/block.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
+import { makeCore, type ReplicaCore } from '../protocol/cores.ts';
 import { type EpochDocument, genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
-import { Pbft } from '../protocol/pbft/pbft.ts';
-import { quorumsOf } from '../protocol/quorum.ts';
+import { bearsLies, quorumsOf } from '../protocol/modes.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asView } from '../protocol/types.ts';
 import { SeenSignatures, type VerifyContext } from '../protocol/verify.ts';
@@ -37,7 +38,7 @@ const SEEN_SIGNATURES_MAX = 8_192;
  * it over; no flag, file or message of a replica leads here.
  */
 export interface Between {
-  core?(core: Pbft, place: { readonly genesis: Genesis; readonly self: ReplicaId }): void;
+  core?(core: ReplicaCore, place: { readonly genesis: Genesis; readonly self: ReplicaId }): void;
   peers?(transport: PeerTransport): PeerTransport;
 }
 
@@ -69,21 +70,27 @@ export interface Term {
   readonly own: EpochDocument;
   readonly genesis: Genesis;
   readonly self: ReplicaId;
-  readonly core: Pbft;
+  readonly core: ReplicaCore;
   readonly replica: Replica;
   /** Null: the operator wants none. */
   readonly recorder: Recorder | null;
 }
 
-/** [EPO-12] Waits for nothing, and takes no turn before its replica is started. */
+/**
+ * [EPO-12] Waits for nothing, and takes no turn before its replica is started.
+ * @throws GuardError guard-memory-lost
+ */
 export function beginTerm(surroundings: Surroundings, { own, recovered, guard, self }: Beginning): Term {
   const { config, first, document, log, clock, metrics, evidence, logger, between } = surroundings;
   const { sha256 } = native;
   const { epoch } = own;
   const genesis = genesisOf(first, own);
   const { quarantined, view, led, abstained, marks, request } = guard.state;
+  // [CFT-R-1] A promise that is forgotten, or what was accepted under one, would be missing in every quorum that this replica is in.
+  if (!bearsLies(own.protocol) && (quarantined || abstained.view !== null))
+    throw new GuardError('guard-memory-lost', { member: config.member, epoch });
   const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
-  const core = new Pbft(
+  const core = makeCore(
     { genesis, epoch, document: own, self, sha256 },
     {
       log: recovered,
@@ -122,7 +129,8 @@ export function beginTerm(surroundings: Surroundings, { own, recovered, guard, s
     chainId: genesis.chainId,
     epoch,
     members: genesis.members,
-    quorum: quorumsOf(own.protocol, genesis.members.length).quorum,
+    quorum: quorumsOf(own).quorum,
+    protocol: own.protocol,
     memberSetHash: own.hash,
     start: own.start,
     parameters: genesis.parameters,
@@ -147,6 +155,7 @@ export function beginTerm(surroundings: Surroundings, { own, recovered, guard, s
     logger,
     evidence,
     recorder,
+    witness: bearsLies(own.protocol) ? undefined : { self, epoch, sign: (place) => guard.signDecided(place) },
     head: recoveredHead(first, recovered),
   });
   return { own, genesis, self, core, replica, recorder };

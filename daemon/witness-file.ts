@@ -8,7 +8,7 @@ import { decodeFrame, decodeMessage, isRefusal } from '../protocol/codec.ts';
 import { signersOf } from '../protocol/epoch/chain.ts';
 import { type Genesis, type Parameters, storedParameters } from '../protocol/genesis.ts';
 import { domainTag, LayoutReader, LayoutWriter } from '../protocol/layout.ts';
-import type { PbftMessage, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, Verified } from '../protocol/messages.ts';
 import { asEpoch, type Epoch, type Hash } from '../protocol/types.ts';
 import {
   decodeEvidence,
@@ -37,7 +37,7 @@ export interface WitnessRecord {
 /** What a file proves: every piece holds, every statement is signed by its sender and sound inside. */
 export interface Witness {
   readonly pieces: readonly { readonly bytes: Bytes; readonly proven: ProvenEvidence }[];
-  readonly statements: readonly { readonly frame: Bytes; readonly signed: Verified<PbftMessage> }[];
+  readonly statements: readonly { readonly frame: Bytes; readonly signed: Verified<ReplicaMessage> }[];
 }
 
 export interface WitnessProblem {

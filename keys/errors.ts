@@ -48,6 +48,8 @@ export type GuardErrorCode =
   | 'guard-damaged'
   /** The file is a copy, or was put back from a backup: what the key has signed since is not in it, so it must not vote. */
   | 'guard-copied'
+  /** Of what this key has promised in this epoch something is lost, and among trusted members nothing makes up for it (CFT-R-1). */
+  | 'guard-memory-lost'
   /** The file belongs to another key or another chain. */
   | 'guard-wrong-owner'
   /** The file has seen a later epoch than the one asked for. */
@@ -118,6 +120,7 @@ const advice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'guard-missing': 'this replica must not vote until it was readmitted',
   'guard-damaged': 'this replica must not vote until it was readmitted',
   'guard-copied': 'this replica must not vote until it was readmitted',
+  'guard-memory-lost': 'this key must not be used any more: give the replica another one',
   'guard-lock-unavailable': 'on Linux, install the flock command of util-linux',
 };
 

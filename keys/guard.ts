@@ -6,12 +6,11 @@
 // `signProposal` as often as there are blocks, without waiting for the disk. After a refusal nothing has changed; after a failing
 // write nothing is signed any more.
 
-import { hash as digestOf } from 'node:crypto';
 import { type Bytes, equalBytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
-import { type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
+import { decidedSigningBytes, type VotePlace, voteSigningBytes } from '../protocol/certificate.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import type { CheckpointPlace, PbftPledge } from '../protocol/messages.ts';
+import type { CheckpointPlace, ReplicaPledge } from '../protocol/messages.ts';
 import { asEpoch, asView, type Epoch, type Hash, type Height, type View } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 import { GuardError, GuardRefusal } from './errors.ts';
@@ -21,17 +20,18 @@ import {
   assertEpoch,
   assertVotable,
   assertVoteFree,
-  keyOf,
+  DecidedWords,
   type Marks,
   MarksDraft,
-  type Place,
   Proposals,
+  placeName,
   type ViewMark,
 } from './marks.ts';
+import { type PledgeLayouts, readPledge } from './pledges.ts';
 import { beginEpoch, encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
 import { openSignState } from './sign-state-file.ts';
 import { SlotFile } from './slot-file.ts';
-import { assertFrame, assertNote, type FrameSigningBytes, statementBytes } from './statement.ts';
+import { type FrameSigningBytes, statementBytes } from './statement.ts';
 
 export interface GuardOptions {
   /** The sign-state file, in an existing directory. */
@@ -50,7 +50,7 @@ export interface GuardOptions {
 
 /** A pledge with its encoded message. View-changes and new-views are signed over the payload; for the others it is not looked at. */
 export interface PledgePayload {
-  readonly pledge: PbftPledge;
+  readonly pledge: ReplicaPledge;
   readonly payload: Bytes;
 }
 
@@ -108,11 +108,16 @@ export interface Guard {
    * 64 bytes. As often as wanted: the same pledge has the same signature.
    * @throws GuardRefusal guard-not-promised unless exactly this pledge was promised since the start, and is durable
    */
-  sign(pledge: PbftPledge, payload: Bytes): Bytes;
+  sign(pledge: ReplicaPledge, payload: Bytes): Bytes;
   /** Makes durable that this replica leads `view`: from now on it proposes there, until it restarts. @throws GuardRefusal */
   lead(view: View): Promise<void>;
   /** 64 bytes, at once: no mark is needed, because the view is burned at the next start. @throws GuardRefusal */
   signProposal(place: ProposalPlace): Bytes;
+  /**
+   * 64 bytes, at once: this replica's word that a block is decided, in a chain whose members are trusted (CFT-PR-1). At one height it says one
+   * block since its start. @throws GuardRefusal guard-conflict
+   */
+  signDecided(place: Omit<ProposalPlace, 'view'>): Bytes;
   /** 64 bytes over a message that binds nobody. @throws GuardRefusal guard-binding-kind, guard-unknown-kind */
   signStatement(kind: string, payload: Bytes): Bytes;
   /**
@@ -175,7 +180,7 @@ interface Promised {
 class FileGuard implements Guard {
   readonly publicKey: Bytes;
   readonly #options: GuardOptions;
-  readonly #frameBytes: FrameSigningBytes;
+  readonly #layouts: PledgeLayouts;
   readonly #file: SlotFile;
   /** Ahead of the disk while a write is under way. Replaced, never changed in place. */
   #state: SignState;
@@ -184,6 +189,7 @@ class FileGuard implements Guard {
   #proposals = new Proposals();
   /** By place. Only what was promised since the start; older promises are promised again, which checks them against the marks. */
   readonly #promised = new Map<string, Promised>();
+  readonly #decided = new DecidedWords();
   /** Counts changes of `#state`: how many there were, and how many are durable. */
   #changes = 1;
   #durable = 0;
@@ -201,8 +207,12 @@ class FileGuard implements Guard {
   constructor(options: GuardOptions, file: SlotFile, state: SignState) {
     this.publicKey = options.secret.publicKey;
     this.#options = options;
-    const { chainId, frameSigningBytes: frameBytes } = options;
-    this.#frameBytes = frameBytes ?? ((kind, payload) => frameSigningBytes(chainId, kind, payload));
+    const { chainId, checkpointSigningBytes, frameSigningBytes: frameBytes } = options;
+    this.#layouts = {
+      chainId,
+      checkpointSigningBytes,
+      frameSigningBytes: frameBytes ?? ((kind, payload) => frameSigningBytes(chainId, kind, payload)),
+    };
     this.#file = file;
     this.#state = state;
     this.#burned = burnedAtFirst(state);
@@ -248,14 +258,15 @@ class FileGuard implements Guard {
     if (decided !== undefined) draft.forget(decided);
     const promised: [string, Omit<Promised, 'change'>][] = [];
     for (const { pledge, payload } of pledges) {
-      const { place, signingBytes } = this.#read(pledge, payload);
+      const read = readPledge(pledge, payload, this.#layouts);
+      const { place, signingBytes } = read;
       try {
         draft.mark(place);
       } catch (error) {
         if (place.kind === 'prepare' || place.kind === 'commit') this.#burnOnConflict(place.view, error);
         throw error;
       }
-      promised.push([keyOf(place), { digest: Uint8Array.from(place.digest), signingBytes }]);
+      promised.push([placeName(read.place, read.of), { digest: Uint8Array.from(place.digest), signingBytes }]);
     }
     if (!fits({ marks: draft.marks, lock: lock ?? this.#state.lock })) throw new GuardRefusal('guard-lock-too-large');
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
@@ -280,10 +291,11 @@ class FileGuard implements Guard {
     if (error instanceof GuardRefusal && error.code === 'guard-conflict') this.#burned = Math.max(this.#burned, view);
   }
 
-  sign(pledge: PbftPledge, payload: Bytes): Bytes {
+  sign(pledge: ReplicaPledge, payload: Bytes): Bytes {
     this.#assertAlive();
-    const { place, signingBytes } = this.#read(pledge, payload);
-    const promised = this.#promised.get(keyOf(place));
+    const read = readPledge(pledge, payload, this.#layouts);
+    const { place, signingBytes } = read;
+    const promised = this.#promised.get(placeName(read.place, read.of));
     const isPromised =
       promised !== undefined &&
       promised.change <= this.#durable &&
@@ -329,9 +341,17 @@ class FileGuard implements Guard {
     return signBytes(this.#options.secret, voteSigningBytes(this.#options.chainId, place));
   }
 
+  /** [GRD-20] */
+  signDecided({ epoch, height, hash }: Omit<ProposalPlace, 'view'>): Bytes {
+    this.#assertAlive();
+    assertEpoch(this.#state.marks, epoch);
+    this.#decided.say(height, hash);
+    return signBytes(this.#options.secret, decidedSigningBytes(this.#options.chainId, { epoch, height, hash }));
+  }
+
   signStatement(kind: string, payload: Bytes): Bytes {
     this.#assertAlive();
-    return signBytes(this.#options.secret, statementBytes(this.#frameBytes, kind, payload));
+    return signBytes(this.#options.secret, statementBytes(this.#layouts.frameSigningBytes, kind, payload));
   }
 
   abstain(options: { readonly view: View; readonly height: Height }): Promise<void> {
@@ -386,32 +406,6 @@ class FileGuard implements Guard {
     // A write that fails now has told its own caller.
     await Promise.allSettled([this.#writing, this.#waiting]);
     await this.#file.close();
-  }
-
-  /** The place of a pledge, the digest it takes there, and what would be signed. */
-  #read(pledge: PbftPledge, payload: Bytes): { readonly place: Place; readonly signingBytes: Bytes } {
-    const { chainId, checkpointSigningBytes } = this.#options;
-    switch (pledge.kind) {
-      case 'prepare':
-      case 'commit': {
-        const { kind, epoch, view, height, hash } = pledge;
-        const signingBytes = voteSigningBytes(chainId, { phase: kind, epoch, view, height, hash });
-        return { place: { kind, epoch, view, height, digest: hash }, signingBytes };
-      }
-      case 'checkpoint': {
-        const { kind, epoch, height } = pledge;
-        const signingBytes = checkpointSigningBytes(pledge);
-        assertNote(signingBytes);
-        return { place: { kind, epoch, height, digest: sha256(signingBytes) }, signingBytes };
-      }
-      case 'view-change':
-      case 'new-view': {
-        const { kind, epoch, view } = pledge;
-        const signingBytes = this.#frameBytes(kind, payload);
-        assertFrame(kind, signingBytes);
-        return { place: { kind, epoch, view, digest: sha256(payload), payload }, signingBytes };
-      }
-    }
   }
 
   #remember(key: string, promised: Promised): void {
@@ -492,8 +486,4 @@ function votesOf({ view, votes }: Marks): GuardState['marks'] {
     }
   }
   return marks;
-}
-
-function sha256(bytes: Bytes): Bytes {
-  return digestOf('sha256', bytes, 'buffer');
 }

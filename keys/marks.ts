@@ -4,10 +4,10 @@
 // a field here, an arm to `mark`, and its bytes to sign-state.ts. Every rule errs towards silence: a refused vote costs time.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { equalBytes } from '../crypto/bytes.ts';
+import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { assert, unreachable } from '../protocol/assert.ts';
 import type { VotePhase } from '../protocol/certificate.ts';
-import { asHeight, asView, type Epoch, type Height, type View } from '../protocol/types.ts';
+import { asHeight, asView, type Epoch, type Height, type ReplicaId, type View } from '../protocol/types.ts';
 import { GuardRefusal } from './errors.ts';
 
 /** Heights of one view that are remembered: twice the widest window of a chain (64). Beyond it the floor rises (GRD-5). */
@@ -30,9 +30,27 @@ export type Place =
       readonly view: View;
       readonly digest: Bytes;
       readonly payload: Bytes;
+    }
+  /** Raft: whom this key votes for in a term. The digest is that of the candidate's number. */
+  | { readonly kind: 'vote'; readonly epoch: Epoch; readonly view: View; readonly digest: Bytes }
+  /** Paxos: a ballot, whose number names its one owner; Raft: an append in a term, which has one leader. The digest is PROMISED. */
+  | {
+      readonly kind: BallotKind;
+      readonly epoch: Epoch;
+      readonly view: View;
+      readonly digest: Bytes;
     };
 
-type ViewPlace = Extract<Place, { readonly kind: 'view-change' | 'new-view' }>;
+type ViewPlace = Extract<Place, { readonly kind: 'view-change' | 'new-view' | 'vote' }>;
+
+/** What is said in a ballot or term, and marks it alone (GRD-19). */
+export type BallotKind = 'promise' | 'accepted' | 'configured' | 'fast-accepted' | 'appended';
+
+/** A ballot belongs to one proposer, so a promise for it says the same to everyone. */
+export const PROMISED: Bytes = new Uint8Array(32);
+
+/** Whom a vote is for. */
+export const votedDigest = (candidate: ReplicaId): Bytes => new Uint8Array(32).fill(candidate + 1);
 
 /** The hashes voted for at one height of the highest view; null: no vote of that phase. */
 export type HeightMarks = Readonly<Record<VotePhase, Bytes | null>>;
@@ -130,10 +148,21 @@ export class MarksDraft {
         this.#checkpoint(place.height, place.digest);
         break;
       case 'view-change':
-        this.#viewMark('viewChange', place);
+        this.#viewMark('viewChange', place, place.payload);
+        break;
+      // [GRD-19] A vote in a term takes the place of a request for a view: one for each, rising. The log knows whom it was for (RAFT-E-2).
+      case 'vote':
+        this.#viewMark('viewChange', place, null);
         break;
       case 'new-view':
-        this.#viewMark('newView', place);
+        this.#viewMark('newView', place, null);
+        break;
+      case 'promise':
+      case 'accepted':
+      case 'configured':
+      case 'fast-accepted':
+      case 'appended':
+        this.#ballot(place.kind, place.view);
         break;
       default:
         unreachable(place);
@@ -226,7 +255,8 @@ export class MarksDraft {
   }
 
   /** [GRD-9] [GRD-18] One payload a view; never below the highest view of any mark, unless it is the very one that is held. */
-  #viewMark(field: 'viewChange' | 'newView', { kind, view, digest, payload }: ViewPlace): void {
+  /** @param request what is to be said again after a restart (GRD-18) */
+  #viewMark(field: 'viewChange' | 'newView', { kind, view, digest }: ViewPlace, request: Bytes | null): void {
     const held = this.#marks[field];
     const { abstainedView } = this.#marks;
     if (abstainedView !== null && view <= abstainedView) throw new GuardRefusal('guard-view-burned', { kind, view });
@@ -236,8 +266,19 @@ export class MarksDraft {
     }
     if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
     this.#raiseView(view);
-    const request = kind === 'view-change' ? Uint8Array.from(payload) : null;
-    this.#marks = { ...this.#marks, [field]: { view, digest: Uint8Array.from(digest) }, request };
+    const kept = request === null ? null : Uint8Array.from(request);
+    this.#marks = { ...this.#marks, [field]: { view, digest: Uint8Array.from(digest) }, request: kept };
+  }
+
+  /**
+   * [GRD-19] Nothing below the highest ballot of any mark. What was accepted in it stands in the log alone: an acceptance needs no write here
+   * but the first one of its ballot.
+   */
+  #ballot(kind: BallotKind, view: View): void {
+    const { abstainedView } = this.#marks;
+    if (abstainedView !== null && view <= abstainedView) throw new GuardRefusal('guard-view-burned', { kind, view });
+    if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
+    this.#raiseView(view);
   }
 
   /** [GRD-3] Votes are remembered for the highest view alone, since below it there will be no more. */
@@ -304,6 +345,43 @@ export class Proposals {
   }
 }
 
+/** [GRD-20] What this replica called decided since its start: at the last heights one block each. */
+export class DecidedWords {
+  readonly #hashes = new Map<Height, Bytes>();
+
+  /** The hash is copied. @throws GuardRefusal guard-conflict */
+  say(height: Height, hash: Bytes): void {
+    const said = this.#hashes.get(height);
+    if (said !== undefined && !equalBytes(said, hash))
+      throw new GuardRefusal('guard-conflict', { kind: 'decided', height });
+    if (said === undefined) this.#hashes.set(height, Uint8Array.from(hash));
+    for (const oldest of this.#hashes.keys()) {
+      if (this.#hashes.size <= heightsMax) break;
+      this.#hashes.delete(oldest);
+    }
+  }
+}
+
+/** What a pledge is at, without what it says; `of` tells those apart of which one place allows several. */
+export function placeName(place: Place, of: Bytes | undefined): string {
+  switch (place.kind) {
+    case 'prepare':
+    case 'commit':
+      return `${place.kind} ${place.view} ${place.height}`;
+    case 'checkpoint':
+      return `${place.kind} ${place.height}`;
+    case 'view-change':
+    case 'new-view':
+    case 'promise':
+    case 'accepted':
+    case 'configured':
+    case 'fast-accepted':
+    case 'vote':
+    case 'appended':
+      return `${place.kind} ${place.view}${of === undefined ? '' : ` ${toHex(of)}`}`;
+  }
+}
+
 /** What the file can hold; a bug otherwise. */
 export function assertCount(value: number, what: string): void {
   assert(Number.isSafeInteger(value) && value >= 0, `a ${what} is an integer from 0 to 2^53 - 1`);
@@ -338,18 +416,4 @@ export function assertVoteFree(
   }
   if (height <= marks.heightFloor) throw new GuardRefusal('guard-height-passed', fields);
   return 'free';
-}
-
-/** What a signature is at, without what it says. */
-export function keyOf(place: Place): string {
-  switch (place.kind) {
-    case 'prepare':
-    case 'commit':
-      return `${place.kind} ${place.view} ${place.height}`;
-    case 'checkpoint':
-      return `${place.kind} ${place.height}`;
-    case 'view-change':
-    case 'new-view':
-      return `${place.kind} ${place.view}`;
-  }
 }

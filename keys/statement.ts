@@ -15,6 +15,12 @@ const bindingKinds: ReadonlySet<string> = new Set([
   'checkpoint',
   'view-change',
   'new-view',
+  'promise',
+  'accepted',
+  'configured',
+  'fast-accepted',
+  'vote',
+  'appended',
   'pre-prepare',
   'submit',
 ]);

@@ -18,7 +18,7 @@ import type { Certificate } from './certificate.ts';
 import { encodePayload, LINKS_MAX } from './codec.ts';
 import { type Conflict, denies, placeName, votesOfOneView } from './conflict.ts';
 import type { EpochChain } from './epoch/chain.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified, ViewChange, Vote } from './messages.ts';
+import type { PbftPledge, ReplicaMessage, Signed, Verified, ViewChange, Vote } from './messages.ts';
 import { byzantineQuorums } from './quorum.ts';
 import { asEpoch, asHeight, asView, type Epoch, type Hash, type Height, type Member, type View } from './types.ts';
 import {
@@ -124,6 +124,7 @@ export class Audit {
 
   /** A certificate that was verified by the members of its epoch as these epochs have it: each signature in it is a vote. */
   certificate({ phase, epoch, view, height, hash, signatures }: Certificate, epochs = this.#context.epochs): void {
+    if (phase === 'decided') return; // one trusted replica's word accuses nobody
     const message: Vote = { kind: phase, epoch, view, height, hash };
     const payload = encodePayload(message);
     for (const { replica, signature } of signatures)
@@ -131,7 +132,7 @@ export class Audit {
   }
 
   /** A frame that was verified, with all that it carries. What binds nobody is passed over. */
-  statement(signed: Verified<PbftMessage>, epochs = this.#context.epochs): void {
+  statement(signed: Verified<ReplicaMessage>, epochs = this.#context.epochs): void {
     const pledge = asPledge(signed);
     if (pledge === null) return;
     this.#add(pledge, epochs);

@@ -5,12 +5,18 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { domainTag, LayoutWriter } from './layout.ts';
 import type { Epoch, Hash, Height, ReplicaId, View } from './types.ts';
+import { asView } from './types.ts';
 
 export type VotePhase = 'prepare' | 'commit';
+/**
+ * What a certificate may be of. 'decided' is no vote: one trusted replica's word that a majority has decided the block (CFT-PR-1). Its byte
+ * in the layout is its own, so it can never be mistaken for a vote, nor a vote for it.
+ */
+export type ProofPhase = VotePhase | 'decided';
 
 /** What a vote is about. Two different hashes for one (epoch, view, height, phase) under one key are a proof of guilt. */
 export interface VotePlace {
-  readonly phase: VotePhase;
+  readonly phase: ProofPhase;
   readonly epoch: Epoch;
   readonly view: View;
   readonly height: Height;
@@ -29,7 +35,7 @@ export interface Certificate extends VotePlace {
 }
 
 const voteTag = domainTag('synod-v1:vote');
-const phaseByte: Record<VotePhase, number> = { prepare: 1, commit: 2 };
+const phaseByte: Record<ProofPhase, number> = { prepare: 1, commit: 2, decided: 3 };
 
 /** What a prepare, a commit and a proposal (its primary's prepare) sign. 105 bytes. */
 export function voteSigningBytes(chainId: Hash, vote: VotePlace): Bytes {
@@ -42,6 +48,11 @@ export function voteSigningBytes(chainId: Hash, vote: VotePlace): Bytes {
     .u64(vote.height)
     .bytes(vote.hash, 32)
     .done();
+}
+
+/** [CFT-PR-1] What a replica signs that a block is decided: no view, for whichever ballot decided it, it is decided. */
+export function decidedSigningBytes(chainId: Hash, place: Pick<VotePlace, 'epoch' | 'height' | 'hash'>): Bytes {
+  return voteSigningBytes(chainId, { ...place, phase: 'decided', view: asView(0) });
 }
 
 /** By view, then height: which of two certificates a new view must start from (PBFT-NV-2). */

@@ -9,7 +9,8 @@
 //   2. Write `records` in one synced write, and make the guard remember `pledges`, `lock`, `lead` and `readmit` durably.
 //   3. Only when both are durable: sign each pledge, send it to every other replica, and give it back as an `own` input (and
 //      `lead` as `leading`, `readmit` as `readmitted`). Persist before you speak. The core counts its own vote when it comes back, not before.
-//   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change.
+//   4. Hand `deliver` to the application side, in order. Blocks in it are decided: they never change. Where the members are trusted, the core
+//      gives them no certificate: first of all the caller puts this replica's word in its place, there and in the records (attest.ts).
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
 //   6. Where `ended` is set, the core has done its work: make its records durable, sign none of its pledges, and begin the next epoch
 //      with a core that is recovered from the log (EPO-12).
@@ -113,7 +114,7 @@ export interface Ready<Message, Pledge> {
   /** The at-once outbox. Its type has no place for a vote. */
   readonly send: readonly Outgoing<Exclude<Message, Pledge>>[];
   /** Signed before, by whoever signed it, and durable there: may be said again at any time, to whoever missed it. */
-  readonly resend: readonly { readonly to: ReplicaId | 'all'; readonly signed: Verified<Message> }[];
+  readonly resend: readonly { readonly to: Audience; readonly signed: Verified<Message> }[];
   /** Newly decided blocks, by rising height without a gap. */
   readonly deliver: readonly Decided[];
   /** The verdict on each bundle given in, and on every admitted bundle that can no longer be ordered. */
@@ -132,8 +133,8 @@ export interface Ready<Message, Pledge> {
 
 export interface EpochEnd {
   readonly next: EpochDocument;
-  /** Proves `next` to whoever knows the epoch that has ended. */
-  readonly link: EpochLink;
+  /** Proves `next` to whoever knows the epoch that has ended; its certificate is null where attest.ts puts it in. */
+  readonly link: Omit<EpochLink, 'certificate'> & Pick<Decided, 'certificate'>;
   /** What waited in the pool, in order: to be given to the next core. */
   readonly waiting: readonly SignedBundle[];
 }
@@ -142,16 +143,21 @@ export interface Pledged<Pledge> {
   readonly pledge: Pledge;
   /** False for the one pledge that has left already: a primary's prepare is the signature of its proposal (PBFT-PP-5). */
   readonly broadcast: boolean;
+  /** Whom it is for, where it is not for all. */
+  readonly to?: Audience | undefined;
 }
 
+/** Whom something is for; a list where some are to be left alone (CHP-1). It is signed once, whoever hears it. */
+export type Audience = ReplicaId | 'all' | readonly ReplicaId[];
+
 export interface Outgoing<Message> {
-  readonly to: ReplicaId | 'all';
+  readonly to: Audience;
   readonly message: Message;
 }
 
 export interface Decided {
   readonly block: Block;
-  /** Null where the certificate of a block delivered later covers this one: nearly always in the same Ready. */
+  /** Null where the certificate of a block delivered later covers this one: nearly always in the same Ready; or where attest.ts puts it in. */
   readonly certificate: Certificate | null;
 }
 

@@ -7,6 +7,8 @@ import { concat, fromHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Sha256 } from './block.ts';
 import { domainTag } from './layout.ts';
+import type { Protocol } from './modes.ts';
+import { membersMin, protocols } from './modes.ts';
 import type { Hash, Member, Millis, Policy } from './types.ts';
 import { asHash, asMillis, asReplicaId } from './types.ts';
 
@@ -35,7 +37,7 @@ export interface Genesis {
   /** SHA-256 over a domain tag and the bytes of the document. */
   readonly chainId: Hash;
   readonly name: string;
-  readonly protocol: 'pbft';
+  readonly protocol: Protocol;
   readonly createdAt: Millis;
   readonly members: readonly Member[];
   readonly parameters: Parameters;
@@ -67,8 +69,8 @@ export const NAME_PATTERN = /^[a-z0-9-]{1,32}$/;
 /** A WebSocket URL of a host and a port, with a path or without. */
 export const ADDRESS_PATTERN =
   /^wss?:\/\/(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\]):[1-9][0-9]{0,4}(?:\/[A-Za-z0-9._~/-]{0,200})?$/;
-/** Of a member list. */
-export const MEMBERS_MIN = 4;
+/** Of a member list, whatever the protocol (modes.ts says what each needs). */
+export const MEMBERS_MIN = 3;
 
 const name = z.string().regex(NAME_PATTERN, 'a name of 1 to 32 characters out of a-z, 0-9 and -');
 const key = z.string().regex(/^[0-9a-f]{64}$/, '64 characters of lower-case hex');
@@ -76,7 +78,7 @@ const key = z.string().regex(/^[0-9a-f]{64}$/, '64 characters of lower-case hex'
 const documentSchema = z.strictObject({
   synod: z.literal(1),
   name,
-  protocol: z.literal('pbft'),
+  protocol: z.enum(protocols),
   createdAt: integer(0, Number.MAX_SAFE_INTEGER),
   members: z
     .array(
@@ -122,6 +124,8 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
     return refuse(issue?.path.join('.') || '(document)', issue?.message ?? 'invalid');
   }
   const { name, protocol, createdAt, members, parameters, policy } = parsed.data;
+  if (members.length < membersMin(protocol))
+    return refuse('members', `${protocol} needs at least ${membersMin(protocol)} of them`);
   const names = new Set<string>();
   const keys = new Set<string>();
   const list: Member[] = [];

@@ -15,6 +15,7 @@ import { type ControlRefusal, judgeControl, nextEpoch, type Successor } from './
 import { blockTransactionsMax, type Genesis } from './genesis.ts';
 import { genesisBlock } from './genesis-block.ts';
 import { LayoutReader, LayoutWriter } from './layout.ts';
+import { bearsLies } from './modes.ts';
 import type { Session, SessionKey } from './sessions.ts';
 import { BUCKET_SESSIONS_MAX, bucketOf, SESSION_BUCKETS, SessionTable, sessionKey } from './sessions.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId } from './types.ts';
@@ -69,6 +70,8 @@ export class Ledger {
   readonly #genesis: Genesis;
   #sessions = new SessionTable();
   #chunkLeaves: Bytes[];
+  /** [BLK-6] [CFT-V-3] Where a slot is decided before anyone knows what is left of its value. */
+  readonly #mayBeEmpty: boolean;
   readonly document: EpochDocument;
   readonly genesisBlock: Block;
   #frontier: Frontier;
@@ -84,6 +87,7 @@ export class Ledger {
   }: { sha256: Sha256; genesis: Genesis; epoch: Epoch; document?: EpochDocument | undefined }) {
     this.#sha256 = sha256;
     this.#genesis = genesis;
+    this.#mayBeEmpty = !bearsLies(genesis.protocol);
     this.document = document ?? genesisEpoch(sha256, genesis);
     assert(this.document.epoch === epoch, 'the document is that of the epoch');
     this.genesisBlock = genesisBlock({ sha256, genesis, memberSetHash: this.document.hash });
@@ -165,7 +169,7 @@ export class Ledger {
     if (this.endsEpoch(chain)) return refuse('block-after-epoch-end');
     if (header.time < parent.header.time) return refuse('block-time-runs-back');
     const { parameters } = this.#genesis;
-    if (block.bundles.length === 0) return refuse('block-empty'); // BLK-6
+    if (block.bundles.length === 0 && !this.#mayBeEmpty) return refuse('block-empty'); // BLK-6
     const { bundleCount, payloadBytes, transactionCount } = header;
     if (
       bundleCount > parameters.blockBundlesMax ||
@@ -253,8 +257,8 @@ export class Ledger {
 
   /**
    * [REQ-5] A block on top of `chain`: what a primary proposes. Of the candidates it takes those that may stand there, in order, and leaves out the
-   * others: whatever clients think up, a primary never proposes what it would not accept. Null where none is left. [EPO-8] Of those that would
-   * end the epoch the first is taken, and alone.
+   * others: whatever clients think up, a primary never proposes what it would not accept. Null where none is left, but in a crash-fault chain
+   * (CFT-V-3). [EPO-8] Of those that would end the epoch the first is taken, and alone.
    */
   build(
     chain: readonly Extension[],
@@ -264,7 +268,7 @@ export class Ledger {
     const parent = chain.at(-1)?.block ?? this.#head;
     const height = asHeight(parent.header.height + 1);
     const { bundles, running, successor } = this.#choose(chain, candidates, height);
-    if (bundles.length === 0) return null;
+    if (bundles.length === 0 && !this.#mayBeEmpty) return null;
     const leaves = bundles.flatMap((bundle) => bundle.leaves);
     const withoutLogRoot = {
       chainId: this.#genesis.chainId,

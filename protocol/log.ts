@@ -28,6 +28,8 @@ export type LogRecord =
       readonly certificate: Bytes | null;
       readonly bundles: readonly Hash[];
     }
+  /** What was accepted at or below this height, and not decided here, is not needed any more: the entries and their blocks go. */
+  | { readonly type: 'forget-accepted'; readonly height: Height }
   /** A chunk of the replicated state as of a checkpoint height; only chunks that changed since the last one are written. */
   | { readonly type: 'state-chunk'; readonly height: Height; readonly chunk: number; readonly bytes: Bytes }
   /** A checkpoint whose chunks are all written, not yet stable (certificate null) or stable. */

@@ -197,6 +197,179 @@ export type PbftMessage = SharedMessage | PrePrepare | Vote | ViewChange | NewVi
 /** What binds a PBFT replica: leaves only after the records that remember it are durable. */
 export type PbftPledge = Vote | CheckpointVote | ViewChange | NewView;
 
+// ---- Paxos (Lamport, Paxos Made Simple, 2001, section 2.2) ------------------------------------------------------------
+
+/** Phase 1a: "promise me to accept nothing below `ballot`". One for all slots above what the sender has decided. */
+export interface PaxosPrepare {
+  readonly kind: 'paxos-prepare';
+  readonly epoch: Epoch;
+  /** Of its owner alone: ballot b belongs to member b mod n. Above 0. */
+  readonly ballot: View;
+}
+
+/** A value that an acceptor has accepted, by the hash of its unchained header (crash/value.ts). */
+export interface AcceptedPlace {
+  readonly slot: Height;
+  /** In Fast Paxos the round: twice the ballot, and one more where it was accepted in the classic round. */
+  readonly ballot: View;
+  readonly hash: Hash;
+}
+
+/** Phase 1b: the promise, with the highest-numbered proposal that the acceptor has accepted in each slot above `decided`. */
+export interface PaxosPromise {
+  readonly kind: 'promise';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  /** Every slot up to here is decided at the acceptor: nothing may be proposed there. */
+  readonly decided: Height;
+  /** By strictly rising slot, at most 256. */
+  readonly accepted: readonly AcceptedPlace[];
+  /** Cheap Paxos: the latest working set that the acceptor knows of; null: none yet. */
+  readonly working: WorkingSet | null;
+}
+
+/** Phase 2a: "accept this value in the slot that its height names". */
+export interface Accept {
+  readonly kind: 'accept';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  readonly value: Block;
+}
+
+/** Phase 2b: said to every learner. */
+export interface Accepted {
+  readonly kind: 'accepted';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  /** By strictly rising slot, 1 to 64. */
+  readonly places: readonly { readonly slot: Height; readonly hash: Hash }[];
+}
+
+/** Cheap Paxos: the mains that choose together, in this ballot and above `floor`; each of them holds everything up to it. */
+export interface WorkingSet {
+  readonly ballot: View;
+  readonly floor: Height;
+  /** By strictly rising place, at least one. */
+  readonly members: readonly ReplicaId[];
+}
+
+/** Of the owner of the ballot: "note this working set", CHP-3. */
+export interface Configure extends WorkingSet {
+  readonly kind: 'configure';
+  readonly epoch: Epoch;
+}
+
+/** "I have noted the working set of this ballot." */
+export interface Configured {
+  readonly kind: 'configured';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+}
+
+/** Fast Paxos, the "any" message (section 3.3): from this slot on an acceptor may accept what any proposer sends it, in this ballot. */
+export interface OpenRound {
+  readonly kind: 'open-round';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  readonly from: Height;
+}
+
+/** A proposer's value, straight to the acceptors, in an open ballot. */
+export interface FastAccept {
+  readonly kind: 'fast-accept';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  readonly value: Block;
+}
+
+/** Phase 2b of the fast round of a ballot: said to every learner. */
+export interface FastAccepted {
+  readonly kind: 'fast-accepted';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  /** By strictly rising slot, 1 to 64. */
+  readonly places: readonly { readonly slot: Height; readonly hash: Hash }[];
+}
+
+/** "I have promised this higher ballot": what a proposer that was passed needs to know, section 2.3. Binds nobody. */
+export interface Reject {
+  readonly kind: 'reject';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+}
+
+export type PaxosMessage =
+  | SharedMessage
+  | PaxosPrepare
+  | PaxosPromise
+  | Accept
+  | Accepted
+  | Reject
+  | Configure
+  | Configured
+  | OpenRound
+  | FastAccept
+  | FastAccepted;
+/** What binds a Paxos replica. */
+export type PaxosPledge = PaxosPromise | Accepted | Configured | FastAccepted | CheckpointVote;
+
+// ---- Raft (Ongaro and Ousterhout, 2014, figure 2) -----------------------------------------------------------------------
+
+export interface RequestVote {
+  readonly kind: 'request-vote';
+  readonly epoch: Epoch;
+  readonly term: View;
+  /** The candidate's log: RAFT-E-3. */
+  readonly decided: Height;
+  readonly last: Height;
+  /** 0: every entry is decided. */
+  readonly lastTerm: View;
+}
+
+/** A vote that is granted; one that is not is a `raft-reject`, or nothing. */
+export interface RaftVote {
+  readonly kind: 'vote';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly candidate: ReplicaId;
+}
+
+/** Entries after (`prev`, `prevTerm`), one or none in a message, and how far the leader has decided. */
+export interface AppendEntries {
+  readonly kind: 'append-entries';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly prev: Height;
+  /** 0: not known any more; then only who has decided `prev` can take what follows. */
+  readonly prevTerm: View;
+  readonly decided: Height;
+  readonly entry: { readonly term: View; readonly value: Block } | null;
+}
+
+/** The sender's log is the leader's up to `match`, durably. */
+export interface Appended {
+  readonly kind: 'appended';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly match: Height;
+}
+
+/** "My term is higher", or "my log does not hold what comes before": then `last` is where it ends. Binds nobody. */
+export interface RaftReject {
+  readonly kind: 'raft-reject';
+  readonly epoch: Epoch;
+  readonly term: View;
+  readonly last: Height;
+}
+
+export type RaftMessage = SharedMessage | RequestVote | RaftVote | AppendEntries | Appended | RaftReject;
+/** What binds a Raft replica. */
+export type RaftPledge = RaftVote | Appended | CheckpointVote;
+
+/** Whatever replicas say to replicas, and what of it binds them: what the daemon, the guard and the simulator carry. */
+export type ReplicaMessage = PbftMessage | PaxosMessage | RaftMessage;
+export type ReplicaPledge = PbftPledge | PaxosPledge | RaftPledge;
+
 // ---- signed and verified ----------------------------------------------------------------------------------------------
 
 /** A message with the bytes that were signed: a signature is checked over these, never over an encoding made again. */

@@ -1,7 +1,18 @@
 // A Ready in the making: what the rules of one step want done, in the order in which they said so.
 
 import type { Certificate } from './certificate.ts';
-import type { Admission, CoreEvent, Decided, EpochEnd, Evidence, Outgoing, Pledged, Ready, Refusal } from './core.ts';
+import type {
+  Admission,
+  Audience,
+  CoreEvent,
+  Decided,
+  EpochEnd,
+  Evidence,
+  Outgoing,
+  Pledged,
+  Ready,
+  Refusal,
+} from './core.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
 import type { Height, Millis, ReplicaId, View } from './types.ts';
@@ -10,7 +21,7 @@ export class Outbox<Message, Pledge> {
   readonly records: LogRecord[] = [];
   readonly pledges: Pledged<Pledge>[] = [];
   readonly send: Outgoing<Exclude<Message, Pledge>>[] = [];
-  readonly resend: { to: ReplicaId | 'all'; signed: Verified<Message> }[] = [];
+  readonly resend: { to: Audience; signed: Verified<Message> }[] = [];
   readonly deliver: Decided[] = [];
   readonly admissions: Admission[] = [];
   readonly refusals: Refusal[] = [];
@@ -23,9 +34,9 @@ export class Outbox<Message, Pledge> {
   /** [REC-1] In quarantine the rules run as ever, and what they would pledge is not said. */
   muted = false;
 
-  pledge(pledge: Pledge, { broadcast = true }: { broadcast?: boolean } = {}): void {
+  pledge(pledge: Pledge, { broadcast = true, to }: { broadcast?: boolean; to?: ReplicaId } = {}): void {
     if (this.muted) return;
-    this.pledges.push({ pledge, broadcast });
+    this.pledges.push(to === undefined ? { pledge, broadcast } : { pledge, broadcast, to });
   }
 
   say(to: ReplicaId | 'all', message: Exclude<Message, Pledge>): void {

@@ -4,15 +4,15 @@
 import type { Certificate } from './certificate.ts';
 import type { Pledged, Ready } from './core.ts';
 import type { LogRecord } from './log.ts';
-import type { PbftMessage, PbftPledge } from './messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from './messages.ts';
 import type { View } from './types.ts';
 
 export interface Pending {
   records: LogRecord[];
-  pledges: Pledged<PbftPledge>[];
+  pledges: Pledged<ReplicaPledge>[];
   lock: Certificate | null;
   lead: View | null;
-  readmit: Ready<PbftMessage, PbftPledge>['readmit'];
+  readmit: Ready<ReplicaMessage, ReplicaPledge>['readmit'];
 }
 
 export const nothingPending = (): Pending => ({ records: [], pledges: [], lock: null, lead: null, readmit: null });
@@ -27,7 +27,7 @@ export const isEmpty = (pending: Pending): boolean => pending.records.length ===
 export const LAZY_WRITE_MS_MAX = 20;
 
 /** Adds what this Ready wants to be durable. */
-export function gather(pending: Pending, ready: Ready<PbftMessage, PbftPledge>): void {
+export function gather(pending: Pending, ready: Ready<ReplicaMessage, ReplicaPledge>): void {
   pending.records.push(...ready.records);
   pending.pledges.push(...ready.pledges);
   forgetStale(pending, ready);
@@ -37,7 +37,7 @@ export function gather(pending: Pending, ready: Ready<PbftMessage, PbftPledge>):
 }
 
 /** Pledges that waited for a slow disk until they were of no more use: decided heights, views that are over, checkpoints below a stable one. */
-function forgetStale(pending: Pending, { deliver, pledges, events }: Ready<PbftMessage, PbftPledge>): void {
+function forgetStale(pending: Pending, { deliver, pledges, events }: Ready<ReplicaMessage, ReplicaPledge>): void {
   let decided: number = deliver.at(-1)?.block.header.height ?? 0;
   let view = 0;
   let stable = 0;

@@ -14,13 +14,28 @@ export interface Quorums {
   readonly oneHonest: number;
 }
 
-/** What an epoch may run on (genesis.ts); crash-fault protocols bring sizes of their own. */
-export type ProtocolName = 'pbft';
+/**
+ * [CFT-Q-1] Sizes where members fail by silence alone: n from 3 to 128 bears f = floor((n-1)/2) of them, and a majority is a quorum
+ * (Lamport, Paxos Made Simple, section 2.2). Nobody lies, so one replica's word is an honest one's.
+ */
+export function crashQuorums(n: number): Quorums {
+  assert(Number.isInteger(n) && n >= 3 && n <= 128, `a crash-fault cluster has 3 to 128 replicas, not ${n}`);
+  const f = Math.floor((n - 1) / 2);
+  const quorum = Math.floor(n / 2) + 1;
+  assert(2 * quorum - n >= 1, 'two majorities share a replica');
+  assert(quorum <= n - f, 'those who live are a quorum');
+  return { n, f, quorum, oneHonest: 1 };
+}
 
-/** By the protocol of an epoch. n must be one that it can run with. */
-export function quorumsOf(protocol: ProtocolName, n: number): Quorums {
-  assert(protocol === 'pbft', 'the one protocol that there is');
-  return byzantineQuorums(n);
+/**
+ * [FST-Q-1] Acceptors that choose in a fast round (Lamport, Fast Paxos, section 3.3): three quarters. Any two fast quorums and any majority share a
+ * replica, so of two values in one slot a majority tells which of them may have been chosen.
+ */
+export function fastQuorum(n: number): number {
+  const { quorum } = crashQuorums(n);
+  const fast = Math.ceil((3 * n) / 4);
+  assert(2 * fast + quorum - 2 * n >= 1, 'two fast quorums and a majority share a replica');
+  return fast;
 }
 
 /** [PBFT-Q-1] Sizes for Byzantine faults. n from 4 to 128. */

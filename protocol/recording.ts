@@ -13,14 +13,14 @@ import {
 } from './codec.ts';
 import type { Input, Ready } from './core.ts';
 import { LayoutReader } from './layout.ts';
-import type { PbftMessage, PbftPledge, Signed } from './messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Signed } from './messages.ts';
 import { asVerified } from './messages.ts';
 import { decodeMsgpack, type WireValue } from './msgpack.ts';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
 import { asMillis, asReplicaId, type Millis } from './types.ts';
 import { GrowingScribe } from './wire/cursor.ts';
 
-type Step = Input<PbftMessage, PbftPledge>;
+type Step = Input<ReplicaMessage, ReplicaPledge>;
 
 /** One call of a core. */
 export interface RecordedStep {
@@ -170,7 +170,7 @@ function signedIn(
   [sender, number, where, signature]: readonly WireValue[],
   behind: Behind,
   context: WireContext,
-): Signed<PbftMessage> | undefined {
+): Signed<ReplicaMessage> | undefined {
   const payload = payloadIn(where, behind);
   if (typeof sender !== 'number' || payload === undefined) return undefined;
   if (!isBytes(signature) || signature.length !== 64) return undefined;
@@ -178,12 +178,12 @@ function signedIn(
   return message === undefined ? undefined : { sender: asReplicaId(sender), message, payload, signature };
 }
 
-function messageIn(number: WireValue | undefined, payload: Bytes, context: WireContext): PbftMessage | undefined {
+function messageIn(number: WireValue | undefined, payload: Bytes, context: WireContext): ReplicaMessage | undefined {
   const kind = typeof number === 'number' ? kindOf(number) : undefined;
   if (kind === undefined || !isReplicaKind(kind)) return undefined;
   const message = decodePayload(kind, payload, context);
   // The cast: of a replica's kind, so a replica's message.
-  return isRefusal(message) ? undefined : (message as PbftMessage);
+  return isRefusal(message) ? undefined : (message as ReplicaMessage);
 }
 
 const pledgeKinds = {
@@ -192,9 +192,15 @@ const pledgeKinds = {
   checkpoint: true,
   'view-change': true,
   'new-view': true,
-} as const satisfies Record<PbftPledge['kind'], true>;
+  promise: true,
+  accepted: true,
+  configured: true,
+  'fast-accepted': true,
+  vote: true,
+  appended: true,
+} as const satisfies Record<ReplicaPledge['kind'], true>;
 
-const isPledge = (message: PbftMessage): message is PbftPledge => message.kind in pledgeKinds;
+const isPledge = (message: ReplicaMessage): message is ReplicaPledge => message.kind in pledgeKinds;
 
 // ---- the digest of a Ready ------------------------------------------------------------------------------------------
 
@@ -202,9 +208,12 @@ const isPledge = (message: PbftMessage): message is PbftPledge => message.kind i
  * [FLR-2] 32 bits of all that a step wants done, as a number. Not against forgery: it says whether a core that is run again does the same. Made
  * to cost next to nothing, so a block counts by its hash, which commits to the rest of it, and a signed message by its payload.
  */
-export function digestOf(ready: Ready<PbftMessage, PbftPledge>): number {
+export function digestOf(ready: AnyReady): number {
   return hashOf(ready) >>> 0;
 }
+
+/** Of any protocol: what stands in its fields is walked, whatever it is. */
+export type AnyReady = { readonly [Field in keyof Ready<never, never>]: unknown };
 
 const SEED = 0x2f0b_4c47;
 

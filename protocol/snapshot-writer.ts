@@ -7,7 +7,7 @@ import { InvariantViolation } from './assert.ts';
 import type { Block } from './block.ts';
 import type { Bundle, SignedBundle } from './bundle.ts';
 import { kindNumbers } from './codec.ts';
-import type { PbftMessage, Signed } from './messages.ts';
+import type { ReplicaMessage, Signed } from './messages.ts';
 import { GrowingScribe } from './wire/cursor.ts';
 
 /** Of the form of a snapshot; what stands in it is a matter of the software that wrote it. */
@@ -141,7 +141,7 @@ class SnapshotWriter {
           .uint(this.#block(value as Block)); // likewise
         return;
       case 'signed':
-        this.#signed(value as Signed<PbftMessage>); // likewise
+        this.#signed(value as Signed<ReplicaMessage>); // likewise
         return;
       default:
         out
@@ -193,7 +193,7 @@ class SnapshotWriter {
     return at;
   }
 
-  #signed({ sender, message, payload, signature }: Signed<PbftMessage>): void {
+  #signed({ sender, message, payload, signature }: Signed<ReplicaMessage>): void {
     const out = this.#out.array(5);
     if (message.kind === 'pre-prepare')
       out.uint(SORT.proposal).uint(sender).bin(signature).uint(message.view).uint(this.#block(message.block));

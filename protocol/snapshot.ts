@@ -23,7 +23,7 @@ import {
   kindOf,
   type WireContext,
 } from './codec.ts';
-import type { PbftMessage, Signed } from './messages.ts';
+import type { ReplicaMessage, Signed } from './messages.ts';
 import { decodeMsgpack, type WireValue } from './msgpack.ts';
 import { SNAPSHOT_VERSION, SORT } from './snapshot-writer.ts';
 import { asReplicaId, asView } from './types.ts';
@@ -157,7 +157,7 @@ class SnapshotReader {
     return sound(decodeStoredBlock({ header: bin(header), body: encodeBody(inside) }, this.#context));
   }
 
-  #signed(sort: typeof SORT.signed | typeof SORT.proposal, fields: readonly WireValue[]): Signed<PbftMessage> {
+  #signed(sort: typeof SORT.signed | typeof SORT.proposal, fields: readonly WireValue[]): Signed<ReplicaMessage> {
     const [from, signed, third, fourth] = fields;
     const sender = asReplicaId(uint(from));
     const signature = bin(signed, 64);
@@ -173,11 +173,11 @@ class SnapshotReader {
 }
 
 /** @throws Malformed */
-function messageIn(number: number, payload: Bytes, context: WireContext): PbftMessage {
+function messageIn(number: number, payload: Bytes, context: WireContext): ReplicaMessage {
   const kind = kindOf(number);
   if (kind === undefined || !isReplicaKind(kind)) throw new Malformed('a message of no known kind');
   // The cast: of a replica's kind, so a replica's message.
-  return sound(decodePayload(kind, payload, context)) as PbftMessage;
+  return sound(decodePayload(kind, payload, context)) as ReplicaMessage;
 }
 
 function sound<T extends object>(value: T): Exclude<T, { readonly refused: string }> {

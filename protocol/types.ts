@@ -1,6 +1,6 @@
 // The words of the domain as types. A View is not a Height is not a ReplicaId: the compiler keeps them apart.
 
-import type { Bytes } from '../crypto/bytes.ts';
+import { type Bytes, toHex } from '../crypto/bytes.ts';
 
 declare const brand: unique symbol;
 type Branded<T, Name extends string> = T & { readonly [brand]: Name };
@@ -57,3 +57,6 @@ export interface Member {
 export interface Policy {
   readonly signatures: number | 'quorum';
 }
+
+/** Of a hash, for a map: two equal ones are one key. */
+export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means

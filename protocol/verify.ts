@@ -45,6 +45,7 @@ export {
   nextEpoch,
   type Successor,
 } from './epoch/successor.ts';
+export type { Trust } from './modes.ts';
 export {
   decodeEvidence,
   type EvidenceContext,

@@ -24,7 +24,7 @@ import type {
   FetchBlocks,
   FetchCheckpoint,
   FetchState,
-  PbftMessage,
+  ReplicaMessage,
   StateChunk,
 } from '../protocol/messages.ts';
 import type { SimDisk } from './disk.ts';
@@ -35,7 +35,7 @@ export type Answer = BlockData | Blocks | CheckpointProof | StateChunk;
 const BLOCKS_PER_ANSWER_MAX = 21;
 const { sha256 } = native;
 
-export function isRequest(message: PbftMessage): message is Request {
+export function isRequest(message: ReplicaMessage): message is Request {
   const { kind } = message;
   return kind === 'fetch-block' || kind === 'fetch-blocks' || kind === 'fetch-checkpoint' || kind === 'fetch-state';
 }

@@ -2,12 +2,13 @@
 // The operators are careful in one thing: what is broken for ever stays within what the next epoch's members bear.
 
 import { parameterNames } from '../protocol/genesis.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import { bearsLies, mainsOf, membersMin, protocols, quorumsAmong } from '../protocol/modes.ts';
 import type { Change } from '../protocol/verify.ts';
 import type { Cluster } from './cluster.ts';
 import type { EpochChange, Fault } from './faults.ts';
 import { Operators } from './operators.ts';
 import type { Dice } from './random.ts';
+import { nodeOf } from './replica.ts';
 
 /** Nodes beside the first members, for those that come. */
 export const SPARE_NODES = 3;
@@ -70,6 +71,12 @@ export class Changes {
     return this.#operators.members;
   }
 
+  /** Those of them that keep the log: in Cheap Paxos not all do. */
+  get mains(): readonly number[] {
+    const { epoch } = this.#operators;
+    return mainsOf(epoch).map((id) => nodeOf(epoch, id));
+  }
+
   /** Handed to every replica that is up; where it cannot be done as things stand, nothing happens. */
   submit({ what, pick }: EpochChange): void {
     const bundle = this.#bundle(what, pick);
@@ -95,7 +102,7 @@ export class Changes {
         return node === undefined ? null : operators.rekey(node);
       }
       case 'parameter':
-        return operators.bundle([this.#setting(pick)]);
+        return operators.bundle([(pick % 2 === 0 ? this.#protocol(pick / 2) : null) ?? this.#setting(pick)]);
     }
   }
 
@@ -108,7 +115,28 @@ export class Changes {
     const { members } = this.#operators;
     const after = members.filter((id) => id !== node);
     const broken = after.filter((id) => this.#broken.has(id)).length;
-    return after.length >= 4 && broken <= byzantineQuorums(after.length).f;
+    const { protocol } = this.#operators.epoch;
+    return after.length >= membersMin(protocol) && broken <= quorumsAmong(protocol, after.length).f;
+  }
+
+  /**
+   * Another protocol; null: none. Only where members are trusted in all of them: a liar that PBFT bears, the others do not. And not where
+   * it is Cheap Paxos that is tried, whose lives need times in which all mains are well.
+   */
+  #protocol(pick: number): Change | null {
+    const { genesis } = this.#cluster;
+    if (bearsLies(genesis.protocol) || genesis.protocol === 'cheap-paxos') return null;
+    const { members } = this.#operators;
+    const broken = members.filter((id) => this.#broken.has(id)).length;
+    const others = protocols.filter(
+      (each) =>
+        each !== this.#operators.epoch.protocol &&
+        each !== 'cheap-paxos' &&
+        members.length >= membersMin(each) &&
+        broken <= quorumsAmong(each, members.length).f,
+    );
+    const protocol = others[pick % others.length];
+    return protocol === undefined ? null : { change: 'set-protocol', protocol };
   }
 
   #setting(pick: number): Change {

@@ -8,48 +8,18 @@ import { checkpointsMax } from '../keys/marks.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
-import type { NewView, PbftMessage, PbftPledge, Signed, ViewChange, Vote } from '../protocol/messages.ts';
+import type { NewView, ReplicaMessage, ReplicaPledge, Signed, ViewChange, Vote } from '../protocol/messages.ts';
+import { proofOf } from '../protocol/modes.ts';
 import { POOL_LIMITS } from '../protocol/pool.ts';
 import { sessionKey } from '../protocol/sessions.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/verify.ts';
+import { BallotChecks, inEpoch, mustBeDurable } from './ballot-checks.ts';
 import type { SimDisk } from './disk.ts';
+import { fail } from './failure.ts';
 
-/** Each is one property; docs/simulator.md says what it means. */
-export const CHECKS = [
-  'one-block-per-height',
-  'exactly-once',
-  'session-order',
-  'in-order',
-  'one-vote-per-place',
-  'views-never-run-back',
-  'lock-is-kept',
-  'base-is-kept',
-  'certificates-verify',
-  'one-certificate-per-place',
-  'within-bounds',
-  'acknowledged-stays',
-  'durable-before-spoken',
-  'no-invariant-breaks',
-  'everything-is-ordered',
-  'readmitted',
-  'readmitted-above-votes',
-  'heads-agree',
-  'slow-primary-is-replaced',
-] as const;
-export type CheckName = (typeof CHECKS)[number];
-
-/** A property that does not hold. */
-export class CheckFailure extends Error {
-  override readonly name = 'CheckFailure';
-  readonly check: CheckName;
-
-  constructor(check: CheckName, message: string, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
-    this.check = check;
-  }
-}
+export { CHECKS, CheckFailure, type CheckName, fail } from './failure.ts';
 
 /** Accepted blocks in flight and blocks on the disk that are not decided, at most: views that fail leave some behind until a height is decided. */
 const UNDECIDED_ON_DISK_MAX = 4096;
@@ -95,6 +65,7 @@ export class Checks {
   /** Where the views of honest primaries begin, from their own new-views. */
   readonly #bases = new Map<string, Certificate | null>();
   readonly #certified = new Map<string, string>();
+  readonly #ballots = new BallotChecks((replica, place, what) => this.#mark(replica, place, what));
   readonly #acknowledged = new Map<string, number>();
   #highestAcknowledged = 0;
 
@@ -138,7 +109,7 @@ export class Checks {
   }
 
   /** An honest replica says this, to someone or to all. */
-  said(replica: ReplicaId, signed: Signed<PbftMessage>, isOwn = signed.sender === replica): void {
+  said(replica: ReplicaId, signed: Signed<ReplicaMessage>, isOwn = signed.sender === replica): void {
     if (!isOwn || this.#seen.has(signed)) return;
     this.#seen.add(signed);
     const { message, payload } = signed;
@@ -170,12 +141,12 @@ export class Checks {
       case 'checkpoint-proof':
         return this.#soundInside(replica, signed);
       default:
-        return;
+        return this.#ballots.said(replica, message, said);
     }
   }
 
   /** A replica on an older disk says this: what it signs may contradict what it has forgotten, and what it signs later may not contradict this. */
-  saidUnknowing(replica: ReplicaId, { sender, message, payload }: Signed<PbftMessage>): void {
+  saidUnknowing(replica: ReplicaId, { sender, message, payload }: Signed<ReplicaMessage>): void {
     if (sender !== replica) return;
     const said = this.#said[replica]!;
     const note = (place: string, what: string) => {
@@ -223,7 +194,7 @@ export class Checks {
   }
 
   /** What a crash now would leave holds what this pledge promises (PBFT-P-1, PBFT-C-1, PBFT-VC-2, PBFT-CP-1, PBFT-PP-6). */
-  #isDurable(replica: ReplicaId, message: PbftMessage): void {
+  #isDurable(replica: ReplicaId, message: ReplicaMessage): void {
     const { marks, lock, disk } = this.#durable(replica);
     const must = (holds: boolean, what: string) => {
       if (!holds) fail('durable-before-spoken', `node-${replica} says a ${message.kind} before ${what} is durable`);
@@ -247,7 +218,7 @@ export class Checks {
         must(isMarked(marks, message.height), 'its mark');
         return must(disk.checkpoints.has(message.height), 'its state');
       default:
-        return;
+        return mustBeDurable(message, disk, this.#contextOf(this.#said[replica]!.epoch)?.protocol, must);
     }
   }
 
@@ -303,7 +274,7 @@ export class Checks {
     for (const certificate of [prepared, commit]) if (certificate !== null) this.#certificate(certificate);
   }
 
-  #soundInside(replica: ReplicaId, signed: Signed<PbftMessage>): void {
+  #soundInside(replica: ReplicaId, signed: Signed<ReplicaMessage>): void {
     // What a replica serves to those behind it may be of an epoch that it has left: its blocks say of which.
     const { message } = signed;
     const epoch =
@@ -325,7 +296,7 @@ export class Checks {
 
   /** Two certificates of one place are for one block. */
   #certificate({ phase, epoch, view, height, hash }: Certificate): void {
-    const place = phase === 'commit' ? `commit ${height}` : `prepare ${inEpoch({ epoch })}${view} ${height}`;
+    const place = phase === 'prepare' ? `prepare ${inEpoch({ epoch })}${view} ${height}` : `decided ${height}`;
     const before = this.#certified.get(place);
     const name = toHex(hash);
     if (this.mayFork) return;
@@ -335,7 +306,7 @@ export class Checks {
   }
 
   /** What an honest replica keeps as proved, it could prove to anyone. */
-  kept(replica: ReplicaId, { lock, records }: Ready<PbftMessage, PbftPledge>): void {
+  kept(replica: ReplicaId, { lock, records }: Ready<ReplicaMessage, ReplicaPledge>): void {
     const check = (what: string, problem: { readonly refused: string } | null) => {
       if (problem !== null)
         fail('certificates-verify', `node-${replica} keeps ${what} that does not verify: ${problem.refused}`);
@@ -379,7 +350,11 @@ export class Checks {
           'certificates-verify',
           `node-${replica} decides height ${height} by a certificate that does not verify: ${problem.refused}`,
         );
-      if (certificate.phase !== 'commit' || certificate.height !== height || !equalBytes(certificate.hash, block.hash))
+      if (
+        certificate.phase !== proofOf({ protocol: this.#contextOf(certificate.epoch)?.protocol }).phase ||
+        certificate.height !== height ||
+        !equalBytes(certificate.hash, block.hash)
+      )
         fail('certificates-verify', `node-${replica} decides height ${height} by a certificate of another place`);
       this.#certificate(certificate);
     }
@@ -476,10 +451,6 @@ export interface Held {
   readonly inboxMax: number;
 }
 
-export function fail(check: CheckName, message: string, cause?: unknown): never {
-  throw new CheckFailure(check, message, cause);
-}
-
 /** PBFT-NV-2, reckoned here once more: the latest certificate by view, then height. */
 function baseOf({ viewChanges }: NewView): Certificate | null {
   let base: Certificate | null = null;
@@ -488,9 +459,6 @@ function baseOf({ viewChanges }: NewView): Certificate | null {
       if (certificate !== null && (base === null || isAbove(certificate, base))) base = certificate;
   return base;
 }
-
-/** In front of a place; nothing in the first epoch. */
-const inEpoch = ({ epoch }: { readonly epoch: number }): string => (epoch === 0 ? '' : `epoch ${epoch} `);
 
 type ViewAndHeight = { readonly view: number; readonly height: number };
 

@@ -8,20 +8,21 @@ import type { Crypto } from '../crypto/provider.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import { InvariantViolation } from '../protocol/assert.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
-import type { Decided, Ready } from '../protocol/core.ts';
+import { decidedSigningBytes } from '../protocol/certificate.ts';
+import type { Audience, Decided, Ready } from '../protocol/core.ts';
 import { describeMessage } from '../protocol/describe.ts';
 import { genesisEpoch } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asReplicaId } from '../protocol/types.ts';
 import { SeenSignatures } from '../protocol/verify.ts';
 import { isRequest } from './answers.ts';
 import { CheckFailure, Checks, fail } from './checks.ts';
 import { KnownEpochs } from './epochs.ts';
-import { ClusterEvent } from './events.ts';
+import { ClusterEvent, type ClusterRefusal } from './events.ts';
 import type { Reaches } from './hosts.ts';
-import { Hosts } from './hosts.ts';
+import { Hosts, isAmong } from './hosts.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
 import type { ClusterOptions } from './options.ts';
@@ -60,12 +61,7 @@ export class Cluster {
   readonly dice: Dice;
   /** Blocks delivered per replica in its present life, in order. */
   readonly delivered: Decided[][];
-  readonly refusals: {
-    readonly at: ReplicaId;
-    readonly from: ReplicaId;
-    readonly code: string;
-    readonly kind: string;
-  }[] = [];
+  readonly refusals: ClusterRefusal[] = [];
   readonly evidence: { readonly at: ReplicaId; readonly culprit: ReplicaId }[] = [];
   readonly events: ClusterEvent[] = [];
   tamper: Tamper | null = null;
@@ -93,13 +89,14 @@ export class Cluster {
     n: memberCount = 4,
     spare = 0,
     seed = 1,
+    protocol = 'pbft',
     parameters = {},
     realSignatures = false,
     operators: withOperators = false,
     history = true,
     Replica = SimReplica,
   }: ClusterOptions = {}) {
-    const setting = settingOf(memberCount, parameters, { realSignatures, operators: withOperators });
+    const setting = settingOf(memberCount, parameters, { realSignatures, protocol, operators: withOperators });
     const { genesis } = setting;
     const n = memberCount + spare;
     const more = (kind: string) =>
@@ -171,6 +168,7 @@ export class Cluster {
       sign: (id, message) => this.sign(id, message),
       verify: (id, signed) => this.#seals.verified(id, signed),
       verifyBytes: (id, bytes) => this.#seals.verifiedBytes(id, bytes),
+      signDecided: (id, place) => this.#seals.keyOf(id).sign(decidedSigningBytes(this.genesis.chainId, place)),
       send: (from, to, signed) => this.#send(from, to, signed),
       answer: (from, to, signed) => this.#answer(from, to, signed),
       ...servingOf({ nodes: () => this.nodes, network: this.network, epochs: this.#epochs, genesis: this.genesis }),
@@ -327,36 +325,36 @@ export class Cluster {
 
   // ---- signing ------------------------------------------------------------------------------------------------------
 
-  sign<M extends PbftMessage>(id: ReplicaId, message: M): Verified<M> {
+  sign<M extends ReplicaMessage>(id: ReplicaId, message: M): Verified<M> {
     return this.#seals.sign(id, message);
   }
 
-  frameOf(signed: Signed<PbftMessage>): Bytes {
+  frameOf(signed: Signed<ReplicaMessage>): Bytes {
     return this.#seals.frameOf(signed);
   }
 
   // ---- what is said -------------------------------------------------------------------------------------------------
 
-  #send(host: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void {
+  #send(host: SimReplica, to: Audience, signed: Signed<ReplicaMessage>): void {
     const { id, epoch } = host;
     this.#check(host, signed);
     for (const other of this.nodes) {
       const number = other.id === id ? null : memberIn(epoch, other.id);
-      if (number !== null && (to === 'all' || to === number)) this.#sendOne(host, other.id, signed);
+      if (number !== null && isAmong(number, to)) this.#sendOne(host, other.id, signed);
     }
   }
 
-  #answer(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  #answer(host: SimReplica, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     this.#check(host, signed);
     this.#sendOne(host, to, signed);
   }
 
-  #check({ id, member }: SimReplica, signed: Signed<PbftMessage>): void {
+  #check({ id, member }: SimReplica, signed: Signed<ReplicaMessage>): void {
     if (this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
     else if (!this.byzantine.has(id)) this.checks.said(id, signed, signed.sender === member);
   }
 
-  #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const from = host.id;
     if (!this.hosts.at(from, to).includes(host)) return;
     let sent = signed;
@@ -369,12 +367,12 @@ export class Cluster {
   }
 
   /** Says it in a replica's name, as an adversary with its key would. */
-  inject(from: number, to: number, message: PbftMessage): void {
+  inject(from: number, to: number, message: ReplicaMessage): void {
     const sender = asReplicaId(from);
     this.network.carry(sender, asReplicaId(to), this.sign(sender, message));
   }
 
-  #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const hosts = this.hosts.at(to, from).filter(({ core }) => core !== null);
     if (hosts.length === 0) return;
     this.trace.add(this.now);
@@ -404,7 +402,7 @@ export class Cluster {
 
   // ---- what is decided ----------------------------------------------------------------------------------------------
 
-  #observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void {
+  #observe(replica: SimReplica, ready: Ready<ReplicaMessage, ReplicaPledge>): void {
     const { id } = replica;
     if (!this.byzantine.has(id)) this.checks.kept(id, ready);
     if (this.#hasHistory) {

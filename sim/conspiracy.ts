@@ -3,7 +3,7 @@
 
 import { toHex } from '../crypto/bytes.ts';
 import type { Block } from '../protocol/block.ts';
-import type { PbftMessage, ViewChange, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, ViewChange, Vote } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { View } from '../protocol/types.ts';
 import { asEpoch, asReplicaId, asView } from '../protocol/types.ts';
@@ -34,7 +34,7 @@ export class Conspiracy {
   readonly #opened = new Set<View>();
   /** What honest ones prepared, by view and height: two of them, and the liars have divided them. */
   readonly #prepared = new Map<string, Set<string>>();
-  readonly #said: { readonly from: number; readonly message: PbftMessage }[] = [];
+  readonly #said: { readonly from: number; readonly message: ReplicaMessage }[] = [];
   /** Whether they end the processes of honest ones as well. */
   cutsPower = true;
   #cuts = 0;
@@ -197,7 +197,7 @@ export class Conspiracy {
     }
   }
 
-  #remember(from: number, message: PbftMessage): void {
+  #remember(from: number, message: ReplicaMessage): void {
     this.#said.push({ from, message });
     if (this.#said.length > SAID_MAX) this.#said.shift();
   }

@@ -4,11 +4,11 @@
 import { toHex } from '../crypto/bytes.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Input } from '../protocol/core.ts';
-import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { Cluster } from './cluster.ts';
 
-type Step = Input<PbftMessage, PbftPledge>;
+type Step = Input<ReplicaMessage, ReplicaPledge>;
 
 /**
  * Constant: everything that waits, once every `ms`. Adaptive: the same, as late as it can be without being given up; it sees what the others hold

@@ -120,6 +120,11 @@ export class SimDisk {
         this.accepted.delete(record.height);
         return;
       }
+      case 'forget-accepted':
+        for (const height of [...this.accepted.keys()]) if (height <= record.height) this.accepted.delete(height);
+        for (const height of [...this.#blocks.keys()])
+          if (height > this.#head && height <= record.height) this.#blocks.delete(height);
+        return;
       case 'state-chunk': {
         const versions = this.chunks.get(record.chunk) ?? [];
         versions.push(record);

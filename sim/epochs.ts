@@ -8,18 +8,18 @@ import { signersOf } from '../protocol/epoch/chain.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
 import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import { STATE_CHUNKS } from '../protocol/ledger.ts';
-import type { CertifiedBlock, PbftMessage, Signed, Verified } from '../protocol/messages.ts';
+import type { CertifiedBlock, ReplicaMessage, Signed, Verified } from '../protocol/messages.ts';
 import { asHeight } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { type SeenSignatures, verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/verify.ts';
 import { type Answers, isRequest } from './answers.ts';
 
-type Verdict = Verified<PbftMessage> | string;
+type Verdict = Verified<ReplicaMessage> | string;
 
 interface KnownEpoch {
   readonly context: VerifyContext;
   /** Stand-ins are checked once in each epoch, not once for each who hears it: the answer is the same. */
-  readonly verdicts: WeakMap<Signed<PbftMessage>, Verdict>;
+  readonly verdicts: WeakMap<Signed<ReplicaMessage>, Verdict>;
 }
 
 export class KnownEpochs {
@@ -29,7 +29,7 @@ export class KnownEpochs {
   readonly #epochs = new Map<number, KnownEpoch>();
   /** In which epoch a message was signed: its sender's number is of that epoch. By its signature, which stays the same wherever it is put. */
   readonly #origins = new WeakMap<Uint8Array, number>();
-  readonly #translations = new WeakMap<Signed<PbftMessage>, Map<number, Signed<PbftMessage> | null>>();
+  readonly #translations = new WeakMap<Signed<ReplicaMessage>, Map<number, Signed<ReplicaMessage> | null>>();
   /** By public key, for replicas that have come to another one. */
   readonly #newKeys = new Map<string, SimulationKey>();
 
@@ -59,20 +59,20 @@ export class KnownEpochs {
     return this.#newKeys.get(toHex(publicKey));
   }
 
-  signedIn(epoch: number, signed: Signed<PbftMessage>): void {
+  signedIn(epoch: number, signed: Signed<ReplicaMessage>): void {
     this.#origins.set(signed.signature, epoch);
   }
 
   /** Under whose key a message was signed. */
-  senderKey(signed: Signed<PbftMessage>): Uint8Array | undefined {
+  senderKey(signed: Signed<ReplicaMessage>): Uint8Array | undefined {
     return this.contextOf(this.#origins.get(signed.signature) ?? 0)?.members[signed.sender]?.publicKey;
   }
 
   /** The same with its sender's number in another epoch; null: whoever is in that one does not know the key. */
-  asHeardIn(epoch: number, signed: Signed<PbftMessage>): Signed<PbftMessage> | null {
+  asHeardIn(epoch: number, signed: Signed<ReplicaMessage>): Signed<ReplicaMessage> | null {
     const origin = this.#origins.get(signed.signature) ?? epoch;
     if (origin === epoch) return signed;
-    const byEpoch = this.#translations.get(signed) ?? new Map<number, Signed<PbftMessage> | null>();
+    const byEpoch = this.#translations.get(signed) ?? new Map<number, Signed<ReplicaMessage> | null>();
     this.#translations.set(signed, byEpoch);
     let heard = byEpoch.get(epoch);
     if (heard === undefined) {
@@ -87,12 +87,12 @@ export class KnownEpochs {
   }
 
   /** Made a line ago by whoever may make it: it need not be looked at again. */
-  trust(epoch: number, signed: Verified<PbftMessage>): void {
+  trust(epoch: number, signed: Verified<ReplicaMessage>): void {
     this.#epochs.get(epoch)?.verdicts.set(signed, signed);
   }
 
   /** Verified, or the code of why not. */
-  verify(epoch: number, signed: Signed<PbftMessage>): Verdict {
+  verify(epoch: number, signed: Signed<ReplicaMessage>): Verdict {
     const { context, verdicts } = this.#epochs.get(epoch)!; // its replica has come to it
     let verdict = verdicts.get(signed);
     if (verdict === undefined) {
@@ -131,7 +131,7 @@ export class KnownEpochs {
   }
 
   /** [EPO-14] Whoever asks under a key that was a member's once is behind, and is answered: the answers prove themselves. */
-  #ofFormerMember(signed: Signed<PbftMessage>, epoch: number): Verified<PbftMessage> | null {
+  #ofFormerMember(signed: Signed<ReplicaMessage>, epoch: number): Verified<ReplicaMessage> | null {
     if (!isRequest(signed.message)) return null;
     for (let before = epoch - 1; before >= 0; before--) {
       const context = this.contextOf(before);

@@ -22,3 +22,11 @@ export class ClusterEvent {
     return JSON.stringify(this.#fields);
   }
 }
+
+/** What a replica refused of another one. */
+export interface ClusterRefusal {
+  readonly at: ReplicaId;
+  readonly from: ReplicaId;
+  readonly code: string;
+  readonly kind: string;
+}

@@ -119,12 +119,16 @@ const CRASH_POINTS: readonly (CrashPoint | 'now')[] = [
 export interface Swarm {
   readonly n: number;
   readonly f: number;
+  /** Whether a broken replica may lie; without it, it is silent, slow or cut off. Default: yes. */
+  readonly liars?: boolean;
   /** Length of the safety phase. */
   readonly ms: number;
+  /** When those break that never come back. Default: at its end. */
+  readonly foreverAt?: number;
 }
 
 /** The faults of one life, by rising time: those of the safety phase, and those that begin at its end and never pass. */
-export function drawFaults(dice: Dice, { n, f, ms }: Swarm): Fault[] {
+export function drawFaults(dice: Dice, { n, f, ms, foreverAt = ms, liars = true }: Swarm): Fault[] {
   const on = KINDS.filter(() => dice.chance(0.4));
   const faults: Fault[] = [];
   for (const kind of on) {
@@ -140,8 +144,8 @@ export function drawFaults(dice: Dice, { n, f, ms }: Swarm): Fault[] {
     }
   }
   const broken = dice.shuffled(Array.from({ length: n }, (_, id) => id)).slice(0, dice.between(0, f));
-  const lies = dice.chance(0.3);
-  for (const node of broken) faults.push(...drawForEver(dice, { node, ms, lies, n }));
+  const lies = dice.chance(0.3) && liars;
+  for (const node of broken) faults.push(...drawForEver(dice, { node, ms: foreverAt, lies, n }));
   for (const kind of ['disk-stall', 'slow-primary'] as const)
     if (dice.chance(0.3)) faults.push(...drawLate(kind, dice, { n, ms }));
   return faults.sort((a, b) => a.at - b.at);

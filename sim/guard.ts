@@ -6,22 +6,22 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Marks, Place } from '../keys/marks.ts';
-import { assertVotable, assertVoteFree, MarksDraft, Proposals } from '../keys/marks.ts';
+import { assertVotable, assertVoteFree, MarksDraft, PROMISED, Proposals, votedDigest } from '../keys/marks.ts';
 import type { SignState, SignStateOwner } from '../keys/sign-state.ts';
 import { beginEpoch, decodeSignState, encodeSignState, firstState, withoutLog } from '../keys/sign-state.ts';
 import { assert } from '../protocol/assert.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { checkpointSigningBytes } from '../protocol/checkpoint-note.ts';
 import { decodeCertificate, encodeCertificate, isRefusal } from '../protocol/codec.ts';
+import type { Recovery } from '../protocol/cores.ts';
 import type { LogPosition } from '../protocol/log.ts';
-import type { PbftPledge, PrePrepare } from '../protocol/messages.ts';
-import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
+import type { PrePrepare, ReplicaPledge } from '../protocol/messages.ts';
 import type { QuarantineStart, Readmission } from '../protocol/pbft/quarantine.ts';
 import type { Epoch, Hash, Height, View } from '../protocol/types.ts';
 import { asEpoch, asHeight, asView } from '../protocol/types.ts';
 
 export interface PledgePayload {
-  readonly pledge: PbftPledge;
+  readonly pledge: ReplicaPledge;
   readonly payload: Bytes;
 }
 
@@ -113,7 +113,7 @@ export class SimGuard {
   }
 
   /** What a core is told at its start, as daemon/node.ts does. */
-  get recovery(): PbftRecovery['guard'] {
+  get recovery(): Recovery['guard'] {
     const { view, led, abstainedView: abstained, votes, request } = this.#state.marks;
     return {
       view: asView(Math.max(view, abstained ?? 0)),
@@ -179,7 +179,7 @@ export class SimGuard {
     return true;
   }
 
-  #placeOf(pledge: PbftPledge, payload: Bytes): Place {
+  #placeOf(pledge: ReplicaPledge, payload: Bytes): Place {
     const { kind, epoch } = pledge;
     switch (kind) {
       case 'prepare':
@@ -192,6 +192,15 @@ export class SimGuard {
       case 'view-change':
       case 'new-view':
         return { kind, epoch, view: pledge.view, digest: native.sha256(payload), payload };
+      case 'vote':
+        return { kind, epoch, view: pledge.term, digest: votedDigest(pledge.candidate) };
+      case 'appended':
+        return { kind, epoch, view: pledge.term, digest: PROMISED };
+      case 'promise':
+      case 'accepted':
+      case 'configured':
+      case 'fast-accepted':
+        return { kind, epoch, view: pledge.ballot, digest: PROMISED };
     }
   }
 

@@ -1,11 +1,16 @@
 // Who answers under a replica's name: nearly always one process. Two with one key (A20; Bano et al., Twins: BFT Systems Made Robust, 2020) are a
 // faulty replica made of two honest ones: each has a disk and a guard of its own, so neither knows what the other has signed.
 
+import type { Audience } from '../protocol/core.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import type { SimReplica } from './replica.ts';
 
 /** Whether one of the two hears this replica, and is heard by it. */
 export type Reaches = (other: ReplicaId, which: 'first' | 'second') => boolean;
+
+/** Whether this member is meant. */
+export const isAmong = (member: ReplicaId, to: Audience): boolean =>
+  to === 'all' || (typeof to === 'number' ? to === member : to.includes(member));
 
 interface Second {
   readonly replica: SimReplica;

@@ -9,7 +9,14 @@ import { blockHash, encodeHeader } from '../protocol/block.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import type { Core, Input } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { CertifiedBlock, NewView, PbftMessage, PbftPledge, Signed, ViewChange } from '../protocol/messages.ts';
+import type {
+  CertifiedBlock,
+  NewView,
+  ReplicaMessage,
+  ReplicaPledge,
+  Signed,
+  ViewChange,
+} from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { ReplicaId } from '../protocol/types.ts';
@@ -26,17 +33,17 @@ export interface LiarWorld {
   /** To its own proposals. */
   readonly rivals: Rivals;
   /** In its own name, signed. */
-  say(to: ReplicaId, message: PbftMessage): void;
+  say(to: ReplicaId, message: ReplicaMessage): void;
   after(ms: number, run: () => void): void;
   /** From 0 up to, and without, 1. */
   random(): number;
 }
 
-type Heard = Input<PbftMessage, PbftPledge>;
+type Heard = Input<ReplicaMessage, ReplicaPledge>;
 
 export interface Liar {
   /** What leaves instead of what its core says; null: nothing. Default: what it says. */
-  says?(to: ReplicaId, message: PbftMessage): PbftMessage | null;
+  says?(to: ReplicaId, message: ReplicaMessage): ReplicaMessage | null;
   /** What its core hears instead of an input; null: nothing. */
   hears?(input: Heard): Heard | null;
   /** How far its clock is off, in milliseconds. */
@@ -197,7 +204,7 @@ const HOUR_MS = 3_600_000;
 
 /** Single fields off by a little, and older values again, of every kind of message. */
 const mutates: Lie = ({ genesis, random, say }) => {
-  const older = new Map<string, PbftMessage[]>();
+  const older = new Map<string, ReplicaMessage[]>();
   return {
     says(to, message) {
       const before = older.get(message.kind) ?? [];
@@ -242,7 +249,7 @@ export class LyingReplica {
   }
 
   /** Its ears and its clock, around a core, in place. */
-  deceive(core: Core<PbftMessage, PbftPledge>): void {
+  deceive(core: Core<ReplicaMessage, ReplicaPledge>): void {
     const { hears, clockOffMs = 0 } = this.#liar;
     const step = core.step.bind(core);
     core.step = (inputs, now) => {
@@ -260,7 +267,7 @@ export class LyingReplica {
   }
 
   /** What leaves for this peer instead; null: nothing. */
-  says(to: ReplicaId, message: PbftMessage): PbftMessage | null {
+  says(to: ReplicaId, message: ReplicaMessage): ReplicaMessage | null {
     if (this.#liar.says === undefined) return message;
     if (message.kind === 'pre-prepare') {
       this.#rivals.know(message.block);

@@ -2,7 +2,8 @@
 // up to f replicas stay broken for ever, and the quorum must order everything that was submitted.
 
 import type { GenesisDocument } from '../protocol/genesis.ts';
-import { byzantineQuorums } from '../protocol/quorum.ts';
+import type { Protocol } from '../protocol/modes.ts';
+import { bearsLies, quorumsAmong, quorumsOf } from '../protocol/modes.ts';
 import { Changes, drawChanges, SPARE_NODES, withChanges } from './changes.ts';
 import type { CheckName } from './checks.ts';
 import { CheckFailure, fail } from './checks.ts';
@@ -11,7 +12,7 @@ import { PatientClient } from './clients.ts';
 import { Cluster } from './cluster.ts';
 import type { Dawdling } from './dawdler.ts';
 import { Dawdler } from './dawdler.ts';
-import type { Fault } from './faults.ts';
+import type { Fault, Swarm } from './faults.ts';
 import { brokenForEver, drawFaults, drawForgetting } from './faults.ts';
 import { Injector } from './injector.ts';
 import type { Faults } from './network.ts';
@@ -21,6 +22,8 @@ import { keyPair, standInKey } from './signatures.ts';
 
 export interface LifeOptions {
   readonly seed: number;
+  /** Default: pbft. */
+  readonly protocol?: Protocol;
   /** Replicas; null: drawn. */
   readonly n: number | null;
   /** Replicas that may be broken for ever, lie or forget at one time. Default, and at most: as many as n bears. */
@@ -93,6 +96,11 @@ export interface Outcome {
 
 /** Clients go on for so long in the liveness phase, so that there is something to order. */
 const STILL_BUSY_MS = 1_000;
+/**
+ * In Cheap Paxos a failed main is dropped, and what the others choose without it only they know: when all of those fail before it is taken back, nothing
+ * goes on (Lamport and Massa, section 3.2). So mains break for ever only after so long a time in which all of them were well.
+ */
+const MAINS_WELL_MS = 12_000;
 /** How long a quorum may take to order everything: a view timeout that has doubled 8 times is 128 s, and f + 1 of them may come. */
 export const LIVENESS_MS_MAX = 900_000;
 /** How long a healed replica may stay in quarantine while clients are busy: as long, for it takes decided blocks. */
@@ -112,18 +120,26 @@ export function drawPlan({
   f: most = null,
   realSignatures,
   changes = null,
-}: Pick<LifeOptions, 'seed' | 'n' | 'f' | 'ms' | 'realSignatures' | 'changes'>): Plan {
+  protocol = 'pbft',
+}: Pick<LifeOptions, 'seed' | 'n' | 'f' | 'ms' | 'realSignatures' | 'changes' | 'protocol'>): Plan {
   const dice = new Dice(seedOf(seed, 100));
-  const drawnN = dice.pick([4, 4, 4, 5, 6, 7]);
+  const lies = bearsLies(protocol);
+  const drawnN = dice.pick(lies ? [4, 4, 4, 5, 6, 7] : [3, 3, 3, 4, 5, 7]);
   const size = n ?? drawnN;
-  const f = Math.min(byzantineQuorums(size).f, most ?? size);
+  const f = Math.min(quorumsAmong(protocol, size).f, most ?? size);
   const retain = dice.pick([8, 32, Number.POSITIVE_INFINITY]);
   const changesDrawn = drawChanges(new Dice(seedOf(seed, 104)), { ms, wanted: changes });
   const validFor = dice.pick([100, 50_000, 50_000]);
-  const swarm = { n: size, f, ms };
+  const swarm: Swarm = {
+    n: size,
+    f,
+    ms,
+    liars: lies,
+    ...(protocol === 'cheap-paxos' ? { foreverAt: ms + MAINS_WELL_MS } : {}),
+  };
   const faults = drawFaults(new Dice(seedOf(seed, 101)), swarm);
-  // Who loses a memory in which epoch is a life of its own (docs/simulator.md).
-  if (changesDrawn.length === 0) faults.push(...drawForgetting(new Dice(seedOf(seed, 103)), swarm, faults));
+  // Who loses a memory in which epoch is a life of its own (docs/simulator.md). Where members are trusted, whoever does starts no more (CFT-R-1).
+  if (changesDrawn.length === 0 && lies) faults.push(...drawForgetting(new Dice(seedOf(seed, 103)), swarm, faults));
   return {
     n: size,
     f,
@@ -147,7 +163,8 @@ export function drawPlan({
       sessionBundles: dice.pick([5, 50, 1_000_000]),
     },
     noticeMs: dice.pick([null, 300, 2_000]),
-    dawdling: drawTrial(new Dice(seedOf(seed, 102))),
+    // A member that is trusted does not hold back on purpose.
+    dawdling: lies ? drawTrial(new Dice(seedOf(seed, 102))) : null,
     operators: changesDrawn.length > 0,
     faults: withChanges(
       faults.sort((a, b) => a.at - b.at),
@@ -175,7 +192,7 @@ class Life {
   #recoveryMs = 0;
 
   constructor(options: LifeOptions) {
-    const { seed, only, onLine, Replica } = options;
+    const { seed, only, onLine, Replica, protocol = 'pbft' } = options;
     this.#options = options;
     this.#plan = drawPlan(options);
     const { n, parameters, realSignatures, operators, faults } = this.#plan;
@@ -185,6 +202,7 @@ class Life {
       spare: operators ? SPARE_NODES : 0,
       operators,
       seed,
+      protocol,
       parameters,
       realSignatures,
       history: false,
@@ -250,8 +268,8 @@ class Life {
     injector.heal();
     cluster.remark('the safety phase is over');
     const since = cluster.now;
-    cluster.run(STILL_BUSY_MS);
-    const healed = () => changes.members.filter((id) => !broken.has(id));
+    cluster.run(STILL_BUSY_MS + (this.#options.protocol === 'cheap-paxos' ? MAINS_WELL_MS : 0));
+    const healed = () => changes.mains.filter((id) => !broken.has(id));
     // A quarantine ends by traffic.
     const isReadmitted = (id: number) => !cluster.nodes[id]!.guard.quarantined;
     if (!cluster.until(() => healed().every(isReadmitted), READMISSION_MS_MAX))
@@ -275,7 +293,7 @@ class Life {
     const brokenMembers = changes.members.filter((id) => broken.has(id)).length;
     if (
       this.#plan.dawdling !== null &&
-      brokenMembers < Math.min(this.#plan.f, byzantineQuorums(changes.members.length).f)
+      brokenMembers < Math.min(this.#plan.f, quorumsAmong(this.#options.protocol, changes.members.length).f)
     )
       this.#trySlowPrimary(this.#plan.dawdling, healed());
   }
@@ -302,7 +320,7 @@ class Life {
     cluster.remark(`node-${slow} holds bundles back, ${dawdling.how}, for ever`);
     const dawdler = new Dawdler(cluster, slow, dawdling);
     // A liar may keep one of them in a view change of its own: those who order without it are enough.
-    const { f, quorum } = byzantineQuorums(cluster.nodes[slow]!.epoch.members.length);
+    const { f, quorum } = quorumsOf(cluster.nodes[slow]!.epoch);
     const isLeft = () =>
       explained().every(({ leader }) => leader !== slow) &&
       explained().filter(({ phase }) => phase !== 'view-change').length >= quorum - f;

@@ -6,7 +6,7 @@ import { native } from '../crypto/native.ts';
 import { decodeHeader, encodeHeader, HEADER_BYTES } from '../protocol/block.ts';
 import { decodePayload, encodePayload, isRefusal, PAYLOAD_BYTES_MAX } from '../protocol/codec.ts';
 import type { Parameters } from '../protocol/genesis.ts';
-import type { PbftMessage } from '../protocol/messages.ts';
+import type { ReplicaMessage } from '../protocol/messages.ts';
 import { decodeMsgpack, encodeMsgpack, type WireValue } from '../protocol/msgpack.ts';
 
 export interface Mutant {
@@ -40,15 +40,15 @@ export function fieldsOf(payload: Uint8Array): Set<string> {
 
 /** One small change, drawn; the message itself where that one is not well formed. */
 export function nudged(
-  message: PbftMessage,
+  message: ReplicaMessage,
   { parameters }: { parameters: Parameters },
   random: () => number,
-): PbftMessage {
+): ReplicaMessage {
   const changes = [...changesOf(wireValueOf(encodePayload(message)), '')];
   const change = changes[Math.floor(random() * changes.length)];
   if (change === undefined) return message;
   const mutant = decodePayload(message.kind, encodeMsgpack(change.value()), { sha256: native.sha256, parameters });
-  return isRefusal(mutant) ? message : (mutant as PbftMessage); // of the kind that was asked for
+  return isRefusal(mutant) ? message : (mutant as ReplicaMessage); // of the kind that was asked for
 }
 
 function wireValueOf(payload: Uint8Array): WireValue {

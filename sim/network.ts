@@ -2,7 +2,7 @@
 // link only where it is told to. Nothing is altered without a trace: a changed message is changed bytes, for the real decoder to judge.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import type { PbftMessage, Signed } from '../protocol/messages.ts';
+import type { ReplicaMessage, Signed } from '../protocol/messages.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import { Dice, seedOf } from './random.ts';
 import type { Timeline } from './timeline.ts';
@@ -21,7 +21,7 @@ export interface Faults {
 export const calm: Faults = { delayMs: [1, 5], loss: 0, repeat: 0, writeMs: [1, 3] };
 
 /** What a test may change on the way: drop, alter or multiply what a replica says. */
-export type Tamper = (from: ReplicaId, to: ReplicaId, message: PbftMessage) => PbftMessage | null;
+export type Tamper = (from: ReplicaId, to: ReplicaId, message: ReplicaMessage) => ReplicaMessage | null;
 
 /** What is wrong with one link, in one direction, from all faults together. */
 export interface Weather {
@@ -46,7 +46,7 @@ interface Link {
   readonly to: ReplicaId;
   readonly dice: Dice;
   weather: Weather;
-  held: Signed<PbftMessage>[];
+  held: Signed<ReplicaMessage>[];
   /** Under way or held. */
   count: number;
   /** When the last one arrives: the next is not before it where the link keeps its order. */
@@ -54,9 +54,9 @@ interface Link {
 }
 
 export interface Receiver {
-  arrive(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void;
+  arrive(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void;
   arriveBytes(from: ReplicaId, to: ReplicaId, bytes: Bytes): void;
-  frameOf(signed: Signed<PbftMessage>): Bytes;
+  frameOf(signed: Signed<ReplicaMessage>): Bytes;
 }
 
 export class Network {
@@ -111,7 +111,7 @@ export class Network {
   }
 
   /** Once, or twice where the link repeats; or never. */
-  send(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  send(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const link = this.#links[from]![to]!;
     const { dice, weather } = link;
     const { loss, repeat } = this.faults;
@@ -122,11 +122,11 @@ export class Network {
   }
 
   /** Whatever the link is like but for its delay and its cuts: for what a test says in a replica's name. */
-  carry(from: ReplicaId, to: ReplicaId, signed: Signed<PbftMessage>): void {
+  carry(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
     this.#carry(this.#links[from]![to]!, signed);
   }
 
-  #carry(link: Link, signed: Signed<PbftMessage>): void {
+  #carry(link: Link, signed: Signed<ReplicaMessage>): void {
     this.messages += 1;
     if (link.count >= LINK_MESSAGES_MAX) {
       this.overflowed += 1;

@@ -4,16 +4,19 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { ascii, equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
+import type { Witness } from '../protocol/attest.ts';
+import { attested } from '../protocol/attest.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { EpochEnd, Input, Ready } from '../protocol/core.ts';
+import type { EpochEnd, Input, Pledged, Ready } from '../protocol/core.ts';
+import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
+import { makeCore } from '../protocol/cores.ts';
 import { epochOf, fits } from '../protocol/epoch/begin.ts';
 import { type EpochDocument, genesisEpoch, genesisOf } from '../protocol/epoch/document.ts';
 import { Observer } from '../protocol/epoch/observer.ts';
 import type { RecoveredLog } from '../protocol/log.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
-import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
-import { Pbft } from '../protocol/pbft/pbft.ts';
+import { bearsLies } from '../protocol/modes.ts';
 import type { QuarantineStart } from '../protocol/pbft/quarantine.ts';
 import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import type { Pending } from '../protocol/pending.ts';
@@ -53,7 +56,7 @@ export type { CrashPoint, Interrupted, Surroundings } from './surroundings.ts';
 /** A write under way. */
 interface Write {
   readonly batch: Pending;
-  readonly kept: readonly (PledgePayload & { readonly broadcast: boolean })[];
+  readonly kept: readonly (PledgePayload & Pledged<ReplicaPledge>)[];
   readonly led: Pending['lead'];
   /** Of the sign-state file. */
   readonly content: Bytes;
@@ -61,7 +64,7 @@ interface Write {
   guardDone: boolean;
 }
 
-type Step = Input<PbftMessage, PbftPledge>;
+type Step = Input<ReplicaMessage, ReplicaPledge>;
 
 export class SimReplica {
   /** Its place among the nodes: for ever, and in the first epoch its number as a member. */
@@ -74,7 +77,7 @@ export class SimReplica {
   guard: SimGuard;
   readonly clock: SimClock;
   /** Null: the process is down. */
-  core: Pbft | null = null;
+  core: ReplicaCore | null = null;
   /** The epoch that this replica is in. */
   epoch: EpochDocument;
   #ending: EpochEnd | null = null;
@@ -206,12 +209,12 @@ export class SimReplica {
   }
 
   /** What starts from the recovered state. */
-  protected makeCore(recovery: PbftRecovery): Pbft {
+  protected makeCore(recovery: Recovery): ReplicaCore {
     const { epoch: document } = this;
     const genesis = genesisOf(this.world.genesis, document);
     const self = this.member!; // only a member has a core
     const options = { genesis, epoch: document.epoch, document, self, sha256: native.sha256 };
-    return new Pbft(options, recovery, this.clock.now());
+    return makeCore(options, recovery, this.clock.now());
   }
 
   /** The process ends here. False: it was down already. */
@@ -238,7 +241,7 @@ export class SimReplica {
   }
 
   /** A message at the door: looked at, wanted, verified, and given to the next turn; or answered, or refused. */
-  arrive(from: ReplicaId, signed: Signed<PbftMessage>): void {
+  arrive(from: ReplicaId, signed: Signed<ReplicaMessage>): void {
     const { core } = this;
     if (core === null) return;
     const waiting = this.#inboxOf.get(from) ?? 0;
@@ -251,7 +254,7 @@ export class SimReplica {
     if (this.core !== null) this.#take(from, this.acceptsBytes(bytes), this.#inboxOf.get(from) ?? 0);
   }
 
-  #take(from: ReplicaId, signed: Verified<PbftMessage> | null, waiting: number): void {
+  #take(from: ReplicaId, signed: Verified<ReplicaMessage> | null, waiting: number): void {
     if (signed === null) return;
     const { message } = signed;
     if (isRequest(message)) {
@@ -264,11 +267,11 @@ export class SimReplica {
     this.input({ type: 'message', signed });
   }
 
-  protected accepts(signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
+  protected accepts(signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null {
     return this.world.verify(this.id, signed);
   }
 
-  protected acceptsBytes(bytes: Bytes): Verified<PbftMessage> | null {
+  protected acceptsBytes(bytes: Bytes): Verified<ReplicaMessage> | null {
     return this.world.verifyBytes(this.id, bytes);
   }
 
@@ -303,9 +306,9 @@ export class SimReplica {
       inputs.push({ type: 'retained', lowest: asHeight(this.#lowest) });
     }
     this.#tellOfSelf(inputs);
-    let ready: Ready<PbftMessage, PbftPledge>;
+    let ready: Ready<ReplicaMessage, ReplicaPledge>;
     try {
-      ready = core.step(inputs, this.clock.now());
+      ready = this.#proved(core.step(inputs, this.clock.now()));
       this.#act(ready);
     } catch (error) {
       this.world.broke(this, error);
@@ -318,6 +321,14 @@ export class SimReplica {
     });
   }
 
+  /** As daemon/replica.ts does: the proofs of blocks, where members are trusted. */
+  #proved(ready: Ready<ReplicaMessage, ReplicaPledge>): Ready<ReplicaMessage, ReplicaPledge> {
+    const { epoch, protocol } = this.epoch;
+    if (bearsLies(protocol)) return ready;
+    const sign: Witness['sign'] = (place) => this.world.signDecided(this.id, place);
+    return attested(ready, { self: this.member!, epoch, sign }); // only a member has a core
+  }
+
   /** [STALL-1] [STALL-5] As daemon/replica.ts does. */
   #tellOfSelf(inputs: Step[]): void {
     const ms = this.#lag.take(this.world.timeline.now);
@@ -328,7 +339,7 @@ export class SimReplica {
     inputs.push({ type: 'wall', ...wall });
   }
 
-  #act(ready: Ready<PbftMessage, PbftPledge>): void {
+  #act(ready: Ready<ReplicaMessage, ReplicaPledge>): void {
     for (const { to, message } of ready.send) {
       if (message.kind === 'pre-prepare') this.guard.propose(message); // PBFT-PP-5: its signature is a vote
       this.world.send(this, to, this.world.sign(this.id, message));
@@ -362,11 +373,7 @@ export class SimReplica {
     const batch = this.#pending;
     if (isEmpty(batch)) return;
     this.#pending = nothingPending();
-    const payloads = batch.pledges.map(({ pledge, broadcast }) => ({
-      pledge,
-      broadcast,
-      payload: encodePayload(pledge),
-    }));
+    const payloads = batch.pledges.map((each) => ({ ...each, payload: encodePayload(each.pledge) }));
     const kept = this.promise(payloads, batch.lock);
     if (batch.readmit !== null) this.guard.readmit(batch.readmit);
     const led = batch.lead !== null && this.guard.lead(batch.lead) ? batch.lead : null;
@@ -436,9 +443,9 @@ export class SimReplica {
   protected speak({ kept, led, batch: { readmit } }: Pick<Write, 'kept' | 'led' | 'batch'>): void {
     if (led !== null) this.input({ type: 'leading', view: led });
     if (readmit !== null) this.input({ type: 'readmitted', view: readmit.view, height: readmit.height });
-    for (const { pledge, broadcast } of kept) {
+    for (const { pledge, broadcast, to } of kept) {
       const signed = this.world.sign(this.id, pledge);
-      if (broadcast) this.world.send(this, 'all', signed);
+      if (broadcast) this.world.send(this, to ?? 'all', signed);
       this.input({ type: 'own', signed: asVerified(signed) });
     }
   }

@@ -4,27 +4,14 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
-import type { PbftMessage, Signed, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import type { Hash, ReplicaId } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, signingBytes, verifyMessage } from '../protocol/verify.ts';
 import type { KnownEpochs } from './epochs.ts';
 import type { SimReplica } from './replica.ts';
-
-/** Kinds with nothing inside that would have to verify. */
-const PLAIN_KINDS: ReadonlySet<string> = new Set([
-  'prepare',
-  'commit',
-  'status',
-  'checkpoint',
-  'state-chunk',
-  'fetch-block',
-  'fetch-blocks',
-  'fetch-checkpoint',
-  'fetch-state',
-  'fetch-standing',
-]);
+import { PLAIN_KINDS } from './signatures.ts';
 
 export interface SealsOptions {
   readonly epochs: KnownEpochs;
@@ -52,7 +39,7 @@ export class Seals {
     return (publicKey && epochs.keyOf(publicKey)) ?? keys[id]!;
   }
 
-  sign<M extends PbftMessage>(id: ReplicaId, message: M): Verified<M> {
+  sign<M extends ReplicaMessage>(id: ReplicaId, message: M): Verified<M> {
     const { epochs, chainId, isReal, nodeOf } = this.#options;
     const payload = encodePayload(message);
     const bytes = signingBytes(chainId, message, payload);
@@ -66,13 +53,13 @@ export class Seals {
     return signed;
   }
 
-  frameOf(signed: Signed<PbftMessage>): Bytes {
+  frameOf(signed: Signed<ReplicaMessage>): Bytes {
     const { message, payload, sender, signature } = signed;
     const key = this.#options.epochs.senderKey(signed) ?? this.keyOf(sender).publicKey;
     return encodeFrame({ kind: message.kind, payload, sender: key, signature });
   }
 
-  verified(at: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
+  verified(at: ReplicaId, signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null {
     const { epochs, isReal, refused } = this.#options;
     if (isReal) return this.verifiedBytes(at, this.frameOf(signed));
     const verdict = epochs.verify(this.#contextAt(at).epoch, signed);
@@ -81,7 +68,7 @@ export class Seals {
     return null;
   }
 
-  verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null {
+  verifiedBytes(at: ReplicaId, bytes: Bytes): Verified<ReplicaMessage> | null {
     const context = this.#contextAt(at);
     const frame = decodeFrame(bytes);
     const signed = isRefusal(frame) ? frame : openFrame(frame, context);

@@ -5,6 +5,7 @@ import { native } from '../crypto/native.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import type { Genesis, GenesisDocument } from '../protocol/genesis.ts';
 import { parseGenesis } from '../protocol/genesis.ts';
+import type { Protocol } from '../protocol/modes.ts';
 import { keyPair, standInKey } from './signatures.ts';
 
 export interface Setting {
@@ -16,14 +17,15 @@ export interface Setting {
   readonly document: Uint8Array;
 }
 
-/** @param n 4 to 128 */
+/** @param n 4 to 128; 3 to 128 where members are trusted */
 export function settingOf(
   n: number,
   parameters: GenesisDocument['parameters'] = {},
   {
     realSignatures = true,
+    protocol = 'pbft',
     operators: withOperators = false,
-  }: { readonly realSignatures?: boolean; readonly operators?: boolean } = {},
+  }: { readonly realSignatures?: boolean; readonly protocol?: Protocol; readonly operators?: boolean } = {},
 ): Setting {
   const keyOf = realSignatures ? keyPair : standInKey;
   const keys = Array.from({ length: n }, (_, i) => keyOf(`replica-${i}`));
@@ -31,7 +33,7 @@ export function settingOf(
   const text = JSON.stringify({
     synod: 1,
     name: 'simulation',
-    protocol: 'pbft',
+    protocol,
     createdAt: 1_700_000_000_000,
     members: keys.map((key, i) => ({
       name: `node-${i}`,

@@ -85,3 +85,29 @@ function standIn(secret: Bytes, bytes: Bytes): Bytes {
 }
 
 const nameOf = (publicKey: Bytes): string => String.fromCharCode(...publicKey);
+
+/** Kinds with nothing inside that would have to verify. */
+export const PLAIN_KINDS: ReadonlySet<string> = new Set([
+  'prepare',
+  'commit',
+  'status',
+  'checkpoint',
+  'state-chunk',
+  'fetch-block',
+  'fetch-blocks',
+  'fetch-checkpoint',
+  'fetch-state',
+  'fetch-standing',
+  'paxos-prepare',
+  'promise',
+  'accepted',
+  'configure',
+  'configured',
+  'open-round',
+  'fast-accepted',
+  'reject',
+  'request-vote',
+  'vote',
+  'appended',
+  'raft-reject',
+]);

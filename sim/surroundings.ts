@@ -1,10 +1,11 @@
 // What a simulated replica asks of the cluster around it, and where a crash may strike it.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import type { Ready } from '../protocol/core.ts';
+import type { Witness } from '../protocol/attest.ts';
+import type { Audience, Ready } from '../protocol/core.ts';
 import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { CertifiedBlock, PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { CertifiedBlock, ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import type { SimReplica } from './replica.ts';
 import type { Timeline } from './timeline.ts';
@@ -15,15 +16,17 @@ export interface Surroundings {
   readonly genesis: Genesis;
   /** In milliseconds, a new draw for each write. */
   writeMs(replica: ReplicaId): number;
-  sign<M extends PbftMessage>(replica: ReplicaId, message: M): Verified<M>;
+  sign<M extends ReplicaMessage>(replica: ReplicaId, message: M): Verified<M>;
   /** As protocol/verify.ts says; null: refused, and counted. */
-  verify(replica: ReplicaId, signed: Signed<PbftMessage>): Verified<PbftMessage> | null;
+  verify(replica: ReplicaId, signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null;
   /** Decoded and verified from bytes; null: refused, and counted. */
-  verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<PbftMessage> | null;
-  /** `to` is a member of the sender's epoch. */
-  send(from: SimReplica, to: ReplicaId | 'all', signed: Signed<PbftMessage>): void;
+  verifyBytes(replica: ReplicaId, bytes: Bytes): Verified<ReplicaMessage> | null;
+  /** Its word that a block is decided. */
+  signDecided(replica: ReplicaId, place: Parameters<Witness['sign']>[0]): Bytes;
+  /** `to` are members of the sender's epoch. */
+  send(from: SimReplica, to: Audience, signed: Signed<ReplicaMessage>): void;
   /** `to` is whoever has asked. */
-  answer(from: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void;
+  answer(from: SimReplica, to: ReplicaId, signed: Signed<ReplicaMessage>): void;
   /** Certified blocks from this height on, as some replica serves them; often none. */
   blocksFor(replica: SimReplica, from: number): readonly CertifiedBlock[];
   /** A stable checkpoint above this height with its state, as some replica serves it; null: nobody in reach. */
@@ -33,7 +36,7 @@ export interface Surroundings {
   /** The epoch of this replica has ended, and the next one has begun here: a core of its own, and new connections. */
   began(replica: SimReplica): void;
   /** A Ready, once its messages are on their way. */
-  observe(replica: SimReplica, ready: Ready<PbftMessage, PbftPledge>): void;
+  observe(replica: SimReplica, ready: Ready<ReplicaMessage, ReplicaPledge>): void;
   /** The core threw. */
   broke(replica: SimReplica, error: unknown): void;
   /** A moment at which an armed crash may strike. True: it did. */

@@ -75,6 +75,8 @@ class Run {
         return;
       case 'decided':
         return record.height <= this.#state.head ? await this.#decidedAgain(record) : this.#decide(record);
+      case 'forget-accepted':
+        return this.#forgetAccepted(record.height);
       case 'state-chunk':
         this.#batch.put(keys.chunk(record.chunk, record.height), record.bytes);
         return addChunkVersion(this.#state, record.chunk, record.height);
@@ -148,6 +150,21 @@ class Run {
     const inBatch = this.#decided.get(height);
     if (inBatch === undefined) this.#certified.set(height, certificate);
     else this.#decided.set(height, { ...inBatch, certificate });
+  }
+
+  /** [LOG-13] What others have decided and this replica only helped to: nothing above the head stays of it. */
+  #forgetAccepted(height: number): void {
+    const { accepted, pending, head } = this.#state;
+    for (const known of this.#accepted.keys()) if (known <= height) this.#accepted.delete(known);
+    for (const known of accepted) {
+      if (known > height) continue;
+      this.#batch.del(keys.accepted(known));
+      accepted.delete(known);
+    }
+    for (const known of pending.heights()) {
+      if (known <= head || known > height) continue;
+      for (const { hash } of pending.take(known)) this.#dropBlock(known, hash);
+    }
   }
 
   /** [LOG-9] */

@@ -69,6 +69,10 @@ export class PendingBlocks {
     blocks.set(toHex(hash), { hash, header: unpinned(header), body: keep ? unpinned(body) : null });
   }
 
+  heights(): readonly number[] {
+    return [...this.#heights.keys()];
+  }
+
   /** Forgets the blocks of a height and returns them. */
   take(height: number): readonly PendingBlock[] {
     const blocks = [...(this.#heights.get(height)?.values() ?? [])];

@@ -5,7 +5,7 @@
 
 import t from 'tap';
 import { decodeSignState, encodeSignState, firstState } from '../keys/sign-state.ts';
-import type { PbftMessage } from '../protocol/messages.ts';
+import type { ReplicaMessage } from '../protocol/messages.ts';
 import { asEpoch, asHeight, asView } from '../protocol/types.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, calm, type Tamper } from '../sim/cluster.ts';
@@ -71,7 +71,7 @@ t.test(
     const cluster = new Cluster({ parameters, seed: 6 });
     load(cluster, { clients: 3, everyMs: 120, untilMs: 60_000 });
     let silent = true;
-    let stale: PbftMessage | null = null;
+    let stale: ReplicaMessage | null = null;
     witness(cluster, (from, to, message) => {
       if (message.kind !== 'standing' || to !== 3) return message;
       if (from === 1 && silent) return null;

@@ -19,7 +19,7 @@ import type { Block } from '../protocol/block.ts';
 import { type Certificate, type VotePhase, voteSigningBytes } from '../protocol/certificate.ts';
 import { encodeFrame, encodePayload, frameSigningBytes, type Kind } from '../protocol/codec.ts';
 import { type Extension, Ledger } from '../protocol/ledger.ts';
-import type { PbftMessage, Signed, ViewChange, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, Signed, ViewChange, Vote } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { Audit, encodeEvidence, evidenceOf, signingBytes, verifyEvidence } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
@@ -91,7 +91,7 @@ class Forger {
     return this.path(name);
   }
 
-  signed<M extends PbftMessage>(sender: number, message: M): Signed<M> {
+  signed<M extends ReplicaMessage>(sender: number, message: M): Signed<M> {
     const payload = encodePayload(message);
     const bytes = signingBytes(this.network.genesis.chainId, message, payload);
     return { sender: asReplicaId(sender), message, payload, signature: this.network.keys[sender]!.sign(bytes) };

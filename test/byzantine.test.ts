@@ -12,7 +12,7 @@ import { decodeStoredBlock, encodeBody, encodeCertificate, encodePayload, isRefu
 import type { Genesis } from '../protocol/genesis.ts';
 import { type Extension, Ledger } from '../protocol/ledger.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { PbftMessage, Signed, ViewChange, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, Signed, ViewChange, Vote } from '../protocol/messages.ts';
 import { BUCKET_SESSIONS_MAX, bucketOf } from '../protocol/sessions.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { signingBytes } from '../protocol/verify.ts';
@@ -88,7 +88,7 @@ class Puppet {
     return extension;
   }
 
-  say(to: readonly number[], message: PbftMessage): void {
+  say(to: readonly number[], message: ReplicaMessage): void {
     for (const id of to) this.#cluster.inject(this.#id, id, message);
   }
 

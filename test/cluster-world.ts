@@ -2,7 +2,7 @@
 
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Input, Ready } from '../protocol/core.ts';
-import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Millis } from '../protocol/types.ts';
 import { asHeight } from '../protocol/types.ts';
@@ -13,8 +13,8 @@ import { keyPair, standInKey } from '../sim/signatures.ts';
 export const text = (value: string) => Buffer.from(value);
 
 export type Options = ConstructorParameters<typeof Cluster>[0];
-type Step = Input<PbftMessage, PbftPledge>;
-type Out = Ready<PbftMessage, PbftPledge>;
+type Step = Input<ReplicaMessage, ReplicaPledge>;
+type Out = Ready<ReplicaMessage, ReplicaPledge>;
 
 /** A cluster that has begun, and its client. */
 export function begin(options: Options = {}): { cluster: Cluster; client: SimClient } {

@@ -22,7 +22,7 @@ import {
 import { SecretKey } from '../keys/keypair.ts';
 import { operatorSigner, signJoin } from '../keys/operator-key.ts';
 import { encodeFrame, encodePayload } from '../protocol/codec.ts';
-import type { PbftMessage, Signed } from '../protocol/messages.ts';
+import type { ReplicaMessage, Signed } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import {
   controlSigningBytes,
@@ -176,7 +176,7 @@ t.test('[EVD-2] [EVD-4] evidence and statements of a later epoch hold where its 
   });
   const { chainId } = world.genesis;
   const { epoch, members } = world.epoch;
-  const signedBy = <M extends PbftMessage>(member: number, message: M): Signed<M> => {
+  const signedBy = <M extends ReplicaMessage>(member: number, message: M): Signed<M> => {
     const payload = encodePayload(message);
     const signature = signerOf(members[member]!.publicKey).sign(signingBytes(chainId, message, payload));
     return { sender: asReplicaId(member), message, payload, signature };

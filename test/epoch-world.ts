@@ -12,7 +12,7 @@ import type { StateHere } from '../protocol/door.ts';
 import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import { type Genesis, type GenesisDocument, parseGenesis } from '../protocol/genesis.ts';
 import { Ledger, STATE_CHUNKS } from '../protocol/ledger.ts';
-import { quorumsOf } from '../protocol/quorum.ts';
+import { quorumsOf } from '../protocol/modes.ts';
 import type { Height } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import {
@@ -191,7 +191,7 @@ export class EpochWorld {
       stateDigest,
     };
     const message = checkpointSigningBytes(document.chainId, place);
-    const { quorum } = quorumsOf(document.protocol, document.members.length);
+    const { quorum } = quorumsOf(document);
     const signatures = document.members.slice(0, quorum).map(({ id, publicKey }) => ({
       replica: id,
       signature: signerOf(publicKey).sign(message),
@@ -228,7 +228,7 @@ export class EpochWorld {
   certify({ header, hash }: Block, epoch: EpochDocument = this.epoch, view = 0): Certificate {
     const place = { phase: 'commit', epoch: epoch.epoch, view: asView(view), height: header.height, hash } as const;
     const message = voteSigningBytes(epoch.chainId, place);
-    const { quorum } = quorumsOf(epoch.protocol, epoch.members.length);
+    const { quorum } = quorumsOf(epoch);
     return {
       ...place,
       signatures: epoch.members.slice(0, quorum).map(({ id, publicKey }) => ({

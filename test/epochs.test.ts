@@ -15,6 +15,7 @@ import { signersOf } from '../protocol/epoch/chain.ts';
 import { Observer } from '../protocol/epoch/observer.ts';
 import { parseGenesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
+import { protocols } from '../protocol/modes.ts';
 import { encodeMsgpack } from '../protocol/msgpack.ts';
 import { Pbft } from '../protocol/pbft/pbft.ts';
 import { Pool } from '../protocol/pool.ts';
@@ -264,7 +265,9 @@ t.test('[EPO-5] the next epoch is one that can run, and be ended again', async (
   t.equal(code([{ change: 'set-policy', policy: { signatures: 8 } }]), 'control-policy');
   t.equal(code([{ change: 'set-policy', policy: { signatures: 7 } }]), 'ok');
   t.equal(code([{ change: 'set-policy', policy: { signatures: 7 } }, remove('g')]), 'control-policy');
-  t.equal(code([{ change: 'set-protocol', protocol: 'raft' }]), 'control-protocol-unknown');
+  t.equal(code([{ change: 'set-protocol', protocol: 'zab' }]), 'control-protocol-unknown');
+  for (const protocol of protocols.filter((name) => name !== 'pbft'))
+    t.equal(code([{ change: 'set-protocol', protocol }]), 'ok', protocol);
   t.equal(code([{ change: 'set-protocol', protocol: 'pbft' }]), 'control-nothing');
   t.equal(code([set('blockBytesMax', epoch.parameters.blockBytesMax)]), 'control-nothing');
   t.equal(

@@ -18,8 +18,8 @@ import { Ledger } from '../protocol/ledger.ts';
 import type {
   CheckpointVote,
   NewView,
-  PbftMessage,
   PrePrepare,
+  ReplicaMessage,
   Signed,
   ViewChange,
   Vote,
@@ -100,8 +100,8 @@ const headersUp = (from: number, to: number) => blocks.slice(from - 1, to).map((
 interface Case {
   readonly name: string;
   readonly offence: Offence;
-  readonly a: PbftMessage;
-  readonly b: PbftMessage;
+  readonly a: ReplicaMessage;
+  readonly b: ReplicaMessage;
   readonly links?: readonly Bytes[];
 }
 const cases: readonly Case[] = [
@@ -151,7 +151,7 @@ const cases: readonly Case[] = [
   },
 ];
 
-const pieceOf = (a: PbftMessage, b: PbftMessage, links: readonly Bytes[] = []) =>
+const pieceOf = (a: ReplicaMessage, b: ReplicaMessage, links: readonly Bytes[] = []) =>
   evidenceOf(genesis, fx.signed(a), fx.signed(b), links);
 const codeOf = (bytes: Bytes) => {
   const verdict = verifyEvidence(bytes, context);
@@ -173,7 +173,7 @@ t.test('EVD-1, EVD-2, EVD-3: each pair that no honest replica signs proves its k
 
 t.test('EVD-3: what an honest replica does sign proves nothing', async (t) => {
   const prepared = fx.certificate(one, 'prepare', 4);
-  const innocent: readonly (readonly [string, PbftMessage, PbftMessage])[] = [
+  const innocent: readonly (readonly [string, ReplicaMessage, ReplicaMessage])[] = [
     ['another view', vote('prepare', 4, 1, 1), vote('prepare', 5, 1, 2)],
     ['another height', vote('commit', 4, 1, 1), vote('commit', 4, 2, 2)],
     ['another checkpoint height', checkpoint(1), { ...checkpoint(2), height: asHeight(2) }],
@@ -187,7 +187,7 @@ t.test('EVD-3: what an honest replica does sign proves nothing', async (t) => {
     ['a prepare is no promise', vote('prepare', 4, 7, 1), asking(5, null)],
   ];
   for (const [name, a, b] of innocent) t.equal(codeOf(encodeEvidence(pieceOf(a, b))), 'evidence-no-conflict', name);
-  const chains: readonly (readonly [string, PbftMessage, PbftMessage, readonly Bytes[]])[] = [
+  const chains: readonly (readonly [string, ReplicaMessage, ReplicaMessage, readonly Bytes[]])[] = [
     ['votes of one chain', voteOn('commit', blocks[0]!), voteOn('commit', blocks[2]!), headersUp(2, 3)],
     ['of one block', voteOn('prepare', blocks[0]!), voteOn('commit', blocks[0]!), []],
     ['of two views', voteOn('commit', sibling), { ...voteOn('commit', blocks[2]!), view: asView(5) }, headersUp(2, 3)],
@@ -330,7 +330,7 @@ t.test('EVD-4: a witness file holds as a whole or not at all', async (t) => {
 
 // ---- honest replicas notice ---------------------------------------------------------------------------------------------
 
-type Seen = Evidence<PbftMessage> & { readonly at: number };
+type Seen = Evidence<ReplicaMessage> & { readonly at: number };
 
 /** A cluster whose evidence is looked at whole: both messages, as they were signed. Replicas that are started later as well. */
 function watched(options: ConstructorParameters<typeof Cluster>[0] = {}): { cluster: Cluster; seen: Seen[] } {
@@ -383,14 +383,14 @@ const voteFor = (kind: Vote['kind'], view: number, { header, hash }: Block): Vot
 });
 
 /** What a key in our hand says: its core is down. */
-function says(cluster: Cluster, from: number, to: number, ...messages: PbftMessage[]): void {
+function says(cluster: Cluster, from: number, to: number, ...messages: ReplicaMessage[]): void {
   for (const message of messages) {
     cluster.inject(from, to, message);
     cluster.run(8);
   }
 }
 
-function signedBy<M extends PbftMessage>(
+function signedBy<M extends ReplicaMessage>(
   cluster: Pick<Cluster, 'keys' | 'genesis'>,
   sender: number,
   message: M,
@@ -641,7 +641,7 @@ t.test('ACC-2: what is kept is bounded, the oldest stay; damage is told and harm
   const made = settingOf(4);
   const { open, lines, counts } = bookIn(directory, made);
   let book = await open();
-  const pair = (culprit: number, height: number): Evidence<PbftMessage> => {
+  const pair = (culprit: number, height: number): Evidence<ReplicaMessage> => {
     const signed = (hash: number) => asVerified(signedBy(made, culprit, vote('commit', 0, height, hash)));
     return { culprit: asReplicaId(culprit), first: signed(1), second: signed(2) };
   };
@@ -710,7 +710,7 @@ t.test('ACC-2: what is kept is bounded, the oldest stay; damage is told and harm
 // ---- honest replicas never give any ---------------------------------------------------------------------------------------
 
 t.test('ACC-3: who signs two things is found by the ear that listens to the honest', async (t) => {
-  const heard = (...messages: PbftMessage[]) => {
+  const heard = (...messages: ReplicaMessage[]) => {
     const said = new EverythingSaid(4);
     for (const block of [...blocks, sibling]) said.know(block);
     for (const message of messages) said.hear(1, message);

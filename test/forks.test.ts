@@ -7,10 +7,10 @@ import { native } from '../crypto/native.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Ready } from '../protocol/core.ts';
-import type { NewView, PbftMessage, PbftPledge, Verified } from '../protocol/messages.ts';
+import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
+import type { NewView, ReplicaMessage, ReplicaPledge, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
 import { decodeHardState } from '../protocol/pbft/hard-state.ts';
-import type { Pbft, PbftRecovery } from '../protocol/pbft/pbft.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asHeight, type ReplicaId } from '../protocol/types.ts';
 import { Audit, type Branch, encodeEvidence, evidenceOf, verifyEvidence } from '../protocol/verify.ts';
@@ -37,7 +37,7 @@ class Kept {
 
 function recorded(kept: Kept): typeof SimReplica {
   return class extends SimReplica {
-    protected override makeCore(recovery: PbftRecovery): Pbft {
+    protected override makeCore(recovery: Recovery): ReplicaCore {
       const core = super.makeCore(recovery);
       const step = core.step.bind(core);
       core.step = (inputs, now) => {
@@ -48,7 +48,7 @@ function recorded(kept: Kept): typeof SimReplica {
       return core;
     }
 
-    #keep({ deliver, records, evidence }: Ready<PbftMessage, PbftPledge>): void {
+    #keep({ deliver, records, evidence }: Ready<ReplicaMessage, ReplicaPledge>): void {
       const { genesis } = this.world;
       for (const { block, certificate } of deliver) {
         const mine = kept.decided.get(this.id) ?? new Map();

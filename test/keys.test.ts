@@ -21,7 +21,7 @@ import { contentBytesMax, decodeSignState, encodeSignState, lockBytesMax } from 
 import { decodeFile, encodeSlot, FILE_BYTES, offsetOf, SLOT_BYTES } from '../keys/slots.ts';
 import { bundleSigningBytes } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
-import type { PbftPledge, Vote } from '../protocol/messages.ts';
+import type { ReplicaPledge, Vote } from '../protocol/messages.ts';
 import { asEpoch, asHeight, asView, type Hash } from '../protocol/types.ts';
 import { frameSigningBytes } from '../protocol/wire/frame.ts';
 import {
@@ -578,7 +578,7 @@ t.test('GRD-11: a statement binds nobody', async (t) => {
   for (const kind of ['prepare', 'commit', 'checkpoint', 'view-change', 'new-view', 'pre-prepare', 'submit']) {
     t.throws(() => guard.signStatement(kind, A), { code: 'guard-binding-kind' });
   }
-  for (const kind of ['', 'toString', 'accept'])
+  for (const kind of ['', 'toString', 'approve'])
     t.throws(() => guard.signStatement(kind, A), { code: 'guard-unknown-kind' });
   await guard.close();
   const place = { phase: 'commit', ...proposal(0, 1, A) } as const;
@@ -1048,7 +1048,10 @@ function placeOf({ pledge, payload }: PledgePayload): [string, Bytes] {
     case 'checkpoint':
       return [`${pledge.kind} ${pledge.height}`, pledge.hash];
     default:
-      return [`${pledge.kind} ${pledge.view}`, payload];
+      return [
+        `${pledge.kind} ${'view' in pledge ? pledge.view : 'ballot' in pledge ? pledge.ballot : pledge.term}`,
+        payload,
+      ];
   }
 }
 
@@ -1126,7 +1129,7 @@ class VoteModel {
     const before = { view: this.#view, votes: new Map(this.#votes), bases: this.bases };
     let code: VoteCode = 'none';
     for (const { pledge } of pledges) {
-      if (pledge.kind === 'checkpoint') continue;
+      if (pledge.kind === 'checkpoint' || 'ballot' in pledge || 'term' in pledge) continue;
       if (pledge.kind === 'prepare' || pledge.kind === 'commit') code = this.#vote(pledge);
       else this.#raise(pledge.view);
       if (code === 'none') continue;
@@ -1369,7 +1372,7 @@ t.test('GRD-1: a process killed at any moment of a stream of promises is bound b
 t.test('GRD-1: what the guard throws holds no secret', async (t) => {
   const guard = await freshGuard();
   const errors: unknown[] = [];
-  const pledges: PbftPledge[] = [prepare(0, 1, A).pledge, checkpoint(1, A).pledge];
+  const pledges: ReplicaPledge[] = [prepare(0, 1, A).pledge, checkpoint(1, A).pledge];
   for (const pledge of pledges) {
     try {
       guard.sign(pledge, none);

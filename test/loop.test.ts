@@ -24,9 +24,10 @@ import {
   encodePayload,
   isRefusal,
 } from '../protocol/codec.ts';
-import type { Core, Evidence, Explanation } from '../protocol/core.ts';
+import type { Core, Evidence, Explanation, Input, Ready } from '../protocol/core.ts';
+import type { ReplicaCore } from '../protocol/cores.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { CheckpointVote, PbftMessage, PbftPledge, Status } from '../protocol/messages.ts';
+import type { CheckpointVote, ReplicaMessage, ReplicaPledge, Status } from '../protocol/messages.ts';
 import { Outbox } from '../protocol/outbox.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asEpoch, asHeight, asMillis, asReplicaId, asView, type Millis } from '../protocol/types.ts';
@@ -34,7 +35,7 @@ import { openFrame, signingBytes, type VerifyContext } from '../protocol/verify.
 import { settingOf } from '../sim/setting.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk, type WriteFate } from '../storage/memory.ts';
-import { epoch, type Out, other, proposal, Solo, type Step, said, viewChange, vote } from './solo.ts';
+import { epoch, other, proposal, Solo, said, viewChange, vote } from './solo.ts';
 
 // A busy machine is slow, not wrong.
 t.setTimeout(120_000);
@@ -56,7 +57,7 @@ async function until(what: string, condition: () => boolean): Promise<void> {
 // ---- the parts around the loop ---------------------------------------------------------------------------------------------
 
 /** `prepare 0/3`: kind, view and height, as far as it has them. */
-function nameOf(message: PbftMessage): string {
+function nameOf(message: ReplicaMessage): string {
   const { kind } = message;
   if (kind === 'pre-prepare') return `${kind} ${message.view}/${message.block.header.height}`;
   if (kind === 'prepare' || kind === 'commit') return `${kind} ${message.view}/${message.height}`;
@@ -65,7 +66,7 @@ function nameOf(message: PbftMessage): string {
 }
 
 class TestNetwork implements PeerTransport {
-  readonly sent: { readonly to: number | 'all'; readonly message: PbftMessage }[] = [];
+  readonly sent: { readonly to: number | 'all'; readonly message: ReplicaMessage }[] = [];
   readonly punished: { readonly peer: number; readonly code: string }[] = [];
   readonly #stage: Stage;
 
@@ -111,7 +112,7 @@ class TestGuard implements Guard {
   /** True: a promise waits for `release`. */
   slow = false;
   readonly #held: ((failure: Error | null) => void)[] = [];
-  refuses: (pledge: PbftPledge) => boolean = () => false;
+  refuses: (pledge: ReplicaPledge) => boolean = () => false;
   refusesProposals: GuardRefusal['code'] | null = null;
 
   constructor(stage: Stage) {
@@ -144,7 +145,7 @@ class TestGuard implements Guard {
     this.#stage.trace.push('guard done');
   }
 
-  sign(pledge: PbftPledge, payload: Bytes): Bytes {
+  sign(pledge: ReplicaPledge, payload: Bytes): Bytes {
     this.#stage.trace.push(`signed ${nameOf(pledge)}`);
     return this.#stage.sign(this.#stage.self, pledge, payload);
   }
@@ -163,6 +164,10 @@ class TestGuard implements Guard {
     return new Uint8Array(64);
   }
 
+  signDecided(): Bytes {
+    return new Uint8Array(64);
+  }
+
   async abstain(): Promise<void> {}
 
   async readmit({ lock }: { readonly lock: Bytes }): Promise<void> {
@@ -174,11 +179,14 @@ class TestGuard implements Guard {
 }
 
 /** A core that does what the test says. */
-class TestCore implements Core<PbftMessage, PbftPledge> {
+type Step = Input<ReplicaMessage, ReplicaPledge>;
+type Out = Ready<ReplicaMessage, ReplicaPledge>;
+
+class TestCore implements Core<ReplicaMessage, ReplicaPledge> {
   readonly steps: { readonly inputs: readonly Step[]; readonly now: Millis }[] = [];
   answer: (inputs: readonly Step[], now: Millis) => Partial<Out> = () => ({});
-  wants: Core<PbftMessage, PbftPledge>['wants'] = () => true;
-  found: Core<PbftMessage, PbftPledge>['found'] = [];
+  wants: Core<ReplicaMessage, ReplicaPledge>['wants'] = () => true;
+  found: Core<ReplicaMessage, ReplicaPledge>['found'] = [];
 
   step(inputs: readonly Step[], now: Millis): Out {
     this.steps.push({ inputs, now });
@@ -216,10 +224,10 @@ class TestCore implements Core<PbftMessage, PbftPledge> {
 }
 
 function outOf(ready: Partial<Out>): Out {
-  return { ...new Outbox<PbftMessage, PbftPledge>().ready(asMillis(0)), ...ready };
+  return { ...new Outbox<ReplicaMessage, ReplicaPledge>().ready(asMillis(0)), ...ready };
 }
 
-const pledged = (...pledges: PbftPledge[]): Pick<Out, 'pledges'> => ({
+const pledged = (...pledges: ReplicaPledge[]): Pick<Out, 'pledges'> => ({
   pledges: pledges.map((pledge) => ({ pledge, broadcast: true })),
 });
 
@@ -229,7 +237,7 @@ class Stage {
   readonly keys: readonly SimulationKey[];
   /** What happened, in order. */
   readonly trace: string[] = [];
-  readonly evidence: Evidence<PbftMessage>[] = [];
+  readonly evidence: Evidence<ReplicaMessage>[] = [];
   readonly network: TestNetwork;
   readonly guard: TestGuard;
   readonly counts = new Map<string, number>();
@@ -296,18 +304,22 @@ class Stage {
     for (const write of this.#writes.splice(0)) write(fate);
   }
 
-  sign(by: number, message: PbftMessage, payload = encodePayload(message)): Bytes {
+  sign(by: number, message: ReplicaMessage, payload = encodePayload(message)): Bytes {
     return this.keys[by]!.sign(signingBytes(this.solo.genesis.chainId, message, payload));
   }
 
   /** The frame of a message as `sender` signs it. */
-  frame(sender: number, message: PbftMessage, { spoilt = false } = {}): Bytes {
+  frame(sender: number, message: ReplicaMessage, { spoilt = false } = {}): Bytes {
     const payload = encodePayload(message);
     const signature = spoilt ? new Uint8Array(64).fill(9) : this.sign(sender, message, payload);
     return encodeFrame({ kind: message.kind, payload, sender: this.keys[sender]!.publicKey, signature });
   }
 
-  replica(test: { teardown(end: () => unknown): void }, core: Core<PbftMessage, PbftPledge>, clock = new Clock()) {
+  replica(
+    test: { teardown(end: () => unknown): void },
+    core: Core<ReplicaMessage, ReplicaPledge>,
+    clock = new Clock(),
+  ) {
     const { genesis } = this.solo;
     const replica = new Replica({
       core,
@@ -541,7 +553,7 @@ t.test('of one turn no more votes are checked than make a quorum (PBFT-P-2)', as
   const n = 7;
   const { quorum } = byzantineQuorums(n);
   const stage = await Stage.open(t, n);
-  const replica = stage.replica(t, stage.solo.core);
+  const replica = stage.replica(t, stage.solo.core as unknown as ReplicaCore) /* it hears its own kinds alone */;
   await turns();
   const [first, second, third, fourth] = [1, 2, 3, 4].map(() => stage.solo.block());
   const peers = [0, 1, 2, 4, 5, 6];

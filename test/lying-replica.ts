@@ -13,7 +13,7 @@ import { signBytes } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { decodeFrame, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import type { PbftMessage } from '../protocol/messages.ts';
+import type { ReplicaMessage } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asReplicaId } from '../protocol/types.ts';
@@ -60,7 +60,7 @@ class Mouth implements PeerTransport {
     for (const to of this.#others) this.send(to, frame, lane);
   }
 
-  say(to: ReplicaId, message: PbftMessage): void {
+  say(to: ReplicaId, message: ReplicaMessage): void {
     const payload = encodePayload(message);
     const signature = signBytes(secret, signingBytes(genesis.chainId, message, payload));
     const frame = encodeFrame({ kind: message.kind, payload, sender: secret.publicKey, signature });
@@ -78,7 +78,7 @@ class Mouth implements PeerTransport {
   }
 }
 
-function ownMessage(bytes: Uint8Array, { chainId, members, parameters }: Genesis): PbftMessage | null {
+function ownMessage(bytes: Uint8Array, { chainId, members, parameters }: Genesis): ReplicaMessage | null {
   const frame = must(decodeFrame(bytes));
   const { quorum } = byzantineQuorums(members.length);
   const signed = openFrame(frame, { crypto: native, chainId, epoch: asEpoch(0), members, quorum, parameters });

@@ -7,12 +7,13 @@ import { decodeSignState, encodeSignState, firstState } from '../keys/sign-state
 import { Checkpoints } from '../protocol/checkpoints.ts';
 import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type { Input, Ready } from '../protocol/core.ts';
+import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { PbftMessage, PbftPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
 import { asVerified } from '../protocol/messages.ts';
+import type { Protocol } from '../protocol/modes.ts';
 import { Pace } from '../protocol/pbft/pace.ts';
-import type { Pbft, PbftRecovery } from '../protocol/pbft/pbft.ts';
 import type { State } from '../protocol/pbft/state.ts';
 import { Pool } from '../protocol/pool.ts';
 import { SESSION_BUCKETS, SessionTable } from '../protocol/sessions.ts';
@@ -46,8 +47,8 @@ export function liveWith(bug: PlantedBug, options: Omit<LifeOptions, 'Replica'>)
   }
 }
 
-type Step = Input<PbftMessage, PbftPledge>;
-type Out = Ready<PbftMessage, PbftPledge>;
+type Step = Input<ReplicaMessage, ReplicaPledge>;
+type Out = Ready<ReplicaMessage, ReplicaPledge>;
 
 /** The state of the core that is being stepped: catch-up is the one collaborator that is shown all of it, in each step. */
 let spoilNow: ((s: State) => void) | null = null;
@@ -60,7 +61,7 @@ CatchUp.prototype.tick = function (host) {
 
 /** A replica with something wrong in what goes into its core, in what its core knows, or in what comes out. */
 class Wrong extends SimReplica {
-  protected before(inputs: readonly Step[], _core: Pbft): readonly Step[] {
+  protected before(inputs: readonly Step[], _core: ReplicaCore): readonly Step[] {
     return inputs;
   }
   protected spoil(_s: State): void {}
@@ -68,7 +69,7 @@ class Wrong extends SimReplica {
     return ready;
   }
 
-  protected override makeCore(recovery: PbftRecovery): Pbft {
+  protected override makeCore(recovery: Recovery): ReplicaCore {
     const core = super.makeCore(recovery);
     const step = core.step.bind(core);
     core.step = (inputs, now) => {
@@ -95,7 +96,7 @@ class QuorumOffByOne extends Wrong {
     const quorums = { ...s.quorums, quorum: s.quorums.quorum - 1 };
     put(s, { quorums, votes: new VoteBox(asEpoch(0), quorums) });
   }
-  protected override accepts(signed: Signed<PbftMessage>): Verified<PbftMessage> {
+  protected override accepts(signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> {
     return asVerified(signed);
   }
 }
@@ -106,7 +107,7 @@ class NewViewOfFewRequests extends Wrong {
   }
 }
 
-class SpeaksTooSoon extends SimReplica {
+export class SpeaksTooSoon extends SimReplica {
   protected override whileWriting(write: Parameters<SimReplica['speak']>[0]): void {
     super.speak(write);
   }
@@ -186,14 +187,14 @@ class CheckpointOfFew extends Wrong {
 }
 
 class VotesOfOtherViews extends Wrong {
-  protected override makeCore(recovery: PbftRecovery): Pbft {
+  protected override makeCore(recovery: Recovery): ReplicaCore {
     const core = super.makeCore(recovery);
     const wants = core.wants.bind(core);
     core.wants = (message, sender, others) =>
       message.kind === 'prepare' || message.kind === 'commit' || wants(message, sender, others);
     return core;
   }
-  protected override before(inputs: readonly Step[], core: Pbft): readonly Step[] {
+  protected override before(inputs: readonly Step[], core: ReplicaCore): readonly Step[] {
     const { view } = core.explain();
     return inputs.map((input) => {
       if (input.type !== 'message') return input;
@@ -207,10 +208,10 @@ class VotesOfOtherViews extends Wrong {
 const CATCH_UP_KINDS: readonly string[] = ['blocks', 'block-data', 'checkpoint-proof', 'state-chunk'];
 
 class CatchUpUnverified extends SimReplica {
-  protected override accepts(signed: Signed<PbftMessage>): Verified<PbftMessage> | null {
+  protected override accepts(signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null {
     return CATCH_UP_KINDS.includes(signed.message.kind) ? asVerified(signed) : super.accepts(signed);
   }
-  protected override acceptsBytes(bytes: Uint8Array): Verified<PbftMessage> | null {
+  protected override acceptsBytes(bytes: Uint8Array): Verified<ReplicaMessage> | null {
     const frame = decodeFrame(bytes);
     if (isRefusal(frame) || !CATCH_UP_KINDS.includes(frame.kind)) return super.acceptsBytes(bytes);
     const { chainId, members, parameters } = this.world.genesis;
@@ -271,7 +272,7 @@ class LyingDisk extends SimReplica {
 }
 
 class TimeRunsBack extends Wrong {
-  protected override makeCore(recovery: PbftRecovery): Pbft {
+  protected override makeCore(recovery: Recovery): ReplicaCore {
     const core = super.makeCore(recovery);
     const step = core.step.bind(core);
     let steps = 0;
@@ -343,7 +344,7 @@ class NoStanding extends Wrong {
   }
 }
 
-const patched =
+export const patched =
   <Class extends { readonly prototype: object }>(cls: Class, methods: Partial<Class['prototype']>) =>
   (): (() => void) => {
     const before: Record<string, unknown> = {};
@@ -521,9 +522,13 @@ export const PLANTED: readonly PlantedBug[] = [
 ];
 
 /** The first seed from 1 on that catches the bug; null: none of its budget does. */
-export function caughtAt(bug: PlantedBug, ms: number): { readonly seed: number; readonly outcome: Outcome } | null {
+export function caughtAt(
+  bug: PlantedBug,
+  ms: number,
+  protocol: Protocol = 'pbft',
+): { readonly seed: number; readonly outcome: Outcome } | null {
   for (let seed = 1; seed <= bug.seedsMax; seed++) {
-    const outcome = liveWith(bug, { seed, n: null, ms, realSignatures: false });
+    const outcome = liveWith(bug, { seed, n: null, ms, realSignatures: false, protocol });
     if (outcome.failure !== null) return { seed, outcome };
   }
   return null;

@@ -5,7 +5,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import { denies } from '../protocol/conflict.ts';
-import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../protocol/messages.ts';
 import type { Cluster, Tamper } from '../sim/cluster.ts';
 import { SimDisk } from '../sim/disk.ts';
 import type { SimGuard } from '../sim/guard.ts';
@@ -41,11 +41,11 @@ export class Witness {
   /** Two different words of one key at one place, or a view-change that denies a commit (ACC-3). */
   readonly doubles: string[] = [];
   /** All words of these replicas, in order, as they were said. */
-  readonly said = new Map<number, PbftPledge[]>();
+  readonly said = new Map<number, ReplicaPledge[]>();
   readonly #places = new Map<string, string>();
 
   /** To be called with everything that is sent. */
-  heard(from: number, message: PbftMessage): void {
+  heard(from: number, message: ReplicaMessage): void {
     const word = wordOf(message);
     if (word === null) return;
     const place = `${from} ${word.place}`;
@@ -72,11 +72,11 @@ export function witness(cluster: Cluster, lie: Tamper = (_from, _to, message) =>
   return watching;
 }
 
-function isPledge(message: PbftMessage): message is PbftPledge {
+function isPledge(message: ReplicaMessage): message is ReplicaPledge {
   return ['prepare', 'commit', 'view-change', 'new-view', 'checkpoint'].includes(message.kind);
 }
 
-function wordOf(message: PbftMessage): { readonly place: string; readonly digest: string } | null {
+function wordOf(message: ReplicaMessage): { readonly place: string; readonly digest: string } | null {
   switch (message.kind) {
     case 'pre-prepare': {
       const { header, hash } = message.block;

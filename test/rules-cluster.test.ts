@@ -5,7 +5,7 @@ import t from 'tap';
 import { equalBytes } from '../crypto/bytes.ts';
 import { isLater } from '../protocol/certificate.ts';
 import type { Input } from '../protocol/core.ts';
-import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../protocol/messages.ts';
 import { Outbox } from '../protocol/outbox.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asMillis, asReplicaId } from '../protocol/types.ts';
@@ -30,7 +30,7 @@ t.test('REQ-1, A5: a primary that leaves out one client is replaced; the others 
   // The primary never hears of it: as if it dropped what it does not like.
   between(cluster, 0, (step, inputs, now) =>
     step(
-      inputs.flatMap((input): Input<PbftMessage, PbftPledge>[] => {
+      inputs.flatMap((input): Input<ReplicaMessage, ReplicaPledge>[] => {
         if (input.type !== 'message' || input.signed.message.kind !== 'forward') return [input];
         const bundles = input.signed.message.bundles.filter(({ digest }) => !equalBytes(digest, victim.digest));
         return [{ ...input, signed: { ...input.signed, message: { ...input.signed.message, bundles } } }];
@@ -176,10 +176,10 @@ function announce(cluster: Cluster, at: number, peer: number, up: boolean): void
 t.test('PBFT-VC-1, A32: a replica that pauses starts no view change by itself', async (t) => {
   const { cluster, client } = begin();
   let until = 0;
-  let held: Input<PbftMessage, PbftPledge>[] = [];
+  let held: Input<ReplicaMessage, ReplicaPledge>[] = [];
   between(cluster, 2, (step, inputs, now) => {
     held.push(...inputs);
-    if (now < until) return new Outbox<PbftMessage, PbftPledge>().ready(asMillis(until));
+    if (now < until) return new Outbox<ReplicaMessage, ReplicaPledge>().ready(asMillis(until));
     const all = held;
     held = [];
     return step(all, now);

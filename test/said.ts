@@ -4,7 +4,7 @@ import { type Bytes, toHex } from '../crypto/bytes.ts';
 import type { Block } from '../protocol/block.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import { conflictOf, denies, placeName } from '../protocol/conflict.ts';
-import type { PbftMessage, PbftPledge, ViewChange, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, ViewChange, Vote } from '../protocol/messages.ts';
 import type { Cluster } from '../sim/cluster.ts';
 
 /** Every pledge that a replica has ever sent, whoever it went to, over all of its lives: no two of them conflict. */
@@ -18,9 +18,9 @@ export class EverythingSaid {
   readonly conflicts: string[] = [];
   statements = 0;
 
-  hear(from: number, message: PbftMessage): void {
+  hear(from: number, message: ReplicaMessage): void {
     if (message.kind === 'pre-prepare' || message.kind === 'block-data') this.know(message.block);
-    const pledge: PbftPledge | null =
+    const pledge: ReplicaPledge | null =
       message.kind === 'pre-prepare'
         ? {
             kind: 'prepare',

@@ -3,7 +3,7 @@
 
 import { toHex } from '../crypto/bytes.ts';
 import type { Candidate } from '../protocol/core.ts';
-import type { PbftMessage } from '../protocol/messages.ts';
+import type { ReplicaMessage } from '../protocol/messages.ts';
 import { asHeight } from '../protocol/types.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
@@ -266,7 +266,7 @@ export class Scenario {
   }
 }
 
-function isDropped({ from, to, kind }: Drop, sender: number, receiver: number, message: PbftMessage): boolean {
+function isDropped({ from, to, kind }: Drop, sender: number, receiver: number, message: ReplicaMessage): boolean {
   const is = (list: string | null, value: string) => list === null || list.split(',').includes(value);
   return is(from, String(sender)) && is(to, String(receiver)) && is(kind, message.kind);
 }

@@ -4,6 +4,7 @@
 import { availableParallelism, setPriority } from 'node:os';
 import t from 'tap';
 import { askAll, liveAll } from '../daemon/sim/workers.ts';
+import { protocols } from '../protocol/modes.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
 import type { LifeOptions, Outcome } from '../sim/life.ts';
@@ -20,6 +21,8 @@ const SAFETY_MS = 60_000;
 const PLANTED_MS = 20_000;
 const only = process.env.SEED === undefined ? null : Number(process.env.SEED);
 const count = only === null ? Number(process.env.SEEDS ?? 500) : 1;
+/** Of each protocol of the crash-fault family. */
+const FAMILY_SEEDS = only === null ? Number(process.env.FAMILY_SEEDS ?? 100) : 0;
 const jobs = Number(process.env.SEED_JOBS ?? availableParallelism());
 
 t.test('a transaction is ordered by four replicas', async (t) => {
@@ -65,6 +68,40 @@ t.test(
     if (count < 60) return;
     t.ok(crashes > 2 * count && viewChanges > 2 * count, `${crashes} crashes, ${viewChanges} view changes`);
     t.ok(realSignatures >= Math.floor(count / 16), `${realSignatures} with real signatures`);
+  },
+);
+
+t.test(
+  'CFT-Q-1, CFT-V-2, EPO-12: the same where members are trusted, in every protocol, and from one to another',
+  { skip: only === null ? false : 'one seed' },
+  async (t) => {
+    const began = performance.now();
+    const epochs = new Map<string, number>();
+    const family = protocols.filter((protocol) => protocol !== 'pbft');
+    for (const protocol of family) {
+      const lives = Array.from(
+        { length: FAMILY_SEEDS },
+        (_, i): LifeOptions => ({ seed: i + 1, protocol, n: null, ms: PLANTED_MS, realSignatures: null }),
+      );
+      let lived = 0;
+      await liveAll(lives.values(), {
+        jobs: Math.min(jobs, FAMILY_SEEDS),
+        done: ({ seed, failure, epochs: last }) => {
+          lived += 1;
+          epochs.set(protocol, (epochs.get(protocol) ?? 0) + last);
+          if (failure !== null)
+            t.fail(
+              `synod sim --protocol ${protocol} --seed ${seed} --ms ${PLANTED_MS}: ${failure.check}, ${failure.message}`,
+            );
+        },
+      });
+      t.equal(lived, FAMILY_SEEDS, protocol);
+    }
+    const minutes = (performance.now() - began) / 60_000;
+    t.comment(
+      `${family.length} protocols, ${FAMILY_SEEDS} seeds of each in ${minutes.toFixed(2)} minutes on ${jobs} cores`,
+    );
+    if (FAMILY_SEEDS >= 50) for (const [protocol, count] of epochs) t.ok(count > 10, `${protocol}: ${count} changes`);
   },
 );
 

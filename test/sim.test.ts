@@ -1,7 +1,7 @@
 // The simulator itself: the same seed goes the same way, the checks have teeth, failures are made small, and the command line.
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +10,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
 import type { Decided } from '../protocol/core.ts';
+import { protocols } from '../protocol/modes.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import type { CheckName } from '../sim/checks.ts';
@@ -52,7 +53,6 @@ t.test('GEN-2: the same seed goes the same way, in this process and in another o
 
 t.test('nothing in sim/ asks the machine', async (t) => {
   const folder = fileURLToPath(new URL('../../sim/', import.meta.url));
-  const { readdirSync } = await import('node:fs');
   const asks =
     /\bDate\b|Math\.random\(|\bperformance\b|\bprocess\.|\bset(Timeout|Immediate|Interval)\b|randomBytes|node:(os|fs|net|child_process)/;
   for (const file of readdirSync(folder)) {
@@ -422,8 +422,9 @@ t.test('synod sim: wrong flags are named', async (t) => {
     [['--faults', '1'], /--faults is for one seed/],
     [['--seed', 1, '--faults', '1,x'], /--faults/],
     [['--seed', 1, '--trace', '--json'], /--trace and --json/],
-    [['--protocol', 'raft'], /--protocol.*pbft/],
-    [['--n', 3], /--n.*from 4 to 31/],
+    [['--protocol', 'zab'], /--protocol.*pbft/],
+    [['--n', 2], /--n.*from 3 to 31/],
+    [['--n', 3], /--n 3: pbft needs at least 4/],
     [['--f', 2], /--f 2: 4 replicas bear 1; give --n 7/],
     [['--ms', 10], /--ms.*from 1000/],
     [['--jobs', 0], /--jobs/],
@@ -435,5 +436,21 @@ t.test('synod sim: wrong flags are named', async (t) => {
     t.match(stderr, /\[usage\]/);
     t.notMatch(stderr, /\n\s+at /, 'no stack trace');
     t.same([code, stdout], [2, '']);
+  }
+});
+
+t.test('FLR-5: a recording of a life in each protocol replays to the same state', async (t) => {
+  const folder = t.testdir();
+  for (const protocol of protocols) {
+    const runs = `${folder}/${protocol}`;
+    const lived = await synodSim('--protocol', protocol, '--seed', 5, '--ms', 4_000, '--record', runs);
+    t.equal(lived.code, 0, lived.stderr);
+    const nodes = readdirSync(runs).filter((name) => name.startsWith('node-'));
+    t.ok(nodes.length >= (protocol === 'pbft' ? 4 : 3));
+    for (const node of nodes.slice(0, 2)) {
+      const { code, stdout, stderr } = await synod(['replay', `${runs}/${node}`, '--quiet']);
+      t.equal(code, 0, `${protocol} ${node}: ${stderr}`);
+      t.match(stdout, /identical\n$/, `${protocol} ${node}`);
+    }
   }
 });

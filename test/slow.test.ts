@@ -7,7 +7,7 @@ import { Clock } from '../daemon/clock.ts';
 import { LoopLag } from '../daemon/loop-lag.ts';
 import type { GenesisDocument } from '../protocol/genesis.ts';
 import { Pace } from '../protocol/pbft/pace.ts';
-import { Stalls } from '../protocol/pbft/stalls.ts';
+import { Stalls } from '../protocol/stalls.ts';
 import { asMillis, asReplicaId } from '../protocol/types.ts';
 import { WriteLag } from '../protocol/write-lag.ts';
 import { SimClient } from '../sim/clients.ts';

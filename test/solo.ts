@@ -6,7 +6,7 @@ import { blockHash, encodeHeader } from '../protocol/block.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate, VotePhase } from '../protocol/certificate.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { Input, Ready } from '../protocol/core.ts';
+import type { Audience, Input, Ready } from '../protocol/core.ts';
 import type { GenesisDocument } from '../protocol/genesis.ts';
 import type { Extension } from '../protocol/ledger.ts';
 import { Ledger } from '../protocol/ledger.ts';
@@ -64,7 +64,7 @@ export class Solo {
   /** Everything this replica ever pledged, in order. */
   readonly pledged: PbftPledge[] = [];
   /** Whom it last asked, by what it asked. */
-  readonly asked = new Map<PbftMessage['kind'], number | 'all'>();
+  readonly asked = new Map<PbftMessage['kind'], Audience>();
   /** What the core remembers of all it has been told to write. */
   readonly disk = new SimDisk();
 

@@ -335,6 +335,26 @@ async function recordSuite(t: Test, fresh: (t: Test) => Promise<Reopen>): Promis
     await log.close();
   });
 
+  await t.test('LOG-13 what was accepted and is not needed any more leaves nothing behind', async (t) => {
+    const reopen = await fresh(t);
+    const kv = await reopen();
+    const { log } = await openLogStore(kv, options());
+    const [a, b, c] = [block(1, zero), block(2, zero), block(3, zero)];
+    await log.write([a, decided(a), b, accepted(b), c, accepted(c)]);
+    await log.write([{ type: 'forget-accepted', height: asHeight(2) }]);
+    t.equal(await log.readBlock(b.height, b.hash), undefined);
+    t.ok(await log.readBlock(a.height, a.hash), 'what is decided stays');
+    t.ok(await log.readBlock(c.height, c.hash), 'and what lies above');
+    t.same([await keysIn(kv, 'header'), await keysIn(kv, 'body'), await keysIn(kv, 'accepted')], [2, 2, 1]);
+    const more = block(4, zero);
+    await log.write([more, accepted(more), { type: 'forget-accepted', height: asHeight(4) }]);
+    t.same([await keysIn(kv, 'body'), await keysIn(kv, 'accepted')], [1, 0], 'what came with it, too');
+    await log.close();
+    const again = await openLogStore(await reopen(), options());
+    t.same([again.recovered.accepted, again.log.head], [[], 1]);
+    await again.log.close();
+  });
+
   const contradictions: Record<string, (log: LogStore) => readonly LogRecord[]> = {
     'a gap': () => [...chain(3), decided(chain(3)[1]!)],
     'a block that is not there': () => [decided(chain(1)[0]!)],

@@ -5,10 +5,10 @@ import { concat, equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { WireContext } from '../protocol/codec.ts';
 import type { Input } from '../protocol/core.ts';
+import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
+import { restoreCore } from '../protocol/cores.ts';
 import { genesisOf } from '../protocol/epoch/document.ts';
-import type { PbftMessage, PbftPledge } from '../protocol/messages.ts';
-import type { PbftRecovery } from '../protocol/pbft/pbft.ts';
-import { Pbft } from '../protocol/pbft/pbft.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../protocol/messages.ts';
 import { decodeStep, digestOf, encodeStep } from '../protocol/recording.ts';
 import { decodeSnapshot, encodeSnapshot } from '../protocol/snapshot.ts';
 import { CheckFailure } from '../sim/checks.ts';
@@ -45,16 +45,16 @@ export const newTally = (): TwinTally => ({
 export function twinned(tally: TwinTally, { seed, every }: { readonly seed: number; readonly every: number }) {
   const dice = new Dice(seed);
   return class Twinned extends SimReplica {
-    protected override makeCore(recovery: PbftRecovery): Pbft {
+    protected override makeCore(recovery: Recovery): ReplicaCore {
       const core = super.makeCore(recovery);
       const { epoch: document } = this;
       const genesis = genesisOf(this.world.genesis, document);
       // Only a member has a core.
       const options = { genesis, epoch: document.epoch, document, self: this.member!, sha256: native.sha256 };
       const context = { sha256: native.sha256, parameters: genesis.parameters };
-      const restored = (): Pbft => {
+      const restored = (): ReplicaCore => {
         const snapshot = core.snapshot();
-        const made = Pbft.restore(options, snapshot);
+        const made = restoreCore(options, snapshot);
         if ('refused' in made) return differs(`${made.refused}: ${made.problem}`);
         if (!equalBytes(made.snapshot(), snapshot)) differs('its snapshot is another one');
         tally.snapshots += 1;
@@ -83,15 +83,17 @@ export function twinned(tally: TwinTally, { seed, every }: { readonly seed: numb
   };
 }
 
+const PARTS: ReadonlySet<string> = new Set(
+  'ledger checkpoints catchUp votes viewChanges pool pace stalls own'.split(' '),
+);
+
 /** Of all fields, and of those of the parts one by one: what is still as it was at first has not been tested. */
 function look({ moved, first }: TwinTally, snapshot: Uint8Array, context: WireContext): void {
   const decoded = decodeSnapshot(snapshot, context);
   if ('refused' in decoded) return differs(decoded.problem);
   // The casts: an object, as snapshotOf made it.
   for (const [name, value] of Object.entries(decoded.value as object)) {
-    const isPart = ['ledger', 'checkpoints', 'catchUp', 'votes', 'viewChanges', 'pool', 'pace', 'stalls'].includes(
-      name,
-    );
+    const isPart = PARTS.has(name);
     for (const [path, field] of isPart
       ? Object.entries(value as object).map(([inner, each]) => [`${name}.${inner}`, each] as const)
       : [[name, value] as const]) {
@@ -103,7 +105,7 @@ function look({ moved, first }: TwinTally, snapshot: Uint8Array, context: WireCo
   }
 }
 
-function count({ inputs }: TwinTally, input: Input<PbftMessage, PbftPledge>): void {
+function count({ inputs }: TwinTally, input: Input<ReplicaMessage, ReplicaPledge>): void {
   const name = 'signed' in input ? `${input.type} ${input.signed.message.kind}` : input.type;
   inputs.set(name, (inputs.get(name) ?? 0) + 1);
 }

@@ -11,7 +11,7 @@ import { decodeHeader, HEADER_BYTES } from '../protocol/block.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { FollowedBlock } from '../protocol/door.ts';
-import type { PbftMessage, Signed } from '../protocol/messages.ts';
+import type { ReplicaMessage, Signed } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import {
   type ChainOptions,
@@ -162,7 +162,7 @@ t.test('WIRE-17: a signature that was checked is not checked again, and no other
 // ---- messages ---------------------------------------------------------------------------------------------------------
 
 const three = [0, 1, 2].map((i) => fx.viewChange(5, i, i === 2 ? null : b1));
-function standing(changes: object = {}): PbftMessage {
+function standing(changes: object = {}): ReplicaMessage {
   return {
     kind: 'standing',
     epoch: fx.epoch,
@@ -174,7 +174,7 @@ function standing(changes: object = {}): PbftMessage {
     ...changes,
   };
 }
-const messages: readonly PbftMessage[] = [
+const messages: readonly ReplicaMessage[] = [
   {
     kind: 'status',
     epoch: fx.epoch,
@@ -263,7 +263,7 @@ t.test('WIRE-18 WIRE-19: a frame is believed only from its sender, on its chain,
   t.equal(codeOf(verifyFrame({ ...commit, payload: Uint8Array.of(0xc1) }, context)), 'payload-malformed');
   const opened = openFrame({ ...commit, signature: new Uint8Array(64) }, context);
   t.notOk('refused' in opened, 'opening looks at no signature');
-  const outsider: Signed<PbftMessage> = { ...fx.signed(messages[14]!), sender: asReplicaId(4) };
+  const outsider: Signed<ReplicaMessage> = { ...fx.signed(messages[14]!), sender: asReplicaId(4) };
   t.equal(codeOf(verifyMessage(outsider, context)), 'sender-unknown');
   // A proposal is its primary's own prepare.
   const proposal = fx.signed({ kind: 'pre-prepare', epoch: fx.epoch, view: asView(2), block: b1 });
@@ -281,7 +281,7 @@ t.test('WIRE-18 WIRE-19: a frame is believed only from its sender, on its chain,
   );
 });
 
-const verdict = (message: PbftMessage, changes: Partial<VerifyContext> = {}) =>
+const verdict = (message: ReplicaMessage, changes: Partial<VerifyContext> = {}) =>
   codeOf(verifyMessage(fx.signed(message), { ...context, ...changes }));
 
 t.test('WIRE-20: bundles and what clients say', async (t) => {
@@ -296,7 +296,7 @@ t.test('WIRE-20: bundles and what clients say', async (t) => {
     'ok',
     'the pool answers for it',
   );
-  const tailed = (links: readonly (typeof b1)[], certificate: Certificate): PbftMessage => ({
+  const tailed = (links: readonly (typeof b1)[], certificate: Certificate): ReplicaMessage => ({
     kind: 'blocks',
     blocks: [{ block: b1, certificate: null }],
     tail: { links: links.map((link) => link.headerBytes), certificate },
@@ -330,7 +330,7 @@ t.test('WIRE-20: bundles and what clients say', async (t) => {
 });
 
 t.test('WIRE-21: decided blocks from a peer', async (t) => {
-  const part = (...list: readonly (readonly [typeof b1, Certificate | null])[]): PbftMessage => ({
+  const part = (...list: readonly (readonly [typeof b1, Certificate | null])[]): ReplicaMessage => ({
     kind: 'blocks',
     blocks: list.map(([block, certificate]) => ({ block, certificate })),
     tail: null,
@@ -354,7 +354,7 @@ t.test('WIRE-21: decided blocks from a peer', async (t) => {
     'certificate-signature',
     'one that is not needed must hold too',
   );
-  const tailed = (links: readonly (typeof b1)[], certificate: Certificate): PbftMessage => ({
+  const tailed = (links: readonly (typeof b1)[], certificate: Certificate): ReplicaMessage => ({
     kind: 'blocks',
     blocks: [{ block: b1, certificate: null }],
     tail: { links: links.map((link) => link.headerBytes), certificate },
@@ -370,7 +370,7 @@ t.test('WIRE-21: decided blocks from a peer', async (t) => {
 });
 
 t.test('WIRE-19: checkpoints from a peer', async (t) => {
-  const proof = (changes: object, headerBytes = b1.headerBytes): PbftMessage => ({
+  const proof = (changes: object, headerBytes = b1.headerBytes): ReplicaMessage => ({
     kind: 'checkpoint-proof',
     checkpoint: { ...fx.checkpoint(b1), ...changes },
     headerBytes,
@@ -390,7 +390,7 @@ t.test('WIRE-19: checkpoints from a peer', async (t) => {
 });
 
 t.test('WIRE-22: view changes', async (t) => {
-  const change = (changes: object): PbftMessage => ({ ...three[0]!.message, ...changes });
+  const change = (changes: object): ReplicaMessage => ({ ...three[0]!.message, ...changes });
   t.equal(verdict(change({ commit: null, prepared: null })), 'ok');
   t.equal(verdict(change({ commit: fx.certificate(b1, 'prepare') })), 'certificate-phase');
   t.equal(verdict(change({ prepared: fx.certificate(b1) })), 'certificate-phase');
@@ -401,7 +401,7 @@ t.test('WIRE-22: view changes', async (t) => {
     'an invented base',
   );
   t.equal(verdict(change({ epoch: asEpoch(1) })), 'view-change-place');
-  const opens = (viewChanges: typeof three, changes: object = {}): PbftMessage => ({
+  const opens = (viewChanges: typeof three, changes: object = {}): ReplicaMessage => ({
     kind: 'new-view',
     epoch: fx.epoch,
     view: asView(5),
@@ -552,7 +552,7 @@ t.test('WIRE-27: a header of another epoch or member set is refused, whoever sig
     const below = new ChainVerifier(options).feed(followed(foreign));
     t.match(below, { refused: 'certificate-epoch' }, `${name}, before any certificate`);
 
-    const blocksOf = (list: readonly (typeof b1)[], links: readonly (typeof b1)[]): PbftMessage => ({
+    const blocksOf = (list: readonly (typeof b1)[], links: readonly (typeof b1)[]): ReplicaMessage => ({
       kind: 'blocks',
       blocks: list.map((block) => ({ block, certificate: null })),
       tail: {

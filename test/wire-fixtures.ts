@@ -27,7 +27,13 @@ import {
 import type { Explanation } from '../protocol/core.ts';
 import type { BundleReceipt } from '../protocol/door.ts';
 import type { Parameters } from '../protocol/genesis.ts';
-import type { CheckpointCertificate, CheckpointPlace, PbftMessage, Signed, ViewChange } from '../protocol/messages.ts';
+import type {
+  CheckpointCertificate,
+  CheckpointPlace,
+  ReplicaMessage,
+  Signed,
+  ViewChange,
+} from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import {
   asEpoch,
@@ -190,7 +196,7 @@ export function checkpoint(of: Block, signers: readonly number[] = [0, 1, 3]): C
 }
 
 /** The message as that replica sends it. */
-export function signed<M extends PbftMessage>(message: M, sender = 0): Signed<M> {
+export function signed<M extends ReplicaMessage>(message: M, sender = 0): Signed<M> {
   const payload = encodePayload(message);
   const signature = replicas[sender]!.sign(signingBytes(chainId, message, payload));
   return { sender: asReplicaId(sender), message, payload, signature };

@@ -7,6 +7,7 @@ import { toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Certificate } from '../../protocol/certificate.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
+import { bearsLies } from '../../protocol/modes.ts';
 import { asEpoch } from '../../protocol/types.ts';
 import {
   Audit,
@@ -57,6 +58,11 @@ Examples:
 
 async function audit(files: readonly string[], options: Options): Promise<void> {
   const { genesis } = orComplain(loadGenesis(native, options.genesis));
+  if (!bearsLies(genesis.protocol))
+    throw usageError(
+      `${options.genesis}: the members of a ${genesis.protocol} chain are trusted`,
+      'There are no votes to hold against anybody: audit is for pbft chains.',
+    );
   if (options.out !== undefined && existsSync(options.out))
     throw usageError(`--out ${options.out}: there is such a file already`, 'Give a new path.');
   const chains: string[] = [];

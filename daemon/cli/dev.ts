@@ -4,18 +4,20 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
+import type { Protocol } from '../../protocol/modes.ts';
 import { LocalCluster, readableEntry } from './cluster.ts';
 import { deferred } from './deferred.ts';
 import { Complaint, usageError } from './errors.ts';
 import { describeExit } from './exits.ts';
 import { findNetwork, type KnownReplica } from './network.ts';
 import { CONFIG_FILE, createNetwork, GENESIS_FILE, localReplicas } from './network-files.ts';
-import { wholeNumber } from './options.ts';
+import { protocolOption, replicasHelp, replicasOf, wholeNumber } from './options.ts';
 import { note, paletteFor, ReaderGone, writeLine } from './output.ts';
 import { freePortRange } from './ports.ts';
 
 interface Options {
-  readonly replicas: number;
+  readonly protocol: Protocol;
+  readonly replicas?: number;
   readonly dir?: string;
   readonly basePort?: number;
 }
@@ -23,7 +25,8 @@ interface Options {
 export function devCommand(): Command {
   return new Command('dev')
     .description('run a network on this machine, all logs in this terminal')
-    .option('--replicas <n>', 'for a new network, 4 to 128', wholeNumber(4, 128), 4)
+    .addOption(protocolOption())
+    .option('--replicas <n>', replicasHelp('for a new network'), wholeNumber(3, 128))
     .option('--dir <dir>', 'its directory: as it is, or made; without: a temporary one, removed at the end')
     .option('--base-port <port>', 'for a new network (default: free ports)', wholeNumber(1, 65_000))
     .addHelpText(
@@ -33,7 +36,8 @@ A replica that ends is not started again. Ctrl-C stops all of them.
 
 Examples:
   $ synod dev
-  $ synod dev --dir net --replicas 7`,
+  $ synod dev --dir net --replicas 7
+  $ synod dev --protocol multi-paxos`,
     )
     .action(dev);
 }
@@ -49,11 +53,14 @@ async function dev(options: Options): Promise<void> {
   }
 }
 
-async function createLocal(directory: string, { replicas, basePort }: Options): Promise<void> {
+async function createLocal(directory: string, options: Options): Promise<void> {
+  const { protocol, basePort } = options;
+  const replicas = replicasOf(options);
   const host = '127.0.0.1';
   await createNetwork({
     directory,
     name: 'dev',
+    protocol,
     replicas: localReplicas(replicas, host, basePort ?? (await freePortRange(host, 2 * replicas))),
     parameters: {},
     passphrase: null,

@@ -3,7 +3,7 @@
 
 import { toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
-import { quorumsOf } from '../../protocol/quorum.ts';
+import { bearsLies, type Protocol, quorumsOf } from '../../protocol/modes.ts';
 import { asHeight, type Height, type Member } from '../../protocol/types.ts';
 import {
   type Change,
@@ -24,6 +24,7 @@ export interface Standing {
 }
 
 export interface Sizes {
+  readonly protocol: Protocol;
   readonly members: readonly string[];
   readonly n: number;
   readonly f: number;
@@ -59,7 +60,7 @@ export function planOf(
   height: Height,
   standings: readonly Standing[] | null,
 ): EpochPlan {
-  const { f } = quorumsOf(epoch.protocol, epoch.members.length);
+  const { f } = quorumsOf(epoch);
   const asIs = judge(epoch, control, height);
   // Signed by whoever must: then it shows what is wrong with the change itself, and what it leads to.
   const signed = 'refused' in asIs ? judgeControl(epoch, complete(epoch, control, height), height) : asIs;
@@ -124,8 +125,8 @@ function isKept(changes: readonly Change[], key: Uint8Array): boolean {
 }
 
 function sizesOf({ members, protocol }: Pick<Successor, 'members' | 'protocol'>): Sizes {
-  const { n, f, quorum } = quorumsOf(protocol, members.length);
-  return { members: members.map(({ name }) => name), n, f, quorum };
+  const { n, f, quorum } = quorumsOf({ protocol, members });
+  return { protocol, members: members.map(({ name }) => name), n, f, quorum };
 }
 
 function signersOf(epoch: EpochDocument, { signatures }: Control): string[] {
@@ -166,10 +167,16 @@ function liveOf(members: readonly Member[], standings: readonly Standing[]): Non
 }
 
 function warningsOf(epoch: EpochDocument, successor: Successor, f: number, live: EpochPlan['live']): string[] {
-  const { quorum, f: nextF, n } = quorumsOf(successor.protocol, successor.members.length);
+  const { quorum, f: nextF, n } = quorumsOf(successor);
   const warnings: string[] = [];
   if (nextF < f) warnings.push(`afterwards ${nextF} may fail, not ${f} as now`);
-  if (n % 3 !== 1) warnings.push(`${n} members bear no more failures than ${3 * nextF + 1} do`);
+  const lies = bearsLies(successor.protocol);
+  const least = (lies ? 3 : 2) * nextF + 1;
+  if (n !== least) warnings.push(`${n} members bear no more failures than ${least} do`);
+  if (bearsLies(epoch.protocol) && !lies)
+    warnings.push(
+      'from then on no member may lie: one that does can fork the chain, and receipts say so, also of later epochs',
+    );
   const fresh = freshMembers(epoch, successor);
   const kept = n - fresh.length;
   if (kept < quorum)
@@ -215,8 +222,8 @@ export function changeInWords(change: Change): string {
 }
 
 const list = (names: readonly string[]) => (names.length === 0 ? 'nobody' : names.join(', '));
-const sizes = ({ n, f, quorum, members }: Sizes) =>
-  `${n} members, quorum ${quorum}, bears ${f} faulty: ${members.join(', ')}`;
+const sizes = ({ protocol, n, f, quorum, members }: Sizes) =>
+  `${protocol}, ${n} members, quorum ${quorum}, bears ${f} ${bearsLies(protocol) ? 'faulty' : 'silent'}: ${members.join(', ')}`;
 
 /** For people. */
 export function planInWords(plan: EpochPlan): string[] {

@@ -88,6 +88,7 @@ const keySentences: Record<KeyErrorCode | GuardErrorCode, string> = {
   'guard-missing': 'there is no sign-state file, so it is not known what this key has signed',
   'guard-damaged': 'the sign-state file is damaged, so it is not known what this key has signed',
   'guard-copied': 'the sign-state file is a copy, or was put back: what this key has signed since is not in it',
+  'guard-memory-lost': 'not all of what this key has promised is known any more, and here nothing makes up for it',
   'guard-wrong-owner': 'the sign-state file belongs to another key or another chain',
   'guard-epoch-passed': 'the sign-state file has seen a later epoch',
   'guard-locked': "another process uses this replica's sign-state file",
@@ -111,6 +112,8 @@ const keyAdvice: Partial<Record<KeyErrorCode | GuardErrorCode, string>> = {
   'guard-damaged': '`synod repair CONFIG --readmit` brings the replica back, at first without its vote.',
   'guard-copied':
     'If the replica it was copied from still runs, stop here. If it ended before the copy and has not run since, `synod repair CONFIG --moved`. Else `synod repair CONFIG --readmit` brings it back, at first without its vote.',
+  'guard-memory-lost':
+    'Do not start this replica with this key again. Give it a new one (`synod member rotate`), start it with `--observe`, and let the other operators sign.',
   'guard-locked': 'Is the replica running already? One key must never run twice.',
   'guard-lock-unavailable': 'On Linux, install the flock command (util-linux).',
 };

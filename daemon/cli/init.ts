@@ -3,16 +3,25 @@
 import { relative } from 'node:path';
 import { Command, Option } from 'commander';
 import { toHex } from '../../crypto/bytes.ts';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { bearsLies, membersMin, type Protocol, quorumsOf } from '../../protocol/modes.ts';
 import { usageError } from './errors.ts';
 import { createNetwork, localReplicas, remoteReplicas } from './network-files.ts';
-import { collected, type HostAndPort, hostList, wholeNumber } from './options.ts';
+import {
+  collected,
+  type HostAndPort,
+  hostList,
+  protocolOption,
+  replicasHelp,
+  replicasOf,
+  wholeNumber,
+} from './options.ts';
 import { writeLine } from './output.ts';
 import { findPassphrase } from './passphrase.ts';
 import { freePortRange } from './ports.ts';
 
 interface Options {
-  readonly replicas: number;
+  readonly protocol: Protocol;
+  readonly replicas?: number;
   readonly name: string;
   readonly host: string;
   readonly basePort?: number;
@@ -26,7 +35,8 @@ export function initCommand(): Command {
   return new Command('init')
     .description('write the files of a new network: genesis document, configs, keys')
     .argument('<dir>', 'a new or empty directory')
-    .option('--replicas <n>', 'replicas on this machine, 4 to 128', wholeNumber(4, 128), 4)
+    .addOption(protocolOption())
+    .option('--replicas <n>', replicasHelp('replicas on this machine'), wholeNumber(3, 128))
     .option('--name <name>', 'name of the network', 'local')
     .option('--host <host>', 'where replicas on this machine listen', '127.0.0.1')
     .option('--base-port <port>', 'first of 2n ports (default: free ones)', wholeNumber(1, 65_000))
@@ -43,6 +53,7 @@ export function initCommand(): Command {
       `
 Examples:
   $ synod init net --unsealed
+  $ synod init net --unsealed --protocol multi-paxos --replicas 3
   $ synod init net --hosts north=10.0.0.1:7000,south=10.0.0.2:7000,east=10.0.0.3:7000,west=10.0.0.4:7000 \\
       --name harbour --passphrase-file passphrase.txt`,
     )
@@ -50,9 +61,10 @@ Examples:
 }
 
 async function init(directory: string, options: Options): Promise<void> {
-  const { hosts, host, replicas: count } = options;
-  if (hosts !== undefined && hosts.length < 4)
-    throw usageError(`--hosts names ${hosts.length} replicas, at least 4 are needed`);
+  const { hosts, host, protocol } = options;
+  const count = replicasOf(options);
+  if (hosts !== undefined && hosts.length < membersMin(protocol))
+    throw usageError(`--hosts names ${hosts.length} replicas, ${protocol} needs at least ${membersMin(protocol)}`);
   const passphrase = await passphraseOf(options);
   const replicas =
     hosts !== undefined
@@ -61,6 +73,7 @@ async function init(directory: string, options: Options): Promise<void> {
   const { genesis, configs, clientKey, operators } = await createNetwork({
     directory,
     name: options.name,
+    protocol,
     replicas,
     parameters: parametersOf(options.param ?? []),
     passphrase,
@@ -68,9 +81,10 @@ async function init(directory: string, options: Options): Promise<void> {
     passphraseFile: hosts === undefined && passphrase !== null ? (options.passphraseFile ?? null) : null,
     logFormat: 'json',
   });
-  const { n, f, quorum } = byzantineQuorums(replicas.length);
+  const { n, f, quorum } = quorumsOf(genesis);
+  const bears = bearsLies(protocol) ? `bears ${f} faulty` : `bears ${f} silent; its members are trusted not to lie`;
   await writeLine(
-    `chain ${toHex(genesis.chainId)} "${genesis.name}": ${n} replicas, quorum ${quorum}, bears ${f} faulty`,
+    `chain ${toHex(genesis.chainId)} "${genesis.name}": ${protocol}, ${n} replicas, quorum ${quorum}, ${bears}`,
   );
   for (const [index, config] of configs.entries()) {
     const replica = replicas[index];

@@ -2,11 +2,12 @@
 // it stands: operators sign the file (`synod control`), and whoever likes submits it.
 
 import { existsSync } from 'node:fs';
-import { Command } from 'commander';
+import { Argument, Command } from 'commander';
 import { type Bytes, equalBytes, fromHex, toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import { signJoin } from '../../keys/operator-key.ts';
 import { ADDRESS_PATTERN, NAME_PATTERN, parameterNames } from '../../protocol/genesis.ts';
+import { type Protocol, protocols } from '../../protocol/modes.ts';
 import { asHeight } from '../../protocol/types.ts';
 import { type Change, type Control, encodeControlBody } from '../../protocol/verify.ts';
 import { addEpochOptions, type EpochOptions, epochAtHand, heightOf, refused, showPlan } from './control.ts';
@@ -118,7 +119,8 @@ export function paramCommand(): Command {
       `
 Examples:
   $ synod param set blockBytesMax=786432 viewTimeoutMs=1000 --network net --plan
-  $ synod param policy 3 --genesis net/genesis.json --out policy.json`,
+  $ synod param policy 3 --genesis net/genesis.json --out policy.json
+  $ synod param protocol raft --network net --plan`,
     );
   changing(param.command('set').description('protocol parameters').argument('<name=value...>')).action(
     (given: readonly string[], options: ChangeOptions) => write(options, given.map(parameterOf)),
@@ -131,6 +133,12 @@ Examples:
       { change: 'set-policy', policy: { signatures: number === 'quorum' ? 'quorum' : Number(number) } },
     ]);
   });
+  changing(
+    param
+      .command('protocol')
+      .description('what the members run from then on, and with it what they bear')
+      .addArgument(new Argument('<protocol>', 'docs/operations.md compares them').choices(protocols)),
+  ).action((protocol: Protocol, options: ChangeOptions) => write(options, [{ change: 'set-protocol', protocol }]));
   return param;
 }
 

@@ -10,6 +10,7 @@ import { encodeUtf8 } from '../../crypto/utf8.ts';
 import { openGuard } from '../../keys/guard.ts';
 import { SecretKey } from '../../keys/keypair.ts';
 import { ADDRESS_PATTERN, type Genesis, type GenesisDocument, parseGenesis } from '../../protocol/genesis.ts';
+import type { Protocol } from '../../protocol/modes.ts';
 import { asEpoch } from '../../protocol/types.ts';
 import { dataPaths, type LogFormat, type NodeConfigDocument } from '../config.ts';
 import { Complaint, EXIT, usageError } from './errors.ts';
@@ -29,6 +30,8 @@ const HTTP_PORT_OFFSET = 1000;
 export interface NetworkPlan {
   readonly directory: string;
   readonly name: string;
+  /** Default: pbft. */
+  readonly protocol?: Protocol;
   readonly replicas: readonly PlannedReplica[];
   readonly parameters: NonNullable<GenesisDocument['parameters']>;
   /** Null: keys are kept without a passphrase. */
@@ -119,14 +122,14 @@ export async function createNetwork(plan: NetworkPlan): Promise<CreatedNetwork> 
 }
 
 function documentOf(
-  { name, replicas, parameters }: NetworkPlan,
+  { name, protocol = 'pbft', replicas, parameters }: NetworkPlan,
   secrets: readonly SecretKey[],
   operators: readonly SecretKey[],
 ): Bytes {
   return json({
     synod: 1,
     name,
-    protocol: 'pbft',
+    protocol,
     createdAt: Date.now(),
     members: replicas.map((replica, index) => ({
       name: replica.name,

@@ -1,6 +1,8 @@
 // Parsers of command-line values: each says what it wanted when it did not get it.
 
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
+import { membersMin, type Protocol, protocols } from '../../protocol/modes.ts';
+import { usageError } from './errors.ts';
 
 export function wholeNumber(low: number, high: number = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
@@ -45,3 +47,26 @@ export function hostList(text: string): readonly HostAndPort[] {
 
 /** For URLs: IPv6 addresses in brackets. */
 export const urlHost = (host: string): string => (host.includes(':') ? `[${host}]` : host);
+
+/** The word in the genesis document of a new network. */
+export const protocolOption = (): Option =>
+  new Option('--protocol <name>', 'how replicas agree; all but pbft trust their members not to lie')
+    .choices(protocols)
+    .default('pbft');
+
+export const replicasHelp = (what: string): string =>
+  `${what}, up to 128, at least 4 for pbft, else 3 (default: as few as that)`;
+
+/** As many as were asked for, or as few as the protocol needs. */
+export function replicasOf({
+  protocol,
+  replicas,
+}: {
+  readonly protocol: Protocol;
+  readonly replicas?: number;
+}): number {
+  const least = membersMin(protocol);
+  if (replicas !== undefined && replicas < least)
+    throw usageError(`--replicas ${replicas}: ${protocol} needs at least ${least}`);
+  return replicas ?? least;
+}

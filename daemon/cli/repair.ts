@@ -11,6 +11,7 @@ import { assertAtHome, homeFileOf, settleHere } from '../../keys/home.ts';
 import type { SignStateOwner } from '../../keys/sign-state.ts';
 import { createQuarantined, giveUpLog, inspectSignState, type SignStateSummary } from '../../keys/sign-state-file.ts';
 import type { LogPosition } from '../../protocol/log.ts';
+import { bearsLies, type Protocol } from '../../protocol/modes.ts';
 import { asEpoch } from '../../protocol/types.ts';
 import { StorageError } from '../../storage/errors.ts';
 import { syncDirectory } from '../../storage/files.ts';
@@ -51,6 +52,9 @@ beside its place. --log and --readmit together: log and sign-state are lost.
 --readmit: first make sure that no other process runs with this key, on any host, ever again: a copy that still votes is a
 second voter. The quarantine ends by itself; \`synod status\` shows what it waits for.
 
+Where the members are trusted (every protocol but pbft) neither --log nor --readmit is possible: what is lost there is made up for by nothing. Such a replica gets
+another key (\`synod member rotate\`).
+
 --moved: for a directory that was copied to another disk or host after the replica had ended, and whose original has not run since and never
 will. If it has, even once, these marks are old, and the replica would vote twice: then it is --readmit.
 
@@ -66,24 +70,34 @@ Examples:
 }
 
 async function repair(configFile: string, options: Options): Promise<void> {
-  const { config, owner } = replicaOf(configFile);
+  const { config, owner, protocol } = replicaOf(configFile);
+  // [CFT-R-1]
+  if (!bearsLies(protocol) && (options.readmit === true || options.log === true))
+    throw new GuardError('guard-memory-lost', { member: config.member });
   if (options.readmit === true) await readmit(config, owner);
   if (options.moved === true) await settle(config, owner);
   if (options.log === true) await replaceLog(config, owner);
   const advice = await diagnose(config, owner);
   if (advice.length === 0) return writeLine(`nothing to repair; next: synod start ${configFile}`);
+  if (!bearsLies(protocol)) throw new GuardError('guard-memory-lost', { member: config.member });
   await writeLine(`next: synod repair ${configFile} ${advice.join(' ')}`);
   process.exitCode = EXIT.failure;
 }
 
 /** Whose files these are, by config and genesis document alone: mending needs no secret. */
-export function replicaOf(configFile: string): { readonly config: NodeConfig; readonly owner: SignStateOwner } {
+export function replicaOf(configFile: string): {
+  readonly config: NodeConfig;
+  readonly owner: SignStateOwner;
+  /** Of the first epoch. */
+  readonly protocol: Protocol;
+} {
   const config = orComplain(loadConfig(configFile));
   const { genesis } = orComplain(loadGenesis(native, config.genesis));
   const problem = checkAgainstGenesis(config, genesis);
   if (problem !== undefined) orComplain(problem);
   const member = genesis.members.find(({ name }) => name === config.member)!; // as just checked
-  return { config, owner: { publicKey: member.publicKey, chainId: genesis.chainId } };
+  const { chainId, protocol } = genesis;
+  return { config, owner: { publicKey: member.publicKey, chainId }, protocol };
 }
 
 /** Prints what is there; returns the options that would mend it. */

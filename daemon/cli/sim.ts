@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { bearsLies, membersMin, type Protocol, protocols, quorumsAmong } from '../../protocol/modes.ts';
 import { usageError } from './errors.ts';
 import { wholeNumber } from './options.ts';
 
@@ -15,7 +15,7 @@ export interface SeedRange {
 export interface SimOptions {
   readonly seed?: number;
   readonly seeds?: SeedRange;
-  readonly protocol: 'pbft';
+  readonly protocol: Protocol;
   readonly n?: number;
   readonly f?: number;
   readonly ms: number;
@@ -42,12 +42,16 @@ export function simCommand(): Command {
     )
     .option('--seed <n>', 'one seed', wholeNumber(0, SEED_MAX))
     .option('--seeds <a..b>', 'a range of seeds, both ends included (default: 1..100)', seedRange)
-    .addOption(new Option('--protocol <name>', 'which core').choices(['pbft']).default('pbft'))
-    .option('--n <n>', 'replicas, 4 to 31 (default: drawn from the seed, 4 to 7)', wholeNumber(4, 31))
+    .addOption(new Option('--protocol <name>', 'which core').choices(protocols).default('pbft'))
+    .option(
+      '--n <n>',
+      'replicas, up to 31, at least 4 for pbft, else 3 (default: drawn from the seed, up to 7)',
+      wholeNumber(3, 31),
+    )
     .option(
       '--f <n>',
       'replicas that may be broken for ever, lie or forget at one time (default: all that n bears)',
-      wholeNumber(0, 10),
+      wholeNumber(0, 15),
     )
     .option('--ms <ms>', 'simulated milliseconds in which faults come and go', wholeNumber(1_000, 3_600_000), 60_000)
     .option('--real-signatures', 'Ed25519, and every message through its bytes (default: one seed in 16)')
@@ -86,12 +90,15 @@ Examples:
         ['--record', options.record],
       ] as const)
         if (value !== undefined && options.seed === undefined) throw usageError(`${flag} is for one seed: give --seed`);
-      if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');
-      const { f: bears } = byzantineQuorums(options.n ?? 4);
-      if (options.f !== undefined && options.f > bears)
+      if (options.n !== undefined && options.n < membersMin(options.protocol))
         throw usageError(
-          `--f ${options.f}: ${options.n ?? 4} replicas bear ${bears}; give --n ${3 * options.f + 1} or more`,
+          `--n ${options.n}: ${options.protocol} needs at least ${membersMin(options.protocol)} replicas`,
         );
+      if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');
+      const { n = membersMin(options.protocol), f: wanted = 0 } = options;
+      const { f: bears } = quorumsAmong(options.protocol, n);
+      const least = (bearsLies(options.protocol) ? 3 : 2) * wanted + 1;
+      if (wanted > bears) throw usageError(`--f ${wanted}: ${n} replicas bear ${bears}; give --n ${least} or more`);
       // Loaded only here: nothing else needs it.
       const { runSim } = await import('../sim/run.ts');
       process.exitCode = await runSim(options);

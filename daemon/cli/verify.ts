@@ -5,9 +5,15 @@ import { Command } from 'commander';
 import { toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { quorumsOf } from '../../protocol/modes.ts';
 import { asEpoch, type Member } from '../../protocol/types.ts';
-import { type EpochChain, parseReceipt, verifyTransactionReceipt } from '../../protocol/verify.ts';
+import {
+  type EpochChain,
+  type EpochDocument,
+  parseReceipt,
+  type Trust,
+  verifyTransactionReceipt,
+} from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
 import { offenceInWords } from '../offences.ts';
 import { isWitnessFile, readWitness, WITNESS_BYTES_MAX } from '../witness-file.ts';
@@ -73,15 +79,17 @@ function verifyReceiptFile(file: string, genesis: Genesis, epochs: EpochChain): 
   if ('refused' in receipt) throw notProved(file, receipt.refused, receipt.field);
   const { height, index, time, transaction, blockHash } = proven;
   const { view, signatures, epoch } = receipt.certificate;
-  const members = epochs.at(asEpoch(epoch))?.members ?? genesis.members;
-  const signers = namesOf(members, signatures);
+  const document = epochs.at(asEpoch(epoch))!; // the receipt has been checked by its members
+  const signers = namesOf(document.members, signatures);
   const sha256 = toHex(native.sha256(transaction));
   return {
     text: [
       `proved: this transaction of ${transaction.length} bytes, SHA-256 ${sha256},`,
       `  is number ${index} in block ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  block ${toHex(blockHash)} of ${new Date(time).toISOString()} (its proposer's clock),`,
-      `  decided in ${epoch === 0 ? '' : `epoch ${epoch}, `}view ${view} by ${quorumText(members, signers)}`,
+      proven.trust === 'byzantine'
+        ? `  decided in ${epochText(document)}view ${view} by ${quorumText(document, signers)}`
+        : `  decided by a majority${epoch === 0 ? '' : ` of epoch ${epoch}`}, says ${signers.join(', ')}: ${TRUSTED}`,
     ].join('\n'),
     fields: {
       kind: 'receipt',
@@ -94,6 +102,7 @@ function verifyReceiptFile(file: string, genesis: Genesis, epochs: EpochChain): 
       transactionBytes: transaction.length,
       epoch,
       view,
+      trust: proven.trust,
       signers,
     },
   };
@@ -121,15 +130,18 @@ async function verifyChain(file: string, genesis: Genesis, epochs: EpochChain): 
     for (const name of namesOf(members, block.certificate.signatures)) everySigner.add(name);
   }
   const signers = [...everySigner].sort();
+  const trust: Trust = epochs.trustUpTo(last);
   const anchor =
     first === 1 ? 'from the genesis block on' : 'anchored by its own certificates, what lies below is not in it';
   return {
     text: [
       `proved: blocks ${first} to ${height} of chain "${genesis.name}" ${toHex(genesis.chainId)},`,
       `  ${anchor}; ${transactions} transactions, last block ${hash},`,
-      last === 0
-        ? `  ${certificates} certificates, each by a quorum of ${byzantineQuorums(genesis.members.length).quorum} of ${genesis.members.length}: ${signers.join(', ')}`
-        : `  ${certificates} certificates, each by a quorum of its epoch's members, the last of epoch ${last}: ${signers.join(', ')}`,
+      trust === 'crash-fault'
+        ? `  decided by a majority, say ${signers.join(', ')}: ${TRUSTED}`
+        : last === 0
+          ? `  ${certificates} certificates, each by a quorum of ${quorumsOf(genesis).quorum} of ${genesis.members.length}: ${signers.join(', ')}`
+          : `  ${certificates} certificates, each by a quorum of its epoch's members, the last of epoch ${last}: ${signers.join(', ')}`,
     ].join('\n'),
     fields: {
       kind: 'chain',
@@ -140,6 +152,7 @@ async function verifyChain(file: string, genesis: Genesis, epochs: EpochChain): 
       transactions,
       certificates,
       epoch: last,
+      trust,
       signers,
     },
   };
@@ -187,9 +200,15 @@ function notProved(file: string, code: string, detail: string): Complaint {
   });
 }
 
+/** [CFT-PR-1] Said wherever something is proved of such a chain. */
+const TRUSTED = 'no proof against a member that lies, for this chain trusts its members';
+
 const namesOf = (members: readonly Member[], signatures: readonly { readonly replica: number }[]): string[] =>
   signatures.map(({ replica }) => members[replica]?.name ?? `#${replica}`);
 
-function quorumText(members: readonly Member[], signers: readonly string[]): string {
-  return `${signers.join(', ')} (${signers.length} of ${members.length} members, a quorum is ${byzantineQuorums(members.length).quorum})`;
+const epochText = ({ epoch }: EpochDocument): string => (epoch === 0 ? '' : `epoch ${epoch}, `);
+
+function quorumText(document: EpochDocument, signers: readonly string[]): string {
+  const { quorum, n } = quorumsOf(document);
+  return `${signers.join(', ')} (${signers.length} of ${n} members, a quorum is ${quorum})`;
 }

@@ -4,7 +4,7 @@
 import { Command } from 'commander';
 import { z } from 'zod';
 import { type Explanation, phases, waitKinds } from '../../protocol/core.ts';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { byzantineQuorums, crashQuorums } from '../../protocol/quorum.ts';
 import { asReplicaId, type ReplicaId } from '../../protocol/types.ts';
 import { printable } from '../transport/log.ts';
 import type { Cause, Diagnosis, Report } from '../why/diagnosis.ts';
@@ -122,7 +122,7 @@ const explanationSchema = z.object({
 
 const whySchema = z.object({
   replica: z.object({ replica: id, name: word }),
-  chain: z.object({ name: word, chainId: z.string().regex(/^[0-9a-f]{64}$/), members: z.array(word).min(4).max(128) }),
+  chain: z.object({ name: word, chainId: z.string().regex(/^[0-9a-f]{64}$/), members: z.array(word).min(3).max(128) }),
   draining: z.boolean(),
   writingMs: count,
   explanation: explanationSchema,
@@ -274,11 +274,14 @@ async function tellNetwork(
   members: readonly string[],
   { json }: DoorOptions,
 ): Promise<boolean> {
-  const { quorum } = byzantineQuorums(members.length);
   const asked = reached.flatMap((each): Asked[] => {
     const replica = each.self ?? indexOf(members, each.door.name);
     return replica === null ? [] : [{ replica, report: each.report }];
   });
+  // As those say who answer: a genesis document need not be at hand.
+  const said = asked.flatMap(({ report }) => (report === null ? [] : [report.explanation.quorum]))[0];
+  const { quorum: guessed } = (members.length < 4 ? crashQuorums : byzantineQuorums)(members.length);
+  const quorum = said ?? guessed;
   const network = diagnoseNetwork({ members: members.length, quorum, asked });
   const speech = networkSpeech(asked, nameIn(members));
   // Asked by an address where nobody says who it is.

@@ -109,6 +109,8 @@ export function transactionReceipts(
     synod: 'transaction-receipt',
     version: 1,
     chainId: toHex(block.header.chainId),
+    // [CFT-PR-1]
+    ...(chain.certificate.phase === 'decided' ? { trust: 'crash-fault' as const } : {}),
     header: toHex(block.headerBytes),
     links: chain.links.map(toHex),
     certificate: certificateForm(chain.certificate),

@@ -3,7 +3,7 @@
 
 import { equalBytes, fromHex, toHex } from '../../crypto/bytes.ts';
 import type { Candidate } from '../../protocol/core.ts';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { quorumsOf } from '../../protocol/modes.ts';
 import type { Hash, Height, ReplicaId } from '../../protocol/types.ts';
 import { asHash, asHeight, asMillis } from '../../protocol/types.ts';
 import type { ReceiptDesk } from '../gateway/receipt-desk.ts';
@@ -109,7 +109,7 @@ export class Why {
       decided: chain === undefined ? null : decidedFacts(chain),
       head: replica.head().height,
       lowest: log.lowest,
-      quorum: byzantineQuorums(genesis.members.length).quorum,
+      quorum: quorumsOf(genesis).quorum,
       members: genesis.members.length,
       diagnosis: this.#diagnosis(),
     };

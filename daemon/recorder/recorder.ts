@@ -3,10 +3,10 @@
 // fails here is counted and logged, and the ring goes on with a new segment.
 
 import type { Bytes } from '../../crypto/bytes.ts';
-import type { Core, Input, Ready } from '../../protocol/core.ts';
+import type { Core, Input } from '../../protocol/core.ts';
 import { type EpochDocument, encodeEpoch } from '../../protocol/epoch/document.ts';
-import type { PbftMessage, PbftPledge } from '../../protocol/messages.ts';
-import { digestOf, encodeStep } from '../../protocol/recording.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../../protocol/messages.ts';
+import { type AnyReady, digestOf, encodeStep } from '../../protocol/recording.ts';
 import type { Hash, Millis, ReplicaId } from '../../protocol/types.ts';
 import type { Meter } from '../ports.ts';
 import type { Logger } from '../replica.ts';
@@ -28,12 +28,12 @@ import {
 } from './format.ts';
 import type { SegmentFile, SegmentFolder } from './segment-files.ts';
 
-type RecordedCore = Pick<Core<PbftMessage, PbftPledge>, 'snapshot'>;
+type RecordedCore = Pick<Core<ReplicaMessage, ReplicaPledge>, 'snapshot'>;
 
 /** What the loop calls, around each step of the core. Never throws, never waits. */
 export interface StepRecorder {
-  before(core: RecordedCore, inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void;
-  after(ready: Ready<PbftMessage, PbftPledge>): void;
+  before(core: RecordedCore, inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): void;
+  after(ready: AnyReady): void;
   /** The core threw: the last thing that a recording can show, and what it is for. */
   threw(error: unknown): void;
 }
@@ -131,7 +131,7 @@ export class Recorder implements StepRecorder {
   // ---- what the loop calls ----------------------------------------------------------------------------------------
 
   /** [FLR-2] */
-  before(core: RecordedCore, inputs: readonly Input<PbftMessage, PbftPledge>[], now: Millis): void {
+  before(core: RecordedCore, inputs: readonly Input<ReplicaMessage, ReplicaPledge>[], now: Millis): void {
     this.#running = null;
     if (this.#closed) return;
     try {
@@ -144,7 +144,7 @@ export class Recorder implements StepRecorder {
     }
   }
 
-  after(ready: Ready<PbftMessage, PbftPledge>): void {
+  after(ready: AnyReady): void {
     const step = this.#running;
     this.#running = null;
     if (step === null || this.#segment === null) return;

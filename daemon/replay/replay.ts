@@ -4,8 +4,8 @@
 import { equalBytes, toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Explanation, Ready } from '../../protocol/core.ts';
-import type { PbftMessage, PbftPledge } from '../../protocol/messages.ts';
-import { Pbft } from '../../protocol/pbft/pbft.ts';
+import { type ReplicaCore, restoreCore } from '../../protocol/cores.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../../protocol/messages.ts';
 import { decodeStep, digestOf, type RecordedStep } from '../../protocol/recording.ts';
 import type { StepRecord } from '../recorder/format.ts';
 import type { Recording, RecordingProblem } from './recordings.ts';
@@ -24,7 +24,7 @@ export const compareSteps = (a: StepName, b: StepName): number => a.segment - b.
 export interface ReplayedStep extends RecordedStep {
   readonly name: StepName;
   /** Null: the core threw, as it did then. */
-  readonly ready: Ready<PbftMessage, PbftPledge> | null;
+  readonly ready: Ready<ReplicaMessage, ReplicaPledge> | null;
   readonly threw: string;
 }
 
@@ -38,10 +38,10 @@ export interface Difference {
 
 export class SegmentReplay {
   readonly #recording: Recording;
-  readonly #core: Pbft;
+  readonly #core: ReplicaCore;
   #done = 0;
 
-  private constructor(recording: Recording, core: Pbft) {
+  private constructor(recording: Recording, core: ReplicaCore) {
     this.#recording = recording;
     this.#core = core;
   }
@@ -50,7 +50,7 @@ export class SegmentReplay {
     const { genesis, document, head, snapshot, file } = recording;
     const { sha256 } = native;
     const options = { genesis, epoch: document.epoch, document, self: head.replica, sha256 };
-    const core = Pbft.restore(options, snapshot);
+    const core = restoreCore(options, snapshot);
     if (!('refused' in core)) return new SegmentReplay(recording, core);
     if (core.refused === 'snapshot-malformed')
       return { refused: 'recording-damaged', file, problem: `its state cannot be read: ${core.problem}` };
@@ -76,7 +76,7 @@ export class SegmentReplay {
   }
 
   #run(name: StepName, step: RecordedStep, record: StepRecord): ReplayedStep | Difference {
-    let ready: Ready<PbftMessage, PbftPledge>;
+    let ready: Ready<ReplicaMessage, ReplicaPledge>;
     try {
       ready = this.#core.step(step.inputs, step.now);
     } catch (error) {

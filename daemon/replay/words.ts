@@ -1,10 +1,10 @@
 // Steps of a replay in words: what came, and what the core made of it. Names of members are those of the genesis document; what a stranger may have
 // put into a recording is printed as data, never as text of its own.
 
-import type { CoreEvent, Input, Ready } from '../../protocol/core.ts';
+import type { Audience, CoreEvent, Input, Ready } from '../../protocol/core.ts';
 import { describeMessage, short } from '../../protocol/describe.ts';
 import type { LogRecord } from '../../protocol/log.ts';
-import type { PbftMessage, PbftPledge } from '../../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../../protocol/messages.ts';
 import type { ReplicaId } from '../../protocol/types.ts';
 import { printable } from '../transport/log.ts';
 
@@ -17,7 +17,7 @@ export interface Told {
   readonly [field: string]: string | number;
 }
 
-export function inputTold(input: Input<PbftMessage, PbftPledge>, nameOf: NameOf): Told {
+export function inputTold(input: Input<ReplicaMessage, ReplicaPledge>, nameOf: NameOf): Told {
   const what: string = input.type;
   switch (input.type) {
     case 'message': {
@@ -64,8 +64,9 @@ function fieldsOf(name: string, value: object): string {
 }
 
 /** In the order in which a caller has to do it. */
-export function effectsTold(ready: Ready<PbftMessage, PbftPledge>, nameOf: NameOf): Told[] {
-  const to = (whom: ReplicaId | 'all') => (whom === 'all' ? 'to all' : `to ${nameOf(whom)}`);
+export function effectsTold(ready: Ready<ReplicaMessage, ReplicaPledge>, nameOf: NameOf): Told[] {
+  const to = (whom: Audience) =>
+    whom === 'all' ? 'to all' : `to ${(typeof whom === 'number' ? [whom] : whom).map(nameOf).join(', ')}`;
   const told: Told[] = [];
   for (const { from, code, kind } of ready.refusals)
     told.push({ what: 'refusal', from: nameOf(from), code, kind, words: `refuses ${nameOf(from)}'s ${kind}: ${code}` });
@@ -83,8 +84,10 @@ export function effectsTold(ready: Ready<PbftMessage, PbftPledge>, nameOf: NameO
   }
   for (const { digest, code } of ready.admissions)
     told.push({ what: 'admission', code, words: `bundle ${short(digest)}: ${code}` });
-  for (const { pledge } of ready.pledges)
-    told.push({ what: 'pledge', kind: pledge.kind, words: `pledges ${describeMessage(pledge)}` });
+  for (const { pledge, to: whom } of ready.pledges) {
+    const words = `pledges ${describeMessage(pledge)}${whom === undefined ? '' : ` ${to(whom)}`}`;
+    told.push({ what: 'pledge', kind: pledge.kind, words });
+  }
   if (ready.lock !== null) {
     const { view, height } = ready.lock;
     told.push({ what: 'lock', view, height, words: `locks height ${height} of view ${view}` });

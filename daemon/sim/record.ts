@@ -5,8 +5,8 @@ import { closeSync, mkdirSync, openSync, readdirSync, writevSync } from 'node:fs
 import { join } from 'node:path';
 import type { Bytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
+import type { Recovery, ReplicaCore } from '../../protocol/cores.ts';
 import { encodeEpoch } from '../../protocol/epoch/document.ts';
-import type { Pbft, PbftRecovery } from '../../protocol/pbft/pbft.ts';
 import { digestOf, encodeStep } from '../../protocol/recording.ts';
 import { drawPlan, type LifeOptions } from '../../sim/life.ts';
 import { type Interrupted, SimReplica } from '../../sim/replica.ts';
@@ -30,12 +30,13 @@ export function recordTo(directory: string, life: LifeOptions): Recorded {
   mkdirSync(directory, { recursive: true });
   if (readdirSync(directory).length > 0) throw usageError(`--record: ${directory} is not empty`, 'Give a new folder.');
   const { n, parameters, realSignatures, operators } = drawPlan(life);
-  const { genesis, document } = settingOf(n, parameters, { realSignatures, operators });
+  const { protocol = 'pbft' } = life;
+  const { genesis, document } = settingOf(n, parameters, { realSignatures, operators, protocol });
   const about = { chainId: genesis.chainId, genesis: document, software: version(), gap: 'none', missed: 0 } as const;
-  const running = new Map<SimReplica, { readonly core: Pbft; fd: number; bytes: number; steps: number }>();
+  const running = new Map<SimReplica, { readonly core: ReplicaCore; fd: number; bytes: number; steps: number }>();
   const numbers = new Map<SimReplica, number>();
 
-  const begin = (replica: SimReplica, core: Pbft, snapshot: Bytes) => {
+  const begin = (replica: SimReplica, core: ReplicaCore, snapshot: Bytes) => {
     const member = `node-${replica.id}`;
     const number = (numbers.get(replica) ?? 0) + 1;
     numbers.set(replica, number);
@@ -67,7 +68,7 @@ export function recordTo(directory: string, life: LifeOptions): Recorded {
   };
 
   class Replica extends SimReplica {
-    protected override makeCore(recovery: PbftRecovery): Pbft {
+    protected override makeCore(recovery: Recovery): ReplicaCore {
       // Its epoch has ended, and it goes on in the next.
       if (running.has(this)) end(this, 'stopped');
       const core = super.makeCore(recovery);

@@ -3,6 +3,7 @@
 
 import { appendFileSync, existsSync, readFileSync, statSync, truncateSync } from 'node:fs';
 import { z } from 'zod';
+import { protocols } from '../../protocol/modes.ts';
 import type { Outcome } from '../../sim/life.ts';
 import { Complaint, EXIT } from '../cli/errors.ts';
 
@@ -11,7 +12,7 @@ const FILE_BYTES_MAX = 512 << 20;
 
 const headSchema = z.strictObject({
   synodSim: z.literal(1),
-  protocol: z.literal('pbft'),
+  protocol: z.enum(protocols),
   n: z.int().nullable(),
   /** Left out by an older version, which drew it. */
   f: z.int().nullable().default(null),

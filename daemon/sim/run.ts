@@ -28,6 +28,7 @@ const PROGRESS_MS = 2_000;
 /** Returns the exit code. */
 export async function runSim(options: SimOptions): Promise<number> {
   const base = {
+    protocol: options.protocol,
     n: options.n ?? null,
     f: options.f ?? null,
     ms: options.ms,
@@ -159,8 +160,9 @@ function findingOf(life: LifeOptions, outcome: Outcome, mayShrink: boolean): Fin
   };
 }
 
-function replayOf({ seed, n, f, ms, realSignatures, changes, only }: LifeOptions): string {
+function replayOf({ seed, n, f, ms, realSignatures, changes, only, protocol = 'pbft' }: LifeOptions): string {
   const parts = ['synod sim --seed', seed, '--ms', ms];
+  if (protocol !== 'pbft') parts.push('--protocol', protocol);
   if (n !== null) parts.push('--n', n);
   if (f != null) parts.push('--f', f);
   if (realSignatures === true) parts.push('--real-signatures');

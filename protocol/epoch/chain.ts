@@ -10,8 +10,8 @@ import { type BlockHeader, blockHash, decodeHeader, HEADER_BYTES } from '../bloc
 import type { SignedBundle } from '../bundle.ts';
 import type { Certificate } from '../certificate.ts';
 import type { Genesis } from '../genesis.ts';
+import { bearsLies, proofOf, quorumsOf, type Trust } from '../modes.ts';
 import { decodeMsgpack, encodeMsgpack } from '../msgpack.ts';
-import { quorumsOf } from '../quorum.ts';
 import type { Epoch } from '../types.ts';
 import { own } from '../wire/bytes.ts';
 import {
@@ -35,7 +35,10 @@ import { CONTROL_BYTES_MAX, type Control, controlFlaw, decodeControl, isControl 
 import { type EpochDocument, genesisEpoch } from './document.ts';
 import { judgeControl, nextEpoch } from './successor.ts';
 
-/** [WIRE-34] The last block of an epoch: its header, the commit certificate of exactly this block, and the one transaction in it. */
+/**
+ * [WIRE-34] The last block of an epoch: its header, the commit certificate of exactly this block (where its members are trusted, the word of one,
+ * CFT-PR-1), and the one transaction in it.
+ */
 export interface EpochLink {
   readonly headerBytes: Bytes;
   readonly certificate: Certificate;
@@ -72,8 +75,8 @@ export function controlIn(bundles: readonly Pick<SignedBundle, 'transactions'>[]
 /** [EPO-16] Whose signatures count in an epoch: a key that was replaced or removed signs nothing in the next one, and what it signed before stands. */
 export function signersOf(document: EpochDocument, crypto: Crypto, seen?: Seen | undefined): SignerSet {
   const { chainId, epoch, members, protocol, hash } = document;
-  const { quorum } = quorumsOf(protocol, members.length);
-  return { crypto, chainId, epoch, members, quorum, memberSetHash: hash, seen };
+  const { quorum } = quorumsOf(document);
+  return { crypto, chainId, epoch, members, protocol, quorum, memberSetHash: hash, seen };
 }
 
 /** [EPO-11] Every epoch that is known so far, each proved by the one before. Grows by one verified link at a time. */
@@ -106,6 +109,15 @@ export class EpochChain {
 
   at(epoch: Epoch): EpochDocument | undefined {
     return this.#documents[epoch];
+  }
+
+  /**
+   * [CFT-PR-1] What one must believe for a proof of this epoch, which is known: where the members of any epoch up to it are trusted, who its own
+   * members are hangs on their word.
+   */
+  trustUpTo(epoch: Epoch): Trust {
+    const known = this.#documents.slice(0, epoch + 1);
+    return known.every(({ protocol }) => bearsLies(protocol)) ? 'byzantine' : 'crash-fault';
   }
 
   /** Undefined: that epoch is not known here. */
@@ -146,7 +158,8 @@ export class EpochChain {
     );
     if (foreign !== null) return foreign;
     const hash = blockHash(sha256, headerBytes);
-    if (certificate.phase !== 'commit') return refuseVerify('certificate-phase', 'epoch-link', 'certificate.phase');
+    if (certificate.phase !== proofOf(epoch).phase)
+      return refuseVerify('certificate-phase', 'epoch-link', 'certificate.phase');
     if (certificate.height !== header.height || !equalBytes(certificate.hash, hash))
       return refuseVerify('certificate-place', 'epoch-link', 'certificate');
     const problem = verifyCertificate(certificate, signers);

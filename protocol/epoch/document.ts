@@ -17,9 +17,8 @@ import {
 } from '../genesis.ts';
 import { genesisBlock } from '../genesis-block.ts';
 import { domainTag } from '../layout.ts';
+import { type Protocol, protocols, quorumsOf } from '../modes.ts';
 import { decodeMsgpack, encodeMsgpack } from '../msgpack.ts';
-import type { ProtocolName } from '../quorum.ts';
-import { quorumsOf } from '../quorum.ts';
 import type { Epoch, Hash, Height, Member, Policy } from '../types.ts';
 import { asEpoch, asHash, asHeight, asReplicaId } from '../types.ts';
 import { Fields, MEMBERS_MAX, Problem } from '../wire/fields.ts';
@@ -30,7 +29,7 @@ export interface EpochDocument {
   readonly epoch: Epoch;
   /** The block that it starts from, the last one of the epoch before: the genesis block for epoch 0. */
   readonly start: { readonly height: Height; readonly hash: Hash };
-  readonly protocol: ProtocolName;
+  readonly protocol: Protocol;
   /** `members[i].id` is i: a replica's number is good for one epoch. */
   readonly members: readonly Member[];
   readonly parameters: Parameters;
@@ -103,7 +102,7 @@ export function decodeEpoch(sha256: Sha256, bytes: Bytes): EpochDocument | WireR
   const chainId = fields.hash('chainId');
   const epoch = asEpoch(fields.uint('epoch', Number.MAX_SAFE_INTEGER, 1));
   const start = { height: fields.height('start.height', 1), hash: fields.hash('start.hash') };
-  const protocol = fields.word('protocol', ['pbft']);
+  const protocol = fields.word('protocol', protocols);
   const members = fields.tuples('members', { min: MEMBERS_MIN, max: MEMBERS_MAX }, MEMBER_FIELDS, readMember);
   const values = fields.values('parameters', { min: parameterNames.length, max: parameterNames.length }, (item) =>
     item.uint('parameters'),
@@ -148,7 +147,7 @@ export function signaturesNeeded({
   readonly need: number;
   readonly operators: number;
 } {
-  const need = policy.signatures === 'quorum' ? quorumsOf(protocol, members.length).quorum : policy.signatures;
+  const need = policy.signatures === 'quorum' ? quorumsOf({ protocol, members }).quorum : policy.signatures;
   return { need, operators: members.filter(({ operatorKey }) => operatorKey !== undefined).length };
 }
 

@@ -5,8 +5,8 @@
 import { equalBytes, toHex } from '../../crypto/bytes.ts';
 import { unreachable } from '../assert.ts';
 import type { Sha256 } from '../block.ts';
-import { MEMBERS_MIN, parameterProblem } from '../genesis.ts';
-import { quorumsOf } from '../quorum.ts';
+import { parameterProblem } from '../genesis.ts';
+import { isProtocol, membersMin, quorumsOf } from '../modes.ts';
 import type { Hash, Height, Member } from '../types.ts';
 import { asEpoch, asReplicaId } from '../types.ts';
 import { MEMBERS_MAX } from '../wire/fields.ts';
@@ -174,7 +174,7 @@ function apply(draft: Draft, change: Change, at: string): ControlRefusal | null 
       draft.policy = change.policy;
       return null;
     case 'set-protocol':
-      if (change.protocol !== 'pbft')
+      if (!isProtocol(change.protocol))
         return refuse(
           'control-protocol-unknown',
           `${at}.protocol`,
@@ -196,12 +196,13 @@ function replace(draft: Draft, name: string, at: string, by: (member: Member) =>
 
 /** [EPO-5] What a genesis document must keep to, and that somebody can end the epoch again. */
 function illFormed(draft: Draft): ControlRefusal | null {
-  const { members, parameters, policy } = draft;
-  if (members.length < MEMBERS_MIN || members.length > MEMBERS_MAX)
+  const { members, parameters, policy, protocol } = draft;
+  const least = membersMin(protocol);
+  if (members.length < least || members.length > MEMBERS_MAX)
     return refuse(
       'control-member-count',
       'changes',
-      `${members.length} members; ${MEMBERS_MIN} to ${MEMBERS_MAX} can be`,
+      `${members.length} members; ${least} to ${MEMBERS_MAX} can run ${protocol}`,
     );
   const keys = new Set<string>();
   for (const { name, publicKey, operatorKey } of members)
@@ -230,7 +231,7 @@ function illFormed(draft: Draft): ControlRefusal | null {
 function discontinuous(epoch: EpochDocument, draft: Draft, { joins }: Control, height: Height): ControlRefusal | null {
   const stays = (member: Member) => draft.members.some((each) => equalBytes(each.publicKey, member.publicKey));
   const leaving = epoch.members.filter((member) => !stays(member)).length;
-  const { f } = quorumsOf(epoch.protocol, epoch.members.length);
+  const { f } = quorumsOf(epoch);
   if (leaving > f)
     return refuse('control-too-many-leave', 'changes', `${leaving} members leave or change keys; ${f} may at once`);
   const old = new Set(epoch.members.map(({ publicKey }) => toHex(publicKey)));

@@ -3,6 +3,7 @@
 // alone.
 
 import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
+import { assert } from '../assert.ts';
 import type { Certificate, VotePhase } from '../certificate.ts';
 import { encodePayload } from '../codec.ts';
 import { denies } from '../conflict.ts';
@@ -50,6 +51,7 @@ export function compareVotes(s: State, certificate: Certificate | null): void {
   if (certificate === null) return;
   if (certificate.view !== s.view) return compareWithProposed(s, certificate);
   const { phase, epoch, view, height, hash, signatures } = certificate;
+  assert(phase !== 'decided', 'a certificate of this protocol is one of votes');
   for (const { replica, signature } of signatures) {
     const cast = s.votes.of(phase, height, replica);
     if (cast === undefined || equalBytes(cast.hash, hash)) continue;

@@ -4,11 +4,9 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
-import { checkpointOf } from '../checkpoints.ts';
-import { encodeBody, encodeCertificate } from '../codec.ts';
-import { genesisOf } from '../epoch/document.ts';
-import { blockTransactionsMax } from '../genesis.ts';
-import type { Extension, Ledger } from '../ledger.ts';
+import { encodeBody } from '../codec.ts';
+import { deliver, endEpoch, hadRoom } from '../deliver.ts';
+import type { Extension } from '../ledger.ts';
 import type { Height } from '../types.ts';
 import { compareVotes } from './accuse.ts';
 import { noticeOwnVote } from './own-words.ts';
@@ -30,7 +28,7 @@ export function accept(s: State, extension: Extension, { broadcast }: { broadcas
 
 /** [PACE-1] What stands in an accepted block, the primary owes no more. */
 export function noteProposed(s: State, block: Block): void {
-  s.pool.noteProposed(block.bundles, { now: s.now, hadRoom: hadRoom(s, block) });
+  s.pool.noteProposed(block.bundles, { now: s.now, hadRoom: hadRoom(s.parameters, block) });
 }
 
 /** The block's bytes and its acceptance in this view go to the log. */
@@ -68,38 +66,19 @@ export function noteCommitCertificate(s: State, certificate: Certificate): void 
 export function decide(s: State, extension: Extension, certificate: Certificate | null): void {
   const { block } = extension;
   const { height } = block.header;
-  s.ledger.apply(extension);
   const phases = s.phases.get(height);
   if (phases !== undefined) s.pace.measure(s.now - phases.acceptedAt);
   store(s, block);
-  s.out.records.push({
-    type: 'decided',
-    height,
-    hash: block.hash,
-    certificate: certificate === null ? null : encodeCertificate(certificate),
-    bundles: block.bundles.map((bundle) => bundle.digest),
-  });
-  s.out.deliver.push({ block, certificate });
-  s.out.admissions.push(...s.pool.settle(block.bundles, { now: s.now, hadRoom: hadRoom(s, block) }));
+  deliver(s, extension, certificate);
   s.decidedAt = s.now;
   relax(s);
   s.mayPropose = true;
   forgetUndecided(s, height);
-  if (s.ledger.ended !== null) return endEpoch(s, s.ledger.ended, block, certificate);
+  if (s.ledger.ended !== null) {
+    assert(certificate !== null, 'nothing extends the block that ends an epoch, so its certificate is its own');
+    return endEpoch(s, block, certificate);
+  }
   if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
-}
-
-/** [EPO-12] This core has done its work. The state of the next epoch is written with the decision that ends this one. */
-function endEpoch(
-  s: State,
-  { next, control }: NonNullable<Ledger['ended']>,
-  { headerBytes }: Block,
-  certificate: Certificate | null,
-): void {
-  assert(certificate !== null, 'nothing extends the block that ends an epoch, so its certificate is its own');
-  s.out.records.push(...checkpointOf(s.ledger.succeed(genesisOf(s.genesis, next))));
-  const waiting = [...s.pool.waiting()];
-  s.out.ended = { next, link: { headerBytes, certificate, control }, waiting };
 }
 
 /** [PBFT-VC-4] One step for each timeout in which blocks are decided: a burst right after a view change says little about the primary. */
@@ -107,16 +86,6 @@ function relax(s: State): void {
   if (s.backoff === 0 || s.now - Math.max(s.relaxedAt, s.viewSince) < timeoutOf(s)) return;
   s.backoff -= 1;
   s.relaxedAt = s.now;
-}
-
-/** Whether any bundle that the chain allows would have fitted in as well. */
-function hadRoom(s: State, { header }: Block): boolean {
-  const { blockBundlesMax, blockBytesMax, bundleBytesMax, bundleTransactionsMax } = s.parameters;
-  return (
-    header.bundleCount < blockBundlesMax &&
-    header.payloadBytes + bundleBytesMax <= blockBytesMax &&
-    header.transactionCount + bundleTransactionsMax <= blockTransactionsMax(s.parameters)
-  );
 }
 
 export function forgetUndecided(s: State, height: Height): void {

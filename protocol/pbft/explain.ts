@@ -1,7 +1,8 @@
 // What a PBFT replica waits for, on whom, since when: in data. `synod why`, /readyz, the dashboard and the metrics read this.
 // One height and one bundle are explained in explain-place.ts.
 
-import type { CatchUpView, Explanation, PaceView, StallsView, Wait } from '../core.ts';
+import type { CatchUpView, Explanation, PaceView, Wait } from '../core.ts';
+import { explainStalls } from '../stalls.ts';
 import type { Height, Millis, ReplicaId } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { boundOf, type Quarantine } from './quarantine.ts';
@@ -35,7 +36,7 @@ export function explain(s: State): Explanation {
     catchUp: catchUpOf(s),
     clock: clockOf(s),
     pace: paceOf(s),
-    stalls: stallsOf(s),
+    stalls: explainStalls(s.stalls, s.parameters.viewTimeoutMs),
     peers: [...s.peers]
       .sort(([a], [b]) => a - b)
       .map(([replica, peer]) => ({
@@ -87,11 +88,6 @@ function paceOf({ pace, parameters, ...s }: State): PaceView | null {
     roundMs: roundMs === null ? null : Math.round(roundMs),
     owedSince,
   };
-}
-
-function stallsOf({ stalls, parameters }: State): StallsView {
-  const { ms, loop, disk, loopMs, diskMs } = stalls;
-  return { ms: Math.round(ms), msMax: stalls.msMax(parameters.viewTimeoutMs), loop, disk, loopMs, diskMs };
 }
 
 function waitsOf(s: State): Wait[] {

@@ -2,8 +2,8 @@
 // obligation that its load cannot excuse, and the time it takes is held against what its backups measure among themselves. Clement et al., Aardvark,
 // NSDI 2009, section 4.2: what is demanded adapts, so that honest primaries keep their role. No message is spent on it, and no clock is read.
 
+import { doubled, factorOf, outlasted, type Patience, usualPatience } from '../patience.ts';
 import type { Millis } from '../types.ts';
-import { doubled, factorOf, outlasted, type Patience, usualPatience } from './patience.ts';
 
 /** How much a new measurement of a round counts. */
 const ROUND_WEIGHT = 1 / 16;

@@ -5,16 +5,7 @@ import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
 import { assert, unreachable } from '../assert.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
-import type {
-  BundleExplanation,
-  Core,
-  Evidence,
-  Explanation,
-  HeightExplanation,
-  Input,
-  Ready,
-  Stall,
-} from '../core.ts';
+import type { BundleExplanation, Core, Evidence, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
 import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
@@ -22,6 +13,8 @@ import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
 import { byzantineQuorums } from '../quorum.ts';
 import type { SnapshotRefusal } from '../snapshot.ts';
+import { Stalls, stalledMs } from '../stalls.ts';
+import { loadSnapshot, snapshotOf } from '../state-snapshot.ts';
 import { CatchUp } from '../transfer.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../types.ts';
 import { asHeight, asMillis, asView } from '../types.ts';
@@ -45,8 +38,6 @@ import { Pace } from './pace.ts';
 import { onFetchStanding, onReadmitted, onStanding } from './quarantine.ts';
 import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
-import { loadSnapshot, snapshotOf } from './snapshot.ts';
-import { Stalls } from './stalls.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
 import { blameSelf, keepAccounts, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
@@ -312,7 +303,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
   snapshot(): Bytes;
   snapshot(bytesMax: number): Bytes | null;
   snapshot(bytesMax = Number.POSITIVE_INFINITY): Bytes | null {
-    return snapshotOf(this.#s, this.#wakeAt, bytesMax);
+    return snapshotOf(this.#s, { wakeAt: this.#wakeAt }, bytesMax);
   }
 
   /**
@@ -366,13 +357,6 @@ function wantsProposal(s: State, { view, block }: PrePrepare, sender: ReplicaId)
   if (view > s.view || s.mode !== 'active') return true;
   const known = s.proposed.get(height);
   return height <= horizonOf(s) && (known === undefined || !equalBytes(known.message.block.hash, block.hash));
-}
-
-/** All that is said of one kind of stall, in ms. */
-function stalledMs(inputs: readonly Input<PbftMessage, PbftPledge>[], what: Stall['what']): number {
-  let ms = 0;
-  for (const input of inputs) if (input.type === 'stalled' && input.what === what) ms += input.ms;
-  return ms;
 }
 
 /** The same signed message with its type narrowed: TypeScript does not narrow a type parameter by a field of it. */

@@ -3,23 +3,16 @@
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
-import type { Block, Sha256 } from '../block.ts';
-import { blockHash, decodeHeader } from '../block.ts';
+import type { Sha256 } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { WireContext } from '../codec.ts';
-import {
-  decodeCertificate,
-  decodeCheckpointCertificate,
-  decodeCheckpointPlace,
-  decodePayload,
-  decodeStoredBlock,
-  isRefusal,
-} from '../codec.ts';
+import { decodePayload } from '../codec.ts';
 import type { EpochDocument } from '../epoch/document.ts';
 import type { Genesis } from '../genesis.ts';
 import type { Extension } from '../ledger.ts';
-import type { BlockBytes, RecoveredLog } from '../log.ts';
+import type { RecoveredLog } from '../log.ts';
 import { asVerified } from '../messages.ts';
+import { decoded, hardStateIn, isOfOtherEpoch, known, recoverLedger } from '../restart.ts';
 import type { Epoch, Height, ReplicaId, View } from '../types.ts';
 import { next } from '../types.ts';
 import { noteCommitCertificate } from './chain.ts';
@@ -63,7 +56,7 @@ export function recover(s: State, { log, guard, quarantine = null }: PbftRecover
   const context: WireContext = { sha256: s.sha256, parameters: s.parameters };
   if (quarantine !== null) beginQuarantine(s, quarantine);
   rememberOwnWords(s, log, guard);
-  if (log !== null) recoverLedger(s, log, context);
+  if (log !== null) recoverLedger(s, log, (certificate) => noteCommitCertificate(s, certificate));
   if (quarantine !== null) return; // REC-1: it is shown the view by the others, and votes for nothing that it finds
   s.prepared = guard.lock;
   if (log !== null)
@@ -72,11 +65,9 @@ export function recover(s: State, { log, guard, quarantine = null }: PbftRecover
       const block = decoded(bytes, context);
       s.known.set(hexOf(block.hash), { block, stored: true });
     }
-  const stored = log?.hardState ?? null;
-  const last = stored === null ? null : decodeHardState(stored);
-  assert(last !== undefined, 'the hard state is of a version that this program knows');
-  // [EPO-12] The views of an epoch that is over mean nothing in this one.
-  const hard = last !== null && last.epoch === s.epoch ? last : null;
+  const stored = log === null ? null : hardStateIn(log, s.epoch);
+  const hard = stored === null ? null : decodeHardState(stored);
+  assert(hard !== undefined, 'the hard state is of a version that this program knows');
   recoverView(s, hard, guard, context);
   if (s.mode === 'active') recoverChain(s, log, context);
   // A new chain, or one whose first primary has not led yet: view 0 needs no new-view.
@@ -90,32 +81,6 @@ function rememberOwnWords(s: State, log: RecoveredLog | null, guard: PbftRecover
   const heights = [log?.checkpoint, log?.decided.at(-1), log?.accepted.at(-1), guard.lock].map((at) => at?.height ?? 0);
   s.ownWords.height = Math.max(...heights, guard.height ?? 0);
 }
-
-function recoverLedger(s: State, log: RecoveredLog, context: WireContext): void {
-  if (log.stable !== null) {
-    assert(log.stable.certificate !== null, 'a stable checkpoint has its certificate');
-    const stable = known(decodeCheckpointCertificate(log.stable.certificate));
-    // Of another epoch's members: nobody in this one could check it.
-    if (stable.epoch === s.epoch) s.checkpoints.adopt(stable);
-  }
-  if (log.checkpoint !== null) {
-    const header = decodeHeader(log.checkpoint.header);
-    assert(header !== undefined, 'a stored header is well formed');
-    s.ledger.restore(header, blockHash(s.sha256, log.checkpoint.header), log.checkpoint.chunks);
-    const place = known(decodeCheckpointPlace(log.checkpoint.place));
-    assert(equalBytes(place.stateDigest, s.ledger.stateDigest), 'the stored state has the digest of its checkpoint');
-    if (log.checkpoint.height > s.checkpoints.stableHeight) s.checkpoints.resume(s, place);
-  }
-  for (const stored of log.decided) {
-    const block = decoded(stored.bytes, context);
-    const extension = s.ledger.extend([], block);
-    assert(!('refused' in extension), () => `a decided block is valid: ${JSON.stringify(extension)}`);
-    s.ledger.apply(extension);
-    if (stored.certificate !== null) noteCommitCertificate(s, known(decodeCertificate(stored.certificate)));
-  }
-  s.lowest = log.lowest;
-}
-
 /** The view is the highest that the log or the guard knows of. What the log does not know of it was never signed: both are durable before. */
 function recoverView(s: State, hard: HardState | null, guard: PbftRecovery['guard'], context: WireContext): void {
   if (hard !== null) {
@@ -186,19 +151,4 @@ function recoverChain(s: State, log: RecoveredLog | null, context: WireContext):
     s.phases.set(height, { acceptedAt: s.now, preparedAt: null });
     s.out.pledge({ kind: 'prepare', epoch: s.epoch, view: s.view, height, hash: block.hash });
   }
-}
-
-/** [EPO-12] Accepted in an epoch that is over: beside the block that ended it, and of other limits perhaps. */
-function isOfOtherEpoch(s: State, { header }: BlockBytes): boolean {
-  return decodeHeader(header)?.epoch !== s.epoch;
-}
-
-function decoded(bytes: BlockBytes, context: WireContext): Block {
-  return known(decodeStoredBlock(bytes, context));
-}
-
-/** What this replica wrote, and the log has checked, decodes: anything else is a bug or a newer format. */
-function known<T extends object>(value: T): Exclude<T, { readonly refused: string }> {
-  assert(!isRefusal(value), () => `a stored value decodes: ${JSON.stringify(value)}`);
-  return value as Exclude<T, { readonly refused: string }>; // not a refusal, as just asserted
 }

@@ -1,7 +1,6 @@
 // What a PBFT replica knows: one object, changed only by the rules in this folder. Nothing here is durable by itself; what must
 // survive a crash is named in hard-state.ts, in the log's records and in the guard's marks.
 
-import { toHex } from '../../crypto/bytes.ts';
 import type { Block, Sha256 } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import type { Checkpoints } from '../checkpoints.ts';
@@ -11,6 +10,7 @@ import type { NewView, PbftMessage, PbftPledge, PrePrepare, Status, Verified, Vi
 import type { Outbox } from '../outbox.ts';
 import type { Pool } from '../pool.ts';
 import type { Quorums } from '../quorum.ts';
+import type { Stalls } from '../stalls.ts';
 import type { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId, plus } from '../types.ts';
@@ -18,7 +18,6 @@ import type { Tally, VoteBox } from '../votes.ts';
 import type { OwnWords } from './own-words.ts';
 import type { Pace } from './pace.ts';
 import type { Quarantine } from './quarantine.ts';
-import type { Stalls } from './stalls.ts';
 
 export interface Peer {
   connected: boolean;
@@ -172,7 +171,7 @@ export function peerOf(s: State, replica: ReplicaId): Peer {
 
 export const isPrimary = (s: State): boolean => primaryOf(s, s.view) === s.self;
 
-export const hexOf = (hash: Hash): Hex => toHex(hash) as Hex; // toHex of 32 bytes is what Hex means
+export { hexOf } from '../types.ts';
 
 /** The last block this replica accepted in its view, or the decided head. */
 export function tip(s: State): { readonly height: Height; readonly hash: Hash } {

@@ -1,7 +1,7 @@
 // Time: heartbeats, the timers that end a view, retransmission, forwarding. All against `s.now`; nothing here reads a clock.
 
-import type { SignedBundle } from '../bundle.ts';
 import type { Stall } from '../core.ts';
+import { handOn } from '../forward.ts';
 import type { Millis, ReplicaId } from '../types.ts';
 import { asView, next, plus } from '../types.ts';
 import { baseOf } from './new-view.ts';
@@ -10,9 +10,6 @@ import type { State } from './state.ts';
 import { isPrimary, primaryOf, seesQuorum, timeoutOf, tip } from './state.ts';
 import { followTheLonely, startViewChange } from './view-change.ts';
 
-/** Bundles handed on in one message; their payloads stay below half a frame. */
-const FORWARD_BUNDLES_MAX = 256;
-const FORWARD_BYTES_MAX = 512 << 10;
 /**
  * Blocks that may pass a bundle over before the primary is to blame: few that had room for it, for an honest primary that has it takes
  * it then; many full ones, for others may rightly come first.
@@ -33,7 +30,7 @@ export function onTime(s: State): void {
     startViewChange(s, next.view(s.view), 'the new primary did not open its view in time');
   }
   sayAgain(s);
-  handOn(s);
+  handOn(s, isPrimary(s) || s.mode !== 'active' ? null : primaryOf(s, s.view), timeoutOf(s));
   sweep(s);
 }
 
@@ -189,38 +186,6 @@ export function sayAgainTo(s: State, to: ReplicaId | 'all'): void {
     for (const votes of s.pledged.values()) for (const signed of votes) s.out.resend.push({ to, signed });
   }
   for (const signed of s.checkpoints.ownVotes(s.self)) s.out.resend.push({ to, signed });
-}
-
-/** [REQ-1] New bundles go to the primary; those that wait too long go to it again, and once to everyone. */
-function handOn(s: State): void {
-  const fresh = s.pool.takeFresh();
-  if (isPrimary(s) || s.mode !== 'active') return;
-  const primary = primaryOf(s, s.view);
-  const again =
-    s.now >= s.handedOnAt ? s.pool.toForward(s.now, plus.millis(s.now, -timeoutOf(s) / 2), FORWARD_BUNDLES_MAX) : [];
-  const unsent = fresh.filter((bundle) => !again.includes(bundle));
-  for (const bundles of inMessages([...unsent, ...again])) s.out.say(primary, { kind: 'forward', bundles });
-  s.pool.markForwarded(unsent, s.now);
-  if (s.now < s.handedOnAt) return;
-  s.handedOnAt = plus.millis(s.now, s.parameters.heartbeatMs);
-  const late = s.pool.toSpread(s.now, plus.millis(s.now, -timeoutOf(s) / 2), FORWARD_BUNDLES_MAX);
-  for (const bundles of inMessages(late)) s.out.say('all', { kind: 'forward', bundles });
-}
-
-function inMessages(bundles: readonly SignedBundle[]): SignedBundle[][] {
-  const messages: SignedBundle[][] = [];
-  let bytes = Number.POSITIVE_INFINITY;
-  for (const bundle of bundles) {
-    const last = messages.at(-1);
-    if (last === undefined || last.length >= FORWARD_BUNDLES_MAX || bytes + bundle.payload.length > FORWARD_BYTES_MAX) {
-      messages.push([bundle]);
-      bytes = bundle.payload.length;
-    } else {
-      last.push(bundle);
-      bytes += bundle.payload.length;
-    }
-  }
-  return messages;
 }
 
 /** [REQ-3] Once in a while: what can never be ordered any more is reported. */

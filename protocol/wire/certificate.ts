@@ -1,14 +1,15 @@
 // Certificates and checkpoint places, inside payloads and in the store (docs/wire.md, "Certificates").
 
 import type { Bytes } from '../../crypto/bytes.ts';
-import type { Certificate, SignatureOf, VotePhase } from '../certificate.ts';
+import type { Certificate, ProofPhase, SignatureOf } from '../certificate.ts';
 import type { CheckpointCertificate, CheckpointPlace } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack, type WireValue } from '../msgpack.ts';
 import type { ReplicaId } from '../types.ts';
 import { Fields, MEMBERS_MAX, Problem } from './fields.ts';
 import { refuse, type StoredKind, type WireRefusal } from './refusal.ts';
 
-const numberOfPhase: Record<VotePhase, number> = { prepare: 1, commit: 2 };
+const numberOfPhase: Record<ProofPhase, number> = { prepare: 1, commit: 2, decided: 3 };
+const phases: readonly ProofPhase[] = ['prepare', 'commit', 'decided'];
 
 /** Fields of a certificate, of a checkpoint place and of a checkpoint certificate. */
 export const CERTIFICATE_FIELDS = 6;
@@ -29,7 +30,7 @@ export function certificateValue(certificate: Certificate): WireValue {
 export function readCertificate(fields: Fields): Certificate {
   return {
     epoch: fields.epoch('epoch'),
-    phase: fields.uint('phase', 2, 1) === 2 ? 'commit' : 'prepare',
+    phase: phases[fields.uint('phase', 3, 1) - 1] ?? 'prepare',
     view: fields.view('view'),
     height: fields.height('height', 1),
     hash: fields.hash('hash'),

@@ -8,7 +8,7 @@ import { blockHash, decodeHeader, HEADER_BYTES } from '../block.ts';
 import { type Conflict, conflictOf, type Link, splitOf } from '../conflict.ts';
 import type { EpochChain } from '../epoch/chain.ts';
 import type { Genesis } from '../genesis.ts';
-import type { PbftMessage, PbftPledge, Signed } from '../messages.ts';
+import type { PbftPledge, ReplicaMessage, Signed } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack } from '../msgpack.ts';
 import { asEpoch, asReplicaId, type Epoch, type Hash, type Member } from '../types.ts';
 import { own } from './bytes.ts';
@@ -107,8 +107,8 @@ function readStatement(fields: Fields, name: string): Statement {
 /** What a core has reported, as a piece. Both are signed by the same member; that they conflict is for verifyEvidence to say. */
 export function evidenceOf(
   { chainId, members }: Pick<Genesis, 'chainId' | 'members'>,
-  a: Signed<PbftMessage>,
-  b: Signed<PbftMessage>,
+  a: Signed<ReplicaMessage>,
+  b: Signed<ReplicaMessage>,
   links: readonly Bytes[] = [],
 ): EvidencePiece {
   assert(a.sender === b.sender, 'evidence is against one key');
@@ -122,7 +122,7 @@ export function evidenceOf(
 }
 
 /** [PBFT-PP-5] The pledge that a message is; null: it binds nobody. The signature of a proposal is its primary's prepare. */
-export function asPledge(signed: Signed<PbftMessage>): Signed<PbftPledge> | null {
+export function asPledge(signed: Signed<ReplicaMessage>): Signed<PbftPledge> | null {
   const { sender, message, payload, signature } = signed;
   if (message.kind === 'pre-prepare') {
     const { epoch, view, block } = message;

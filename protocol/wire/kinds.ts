@@ -1,7 +1,8 @@
 // The kinds of frames and their numbers (docs/wire.md, "Kinds"). A number is never used again for another kind.
 
 import type { ClientMessage, DoorMessage } from '../door.ts';
-import type { PbftMessage } from '../messages.ts';
+import type { ReplicaMessage } from '../messages.ts';
+import type { Protocol } from '../modes.ts';
 
 /** Both sides say hello, with a fresh nonce each; see handshake.ts. */
 export const kindNumbers = {
@@ -23,6 +24,21 @@ export const kindNumbers = {
   'new-view': 20,
   'fetch-standing': 21,
   standing: 22,
+  'paxos-prepare': 32,
+  promise: 33,
+  accept: 34,
+  accepted: 35,
+  reject: 36,
+  configure: 37,
+  configured: 38,
+  'open-round': 39,
+  'fast-accept': 40,
+  'fast-accepted': 41,
+  'request-vote': 48,
+  vote: 49,
+  'append-entries': 50,
+  appended: 51,
+  'raft-reject': 52,
   submit: 64,
   follow: 65,
   credit: 66,
@@ -43,7 +59,7 @@ export const kindNumbers = {
   auth: 129,
 } as const satisfies Record<ReplicaKind | DoorKind | HandshakeKind, number>;
 
-export type ReplicaKind = PbftMessage['kind'];
+export type ReplicaKind = ReplicaMessage['kind'];
 export type DoorKind = ClientMessage['kind'] | DoorMessage['kind'];
 export type HandshakeKind = 'hello' | 'auth';
 export type Kind = keyof typeof kindNumbers;
@@ -58,6 +74,22 @@ export function kindOf(number: number): Kind | undefined {
 /** What only replicas say to replicas. */
 export function isReplicaKind(kind: Kind): kind is ReplicaKind {
   return kindNumbers[kind] < 64;
+}
+
+/** The kinds that are a protocol's own, by their number's upper half. */
+const familyOf: Record<Protocol, number> = {
+  pbft: 1,
+  'basic-paxos': 2,
+  'multi-paxos': 2,
+  'cheap-paxos': 2,
+  'fast-paxos': 2,
+  raft: 3,
+};
+
+/** [CFT-W-1] Whether replicas of this protocol say this to each other: what is shared (below 16), and their own. */
+export function isKindOf(protocol: Protocol | undefined, kind: ReplicaKind): boolean {
+  const family = kindNumbers[kind] >> 4;
+  return family === 0 || family === familyOf[protocol ?? 'pbft'];
 }
 
 /** What a client says to a replica. */

@@ -4,7 +4,7 @@ import type { Bytes } from '../../crypto/bytes.ts';
 import type { ClientMessage, DoorMessage } from '../door.ts';
 import type { HandshakeMessage } from '../handshake.ts';
 import { decodeHandshakePayload, encodeHandshakePayload } from '../handshake.ts';
-import type { PbftMessage } from '../messages.ts';
+import type { ReplicaMessage } from '../messages.ts';
 import type { WireContext } from './bundle.ts';
 import { decodeDoorPayload, decodeSubmit, encodeDoorPayload } from './door-payloads.ts';
 import type { Frame } from './frame.ts';
@@ -13,7 +13,7 @@ import type { WireRefusal } from './refusal.ts';
 import { decodeReplicaPayload, encodeReplicaPayload } from './replica-payloads.ts';
 
 /** Everything that can be the payload of a frame. */
-export type Message = PbftMessage | ClientMessage | DoorMessage | HandshakeMessage;
+export type Message = ReplicaMessage | ClientMessage | DoorMessage | HandshakeMessage;
 
 /** The bytes that are signed and sent. Throws where a sender made a message that no one would accept. */
 export function encodePayload(message: Message): Bytes {

@@ -4,7 +4,7 @@ import type { Bytes } from '../../crypto/bytes.ts';
 import { HEADER_BYTES } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Parameters } from '../genesis.ts';
-import type { Blocks, CertifiedBlock, PbftMessage, Signed, Standing, ViewChange } from '../messages.ts';
+import type { Blocks, CertifiedBlock, ReplicaMessage, Signed, Standing, ViewChange } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack, type ScanLimits, type WireValue } from '../msgpack.ts';
 import {
   blockBytesOnWire,
@@ -34,6 +34,8 @@ import { Scribe, uintBytes } from './cursor.ts';
 import { Fields, MEMBERS_MAX, Problem } from './fields.ts';
 import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { ReplicaKind } from './kinds.ts';
+import { encodePaxosPayload, paxosLimits, readPaxos } from './paxos-payloads.ts';
+import { encodeRaftPayload, readAppendHead, readRaft } from './raft-payloads.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
 
 /** Headers above a block up to the one that is certified; a window of 64 never needs more. */
@@ -47,7 +49,7 @@ export const STATE_CHUNK_BYTES_MAX = 786_432;
 /** Fields of an embedded view-change: [sender, payload, signature]. */
 const VIEW_CHANGE_BYTES_MAX = 65_536;
 
-export function encodeReplicaPayload(message: PbftMessage): Bytes {
+export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
   switch (message.kind) {
     case 'status': {
       const { epoch, view, active, height, hash, stable, lowest } = message;
@@ -100,6 +102,19 @@ export function encodeReplicaPayload(message: PbftMessage): Bytes {
       ];
       return encodeMsgpack([epoch, nonce, ...certificates, asked && [asked.sender, asked.payload, asked.signature]]);
     }
+    case 'paxos-prepare':
+    case 'promise':
+    case 'accept':
+    case 'accepted':
+    case 'reject':
+    case 'configure':
+    case 'configured':
+    case 'open-round':
+    case 'fast-accept':
+    case 'fast-accepted':
+      return encodePaxosPayload(message);
+    default:
+      return encodeRaftPayload(message);
   }
 }
 
@@ -154,6 +169,13 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 3, valuesMax: 4 + 4 * MEMBERS_MAX };
     case 'standing':
       return { bytesMax: 2 * VIEW_CHANGE_BYTES_MAX, depthMax: 4, valuesMax: 8 + 3 * CERTIFICATE_VALUES_MAX };
+    case 'accept':
+    case 'fast-accept':
+      return { bytesMax: bodyBytesMax + 280, depthMax: 4, valuesMax: 4 + body };
+    case 'append-entries':
+      return { bytesMax: bodyBytesMax + 320, depthMax: 5, valuesMax: 10 + body };
+    default:
+      return paxosLimits; // Raft's others are smaller
   }
 }
 
@@ -162,7 +184,7 @@ export function decodeReplicaPayload(
   kind: ReplicaKind,
   payload: Bytes,
   context: WireContext,
-): PbftMessage | WireRefusal {
+): ReplicaMessage | WireRefusal {
   const decoded = decodeMsgpack(payload, limitsOf(kind, context.parameters));
   if ('refused' in decoded) return refuse('payload-malformed', kind, '', decoded.refused);
   const problem = new Problem();
@@ -172,7 +194,12 @@ export function decodeReplicaPayload(
   return message;
 }
 
-function read(kind: ReplicaKind, value: WireValue, problem: Problem, context: WireContext): PbftMessage | WireRefusal {
+function read(
+  kind: ReplicaKind,
+  value: WireValue,
+  problem: Problem,
+  context: WireContext,
+): ReplicaMessage | WireRefusal {
   const fields = (count: number) => Fields.of(value, count, '', problem);
   switch (kind) {
     case 'status':
@@ -230,10 +257,41 @@ function read(kind: ReplicaKind, value: WireValue, problem: Problem, context: Wi
     }
     case 'standing':
       return readStanding(fields(6), context);
+    case 'accept':
+    case 'fast-accept': {
+      const f = fields(2);
+      const ballot = f.view('ballot', 1);
+      const value = readBlock(f.tuple('value', 2), kind, context);
+      if (isRefusal(value)) return value;
+      const { epoch } = value.header;
+      return kind === 'accept' ? { kind, epoch, ballot, value } : { kind, epoch, ballot, value };
+    }
+    case 'append-entries': {
+      const f = fields(6);
+      const head = readAppendHead(f);
+      const entry = f.optional('entry', 2, (item) => ({
+        term: item.view('term', 1),
+        parts: readBlockParts(item.tuple('value', 2), context.parameters.blockBundlesMax),
+      }));
+      if (f.problem.found !== undefined || entry === null) return { kind, ...head, entry: null };
+      const value = blockOf(entry.parts.header, entry.parts.bundles, context, kind);
+      return isRefusal(value) ? value : { kind, ...head, entry: { term: entry.term, value } };
+    }
+    case 'paxos-prepare':
+    case 'promise':
+    case 'accepted':
+    case 'reject':
+    case 'configure':
+    case 'configured':
+    case 'open-round':
+    case 'fast-accepted':
+      return readPaxos(kind, fields);
+    default:
+      return readRaft(kind, fields);
   }
 }
 
-function readStatus(f: Fields): PbftMessage {
+function readStatus(f: Fields): ReplicaMessage {
   return {
     kind: 'status',
     epoch: f.epoch('epoch'),
@@ -246,7 +304,7 @@ function readStatus(f: Fields): PbftMessage {
   };
 }
 
-function readForward(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readForward(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const items = readBundleItems(f, context.parameters.blockBundlesMax);
   if (f.problem.found !== undefined) return { kind: 'forward', bundles: [] };
   const bundles: SignedBundle[] = [];
@@ -258,12 +316,12 @@ function readForward(f: Fields, context: WireContext): PbftMessage | WireRefusal
   return { kind: 'forward', bundles };
 }
 
-function readFetchBlocks(f: Fields): PbftMessage {
+function readFetchBlocks(f: Fields): ReplicaMessage {
   const from = f.height('from', 1);
   return { kind: 'fetch-blocks', from, to: f.height('to', from) };
 }
 
-function readBlocks(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readBlocks(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const parts = f.tuples('blocks', { max: BLOCKS_MAX }, 2, (item) => ({
     ...readBlockParts(item.tuple('block', 2), context.parameters.blockBundlesMax),
     certificate: item.optional('certificate', CERTIFICATE_FIELDS, readCertificate),
@@ -288,13 +346,13 @@ function readBlock(f: Fields, kind: ReplicaKind, context: WireContext) {
   return blockOf(header, bundles, context, kind);
 }
 
-function readPrePrepare(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readPrePrepare(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const view = f.view('view');
   const block = readBlock(f.tuple('block', 2), 'pre-prepare', context);
   return isRefusal(block) ? block : { kind: 'pre-prepare', epoch: block.header.epoch, view, block };
 }
 
-function readStateChunk(f: Fields): PbftMessage {
+function readStateChunk(f: Fields): ReplicaMessage {
   return {
     kind: 'state-chunk',
     height: f.height('height', 1),
@@ -314,7 +372,7 @@ function readViewChange(f: Fields): ViewChange {
   };
 }
 
-function readNewView(f: Fields, context: WireContext): PbftMessage | WireRefusal {
+function readNewView(f: Fields, context: WireContext): ReplicaMessage | WireRefusal {
   const epoch = f.epoch('epoch');
   const view = f.view('view', 1);
   const items = f.tuples('viewChanges', { min: 1, max: MEMBERS_MAX }, 3, readSignedPayload);

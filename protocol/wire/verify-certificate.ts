@@ -6,6 +6,8 @@ import { type BlockHeader, memberSetHash } from '../block.ts';
 import { type Certificate, type SignatureOf, voteSigningBytes } from '../certificate.ts';
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { CheckpointCertificate } from '../messages.ts';
+import type { Protocol } from '../modes.ts';
+import { bearsLies, checkpointQuorum } from '../modes.ts';
 import type { Epoch, Hash, Member } from '../types.ts';
 import type { Kind } from './kinds.ts';
 import type { StoredKind, WireCode } from './refusal.ts';
@@ -21,6 +23,8 @@ export interface SignerSet {
   readonly members: readonly Member[];
   /** From quorum.ts, never computed anywhere else. */
   readonly quorum: number;
+  /** Which proofs hold here (CFT-PR-1). Default: pbft. */
+  readonly protocol?: Protocol | undefined;
   /** What the headers of the epoch name: its document's hash (EPO-1). Absent for epoch 0, where the members' keys give it. */
   readonly memberSetHash?: Hash | undefined;
   readonly seen?: Seen | undefined;
@@ -50,6 +54,7 @@ export type VerifyCode =
   | 'chain-uncertified'
   | 'receipt-malformed'
   | 'receipt-range'
+  | 'receipt-trust'
   | 'evidence-epoch'
   | 'evidence-order'
   | 'evidence-no-conflict'
@@ -72,7 +77,11 @@ export function verifyCertificate(certificate: Certificate, signers: SignerSet):
   if (!areCounts(epoch, view, height) || hash.length !== 32)
     return refuseVerify('certificate-malformed', 'certificate');
   if (epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'certificate', 'epoch');
-  return verifySignatures(certificate.signatures, voteSigningBytes(signers.chainId, certificate), signers);
+  // [CFT-PR-1] A vote means nothing where members are trusted, and nobody's word is enough where they are not.
+  const isWord = certificate.phase === 'decided';
+  if (isWord === bearsLies(signers.protocol)) return refuseVerify('certificate-phase', 'certificate', 'phase');
+  const needed = isWord ? { ...signers, quorum: 1 } : signers;
+  return verifySignatures(certificate.signatures, voteSigningBytes(signers.chainId, certificate), needed);
 }
 
 /** [WIRE-17] Null: valid. The same for a stable checkpoint. */
@@ -81,7 +90,8 @@ export function verifyCheckpoint(checkpoint: CheckpointCertificate, signers: Sig
   if (!areCounts(epoch, height) || [hash, logRoot, memberSetHash, stateDigest].some(({ length }) => length !== 32))
     return refuseVerify('certificate-malformed', 'checkpoint-certificate');
   if (epoch !== signers.epoch) return refuseVerify('certificate-epoch', 'checkpoint-certificate', 'epoch');
-  return verifySignatures(checkpoint.signatures, checkpointSigningBytes(signers.chainId, checkpoint), signers);
+  const needed = { ...signers, quorum: checkpointQuorum(signers, signers.quorum) };
+  return verifySignatures(checkpoint.signatures, checkpointSigningBytes(signers.chainId, checkpoint), needed);
 }
 
 /** What all headers that these signers may decide have in common. */

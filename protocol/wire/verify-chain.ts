@@ -11,6 +11,7 @@ import { controlIn, type EpochChain, encodeEpochLink, signersOf } from '../epoch
 import type { EpochDocument } from '../epoch/document.ts';
 import type { Parameters } from '../genesis.ts';
 import type { CertifiedBlock } from '../messages.ts';
+import { proofOf } from '../modes.ts';
 import type { Hash, Height } from '../types.ts';
 import { blockOf } from './block.ts';
 import { own } from './bytes.ts';
@@ -98,7 +99,8 @@ export class ChainVerifier {
     const hash = 'block' in block ? block.block.hash : blockHash(this.#options.crypto.sha256, headerBytes);
 
     if (certificate !== null) {
-      if (certificate.phase !== 'commit') return refuseVerify('certificate-phase', 'chain', 'certificate.phase');
+      if (certificate.phase !== proofOf(this.#signers).phase)
+        return refuseVerify('certificate-phase', 'chain', 'certificate.phase');
       if (certificate.height !== header.height || !equalBytes(certificate.hash, hash))
         return refuseVerify('certificate-place', 'chain', 'certificate');
       const problem = verifyCertificate(certificate, this.#signers);

@@ -6,7 +6,7 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import type { Crypto } from '../../crypto/provider.ts';
 import { blockHash, decodeHeader } from '../block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../bundle.ts';
-import { type Certificate, type VotePhase, voteSigningBytes } from '../certificate.ts';
+import { type Certificate, type ProofPhase, voteSigningBytes } from '../certificate.ts';
 import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { ClientMessage } from '../door.ts';
 import { controlFlaw, decodeControl, isControl } from '../epoch/control.ts';
@@ -17,17 +17,18 @@ import {
   type Blocks,
   type CheckpointProof,
   type NewView,
-  type PbftMessage,
+  type ReplicaMessage,
   type Signed,
   type Standing,
   type Verified,
   type ViewChange,
 } from '../messages.ts';
+import { proofOf } from '../modes.ts';
 import type { Epoch, Hash, Member, ReplicaId } from '../types.ts';
 import type { WireContext } from './bundle.ts';
 import { own } from './bytes.ts';
 import { type Frame, frameSigningBytes } from './frame.ts';
-import { isClientKind, isReplicaKind } from './kinds.ts';
+import { isClientKind, isKindOf, isReplicaKind } from './kinds.ts';
 import { decodeMessage, type Message } from './payload.ts';
 import { isRefusal } from './refusal.ts';
 import { decodeReplicaPayload } from './replica-payloads.ts';
@@ -75,9 +76,10 @@ export function signingBytes(chainId: Hash, message: Message, payload: Bytes): B
 const ownedPayloadBytesMax = 16_384;
 
 /** Decoded and attributed, not verified: enough for a core to say whether it wants it at all. */
-export function openFrame(frame: Frame, context: VerifyContext): Signed<PbftMessage> | VerifyRefusal {
+export function openFrame(frame: Frame, context: VerifyContext): Signed<ReplicaMessage> | VerifyRefusal {
   const { kind, sender, signature } = frame;
   if (!isReplicaKind(kind)) return refuseVerify('kind-not-allowed', kind);
+  if (!isKindOf(context.protocol, kind)) return refuseVerify('kind-not-allowed', kind);
   const member = memberOf(sender, context.members);
   if (member === undefined) return refuseVerify('sender-unknown', kind, 'sender');
   // Votes are kept for long, and a small frame is often a slice of a large piece of what the socket gave (WIRE-5).
@@ -103,9 +105,9 @@ export function epochOfFrame({ kind, payload, sender }: Frame, context: VerifyCo
 
 /** [WIRE-19] Everything that can be checked without the state of the protocol. The dear checks come last. */
 export function verifyMessage(
-  signed: Signed<PbftMessage>,
+  signed: Signed<ReplicaMessage>,
   context: VerifyContext,
-): Verified<PbftMessage> | VerifyRefusal {
+): Verified<ReplicaMessage> | VerifyRefusal {
   const { sender, message, payload, signature } = signed;
   const member = context.members[sender];
   if (member === undefined) return refuseVerify('sender-unknown', message.kind, 'sender');
@@ -116,7 +118,7 @@ export function verifyMessage(
   return problem ?? asVerified(signed);
 }
 
-export function verifyFrame(frame: Frame, context: VerifyContext): Verified<PbftMessage> | VerifyRefusal {
+export function verifyFrame(frame: Frame, context: VerifyContext): Verified<ReplicaMessage> | VerifyRefusal {
   const signed = openFrame(frame, context);
   return isRefusal(signed) ? signed : verifyMessage(signed, context);
 }
@@ -162,7 +164,7 @@ export function isControlSound(
 
 export type BundleVerification = Pick<VerifyContext, 'crypto' | 'chainId' | 'bundleVerified' | 'seen'>;
 
-function verifyInside(message: PbftMessage, context: VerifyContext): VerifyRefusal | null {
+function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRefusal | null {
   switch (message.kind) {
     case 'forward':
       return verifyBundles(message.bundles, message.kind, context);
@@ -171,6 +173,20 @@ function verifyInside(message: PbftMessage, context: VerifyContext): VerifyRefus
       if (!equalBytes(message.block.header.chainId, context.chainId))
         return refuseVerify('chain-mismatch', message.kind, 'block.header.chainId');
       return verifyBundles(message.block.bundles, message.kind, context);
+    case 'accept':
+    case 'fast-accept': {
+      const { header, bundles } = message.value;
+      if (!equalBytes(header.chainId, context.chainId) || header.epoch !== context.epoch)
+        return refuseVerify('chain-mismatch', message.kind, 'value.header.chainId');
+      return verifyBundles(bundles, message.kind, context);
+    }
+    case 'append-entries': {
+      if (message.entry === null) return null;
+      const { header, bundles } = message.entry.value;
+      if (!equalBytes(header.chainId, context.chainId) || header.epoch !== message.epoch)
+        return refuseVerify('chain-mismatch', message.kind, 'entry.value.header');
+      return verifyBundles(bundles, message.kind, context);
+    }
     case 'blocks':
       return verifyBlocks(message, context);
     case 'checkpoint-proof':
@@ -188,7 +204,7 @@ function verifyInside(message: PbftMessage, context: VerifyContext): VerifyRefus
 
 function verifyBundles(
   bundles: readonly SignedBundle[],
-  kind: 'forward' | 'pre-prepare' | 'block-data',
+  kind: 'forward' | 'pre-prepare' | 'block-data' | 'accept' | 'fast-accept' | 'append-entries',
   context: VerifyContext,
 ): VerifyRefusal | null {
   for (const bundle of bundles)
@@ -197,7 +213,7 @@ function verifyBundles(
 }
 
 /** A certificate of this phase that holds; null certificates are allowed where the message allows them. */
-function verifyOf(phase: VotePhase, certificate: Certificate | null, context: VerifyContext): VerifyRefusal | null {
+function verifyOf(phase: ProofPhase, certificate: Certificate | null, context: VerifyContext): VerifyRefusal | null {
   if (certificate === null) return null;
   if (certificate.phase !== phase) return refuseVerify('certificate-phase', 'certificate', 'phase');
   return verifyCertificate(certificate, context);
@@ -209,6 +225,7 @@ function verifyOf(phase: VotePhase, certificate: Certificate | null, context: Ve
  */
 function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): VerifyRefusal | null {
   const marks = headerMarks(context);
+  const { phase } = proofOf(context);
   let previous: { readonly height: number; readonly hash: Hash } | undefined;
   for (const { block, certificate } of blocks) {
     const { header, hash } = block;
@@ -237,11 +254,11 @@ function verifyBlocks({ blocks, tail, kind }: Blocks, context: VerifyContext): V
     const { height, hash } = tail.certificate;
     if (previous === undefined || previous.height !== height || !equalBytes(previous.hash, hash))
       return refuseVerify('certificate-place', kind, 'tail.certificate');
-    const problem = verifyOf('commit', tail.certificate, context);
+    const problem = verifyOf(phase, tail.certificate, context);
     if (problem !== null) return { ...problem, kind };
   } else if (blocks.at(-1)?.certificate === null) return refuseVerify('chain-uncertified', kind, 'certificate');
   for (const { certificate } of blocks) {
-    const problem = verifyOf('commit', certificate, context);
+    const problem = verifyOf(phase, certificate, context);
     if (problem !== null) return { ...problem, kind };
   }
   return null;

@@ -11,8 +11,19 @@ import type { Certificate } from '../certificate.ts';
 import type { BundleReceipt } from '../door.ts';
 import type { EpochChain } from '../epoch/chain.ts';
 import type { Genesis } from '../genesis.ts';
-import { byzantineQuorums } from '../quorum.ts';
-import { asEpoch, asHash, asHeight, asReplicaId, asView, type Hash, type Height, type Millis } from '../types.ts';
+import type { OfProtocol, Trust } from '../modes.ts';
+import { proofOf, quorumsOf } from '../modes.ts';
+import {
+  asEpoch,
+  asHash,
+  asHeight,
+  asReplicaId,
+  asView,
+  type Epoch,
+  type Hash,
+  type Height,
+  type Millis,
+} from '../types.ts';
 import { MEMBERS_MAX } from './fields.ts';
 import { inclusionFromRange } from './inclusion.ts';
 import { LINKS_MAX, PROOF_HASHES_MAX } from './replica-payloads.ts';
@@ -27,7 +38,7 @@ import {
 } from './verify-certificate.ts';
 
 export interface ReceiptContext {
-  readonly genesis: Pick<Genesis, 'chainId' | 'members'>;
+  readonly genesis: Pick<Genesis, 'chainId' | 'members'> & OfProtocol;
   readonly crypto: Crypto;
   readonly seen?: Seen | undefined;
   /** The epochs that are known beside the first; what a receipt proves may lie in any of them. */
@@ -99,17 +110,23 @@ export function verifyDecided(
       return refuseVerify('chain-broken', 'receipt', 'links');
     tip = { height: link.height, hash: blockHash(crypto.sha256, bytes) };
   }
-  if (certificate.phase !== 'commit') return refuseVerify('certificate-phase', 'receipt', 'certificate.phase');
+  if (certificate.phase !== proofOf(signers).phase)
+    return refuseVerify('certificate-phase', 'receipt', 'certificate.phase');
   if (certificate.height !== tip.height || !equalBytes(certificate.hash, tip.hash))
     return refuseVerify('certificate-place', 'receipt', 'certificate');
   const problem = verifyCertificate(certificate, signers);
   return problem === null ? { header, hash } : { ...problem, kind: 'receipt' };
 }
 
+/** [CFT-PR-1] What one must believe of the members for what this epoch decides. */
+function trustOf({ genesis, epochs }: ReceiptContext, epoch: Epoch): Trust {
+  return epochs === undefined ? proofOf(genesis).trust : epochs.trustUpTo(epoch);
+}
+
 /** The signers of epoch 0. */
 export function genesisSigners({ genesis, crypto, seen }: ReceiptContext): SignerSet {
-  const { chainId, members } = genesis;
-  return { crypto, chainId, members, epoch: asEpoch(0), quorum: byzantineQuorums(members.length).quorum, seen };
+  const { chainId, members, protocol } = genesis;
+  return { crypto, chainId, members, protocol, epoch: asEpoch(0), quorum: quorumsOf(genesis).quorum, seen };
 }
 
 /** A transaction's receipt as it is kept in a file: all of it text. */
@@ -118,6 +135,11 @@ export interface TransactionReceipt {
   readonly version: 1;
   /** Hex, like everything binary here but the transaction. */
   readonly chainId: string;
+  /**
+   * What one must believe of the members for this to prove anything (CFT-PR-1). Absent: that at most f of n are faulty, in whatever way,
+   * and a quorum has signed. 'crash-fault': that none of them lies; one of them says that a majority has decided.
+   */
+  readonly trust?: 'crash-fault' | undefined;
   readonly header: string;
   readonly links: readonly string[];
   readonly certificate: {
@@ -159,10 +181,12 @@ export function transactionReceipt(
     index: firstTransaction + index,
   });
   const { epoch, view, height, hash, signatures } = certificate;
+  const trust = trustOf(context, epoch);
   return {
     synod: 'transaction-receipt',
     version: 1,
     chainId: toHex(context.genesis.chainId),
+    ...(trust === 'byzantine' ? {} : { trust }),
     header: toHex(receipt.headerBytes),
     links: receipt.links.map(toHex),
     certificate: {
@@ -188,6 +212,7 @@ const receiptSchema = z.strictObject({
   synod: z.literal('transaction-receipt'),
   version: z.literal(1),
   chainId: hexOf(32),
+  trust: z.literal('crash-fault').optional(),
   header: hexOf(HEADER_BYTES),
   links: z.array(hexOf(HEADER_BYTES)).max(LINKS_MAX),
   certificate: z.strictObject({
@@ -241,6 +266,7 @@ export interface ProvenTransaction {
   readonly index: number;
   readonly transaction: Bytes;
   readonly blockHash: Hash;
+  readonly trust: Trust;
 }
 
 /** [WIRE-26] From the file's text and the genesis alone. */
@@ -257,12 +283,15 @@ export function verifyTransactionReceipt(text: string, context: ReceiptContext):
     const known = context.epochs.add(bytesOf(link));
     if ('refused' in known) return { ...known, kind: 'receipt', field: `epochs.${known.field}` };
   }
+  // [CFT-PR-1] A receipt says itself what it is worth, and never claims more or less than its chain gives.
+  const trust = trustOf(context, asEpoch(epoch));
+  if ((receipt.trust ?? 'byzantine') !== trust) return refuseVerify('receipt-trust', 'receipt', 'trust');
   const decided = verifyDecided(
     {
       headerBytes: bytesOf(receipt.header),
       links: receipt.links.map(bytesOf),
       certificate: {
-        phase: 'commit',
+        phase: proofOf(context.epochs?.at(asEpoch(epoch)) ?? context.genesis).phase,
         epoch: asEpoch(epoch),
         view: asView(view),
         height: asHeight(height),
@@ -287,7 +316,14 @@ export function verifyTransactionReceipt(text: string, context: ReceiptContext):
   };
   if (!verifyInclusion({ sha256, ...claim })) return refuseVerify('receipt-range', 'receipt', 'proof');
   const { header } = decided;
-  return { height: header.height, time: header.time, index: receipt.index, transaction, blockHash: decided.hash };
+  return {
+    height: header.height,
+    time: header.time,
+    index: receipt.index,
+    transaction,
+    blockHash: decided.hash,
+    trust,
+  };
 }
 
 /** Hex that the schema has checked. */

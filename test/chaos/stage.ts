@@ -13,17 +13,20 @@ import { CONFIG_FILE, createNetwork, localReplicas } from '../../daemon/cli/netw
 import { freePortRange } from '../../daemon/cli/ports.ts';
 import { fetchStatus, type ReplicaStatus } from '../../daemon/cli/replica-http.ts';
 import type { GenesisDocument } from '../../protocol/genesis.ts';
-import { byzantineQuorums } from '../../protocol/quorum.ts';
+import { bearsLies, membersMin, type Protocol } from '../../protocol/modes.ts';
+import { byzantineQuorums, crashQuorums } from '../../protocol/quorum.ts';
 import type { LieName } from '../../sim/liars.ts';
 
 const host = '127.0.0.1';
-const replicas = 4;
 const answerMsMax = 2_000;
 /** Starting, stopping and becoming ready again, on a machine that has other things to do. */
 export const settleMsMax = 90_000;
 
 export interface StageOptions {
   readonly directory: string;
+  /** Default: pbft, of four replicas. */
+  readonly protocol?: Protocol;
+  readonly replicas?: number;
   readonly parameters?: NonNullable<GenesisDocument['parameters']>;
   /** For every replica's config.json. */
   readonly config?: Readonly<Record<string, unknown>>;
@@ -50,9 +53,19 @@ export class ChaosStage {
   readonly #cluster: LocalCluster;
   /** Of replicas that are meant to end: by SIGTERM, or because they cannot start. */
   readonly #awaited = new Map<string, (exit: ReplicaExit) => void>();
+  readonly #quorum: number;
+  /** The first so many replicas keep the log (CHP-1). */
+  readonly #mains: number;
   readonly #lines = new Map<string, LogEntry[]>();
 
-  private constructor(directory: string, network: Network, { lies = {}, faulty = [] }: StageOptions) {
+  private constructor(
+    directory: string,
+    network: Network,
+    quorum: number,
+    { protocol, lies = {}, faulty = [] }: StageOptions,
+  ) {
+    this.#quorum = quorum;
+    this.#mains = protocol === 'cheap-paxos' ? quorum : network.replicas.length;
     this.directory = directory;
     this.network = network;
     this.names = network.replicas.map(({ name }) => name);
@@ -77,10 +90,11 @@ export class ChaosStage {
   }
 
   static async create(options: StageOptions): Promise<ChaosStage> {
-    const { directory, parameters = {}, config = {} } = options;
+    const { directory, protocol = 'pbft', replicas = membersMin(protocol), parameters = {}, config = {} } = options;
     const { configs } = await createNetwork({
       directory,
       name: 'chaos',
+      protocol,
       replicas: localReplicas(replicas, host, await freePortRange(host, 2 * replicas)),
       parameters,
       passphrase: null,
@@ -89,7 +103,8 @@ export class ChaosStage {
     });
     for (const file of configs)
       writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...config }));
-    return new ChaosStage(directory, findNetwork({ network: directory }), options);
+    const { quorum } = (bearsLies(protocol) ? byzantineQuorums : crashQuorums)(replicas);
+    return new ChaosStage(directory, findNetwork({ network: directory }), quorum, options);
   }
 
   #line(name: string, entry: LogEntry | null): void {
@@ -182,15 +197,15 @@ export class ChaosStage {
     await this.until('all replicas running', async () => {
       const statuses = await this.statuses();
       const ready = statuses.filter((status) => status?.ready === true).length;
-      return !statuses.includes(null) && ready >= byzantineQuorums(replicas).quorum;
+      return !statuses.includes(null) && ready >= this.#quorum;
     });
   }
 
-  /** Resolves to the height that all of these have. */
+  /** Resolves to the height that all who keep a log have. */
   async allEqual(): Promise<number> {
     let height = -1;
     await this.until('heights equal', async () => {
-      const heights = new Set((await this.statuses()).map((status) => status?.height));
+      const heights = new Set((await this.statuses()).slice(0, this.#mains).map((status) => status?.height));
       height = [...heights][0] ?? -1;
       return heights.size === 1 && height >= 0;
     });

@@ -1,7 +1,7 @@
 // How much more a replica bears the next time: what was in vain doubles it, and a long while without shrinks it by a step. Clement et al.,
 // Aardvark, NSDI 2009, section 4.2: what is demanded adapts, so that where everyone is slow someone still leads.
 
-import type { Millis } from '../types.ts';
+import type { Millis } from './types.ts';
 
 const DOUBLINGS_MAX = 8;
 /** After so many timeouts without one it shrinks by a step. */

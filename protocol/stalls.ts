@@ -1,9 +1,9 @@
 // What this replica itself lost: its event loop (garbage collection included) and its disk. It blames itself before others (adversary's book, A32), and
 // a primary that stalls too often hands its view over before anyone has to take it away.
 
-import type { Stall } from '../core.ts';
-import type { Millis } from '../types.ts';
+import type { Input, Stall, StallsView } from './core.ts';
 import { doubled, factorOf, outlasted, type Patience, usualPatience } from './patience.ts';
+import type { Millis } from './types.ts';
 
 /** Stalls are forgotten at this rate: a primary may lose so much of its time. */
 const FORGOTTEN_SHARE = 1 / 8;
@@ -61,4 +61,16 @@ export class Stalls {
   beginView(): void {
     this.ms = 0;
   }
+}
+
+/** All that is said of one kind of stall, in ms. */
+export function stalledMs(inputs: readonly Input<unknown, unknown>[], what: Stall['what']): number {
+  let ms = 0;
+  for (const input of inputs) if (input.type === 'stalled' && input.what === what) ms += input.ms;
+  return ms;
+}
+
+export function explainStalls(stalls: Stalls, viewTimeoutMs: number): StallsView {
+  const { ms, loop, disk, loopMs, diskMs } = stalls;
+  return { ms: Math.round(ms), msMax: stalls.msMax(viewTimeoutMs), loop, disk, loopMs, diskMs };
 }

@@ -1,0 +1,132 @@
+// Who leads, as one replica hears it, and when it may run itself: the same for every protocol with a leader. Time is given in; nothing is random,
+// for a core is a function of its inputs (GEN-2).
+
+import type { Millis, View } from '../types.ts';
+import { asMillis, asView } from '../types.ts';
+import type { CrashState } from './state.ts';
+
+export class Election {
+  /** The view of the leader that is heard; 0: none is. */
+  #leader: View = asView(0);
+  /** The highest view of any leader that was heard since the start. */
+  #followed: View = asView(0);
+  #heardAt: Millis;
+  /** When this replica last began to wait for a leader, or to be one. */
+  #since: Millis;
+  /** Elections of its own that failed in a row. */
+  #failed = 0;
+  #begun = 0;
+
+  constructor(now: Millis) {
+    this.#heardAt = now;
+    this.#since = now;
+  }
+
+  get leader(): View {
+    return this.#leader;
+  }
+
+  get followed(): View {
+    return this.#followed;
+  }
+
+  get since(): Millis {
+    return this.#since;
+  }
+
+  /** Elections that this replica has begun since its start. */
+  get begun(): number {
+    return this.#begun;
+  }
+
+  hears({ now, parameters }: CrashState): boolean {
+    return this.#leader !== 0 && now - this.#heardAt <= parameters.viewTimeoutMs;
+  }
+
+  /** Its leader speaks: nobody else is to be elected. A new one is given every bundle. */
+  heard(s: CrashState, view: View): void {
+    if (this.#leader !== view) s.pool.beginView();
+    this.#leader = view;
+    if (view > this.#followed) this.#followed = view;
+    this.#heardAt = s.now;
+    this.#failed = 0;
+  }
+
+  lost(s: CrashState): void {
+    this.#leader = asView(0);
+    this.#since = s.now;
+  }
+
+  /** Someone else may lead soon: nobody need run before that has failed. */
+  wait(s: CrashState): void {
+    this.#since = s.now;
+  }
+
+  begin(s: CrashState): void {
+    this.lost(s);
+    this.#begun += 1;
+  }
+
+  won(s: CrashState, view: View): void {
+    this.#since = s.now;
+    this.#failed = 0;
+    if (view > this.#followed) this.#followed = view;
+  }
+
+  failed(s: CrashState): void {
+    this.#failed += 1;
+    this.lost(s);
+  }
+
+  /**
+   * When a replica may run that hears no leader: after T without one, a quarter more for those who must notice too, and half of T for each
+   * place after the last leader, so that two seldom run at once. `rank` is that place, from 0; before the first election nobody waits.
+   */
+  dueAt({ parameters }: CrashState, { rank, first }: { readonly rank: number; readonly first: boolean }): Millis {
+    const timeout = parameters.viewTimeoutMs;
+    const backoff = 2 ** Math.min(this.#failed, 4);
+    const since = Math.max(this.#since, this.#leader === 0 ? 0 : this.#heardAt + timeout);
+    return asMillis(Math.ceil(since + (first ? 0 : timeout / 4) + (rank * backoff * timeout) / 2));
+  }
+
+  /** This replica was late: what it did not hear meanwhile is nobody's fault. */
+  forgive(later: (at: Millis) => Millis): void {
+    this.#heardAt = later(this.#heardAt);
+    this.#since = later(this.#since);
+  }
+
+  dump() {
+    return {
+      leader: this.#leader,
+      followed: this.#followed,
+      heardAt: this.#heardAt,
+      since: this.#since,
+      failed: this.#failed,
+      begun: this.#begun,
+    };
+  }
+
+  load({ leader, followed, heardAt, since, failed, begun }: ReturnType<Election['dump']>): void {
+    this.#leader = leader;
+    this.#followed = followed;
+    this.#heardAt = heardAt;
+    this.#since = since;
+    this.#failed = failed;
+    this.#begun = begun;
+  }
+}
+
+/** Whether a majority, this replica included, said of late that it hears no leader: else it would only unseat one. */
+export function isLeaderless({ now, peers, parameters, quorums, epoch }: CrashState): boolean {
+  let leaderless = 1;
+  for (const { connected, status, heardAt } of peers.values())
+    if (
+      connected &&
+      status?.active === false &&
+      status.epoch === epoch &&
+      heardAt !== null &&
+      now - heardAt <= 2 * parameters.viewTimeoutMs
+    )
+      leaderless += 1;
+  return leaderless >= quorums.quorum;
+}

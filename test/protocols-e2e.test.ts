@@ -1,0 +1,119 @@
+// The fault model of a running network is changed, and changed back, while clients order without a pause: real processes, sockets and disks. Nothing is lost
+// or doubled, one replica sleeps through a change, one is killed in each protocol, and every proof is checked with the genesis document alone.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { connect, type Receipt } from '../client/index.ts';
+import type { Protocol } from '../protocol/modes.ts';
+import { EpochNet } from './epoch-net.ts';
+
+t.setTimeout(280_000);
+const names = [0, 1, 2, 3].map((i) => `node-${i}`);
+const operators = names.slice(0, 3).map((name) => `net/operators/${name}.key`);
+const genesis = ['--genesis', 'net/genesis.json'];
+
+t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, under load', async (t) => {
+  const dir = t.testdir();
+  const { synod, ok, start, config, door, inEpoch, nodes, eventually } = new EpochNet(t, dir);
+  await ok('init', 'net', '--unsealed', '--param', 'viewTimeoutMs=1500');
+  for (const name of names) start(name);
+  await inEpoch(0, names);
+
+  const client = await connect({
+    genesis: new Uint8Array(readFileSync(join(dir, 'net/genesis.json'))),
+    replicas: names.map((name) => ({ name, url: `ws://127.0.0.1:${config(name).listen.port}` })),
+    key: new Uint8Array(32).fill(7),
+  });
+  t.teardown(() => client.close());
+  const receipts = new Map<string, Receipt>();
+  let [sent, isBusy] = [0, true];
+  const busy = async () => {
+    while (isBusy) {
+      const text = `transaction ${++sent}`;
+      receipts.set(text, await client.submit(Buffer.from(text)));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  };
+  const load = Promise.all(Array.from({ length: 8 }, busy));
+  // Where the test ends early, so does this.
+  load.catch(() => undefined);
+  const more = (count: number) => {
+    const from = receipts.size;
+    return eventually(`${count} more are ordered`, async () => receipts.size >= from + count, 60_000);
+  };
+
+  const change = async (protocol: Protocol, epoch: number, by: string) => {
+    const epochs = await fetch(`${door(by)}/v1/epochs`);
+    writeFileSync(join(dir, 'net.epochs'), new Uint8Array(await epochs.arrayBuffer()));
+    const known = [...genesis, '--epochs', 'net.epochs', '--height', '2'];
+    const file = `to-${epoch}.json`;
+    await ok('param', 'protocol', protocol, ...known, '--out', file);
+    for (const key of operators) await ok('control', 'sign', file, '--key', key, ...known);
+    const submitted = await ok('control', 'submit', file, ...genesis, '--http', door(by));
+    t.match(submitted.stdout, new RegExp(`^epoch ${epoch} began at height \\d+: `), protocol);
+  };
+
+  await more(50);
+  const plan = await synod('param', 'protocol', 'raft', ...genesis, '--height', '2', '--plan');
+  t.match(plan.stdout, /now {4}pbft, 4 members, quorum 3, bears 1 faulty/);
+  t.match(plan.stdout, /then {3}raft, 4 members, quorum 3, bears 1 silent/);
+  t.match(plan.stdout, /beware: from then on no member may lie/);
+  const unknown = await synod('param', 'protocol', 'zab', ...genesis, '--plan');
+  t.equal(unknown.code, 2);
+  t.match(unknown.stderr, /zab/);
+
+  await change('raft', 1, 'node-0');
+  await inEpoch(1, names);
+  await more(50);
+  nodes.get('node-1')!.child.kill('SIGKILL');
+  await more(50);
+  // It sleeps through the next change.
+  await change('multi-paxos', 2, 'node-0');
+  await inEpoch(2, ['node-0', 'node-2', 'node-3']);
+  await more(50);
+  start('node-1');
+  await inEpoch(2, names);
+  nodes.get('node-2')!.child.kill('SIGKILL');
+  await more(50);
+  start('node-2');
+  await change('pbft', 3, 'node-3');
+  await inEpoch(3, names);
+  await more(50);
+  isBusy = false;
+  await load;
+
+  // Nothing is lost, nothing is doubled, and everything stands where its receipt says.
+  const last = Math.max(...[...receipts.values()].map(({ height }) => height));
+  const found = new Map<string, number>();
+  for await (const block of client.follow({ from: 1, to: last }))
+    for (const { transactions } of block.bundles ?? [])
+      for (const transaction of transactions) {
+        const text = Buffer.from(transaction).toString();
+        if (!text.startsWith('transaction ')) continue;
+        if (found.has(text)) t.fail(`${text} stands twice`);
+        found.set(text, block.header.height);
+      }
+  t.equal(receipts.size, sent);
+  t.same(
+    [...receipts].filter(([text, { height }]) => found.get(text) !== height).map(([text]) => text),
+    [],
+  );
+
+  // Receipts of every epoch, from the genesis document alone: what comes before trusted members is proved, the rest says what it rests on.
+  const byEpoch = new Map<number, Receipt>();
+  for (const receipt of receipts.values()) {
+    const { certificate, trust } = JSON.parse(JSON.stringify(receipt));
+    byEpoch.set(certificate.epoch, receipt);
+    if (trust !== (certificate.epoch === 0 ? undefined : 'crash-fault')) t.fail(`epoch ${certificate.epoch}: ${trust}`);
+  }
+  t.same([...byEpoch.keys()].sort(), [0, 1, 2, 3]);
+  for (const [epoch, receipt] of byEpoch) {
+    writeFileSync(join(dir, 'one.receipt'), JSON.stringify(receipt));
+    const { stdout } = await ok('verify', 'one.receipt', ...genesis, '--json');
+    t.match(JSON.parse(stdout), { valid: true, epoch, trust: epoch === 0 ? 'byzantine' : 'crash-fault' });
+  }
+  await ok('export', '--network', 'net', '--out', 'net.chain');
+  const verified = await ok('verify', 'net.chain', ...genesis, '--json');
+  t.match(JSON.parse(verified.stdout), { valid: true, from: 1, epoch: 3, trust: 'crash-fault' });
+});
