@@ -8,7 +8,7 @@ import { asMillis } from '../protocol/types.ts';
 const SLEW = 0.1;
 
 export class Clock {
-  readonly #wall: () => number;
+  readonly #readWall: () => number;
   readonly #monotonic: () => number;
   readonly #began: number;
   readonly #monotonicBegan: number;
@@ -19,7 +19,7 @@ export class Clock {
     wall = () => Date.now(),
     monotonic = () => performance.now(),
   }: { wall?: () => number; monotonic?: () => number } = {}) {
-    this.#wall = wall;
+    this.#readWall = wall;
     this.#monotonic = monotonic;
     this.#began = wall();
     this.#monotonicBegan = monotonic();
@@ -32,14 +32,19 @@ export class Clock {
     return asMillis(Math.floor(this.#began + this.#monotonic() - this.#monotonicBegan));
   }
 
-  /** How far the wall, followed without a leap, is ahead of `now`, in whole milliseconds; negative: behind it. */
-  wallAheadMs(): number {
+  /**
+   * How far the wall, followed without a leap, is ahead of `now`, and how far it still is from there, in whole milliseconds; negative: behind. What is left is
+   * more than a moment's difference only after somebody has set it.
+   */
+  wall(): { readonly aheadMs: number; readonly leftMs: number } {
     const monotonic = this.#monotonic();
     const elapsed = Math.max(0, monotonic - this.#seenAt);
     this.#seenAt = monotonic;
     const expected = this.#wallAt + elapsed;
-    const off = this.#wall() - expected;
-    this.#wallAt = expected + Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
-    return Math.round(this.#wallAt - (this.#began + monotonic - this.#monotonicBegan));
+    const off = this.#readWall() - expected;
+    const followed = Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
+    this.#wallAt = expected + followed;
+    const aheadMs = Math.round(this.#wallAt - (this.#began + monotonic - this.#monotonicBegan));
+    return { aheadMs, leftMs: Math.round(off - followed) };
   }
 }

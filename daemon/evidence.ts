@@ -77,7 +77,7 @@ const DRAFT = '.partial';
 const newViewId = (epoch: number, view: View): string => `new-view-${epoch === 0 ? '' : `${epoch}-`}${view}`;
 
 export class EvidenceBook implements EvidenceSource {
-  readonly #options: EvidenceOptions;
+  #options: EvidenceOptions;
   readonly #pieces = new Map<string, KeptPiece>();
   /** What is proved already: one piece for a member, an offence and a place. */
   readonly #places = new Set<string>();
@@ -95,6 +95,11 @@ export class EvidenceBook implements EvidenceSource {
     await mkdir(options.directory, { recursive: true, mode: 0o700 });
     await book.#load();
     return book;
+  }
+
+  /** The next epoch: what is found from now on is about its members. */
+  enter(genesis: Genesis): void {
+    this.#options = { ...this.#options, genesis };
   }
 
   get pieces(): readonly KeptPiece[] {

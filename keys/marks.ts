@@ -339,3 +339,17 @@ export function assertVoteFree(
   if (height <= marks.heightFloor) throw new GuardRefusal('guard-height-passed', fields);
   return 'free';
 }
+
+/** What a signature is at, without what it says. */
+export function keyOf(place: Place): string {
+  switch (place.kind) {
+    case 'prepare':
+    case 'commit':
+      return `${place.kind} ${place.view} ${place.height}`;
+    case 'checkpoint':
+      return `${place.kind} ${place.height}`;
+    case 'view-change':
+    case 'new-view':
+      return `${place.kind} ${place.view}`;
+  }
+}

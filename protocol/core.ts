@@ -82,9 +82,9 @@ export type Input<Message, Pledge> =
   | Stall
   /**
    * The wall clock is so far ahead of `now`, in ms; negative: behind it. Said when it changes. `now` is for timers and never leaps; the wall
-   * is for the time in blocks. 0 until the first.
+   * is for the time in blocks. 0 until the first. `leftMs`: what it has been set by and is not followed in yet; it is not to be trusted meanwhile.
    */
-  | { readonly type: 'wall'; readonly aheadMs: number };
+  | { readonly type: 'wall'; readonly aheadMs: number; readonly leftMs: number };
 
 /**
  * Loop: the event loop was held up, by a long turn, by garbage collection or by the machine; what came meanwhile was heard late. Disk: a

@@ -65,6 +65,7 @@ export {
 } from './wire/verify-certificate.ts';
 export { type ChainOptions, ChainVerifier, type ProvenBlock, type TrustedHead } from './wire/verify-chain.ts';
 export {
+  epochOfFrame,
   isControlSound,
   openFrame,
   signingBytes,

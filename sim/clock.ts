@@ -17,6 +17,7 @@ export class SimClock {
   #at: number;
   #wallAt: number;
   #seenAt: number;
+  #leftMs = 0;
 
   constructor(timeline: Timeline) {
     this.#timeline = timeline;
@@ -32,7 +33,9 @@ export class SimClock {
     this.#at += elapsed;
     const expected = this.#wallAt + elapsed;
     const off = now + this.offsetMs - expected;
-    this.#wallAt = expected + Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
+    const followed = Math.max(-SLEW * elapsed, Math.min(SLEW * elapsed, off));
+    this.#wallAt = expected + followed;
+    this.#leftMs = off - followed;
   }
 
   /** Whole milliseconds, never less than before. */
@@ -41,10 +44,10 @@ export class SimClock {
     return asMillis(Math.floor(this.#at));
   }
 
-  /** How far its wall is ahead of `now`, in whole milliseconds; negative: behind it. */
-  wallAheadMs(): number {
+  /** How far its wall is ahead of `now`, and how far it still is from there, in whole milliseconds; negative: behind. */
+  wall(): { readonly aheadMs: number; readonly leftMs: number } {
     this.#look();
-    return Math.round(this.#wallAt - this.#at);
+    return { aheadMs: Math.round(this.#wallAt - this.#at), leftMs: Math.round(this.#leftMs) };
   }
 
   /** The milliseconds of the simulation until this clock shows `at`, at its present rate; at least 1. */

@@ -324,10 +324,10 @@ export class SimReplica {
   #tellOfSelf(inputs: Step[]): void {
     const ms = this.#lag.take(this.world.timeline.now);
     if (ms > 0) inputs.push({ type: 'stalled', what: 'disk', ms });
-    const aheadMs = this.clock.wallAheadMs();
-    if (aheadMs === this.#wallAheadMs) return;
-    this.#wallAheadMs = aheadMs;
-    inputs.push({ type: 'wall', aheadMs });
+    const wall = this.clock.wall();
+    if (wall.aheadMs === this.#wallAheadMs) return;
+    this.#wallAheadMs = wall.aheadMs;
+    inputs.push({ type: 'wall', ...wall });
   }
 
   #act(ready: Ready<PbftMessage, PbftPledge>): void {

@@ -42,8 +42,17 @@ export interface Recovery {
 export async function recover(kv: KeyValueStore, options: LogOptions, recent: RecentBlocks): Promise<Recovery> {
   await claim(kv, options);
   const journal = await readJournal(kv, options, options.floor);
+  await checkValues(kv, journal, (await readBounds(kv)).lowest);
+  return load(kv, options, { journal, recent });
+}
+
+/** What a start finds, of a log that has been checked. */
+export async function load(
+  kv: KeyValueStore,
+  options: LogOptions,
+  { journal, recent }: { readonly journal: Journal; readonly recent: RecentBlocks },
+): Promise<Recovery> {
   const bounds = await readBounds(kv);
-  await checkValues(kv, journal, bounds.lowest);
   const decidedHead = await readDecidedHead(kv);
   const head = Math.max(decidedHead?.height ?? 0, bounds.lowest - 1);
   const found = await readCheckpoints(kv, bounds, head);

@@ -4,6 +4,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { connect } from '../client/index.ts';
+import { native } from '../crypto/native.ts';
+import { loadGenesis } from '../daemon/config.ts';
+import { SecretKey } from '../keys/keypair.ts';
 import { EpochNet, freePort } from './epoch-net.ts';
 import { synod as run } from './program.ts';
 
@@ -42,9 +46,23 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   await inEpoch(0, four);
   await order('in the first epoch');
 
+  const loaded = loadGenesis(native, join(dir, 'net/genesis.json'));
+  if ('refused' in loaded) throw new Error(loaded.problem);
+  const replicas = four.map((name) => ({ name, url: `ws://127.0.0.1:${config(name).listen.port}` }));
+  const client = await connect({ genesis: loaded.genesis, replicas, key: SecretKey.generate() });
+  t.teardown(() => client.close());
+  const lost: string[] = [];
+  client.on('disconnected', ({ replica }) => lost.push(replica));
   await change('node-0', operators.slice(0, 3), ['param', 'set', 'window=4', 'blockBundlesMax=512']);
   await inEpoch(1, four);
   await order('under other limits');
+  t.ok((await client.submit(Buffer.from('over a connection of the epoch before'))).height > 1);
+  t.equal(client.epochs.last.epoch, 1);
+  t.strictSame(lost, [], '[EPO-22] the doors have stayed open');
+  for (const name of four) {
+    const metrics = await (await fetch(`${door(name)}/metrics`)).text();
+    t.notMatch(metrics, /^synod_transport_disconnects_total\{[^}]*\} [1-9]/m, 'and so have the links between them');
+  }
 
   // Asleep through two changes.
   const asleep = nodes.get('node-3')!;

@@ -49,7 +49,8 @@ export function inputTold(input: Input<PbftMessage, PbftPledge>, nameOf: NameOf)
       return {
         what,
         aheadMs: input.aheadMs,
-        words: `its wall clock is ${input.aheadMs} ms ahead of its timers' clock`,
+        leftMs: input.leftMs,
+        words: `its wall clock is followed to ${input.aheadMs} ms ahead of its timers' clock, and is ${input.leftMs} ms from there`,
       };
     default:
       return { what, words: fieldsOf(what, input) };

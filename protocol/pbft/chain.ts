@@ -7,6 +7,7 @@ import type { Certificate } from '../certificate.ts';
 import { checkpointOf } from '../checkpoints.ts';
 import { encodeBody, encodeCertificate } from '../codec.ts';
 import { genesisOf } from '../epoch/document.ts';
+import { blockTransactionsMax } from '../genesis.ts';
 import type { Extension, Ledger } from '../ledger.ts';
 import type { Height } from '../types.ts';
 import { compareVotes } from './accuse.ts';
@@ -110,8 +111,12 @@ function relax(s: State): void {
 
 /** Whether any bundle that the chain allows would have fitted in as well. */
 function hadRoom(s: State, { header }: Block): boolean {
-  const { blockBundlesMax, blockBytesMax, bundleBytesMax } = s.parameters;
-  return header.bundleCount < blockBundlesMax && header.payloadBytes + bundleBytesMax <= blockBytesMax;
+  const { blockBundlesMax, blockBytesMax, bundleBytesMax, bundleTransactionsMax } = s.parameters;
+  return (
+    header.bundleCount < blockBundlesMax &&
+    header.payloadBytes + bundleBytesMax <= blockBytesMax &&
+    header.transactionCount + bundleTransactionsMax <= blockTransactionsMax(s.parameters)
+  );
 }
 
 export function forgetUndecided(s: State, height: Height): void {

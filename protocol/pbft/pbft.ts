@@ -137,6 +137,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return; // before everything else of the step
       case 'wall': // STALL-5
         s.wallAheadMs = input.aheadMs;
+        s.wallLeftMs = input.leftMs;
         return;
       default:
         return unreachable(input);
@@ -392,6 +393,7 @@ function newState({ genesis, epoch, document, self, sha256 }: PbftOptions, now: 
     sha256,
     now,
     wallAheadMs: 0,
+    wallLeftMs: 0,
     out: new Outbox(),
     ledger,
     headCertificate: null,

@@ -59,6 +59,8 @@ export interface State {
   now: Millis;
   /** How far the wall clock is ahead of `now`: what stands in blocks is the wall's time, everything else is `now`'s. */
   wallAheadMs: number;
+  /** How far it has been set and is not followed yet: one of the two times is wrong. */
+  wallLeftMs: number;
   out: Outbox<PbftMessage, PbftPledge>;
 
   // ---- decided

@@ -128,7 +128,7 @@ function handsOver(s: State): boolean {
   if (
     first === undefined ||
     s.base !== null ||
-    s.now - Math.max(s.decidedAt, s.waitingSince, s.viewSince) <= timeoutOf(s)
+    s.now - Math.max(s.decidedAt, s.waitingSince, s.viewSince) <= votesWithin(s)
   )
     return false;
   const { height } = first.block.header;
@@ -140,6 +140,12 @@ function handsOver(s: State): boolean {
     'nobody votes for what this primary proposes: its clock or its links are at fault',
   );
   return true;
+}
+
+/** [STALL-4] A clock that gains lets each proposal wait a little longer than the last: who knows that its own was set does not wait as long. */
+function votesWithin(s: State): number {
+  const isClockSet = Math.abs(s.wallLeftMs) > s.parameters.timeDriftMsMax;
+  return isClockSet ? timeoutOf(s) / 4 : timeoutOf(s);
 }
 
 /** Nothing is anybody's fault before now: this replica is cut off. */
