@@ -352,9 +352,8 @@ export class Cluster {
   }
 
   #check({ id, member }: SimReplica, signed: Signed<PbftMessage>): void {
-    const isOwn = signed.sender === member;
-    if (isOwn && this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
-    else if (!this.byzantine.has(id)) this.checks.said(id, signed, isOwn);
+    if (this.rolledBack.has(id) && signed.sender === member) this.checks.saidUnknowing(id, signed);
+    else if (!this.byzantine.has(id)) this.checks.said(id, signed, signed.sender === member);
   }
 
   #sendOne(host: SimReplica, to: ReplicaId, signed: Signed<PbftMessage>): void {
