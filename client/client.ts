@@ -12,7 +12,7 @@ import { type EpochChain, genesisOf } from '../protocol/verify.ts';
 import { ChainView } from './chain-view.ts';
 import { BlockTrust } from './committed.ts';
 import type { ReplicaAddress } from './connect.ts';
-import { EpochLearner, learnTimeoutMs } from './epochs.ts';
+import { EpochLearner, learnLinks, learnTimeoutMs } from './epochs.ts';
 import { ClientError } from './errors.ts';
 import { type ClientEventName, Emitter, type Listener } from './events.ts';
 import { type FollowRequest, FollowStream } from './follow.ts';
@@ -284,9 +284,7 @@ export class Client {
         sources: this.#sources,
         dial: ({ member, name, url }, events) => this.#link({ member, name, url }, events),
         outdated: (link) => this.#outdated(link),
-        overheard: (link, message) => {
-          if (message.kind === 'head') this.#overhear(link, message);
-        },
+        overheard: (link, message) => this.#overhear(link, message),
         certified: () => this.#learnt(),
         ended: (each) => this.#streams.delete(each),
       },
@@ -386,6 +384,14 @@ export class Client {
     else this.#learner.ask(link.name, link.url);
   }
 
+  /** [WIRE-35] Told where the next epoch begins, before anything that its members have signed. */
+  #prove(link: Link, links: readonly Bytes[]): void {
+    const code = learnLinks(this.epochs, links);
+    if (code === 'certificate-epoch') return this.#outdated(link);
+    if (code !== null) return link.suspect(code);
+    this.#learnt();
+  }
+
   get #isFollower(): boolean {
     return this.#given.size === 0;
   }
@@ -396,12 +402,13 @@ export class Client {
   }
 
   #overheard(link: Link, message: DoorMessage): void {
-    if (message.kind !== 'head') return;
     this.#overhear(link, message);
     this.#checkReady();
   }
 
-  #overhear(link: Link, message: Extract<DoorMessage, { kind: 'head' }>): void {
+  #overhear(link: Link, message: DoorMessage): void {
+    if (message.kind === 'epochs') return this.#prove(link, message.links);
+    if (message.kind !== 'head') return;
     if (link.member !== null) return this.#hear(link, message);
     if (message.epoch > this.#chain.epoch) return;
     const code = this.#chain.hearCertificate(message);
@@ -432,9 +439,11 @@ export class Client {
       case 'head':
         this.#hear(link, message);
         return;
+      case 'epochs':
+        this.#prove(link, message.links);
+        return;
       case 'follow-blocks':
       case 'follow-end':
-      case 'epochs':
       case 'checkpoint-here':
       case 'state-here':
         // Never asked for on this connection.

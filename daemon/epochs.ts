@@ -43,15 +43,10 @@ export async function keepEpochs({ path, genesis, log, document, logger }: Epoch
 }
 
 /** [EPO-11] One epoch more, with the link that proves it. */
-export async function addEpoch(
-  chain: EpochChain,
-  link: EpochLink,
-  { path, genesis, logger }: Pick<EpochsOptions, 'path' | 'genesis' | 'logger'>,
-): Promise<void> {
+export function addEpoch(chain: EpochChain, link: EpochLink, logger: Logger): void {
   const known = chain.add(encodeEpochLink(link));
   // Where links of earlier epochs are missing, this one proves nothing (keepEpochs has said so).
   if ('refused' in known) logger.warn({ code: known.refused }, 'this epoch is not added to those that are served');
-  else await writeEpochs(path, chain, genesis);
 }
 
 async function readEpochs(path: string, genesis: Genesis, logger: Logger): Promise<EpochChain | null> {

@@ -182,6 +182,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     let scout: EpochScout | null = null;
     opened.push(async () => scout?.close());
     let entering: Promise<void> = Promise.resolve();
+    let keeping: Promise<void> = Promise.resolve();
     const done = new Promise<NodeEnd>((resolve, reject) => {
       // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
       replica.subscribe({
@@ -199,11 +200,13 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           return resolve('ended');
         }
         const before = guard;
-        const known = addEpoch(epochs, link, { path: config.epochsFile, genesis: first, logger });
+        addEpoch(epochs, link, logger);
+        // Nobody waits for the file, but the end.
+        keeping = keeping.then(() => writeEpochs(config.epochsFile, epochs, first));
+        keeping.catch(reject);
         const [recovered, mine] = await Promise.all([
           log.recover(),
           guardFor(guard, place.key, config, next),
-          known,
           term.recorder?.close(term.core),
         ]);
         guard = mine;
@@ -216,7 +219,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         term = beginTerm(surroundings, { own, recovered, guard, self: place.self });
         transport.enter(transportEpoch(term));
         replica.enter(term.replica, peers, waiting);
-        gateway.enter();
+        gateway.enter(own.epoch);
         settle(term);
         logger.info({ epoch: own.epoch, height: replica.head().height }, 'the next epoch has begun');
         if (before !== guard) await before.close();
@@ -265,6 +268,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         gateway.drain();
         http?.drain();
         await entering;
+        await keeping;
         await replica.drain();
         gateway.close();
         await closeAll();

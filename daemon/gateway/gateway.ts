@@ -114,8 +114,11 @@ export class Gateway {
   }
 
   /** [EPO-22] Another epoch has begun: everyone should learn of it, and streams begin or go on. */
-  enter(): void {
+  enter(epoch: Epoch): void {
     this.#door.source.enter();
+    // [WIRE-35] Before anything that its members sign, so that nobody has to ask for it first.
+    const frame = this.#door.epochsFrame(epoch);
+    for (const connection of [...this.#connections]) connection.send(frame);
     this.#announceHead();
     for (const connection of this.#connections) connection.wake();
   }
