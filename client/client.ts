@@ -401,12 +401,11 @@ export class Client {
 
   /** Of nodes that are no members: what they say of their head counts only as far as it is proved. */
   #sourceEvents(): LinkEvents {
-    return { ...this.#linkEvents, message: (link, message) => this.#overheard(link, message) };
-  }
-
-  #overheard(link: Link, message: DoorMessage): void {
-    this.#overhear(link, message);
-    this.#checkReady();
+    const message = (link: Link, said: DoorMessage) => {
+      this.#overhear(link, said);
+      this.#checkReady();
+    };
+    return { ...this.#linkEvents, message };
   }
 
   #overhear(link: Link, message: DoorMessage): void {
@@ -437,14 +436,11 @@ export class Client {
         return;
       case 'receipts':
         this.#pipeline.receipts(link, message);
-        this.#learnt();
-        return;
+        return this.#learnt();
       case 'head':
-        this.#hear(link, message);
-        return;
+        return this.#hear(link, message);
       case 'epochs':
-        this.#prove(link, message.links);
-        return;
+        return this.#prove(link, message.links);
       case 'follow-blocks':
       case 'follow-end':
       case 'checkpoint-here':
