@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
 import { findNetwork, type KnownReplica } from '../daemon/cli/network.ts';
 import { CONFIG_FILE, createNetwork, localReplicas } from '../daemon/cli/network-files.ts';
 import { freePortRange } from '../daemon/cli/ports.ts';
@@ -17,7 +18,7 @@ import type { StandIns } from './stand-ins.ts';
 import { pause } from './task.ts';
 
 const host = '127.0.0.1';
-const daemon = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
+export const daemon = fileURLToPath(new URL('../daemon/main.js', import.meta.url));
 const standInReplica = fileURLToPath(new URL('./replica.js', import.meta.url));
 const readyMsMax = 20_000;
 const attemptsMax = 4;
@@ -35,7 +36,11 @@ export interface ClusterOptions {
   readonly viewTimeoutMs: number | null;
   /** Of the flight recorders, replica by replica in turns; empty: the default. */
   readonly recorderMiB: readonly number[];
+  /** Beside the network's files, before a replica starts. */
+  readonly prepare?: (cluster: BenchCluster) => Promise<void>;
 }
+
+const configSchema = z.looseObject({ http: z.object({ host: z.string(), port: z.int() }) });
 
 interface Running {
   readonly child: ChildProcess;
@@ -107,14 +112,16 @@ export class BenchCluster {
       if (recorderMiB.length > 0)
         for (const [i, config] of configs.entries())
           setField(config, 'recorderMiB', recorderMiB[i % recorderMiB.length]!);
-      return new BenchCluster(root, options);
+      const cluster = new BenchCluster(root, options);
+      await options.prepare?.(cluster);
+      return cluster;
     } catch (error) {
       removeDirectory(root);
       throw error;
     }
   }
 
-  startReplica(name: string): void {
+  startReplica(name: string, more: readonly string[] = []): void {
     const { standIns, profileDirectory } = this.#options;
     const profile =
       profileDirectory === null
@@ -122,8 +129,16 @@ export class BenchCluster {
         : ['--cpu-prof', `--cpu-prof-dir=${profileDirectory}`, `--cpu-prof-name=${name}-${Date.now()}.cpuprofile`];
     const switches = [...(standIns.sign ? ['--no-sign'] : []), ...(standIns.sync ? ['--no-sync'] : [])];
     const program = switches.length > 0 ? standInReplica : daemon;
-    const args = [...profile, program, ...switches, 'start', join(this.directory, name, CONFIG_FILE), '--with-parent'];
-    const log = openSync(this.#logOf(name), 'a', 0o600);
+    const args = [
+      ...profile,
+      program,
+      ...switches,
+      'start',
+      join(this.directory, name, CONFIG_FILE),
+      '--with-parent',
+      ...more,
+    ];
+    const log = openSync(this.logOf(name), 'a', 0o600);
     // A group of its own: Ctrl-C in a terminal goes to the bench alone, which stops them in order.
     const child = spawn(process.execPath, args, { stdio: ['pipe', log, 'pipe'], detached: true });
     closeSync(log);
@@ -162,18 +177,29 @@ export class BenchCluster {
 
   async #whyNotReady(name: string): Promise<string> {
     const reason = (await this.status(name))?.reason?.message ?? 'no answer';
-    const log = readFileSync(this.#logOf(name), 'utf8').split('\n').slice(-logLinesMax).join('\n');
+    const log = readFileSync(this.logOf(name), 'utf8').split('\n').slice(-logLinesMax).join('\n');
     return `bench: ${name} was not ready in ${readyMsMax} ms (${reason}); its log ends with\n${log}`;
   }
 
   /** Beside the profiles where there are any: what it said explains them. */
-  #logOf(name: string): string {
+  logOf(name: string): string {
     return join(this.#options.profileDirectory ?? this.#root, `${name}.log`);
   }
 
   async status(name: string): Promise<ReplicaStatus | null> {
-    const http = this.#replicas.find((replica) => replica.name === name)?.http ?? null;
-    return http === null ? null : await fetchStatus(http, 2_000);
+    return await fetchStatus(this.door(name), 2_000);
+  }
+
+  /** Its HTTP door. */
+  door(name: string): string {
+    const { http } = configSchema.parse(JSON.parse(readFileSync(join(this.directory, name, CONFIG_FILE), 'utf8')));
+    return `http://${http.host}:${http.port}`;
+  }
+
+  /** It will end by itself. */
+  expectEnd(name: string): void {
+    const running = this.#running.get(name);
+    if (running !== undefined) running.asked = true;
   }
 
   /** Of the highest view that any replica answers for. */
@@ -204,6 +230,15 @@ export class BenchCluster {
     if (running === undefined) return;
     running.asked = true;
     running.child.kill('SIGKILL');
+    await running.ended;
+  }
+
+  /** Asks it to end, and resolves when it has. */
+  async end(name: string): Promise<void> {
+    const running = this.#running.get(name);
+    if (running === undefined) return;
+    running.asked = true;
+    running.child.kill('SIGTERM');
     await running.ended;
   }
 

@@ -34,6 +34,7 @@ const syncKinds = [
   { bytes: 1024, preallocated: true },
   { bytes: 1024, preallocated: false },
   { bytes: 128 << 10, preallocated: false },
+  { bytes: 1 << 20, preallocated: false },
 ];
 
 export async function measureFloors(options: {

@@ -48,8 +48,8 @@ export interface PhaseResult {
   readonly failures: Readonly<Record<string, number>>;
   /** Bundles whose fate was open when the phase had ended and its patience too. */
   readonly unsettled: number;
-  /** Pairs of milliseconds since 1970: due, committed. */
-  readonly timeline: readonly (readonly [number, number])[];
+  /** Milliseconds since 1970: due, committed; and the height. */
+  readonly timeline: readonly (readonly [due: number, committed: number, height: number])[];
 }
 
 /** How long what is outstanding at the end of a phase is waited for. */
@@ -58,7 +58,12 @@ const payloadsMax = 8;
 /** An open loop that has so much outstanding has lost its race, and is not let fill the memory. */
 const outstandingMax = 16_384;
 
-export async function runLoad(task: LoadTask, tell: (report: Report) => void): Promise<PhaseResult[]> {
+/** `stopped`: ends the phase at hand early. */
+export async function runLoad(
+  task: LoadTask,
+  tell: (report: Report) => void,
+  stopped: Promise<void>,
+): Promise<PhaseResult[]> {
   const { genesis, replicas } = findNetwork({ network: task.directory });
   const clients = await Promise.all(
     Array.from({ length: task.clients }, () =>
@@ -77,7 +82,8 @@ export async function runLoad(task: LoadTask, tell: (report: Report) => void): P
   );
   try {
     const results: PhaseResult[] = [];
-    for (const phase of task.phases) results.push(await new PhaseRun(phase, clients, results.at(-1)).run(tell));
+    for (const phase of task.phases)
+      results.push(await new PhaseRun(phase, clients, results.at(-1)).run(tell, stopped));
     return results;
   } finally {
     for (const client of clients) await client.close();
@@ -91,7 +97,7 @@ class PhaseRun {
   readonly #payloads: readonly (readonly Uint8Array[])[];
   readonly #latency = new Histogram();
   readonly #failures = new Map<string, number>();
-  readonly #timeline: [number, number][] = [];
+  readonly #timeline: [number, number, number][] = [];
   #next = 0;
   #outstanding = 0;
   #committed = 0;
@@ -107,7 +113,7 @@ class PhaseRun {
     );
   }
 
-  async run(tell: (report: Report) => void): Promise<PhaseResult> {
+  async run(tell: (report: Report) => void, stopped: Promise<void>): Promise<PhaseResult> {
     const { pace, name, warmupMs, ms, bundle, transactionBytes } = this.#phase;
     const loops =
       pace.kind === 'closed'
@@ -117,7 +123,7 @@ class PhaseRun {
     tell({ type: 'mark', name: 'begin' });
     this.#measuring = true;
     const started = performance.now();
-    await pause(ms);
+    await Promise.race([pause(ms), stopped]);
     const seconds = (performance.now() - started) / 1000;
     this.#measuring = false;
     const transactions = this.#committed * bundle;
@@ -159,9 +165,10 @@ class PhaseRun {
     this.#outstanding += 1;
     this.#next = (this.#next + 1) % payloadsMax;
     try {
-      await client.submitBundle(this.#payloads[this.#next]!);
+      const { height } = await client.submitBundle(this.#payloads[this.#next]!);
       const now = performance.now();
-      if (this.#phase.timeline) this.#timeline.push([performance.timeOrigin + due, performance.timeOrigin + now]);
+      if (this.#phase.timeline)
+        this.#timeline.push([performance.timeOrigin + due, performance.timeOrigin + now, height]);
       if (this.#measuring) {
         this.#committed += 1;
         this.#latency.record(now - due);

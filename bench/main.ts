@@ -6,7 +6,9 @@ import { dirname, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { wholeNumber } from '../daemon/cli/options.ts';
 import { membersMin, type Protocol, protocols } from '../protocol/modes.ts';
+import { type CatchUpResult, measureCatchUp } from './catch-up.ts';
 import { makeDirectory, removeDirectory } from './cluster.ts';
+import { type EpochsResult, measureEpochs } from './epochs.ts';
 import { type FailoverResult, measureFailover } from './failover.ts';
 import { measureFloors } from './floors.ts';
 import { hotSpots } from './hot-spots.ts';
@@ -14,7 +16,7 @@ import { asJson, asTables, describeMachine, loadNow, type RunResult } from './re
 import { runScenario, type Scenario, type ScenarioResult } from './scenarios.ts';
 import { targetsOf } from './targets.ts';
 
-const parts = ['throughput', 'ceiling', 'soak', 'failover', 'floors', 'family'] as const;
+const parts = ['throughput', 'ceiling', 'soak', 'failover', 'epochs', 'catch-up', 'floors', 'family'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -29,6 +31,7 @@ interface Options {
   readonly sync?: 'on' | 'off';
   readonly viewTimeout?: number;
   readonly recorder?: readonly number[];
+  readonly chain?: number;
   readonly profile?: string;
   readonly check?: true;
 }
@@ -51,6 +54,7 @@ const program = new Command('bench')
     'flight recorder, replica by replica in turns; 0: none (default: its own default)',
     (text, before: readonly number[] = []) => [...before, recorderSize(text)],
   )
+  .option('--chain <mib>', 'to catch up with (default: 1024; quick: 64)', wholeNumber(1, 65_536))
   .option('--json <file>', 'write everything there as well')
   .option('--profile <dir>', 'leave CPU profiles there, and print where the time went; slows the run')
   .option('--check', 'exit with 1 if a target is missed')
@@ -95,7 +99,26 @@ async function bench(options: Options): Promise<void> {
     say(`failover, n = ${n}`);
     failover.push(await measureFailover({ n, rounds: options.quick ? 1 : 3, viewTimeoutMs, recorderMiB }));
   }
-  const result: RunResult = { startedAt, machine: describeMachine(loadBefore), floors, scenarios, failover };
+  let epochs: EpochsResult | null = null;
+  if (wants('epochs')) {
+    say('changes of the epoch');
+    epochs = await measureEpochs({ rounds: options.quick ? 1 : 3, viewTimeoutMs, recorderMiB });
+  }
+  let catchUp: CatchUpResult | null = null;
+  if (wants('catch-up')) {
+    const mib = options.chain ?? (options.quick ? 64 : 1_024);
+    say(`catch-up over ${mib} MiB`);
+    catchUp = await measureCatchUp({ mib, recorderMiB });
+  }
+  const result: RunResult = {
+    startedAt,
+    machine: describeMachine(loadBefore),
+    floors,
+    scenarios,
+    failover,
+    epochs,
+    catchUp,
+  };
   const targets = targetsOf(result);
   process.stdout.write(asTables(result, targets));
   if (profileDirectory !== null) process.stdout.write(`\n${hotSpots(profileDirectory)}`);

@@ -1,10 +1,12 @@
 // The results as tables for people and as JSON for programs. The machine is described without names of hosts or places.
 
 import { cpus, loadavg, release, totalmem } from 'node:os';
+import type { CatchUpResult } from './catch-up.ts';
+import type { EpochsResult } from './epochs.ts';
 import type { FailoverResult } from './failover.ts';
 import { type Floors, latencyFloor } from './floors.ts';
 import { type PhaseReport, type ScenarioResult, saturatedName, unloadedName } from './scenarios.ts';
-import { inFloors, isProduct, phaseOf, type Target } from './targets.ts';
+import { diskFloor, inFloors, isProduct, pausesOf, phaseOf, type Target } from './targets.ts';
 
 export interface Machine {
   readonly platform: string;
@@ -24,6 +26,9 @@ export interface RunResult {
   readonly floors: Floors;
   readonly scenarios: readonly ScenarioResult[];
   readonly failover: readonly FailoverResult[];
+  /** Null: not asked for. */
+  readonly epochs: EpochsResult | null;
+  readonly catchUp: CatchUpResult | null;
 }
 
 export const loadNow = (): number => loadavg()[0] ?? Number.NaN;
@@ -63,6 +68,8 @@ export function asTables(result: RunResult, targets: readonly Target[]): string 
   if (machine.loadBefore > machine.cores) parts.splice(1, 0, busyNote);
   if (result.scenarios.length > 0) parts.push(throughputTable(result), latencyTable(result), usageTable(result));
   if (result.failover.length > 0) parts.push(failoverTable(result.failover));
+  if (result.epochs !== null) parts.push(epochsTable(result.epochs));
+  if (result.catchUp !== null) parts.push(catchUpTable(result.catchUp, result.floors));
   if (targets.length > 0) parts.push(targetsTable(targets));
   return `\n${parts.join('\n\n')}\n`;
 }
@@ -175,6 +182,32 @@ function failoverTable(results: readonly FailoverResult[]): string {
     ['', 'killed', 'gap', 'in view timeouts', 'gap before', 'worst latency', 'committed / failed / open'],
     ...rows,
   ]);
+}
+
+function catchUpTable(result: CatchUpResult, floors: Floors): string {
+  const { bytes, blocks, seconds, cpuSeconds, peakResidentBytes, verifySeconds, verifyCpuSeconds } = result;
+  const perSecond = (time: number) => `${(bytes / 1e6 / time).toFixed(1)}`;
+  return table(`catch-up of a fresh observer: ${whole(bytes / 1e6)} MB in ${whole(blocks)} blocks`, [
+    ['', 'MB/s', 'MB per CPU s', 'peak RSS MiB'],
+    ['observer', perSecond(seconds), perSecond(cpuSeconds), (peakResidentBytes / 2 ** 20).toFixed(0)],
+    ["verifier's floor: synod verify", perSecond(verifySeconds), perSecond(verifyCpuSeconds), ''],
+    ["disk's floor: 1 MiB appended, fdatasync", (diskFloor(floors) / 1e6).toFixed(1), '', ''],
+  ]);
+}
+
+function epochsTable(result: EpochsResult): string {
+  const rows = pausesOf(result).map(({ kind, medianPauseMs, worstPauseMs, medianP99Ms, changes }) => [
+    kind,
+    String(changes),
+    ms(medianPauseMs),
+    ms(worstPauseMs),
+    ms(medianP99Ms),
+  ]);
+  const { n, unloadedMs, checkpointMs, failed, unsettled } = result;
+  const title =
+    `changes of the epoch, n = ${n}: unloaded p50 ${ms(unloadedMs)}, checkpoint exchange ${ms(checkpointMs)}; ` +
+    `${failed} failed, ${unsettled} open`;
+  return table(title, [['', 'changes', 'pause', 'worst', 'p99 around it'], ...rows]);
 }
 
 function targetsTable(targets: readonly Target[]): string {

@@ -1,6 +1,8 @@
 // What the bench must reach, as ratios within one run: a slow or busy machine moves both sides.
 
+import { type ChangeKind, changeKinds, type EpochsResult } from './epochs.ts';
 import { type Floors, latencyFloor } from './floors.ts';
+import { median } from './histogram.ts';
 import type { RunResult } from './report.ts';
 import { type PhaseReport, type ScenarioResult, saturatedName, unloadedName } from './scenarios.ts';
 
@@ -17,12 +19,14 @@ const trustedFloorsMax = 2.5;
 /** Of the rate of PBFT, with a leader and members that are trusted. */
 const trustedRateMin = 1.5;
 const viewTimeoutsMax = 2;
+const pauseLatenciesMax = 3;
+const catchUpShareMin = 1 / 2;
 const residentMiBMax = 400;
 /** Last quarter over second: above it memory is not called flat. A run of seconds still fills caches and write buffers. */
 const growthMax = 1.25;
 
 /** Only what this run has measured. */
-export function targetsOf({ scenarios, failover, floors }: RunResult): Target[] {
+export function targetsOf({ scenarios, failover, epochs, catchUp, floors }: RunResult): Target[] {
   const targets: Target[] = [];
   const atMost = (name: string, value: number, limit: number, unit: string) =>
     targets.push({ name, value, wanted: `at most ${limit}${unit}`, met: value <= limit });
@@ -68,8 +72,62 @@ export function targetsOf({ scenarios, failover, floors }: RunResult): Target[] 
   }
   for (const { n, medianGapMs, viewTimeoutMs } of failover)
     atMost(`failover gap in view timeouts, n = ${n}`, medianGapMs / viewTimeoutMs, viewTimeoutsMax, '');
+  if (epochs !== null)
+    for (const { kind, medianPauseMs } of pausesOf(epochs))
+      atMost(
+        `pause of a change in ms, ${kind}`,
+        medianPauseMs,
+        Math.round(pauseLatenciesMax * epochs.unloadedMs + epochs.checkpointMs),
+        ` ms: ${pauseLatenciesMax} unloaded latencies and a checkpoint exchange`,
+      );
+  if (catchUp !== null) {
+    const floor = Math.min(diskFloor(floors), catchUp.bytes / catchUp.verifySeconds);
+    const share = catchUp.bytes / catchUp.seconds / floor;
+    targets.push({
+      name: "catch-up over the lower of the disk's and the verifier's floor",
+      value: share,
+      wanted: `at least ${catchUpShareMin}`,
+      met: share >= catchUpShareMin,
+    });
+    atMost(
+      'resident memory of an observer that catches up',
+      catchUp.peakResidentBytes / (1 << 20),
+      residentMiBMax,
+      ' MiB',
+    );
+  }
   return targets;
 }
+
+/** Bytes per second, of large writes one after the other, each waited for. */
+export function diskFloor({ syncs }: Floors): number {
+  const large = syncs.reduce((a, b) => (b.bytes > a.bytes ? b : a));
+  return (1_000 * large.bytes) / large.alone.p50;
+}
+
+export interface Pauses {
+  readonly kind: ChangeKind;
+  readonly medianPauseMs: number;
+  readonly worstPauseMs: number;
+  readonly medianP99Ms: number;
+  readonly changes: number;
+}
+
+export const pausesOf = ({ rounds }: EpochsResult): Pauses[] =>
+  changeKinds.flatMap((kind) => {
+    const these = rounds.filter((round) => round.kind === kind);
+    const pauses = these.map(({ pauseMs }) => pauseMs);
+    if (these.length === 0) return [];
+    return [
+      {
+        kind,
+        medianPauseMs: median(pauses),
+        worstPauseMs: Math.max(...pauses),
+        medianP99Ms: median(these.map(({ p99Ms }) => p99Ms)),
+        changes: these.length,
+      },
+    ];
+  });
 
 export function inFloors(
   { latencyMs }: PhaseReport,

@@ -16,6 +16,8 @@ export interface Worker {
   readonly pid: number | undefined;
   /** What `run` of the task returned. The cast to T is the caller's: both ends are this folder's. */
   result<T>(): Promise<T>;
+  /** The phase at hand is long enough, and the last. */
+  stop(): void;
   /** Ends it at once; harmless when it has ended. */
   kill(): void;
 }
@@ -67,6 +69,9 @@ export function startWorker({ task, msMax, execArgv = [], onMark }: WorkerOption
     pid: child.pid,
     // The cast: see the interface.
     result: <T>() => result as Promise<T>,
+    stop: () => {
+      child.send('stop');
+    },
     kill: () => {
       child.kill('SIGKILL');
     },

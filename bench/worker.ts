@@ -13,6 +13,12 @@ const tell = (report: Report): void => {
   process.send?.(report);
 };
 
+const stopped = new Promise<void>((resolve) => {
+  process.on('message', (message) => {
+    if (message === 'stop') resolve();
+  });
+});
+
 process.once('message', (message) => {
   const { kind } = z.object({ kind: z.string() }).parse(message);
   // The cast: our own parent sent it, and `kind` tells its shape.
@@ -29,7 +35,7 @@ async function run(kind: string, task: Task): Promise<unknown> {
   if (task.kind === 'load') {
     install({ sign: task.noSign, sync: false });
     const { runLoad } = await import('./load.ts');
-    return runLoad(task, tell);
+    return runLoad(task, tell, stopped);
   }
   const { measure } = await import('./floor-tasks.ts');
   if (task.kind === kind) return measure(task, tell);

@@ -57,6 +57,8 @@ export function fetchCheckpoint(request: CheckpointRequest): Promise<CertifiedSt
     const talk = new Conversation(request, {
       ready: () => talk.ask({ kind: 'query-checkpoint' }),
       message: (message) => {
+        // An epoch has begun meanwhile, and every client is told.
+        if (message.kind === 'epochs') return;
         const problem =
           message.kind === 'checkpoint-here' && proof === null
             ? took(message.proof)

@@ -7,13 +7,12 @@ import { SecretKey } from '../keys/keypair.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { DoorMessage } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import { mainsOf } from '../protocol/modes.ts';
 import type { Hash, Height, View } from '../protocol/types.ts';
-import { type EpochChain, genesisOf } from '../protocol/verify.ts';
+import { type EpochChain, genesisOf, mainMembers } from '../protocol/verify.ts';
 import { ChainView } from './chain-view.ts';
 import { BlockTrust } from './committed.ts';
 import type { ReplicaAddress } from './connect.ts';
-import { EpochLearner, learnTimeoutMs } from './epochs.ts';
+import { EpochLearner, learnLinks, learnTimeoutMs } from './epochs.ts';
 import { ClientError } from './errors.ts';
 import { type ClientEventName, Emitter, type Listener } from './events.ts';
 import { type FollowRequest, FollowStream } from './follow.ts';
@@ -285,9 +284,7 @@ export class Client {
         sources: this.#sources,
         dial: ({ member, name, url }, events) => this.#link({ member, name, url }, events),
         outdated: (link) => this.#outdated(link),
-        overheard: (link, message) => {
-          if (message.kind === 'head') this.#overhear(link, message);
-        },
+        overheard: (link, message) => this.#overhear(link, message),
         certified: () => this.#learnt(),
         ended: (each) => this.#streams.delete(each),
       },
@@ -352,11 +349,8 @@ export class Client {
 
   /** Connections to keys that stay are kept; the caller's address is good until a later epoch names another. */
   #relink(): void {
-    const { members } = this.epochs.last;
     const before = this.#links.splice(0);
-    // [CHP-1] An auxiliary takes no bundles and has no blocks to show.
-    const mains = mainsOf(this.epochs.last);
-    for (const member of members.filter(({ id }) => mains.includes(id))) {
+    for (const member of mainMembers(this.epochs.last)) {
       const { name, address, publicKey } = member;
       const given = this.#given.get(name);
       const url = given === undefined || given.said !== address ? (address ?? given?.url) : given.url;
@@ -389,6 +383,14 @@ export class Client {
     else this.#learner.ask(link.name, link.url);
   }
 
+  /** [WIRE-35] Told where the next epoch begins, before anything that its members have signed. */
+  #prove(link: Link, links: readonly Bytes[]): void {
+    const code = learnLinks(this.epochs, links);
+    if (code === 'certificate-epoch') return this.#outdated(link);
+    if (code !== null) return link.suspect(code);
+    this.#learnt();
+  }
+
   get #isFollower(): boolean {
     return this.#given.size === 0;
   }
@@ -399,12 +401,13 @@ export class Client {
   }
 
   #overheard(link: Link, message: DoorMessage): void {
-    if (message.kind !== 'head') return;
     this.#overhear(link, message);
     this.#checkReady();
   }
 
-  #overhear(link: Link, message: Extract<DoorMessage, { kind: 'head' }>): void {
+  #overhear(link: Link, message: DoorMessage): void {
+    if (message.kind === 'epochs') return this.#prove(link, message.links);
+    if (message.kind !== 'head') return;
     if (link.member !== null) return this.#hear(link, message);
     if (message.epoch > this.#chain.epoch) return;
     const code = this.#chain.hearCertificate(message);
@@ -435,9 +438,11 @@ export class Client {
       case 'head':
         this.#hear(link, message);
         return;
+      case 'epochs':
+        this.#prove(link, message.links);
+        return;
       case 'follow-blocks':
       case 'follow-end':
-      case 'epochs':
       case 'checkpoint-here':
       case 'state-here':
         // Never asked for on this connection.

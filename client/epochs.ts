@@ -1,7 +1,9 @@
 // How a client comes to know the epochs after those that it knows: any node can tell, since each link proves itself to whoever knows the epoch
 // before it (EPO-11). So it asks at an address, whoever answers there and under whatever key, and believes nothing but links.
 
+import type { Bytes } from '../crypto/bytes.ts';
 import { asEpoch } from '../protocol/types.ts';
+import type { EpochChain } from '../protocol/verify.ts';
 import { Conversation, type ConversationRequest } from './conversation.ts';
 import type { Settings } from './options.ts';
 
@@ -27,16 +29,23 @@ export function learnEpochs(request: LearnRequest): Promise<Learnt> {
         // [WIRE-35] Nobody's word is needed for a link.
         if (message.kind !== 'epochs') return talk.end('frame-kind');
         const { epoch } = epochs.last;
-        for (const link of message.links) {
-          const known = epochs.add(link);
-          if ('refused' in known) return talk.end(known.refused);
-        }
+        const code = learnLinks(epochs, message.links);
+        if (code !== null) return talk.end(code);
         if (epochs.last.epoch === epoch) talk.end(null);
         else ask();
       },
       ended: (code) => resolve({ epochs: epochs.last.epoch - before, code }),
     });
   });
+}
+
+/** In their order; null, or why one does not hold: those before it are known. */
+export function learnLinks(epochs: EpochChain, links: readonly Bytes[]): string | null {
+  for (const link of links) {
+    const known = epochs.add(link);
+    if ('refused' in known) return known.refused;
+  }
+  return null;
 }
 
 /** For each step, well within the time for a whole `connect`. */

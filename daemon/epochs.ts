@@ -7,7 +7,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { blockHash } from '../protocol/block.ts';
 import { decodeCertificate, decodeStoredBlock, isRefusal } from '../protocol/codec.ts';
-import { controlIn, encodeEpochLink } from '../protocol/epoch/chain.ts';
+import { controlIn, type EpochLink, encodeEpochLink } from '../protocol/epoch/chain.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
 import { type Genesis, storedParameters } from '../protocol/genesis.ts';
 import { EpochChain } from '../protocol/verify.ts';
@@ -40,6 +40,13 @@ export async function keepEpochs({ path, genesis, log, document, logger }: Epoch
   } else if (chain.last.epoch < document.epoch)
     logger.warn({ epoch: document.epoch, path }, 'links of earlier epochs are missing: their proofs are not served');
   return chain;
+}
+
+/** [EPO-11] One epoch more, with the link that proves it. */
+export function addEpoch(chain: EpochChain, link: EpochLink, logger: Logger): void {
+  const known = chain.add(encodeEpochLink(link));
+  // Where links of earlier epochs are missing, this one proves nothing (keepEpochs has said so).
+  if ('refused' in known) logger.warn({ code: known.refused }, 'this epoch is not added to those that are served');
 }
 
 async function readEpochs(path: string, genesis: Genesis, logger: Logger): Promise<EpochChain | null> {

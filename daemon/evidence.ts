@@ -5,10 +5,11 @@
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Bytes, toHex } from '../crypto/bytes.ts';
+import { native } from '../crypto/native.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { encodeFrame } from '../protocol/codec.ts';
 import type { Evidence } from '../protocol/core.ts';
-import type { EpochChain } from '../protocol/epoch/chain.ts';
+import { EpochChain } from '../protocol/epoch/chain.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { ReplicaMessage } from '../protocol/messages.ts';
@@ -19,7 +20,7 @@ import { syncDirectory } from '../storage/files.ts';
 import { offenceInWords } from './offences.ts';
 import type { Meter } from './ports.ts';
 import type { Logger } from './replica.ts';
-import { decodeWitness, encodeWitness, readWitness, WITNESS_BYTES_MAX } from './witness-file.ts';
+import { decodeWitness, encodeProvenWitness, encodeWitness, readWitness, WITNESS_BYTES_MAX } from './witness-file.ts';
 
 /** [ACC-2] The oldest pieces stay: what a culprit does later proves no more. New-views go the other way: the newest stay. */
 export const EVIDENCE_LIMITS = {
@@ -76,7 +77,7 @@ const DRAFT = '.partial';
 const newViewId = (epoch: number, view: View): string => `new-view-${epoch === 0 ? '' : `${epoch}-`}${view}`;
 
 export class EvidenceBook implements EvidenceSource {
-  readonly #options: EvidenceOptions;
+  #options: EvidenceOptions;
   readonly #pieces = new Map<string, KeptPiece>();
   /** What is proved already: one piece for a member, an offence and a place. */
   readonly #places = new Set<string>();
@@ -94,6 +95,11 @@ export class EvidenceBook implements EvidenceSource {
     await mkdir(options.directory, { recursive: true, mode: 0o700 });
     await book.#load();
     return book;
+  }
+
+  /** The next epoch: what is found from now on is about its members. */
+  enter(genesis: Genesis): void {
+    this.#options = { ...this.#options, genesis };
   }
 
   get pieces(): readonly KeptPiece[] {
@@ -149,7 +155,16 @@ export class EvidenceBook implements EvidenceSource {
     const isKnown = this.#pieces.has(id) || this.newViews.some((kept) => kept.id === id);
     if (!isKnown) return null;
     await this.#writes;
-    return readFile(this.#pathOf(id)).catch(() => null);
+    const bytes = await readFile(this.#pathOf(id)).catch(() => null);
+    return bytes === null ? null : this.#proven(bytes);
+  }
+
+  /** [WIRE-37] For a stranger, who has the genesis document alone; on disk the links stand once, in the file of epochs. */
+  #proven(bytes: Bytes): Bytes {
+    const { genesis, epochs, crypto } = this.#options;
+    const records = epochs === undefined ? [] : decodeWitness(bytes, genesis.chainId);
+    if (epochs === undefined || 'refused' in records) return bytes;
+    return encodeProvenWitness(genesis, records, { epochs, crypto });
   }
 
   /** Resolves when everything found until now is on disk. */
@@ -284,7 +299,11 @@ async function filesIn(directory: string): Promise<readonly StoredFile[]> {
 }
 
 /** Everything in a replica's directory as one witness file, whether or not it runs; null: nothing is there. */
-export async function collectWitness(directory: string, genesis: Pick<Genesis, 'chainId'>): Promise<Bytes | null> {
+export async function collectWitness(
+  directory: string,
+  genesis: Genesis,
+  epochs: EpochChain = new EpochChain({ genesis, crypto: native }),
+): Promise<Bytes | null> {
   const files = await filesIn(directory).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return []; // never started, or by an older version
     throw error;
@@ -293,5 +312,5 @@ export async function collectWitness(directory: string, genesis: Pick<Genesis, '
     const decoded = decodeWitness(bytes, genesis.chainId);
     return 'refused' in decoded ? [] : decoded;
   });
-  return records.length === 0 ? null : encodeWitness(genesis.chainId, records);
+  return records.length === 0 ? null : encodeProvenWitness(genesis, records, { epochs, crypto: native });
 }

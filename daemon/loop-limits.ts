@@ -6,6 +6,9 @@ export const LOOP_LIMITS = {
   framesMax: 4096,
   frameBytesMax: 64 << 20,
   framesPerPeerMax: 1024,
+  /** Of the next epoch, kept for it. Two blocks find room. */
+  earlyFramesPerPeerMax: 256,
+  earlyBytesPerPeerMax: 2 << 20,
   /** A turn takes no further frame after this, so that timers and writes are never far away. */
   turnMsMax: 20,
   /** Block bytes on their way to a disk that does not keep up. */

@@ -271,8 +271,13 @@ export class Metrics implements Meter {
     this.gauge('synod_primary_late_ms', now.pace?.lateMs ?? 0);
     for (const what of waitKinds)
       this.gauge('synod_waits', now.waits.filter((wait) => wait.what === what).length, { what });
-    this.count('synod_view_changes_total', {}, Math.max(0, now.viewChanges - this.#viewChanges));
-    this.#viewChanges = Math.max(this.#viewChanges, now.viewChanges);
+    this.count(
+      'synod_view_changes_total',
+      {},
+      now.viewChanges < this.#viewChanges ? now.viewChanges : now.viewChanges - this.#viewChanges,
+    );
+    // Fewer than before: of another epoch.
+    this.#viewChanges = now.viewChanges;
   }
 
   #find(name: string, type: SeriesShape['type']): Series {

@@ -1,52 +1,43 @@
 // One replica as a process: opens what it owns, plugs the parts together, and closes them in the other order. The picture of the
 // parts is in docs/architecture.md; each line here is one arrow of it.
 
-import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
-import { GuardError, KeyError } from '../keys/errors.ts';
+import { KeyError } from '../keys/errors.ts';
 import { type Guard, openGuard } from '../keys/guard.ts';
 import { assertAtHome } from '../keys/home.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
-import { blockHash } from '../protocol/block.ts';
-import type { SignedBundle } from '../protocol/bundle.ts';
-import type { Certificate } from '../protocol/certificate.ts';
-import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
+import { assert } from '../protocol/assert.ts';
 import type { EpochEnd } from '../protocol/core.ts';
-import { makeCore, type ReplicaCore } from '../protocol/cores.ts';
-import { epochOf, fits } from '../protocol/epoch/begin.ts';
-import { genesisOf } from '../protocol/epoch/document.ts';
+import { epochOf } from '../protocol/epoch/begin.ts';
+import { type EpochDocument, genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import { Ledger } from '../protocol/ledger.ts';
-import type { RecoveredLog } from '../protocol/log.ts';
-import { bearsLies, quorumsOf } from '../protocol/modes.ts';
+import { quorumsOf } from '../protocol/modes.ts';
 import { tracesIn } from '../protocol/pbft/quarantine.ts';
-import type { Epoch, Hash, Height, ReplicaId } from '../protocol/types.ts';
-import { asEpoch, asHash, asHeight, asView } from '../protocol/types.ts';
-import type { EpochChain, VerifyContext } from '../protocol/verify.ts';
-import { checkpointSigningBytes, SeenSignatures } from '../protocol/verify.ts';
+import type { Epoch, Hash, ReplicaId } from '../protocol/types.ts';
+import type { EpochChain } from '../protocol/verify.ts';
+import { checkpointSigningBytes } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
 import { Clock } from './clock.ts';
 import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
 import { EpochScout, knownAddresses } from './epoch-scout.ts';
-import { keepEpochs, writeEpochs } from './epochs.ts';
+import { addEpoch, keepEpochs, writeEpochs } from './epochs.ts';
 import { encodeEpochsFile } from './epochs-file.ts';
 import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
-import type { PeerTransport, ReplicaPort } from './ports.ts';
-import { Recorder } from './recorder/recorder.ts';
-import { folderAt } from './recorder/segment-files.ts';
+import type { ReplicaPort } from './ports.ts';
 import type { Logger } from './replica.ts';
-import { Replica } from './replica.ts';
-import { Transport } from './transport/peers.ts';
+import { Succession } from './succession.ts';
+import { type Between, beginTerm, type Surroundings, type Term } from './term.ts';
+import { Transport, type TransportEpoch } from './transport/peers.ts';
 import { version } from './version.ts';
 
 export interface RunningNode {
@@ -54,39 +45,20 @@ export interface RunningNode {
   readonly replica: ReplicaPort;
   /** Drains and closes; resolves when everything is on disk and every port is free. */
   stop(): Promise<void>;
-  /** Resolves when the node ends by itself. Stop it then, and unless it was fatal start the next. */
+  /** Resolves when the node ends by itself: stop it then. Rejects where it cannot go on in the next epoch. */
   readonly done: Promise<NodeEnd>;
 }
 
-/** An exit code: something fatal; the end of its epoch; or: its epoch has ended, and nobody in reach leads out of it (EPO-19). */
-export type NodeEnd = number | EpochEnd | 'behind';
+/** An exit code: something fatal; or its epoch has ended, and it is no member of the next one; or nobody in reach leads out of it (EPO-19). */
+export type NodeEnd = number | 'ended' | 'behind';
 
-/** Signatures remembered as valid: a few windows of votes of a large cluster. */
-const SEEN_SIGNATURES_MAX = 8_192;
 /** Decided blocks that the log keeps in memory for whoever is a little behind. */
 const RECENT_BYTES_MAX = 16 << 20;
 /** How long the end of a replica that must stop waits for evidence and for the last bytes of a recording that are being written. */
 const LAST_WORDS_MS_MAX = 2_000;
 
-/**
- * What may stand between the parts: nothing, but in the tests that play an adversary around a real replica (test/lying-replica.ts). Code hands
- * it over; no flag, file or message of a replica leads here.
- */
-export interface Between {
-  core?(core: ReplicaCore, place: { readonly genesis: Genesis; readonly self: ReplicaId }): void;
-  peers?(transport: PeerTransport): PeerTransport;
-}
-
-/**
- * @param waiting what waited in the pool when the epoch before ended here
- * @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed.
- */
-export async function startNode(
-  config: NodeConfig,
-  logger: Logger,
-  waiting: readonly SignedBundle[] = [],
-  between: Between = {},
-): Promise<RunningNode> {
+/** @throws KeyError, GuardError, StorageError, or a system error; each is the operator's to mend, and nothing has been changed. */
+export async function startNode(config: NodeConfig, logger: Logger, between: Between = {}): Promise<RunningNode> {
   const loaded = loadGenesis(native, config.genesis);
   if ('refused' in loaded) throw new Error(`${loaded.file}: ${loaded.field}: ${loaded.problem}`);
   const { genesis: first, document } = loaded;
@@ -117,132 +89,68 @@ export async function startNode(
     opened.push(() => log.close());
 
     const own = epochOf(sha256, first, recovered);
-    const { epoch } = own;
-    const genesis = genesisOf(first, own);
-    const self = genesis.members.find(({ name }) => name === config.member)?.id;
-    if (self === undefined) throw new KeyError('not-a-member', { member: config.member, epoch });
-    const key = keys.find(({ secret }) => equalBytes(secret.publicKey, genesis.members[self]!.publicKey));
-    if (key === undefined) throw new KeyError('key-not-member', { path: config.key, member: config.member, epoch });
-    if (guard.state.epoch !== epoch || !equalBytes(guard.publicKey, key.secret.publicKey)) {
-      await guard.close();
-      guard = await openGuardOf(config, key, chainId, epoch); // GRD-10
-    }
+    const place = placeIn(own, config, keys);
+    if ('refused' in place) throw place.refused;
+    const latest = guard;
+    guard = await guardFor(latest, place.key, config, own);
+    if (latest !== guard) await latest.close();
     const epochs = await keepEpochs({ path: config.epochsFile, genesis: first, log, document: own, logger });
-
-    const { quarantined } = guard.state;
-    // [CFT-R-1] A promise that is forgotten, or what was accepted under one, would be missing in every quorum that this replica is in.
-    if (!bearsLies(own.protocol) && (quarantined || guard.state.abstained.view !== null))
-      throw new GuardError('guard-memory-lost', { member: config.member, epoch });
     // Following overwrites what the log still shows of this key's words.
-    if (quarantined) await guard.abstain(tracesIn(recovered, epoch));
-    const { view, led, abstained, marks, request } = guard.state;
-    const clock = new Clock();
-    const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
-    const core = makeCore(
-      { genesis, epoch, document: own, self, sha256 },
-      {
-        log: recovered,
-        guard: {
-          view: asView(Math.max(view, abstained.view ?? 0)),
-          led,
-          lock,
-          request,
-          abstained: abstained.view,
-          height: marks.at(-1)?.height ?? asHeight(0),
-        },
-        quarantine: quarantined ? { nonce: randomBytes(32), abstained } : null,
-      },
-      clock.now(),
-    );
-    between.core?.(core, { genesis, self });
+    if (guard.state.quarantined) await guard.abstain(tracesIn(recovered, own.epoch));
     const metrics = new Metrics();
     opened.push(async () => metrics.close());
     const evidence = await EvidenceBook.open({
       directory: config.evidenceDir,
-      genesis,
+      genesis: genesisOf(first, own),
       epochs,
       crypto: native,
       meter: metrics,
       logger,
     });
     opened.push(() => evidence.settle());
-    const quorums = quorumsOf(own);
-    const former = keysBefore(epochs, epoch);
-    const recorder =
-      config.recorderMiB === 0
-        ? null
-        : new Recorder({
-            folder: folderAt(config.recorderDir),
-            bytesMax: config.recorderMiB * 2 ** 20,
-            chainId,
-            genesisDocument: document,
-            epoch: own,
-            self,
-            member: config.member,
-            software: version(),
-            startedAt: Date.now(),
-            sha256,
-            meter: metrics,
-            logger,
-          });
-    if (recorder !== null) opened.push(() => recorder.close(core));
-    const verify: VerifyContext = {
-      crypto: native,
-      chainId: genesis.chainId,
-      epoch,
-      members: genesis.members,
-      quorum: quorums.quorum,
-      protocol: own.protocol,
-      memberSetHash: own.hash,
-      start: own.start,
-      parameters: genesis.parameters,
-      seen: new SeenSignatures(SEEN_SIGNATURES_MAX),
-      // What a client gave to this replica, it has decoded and checked already.
-      knownBundle: (digest) => core.pooled(digest),
-      bundleVerified: (bundle) => {
-        const known = core.pooled(bundle.digest);
-        return known !== undefined && equalBytes(known.signature, bundle.signature);
-      },
-    };
-    const replica = new Replica({
-      core,
-      genesis,
-      self,
-      crypto: native,
-      verify,
+    const surroundings: Surroundings = {
+      config,
+      first,
+      document,
       log,
-      guard,
-      clock,
-      meter: metrics,
-      logger,
+      clock: new Clock(),
+      metrics,
       evidence,
-      recorder,
-      witness: bearsLies(own.protocol) ? undefined : { self, epoch, sign: (place) => guard.signDecided(place) },
-      head: recoveredHead(first, recovered),
-    });
+      logger,
+      between,
+    };
+    let term = beginTerm(surroundings, { own, recovered, guard, self: place.self });
+    opened.push(async () => term.recorder?.close(term.core));
+    const replica = new Succession(term.replica);
     metrics.watch(replica);
     const signStatement = (kind: string, payload: Uint8Array) => guard.signStatement(kind, payload);
     const gateway = new Gateway({
       replica,
       meter: metrics,
-      publicKey: guard.publicKey,
+      publicKey: () => guard.publicKey,
       signStatement,
       epochLinks: () => epochs.links,
       limits: gatewayLimits(config),
     });
+    const transportEpoch = ({ own: { epoch }, genesis, self }: Term): TransportEpoch => {
+      const former = keysBefore(epochs, epoch);
+      return {
+        self,
+        credentials: {
+          crypto: native,
+          chainId,
+          epoch: () => epoch,
+          members: () => genesis.members,
+          isRetired: (other) => former.has(toHex(other)),
+          key: guard.publicKey,
+          signStatement,
+        },
+        peers: addressesOf(config, genesis, self, logger),
+      };
+    };
     const transport = await Transport.open({
-      self,
-      credentials: {
-        crypto: native,
-        chainId: genesis.chainId,
-        epoch: () => epoch,
-        members: () => genesis.members,
-        isRetired: (other) => former.has(toHex(other)),
-        key: guard.publicKey,
-        signStatement,
-      },
+      ...transportEpoch(term),
       listen: config.listen,
-      peers: addressesOf(config, genesis, self, logger),
       events: replica,
       onClient: (socket) => gateway.accept(socket),
       options: transportLimits(config),
@@ -251,6 +159,7 @@ export async function startNode(
       log: logger,
     });
     opened.push(() => transport.close());
+    const peers = between.peers?.(transport) ?? transport;
     const http =
       config.http === null
         ? null
@@ -269,40 +178,86 @@ export async function startNode(
           });
     if (http !== null) opened.push(() => http.close());
 
-    const done = new Promise<NodeEnd>((resolve) => {
+    let stopping = false;
+    let scout: EpochScout | null = null;
+    opened.push(async () => scout?.close());
+    let entering: Promise<void> = Promise.resolve();
+    let keeping: Promise<void> = Promise.resolve();
+    const done = new Promise<NodeEnd>((resolve, reject) => {
       // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
       replica.subscribe({
         fatal: () => {
-          const kept = Promise.allSettled([evidence.settle(), recorder?.close(core)]);
+          const kept = Promise.allSettled([evidence.settle(), term.recorder?.close(term.core)]);
           void Promise.race([kept, later(LAST_WORDS_MS_MAX)]).finally(() => resolve(1));
         },
-        ended: resolve,
       });
-      const scout = new EpochScout({
-        own,
-        epochs,
-        addresses: () => knownAddresses(epochs, config.peers.values()),
-        isLonely: () => transport.connectedPeers().length < quorums.oneHonest,
-        height: () => replica.head().height,
-        learnt: () => writeEpochs(config.epochsFile, epochs, first),
-        behind: () => resolve('behind'),
-        logger,
-      });
-      opened.push(async () => scout.close());
+      /** [EPO-22] The next epoch, over the same log, connections and doors. */
+      const enter = async (end: EpochEnd): Promise<void> => {
+        const { next, link, waiting } = end;
+        const place = placeIn(next, config, keys);
+        if ('refused' in place) {
+          replica.over(end);
+          return resolve('ended');
+        }
+        const before = guard;
+        assert(link.certificate !== null, 'the caller of a core has put its proof in');
+        addEpoch(epochs, { ...link, certificate: link.certificate }, logger);
+        // Nobody waits for the file, but the end.
+        keeping = keeping.then(() => writeEpochs(config.epochsFile, epochs, first));
+        keeping.catch(reject);
+        const [recovered, mine] = await Promise.all([
+          log.recover(),
+          guardFor(guard, place.key, config, next),
+          term.recorder?.close(term.core),
+        ]);
+        guard = mine;
+        const own = epochOf(sha256, first, recovered);
+        assert(equalBytes(own.hash, next.hash), 'the log holds the epoch that has begun');
+        if (guard.state.quarantined) await guard.abstain(tracesIn(recovered, own.epoch));
+        if (stopping) return;
+        // From here on nothing comes in between.
+        evidence.enter(genesisOf(first, own));
+        term = beginTerm(surroundings, { own, recovered, guard, self: place.self });
+        transport.enter(transportEpoch(term));
+        replica.enter(term.replica, peers, waiting);
+        gateway.enter(own.epoch);
+        settle(term);
+        logger.info({ epoch: own.epoch, height: replica.head().height }, 'the next epoch has begun');
+        if (before !== guard) await before.close();
+      };
+      /** What is watched for in each epoch. */
+      const settle = ({ own, replica: current }: Term): void => {
+        current.subscribe({
+          ended: (end) => {
+            scout?.close();
+            entering = enter(end).catch(reject);
+          },
+        });
+        scout = new EpochScout({
+          own,
+          epochs,
+          addresses: () => knownAddresses(epochs, config.peers.values()),
+          isLonely: () => transport.connectedPeers().length < quorumsOf(own).oneHonest,
+          height: () => replica.head().height,
+          learnt: () => writeEpochs(config.epochsFile, epochs, first),
+          behind: () => resolve('behind'),
+          logger,
+        });
+      };
+      settle(term);
     });
-    if (quarantined)
+    if (guard.state.quarantined)
       logger.warn(
         { signState: config.signState },
         'in quarantine: what this key has signed is not known, so it votes for nothing until the others have gone on far enough',
       );
-    replica.start(between.peers?.(transport) ?? transport);
-    for (const bundle of waiting) if (fits(bundle, genesis.parameters)) replica.submit(bundle);
+    term.replica.start(peers);
     const addresses = {
       listen: `ws://${config.listen.host}:${transport.port}`,
       http: http === null ? null : `http://${config.http?.host}:${http.port}`,
     };
     logger.info(
-      { ...addresses, member: config.member, chain: toHex(chainId), epoch, height: replica.head().height },
+      { ...addresses, member: config.member, chain: toHex(chainId), epoch: own.epoch, height: replica.head().height },
       'started',
     );
     return {
@@ -310,8 +265,11 @@ export async function startNode(
       replica,
       done,
       async stop() {
+        stopping = true;
         gateway.drain();
         http?.drain();
+        await entering;
+        await keeping;
         await replica.drain();
         gateway.close();
         await closeAll();
@@ -322,6 +280,37 @@ export async function startNode(
     await closeAll();
     throw error;
   }
+}
+
+interface Place {
+  readonly self: ReplicaId;
+  readonly key: OwnKey;
+}
+
+/** This replica's number and key in an epoch, or why it has none. */
+function placeIn(
+  { epoch, members }: EpochDocument,
+  config: NodeConfig,
+  keys: readonly OwnKey[],
+): Place | { readonly refused: KeyError } {
+  const { member: name, key: path } = config;
+  const member = members.find((each) => each.name === name);
+  if (member === undefined) return { refused: new KeyError('not-a-member', { member: name, epoch }) };
+  const key = keys.find(({ secret }) => equalBytes(secret.publicKey, member.publicKey));
+  if (key === undefined) return { refused: new KeyError('key-not-member', { path, member: name, epoch }) };
+  return { self: member.id, key };
+}
+
+/** [GRD-10] The guard of this key, in this epoch: the one that is open, or another one, which leaves that one open. */
+async function guardFor(
+  guard: Guard,
+  key: OwnKey,
+  config: NodeConfig,
+  { epoch, chainId }: EpochDocument,
+): Promise<Guard> {
+  if (!equalBytes(guard.publicKey, key.secret.publicKey)) return openGuardOf(config, key, chainId, epoch);
+  if (guard.state.epoch !== epoch) await guard.beginEpoch(epoch);
+  return guard;
 }
 
 /** [EPO-16] Who comes under one of these was a member, and is told so. */
@@ -412,27 +401,4 @@ function addressesOf(
   }
   addresses.delete(self);
   return addresses;
-}
-
-function certificateIn(bytes: Uint8Array): Certificate {
-  const certificate = decodeCertificate(bytes);
-  if (isRefusal(certificate))
-    throw new Error(`the sign-state file holds a malformed certificate: ${certificate.refused}`);
-  return certificate;
-}
-
-function recoveredHead(
-  genesis: Genesis,
-  recovered: RecoveredLog,
-): { height: Height; hash: Hash; certificate: Certificate | null } {
-  const certified = recovered.decided.findLast((block) => block.certificate !== null)?.certificate ?? null;
-  const certificate = certified === null ? null : certificateIn(certified);
-  const last = recovered.decided.at(-1);
-  if (last !== undefined) return { height: last.height, hash: last.hash, certificate };
-  if (recovered.checkpoint !== null) {
-    const { height, header } = recovered.checkpoint;
-    return { height, hash: blockHash(native.sha256, header), certificate };
-  }
-  const { head } = new Ledger({ sha256: native.sha256, genesis, epoch: asEpoch(0) });
-  return { height: head.header.height, hash: asHash(head.hash), certificate: null };
 }

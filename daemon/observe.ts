@@ -122,7 +122,7 @@ async function openDoors(doors: Doors): Promise<() => Promise<void>> {
   const gateway = new Gateway({
     replica: port,
     meter: metrics,
-    publicKey: secret.publicKey,
+    publicKey: () => secret.publicKey,
     signStatement,
     epochLinks: () => epochs.links,
     limits: gatewayLimits(config),

@@ -65,7 +65,8 @@ export interface ReplicaPort {
 export interface ReplicaEvents {
   /** Newly decided blocks, rising. Certificates as in core.ts: null where a later block covers it, nearly always of the same call. */
   decided?(blocks: readonly Decided[]): void;
-  admission?(digest: Hash, code: AdmissionCode): void;
+  /** `bundle-invalid`: it was admitted in an earlier epoch, and no block of this one may hold it (EPO-15). */
+  admission?(digest: Hash, code: AdmissionCode | 'bundle-invalid'): void;
   event?(event: CoreEvent): void;
   /** The process must end: a write failed, or an invariant broke. The cause has been logged. */
   fatal?(error: Error): void;

@@ -6,13 +6,11 @@
 //        └────── own votes, once they are durable and signed ──────────────┘
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { Guard } from '../keys/guard.ts';
 import { attested, type Witness } from '../protocol/attest.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
-import { decodeFrame, isRefusal } from '../protocol/codec.ts';
 import type {
   Admission,
   BundleExplanation,
@@ -25,15 +23,15 @@ import type {
   Ready,
 } from '../protocol/core.ts';
 import { type Genesis, storedParameters } from '../protocol/genesis.ts';
-import type { ReplicaMessage, ReplicaPledge, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge } from '../protocol/messages.ts';
 import type { Hash, Height, Millis, ReplicaId } from '../protocol/types.ts';
 import { asHeight, asMillis } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
-import { openFrame, verifyMessage } from '../protocol/verify.ts';
 import type { LogStore } from '../storage/log-store.ts';
 import type { Clock } from './clock.ts';
 import type { EvidenceBook } from './evidence.ts';
-import { canBeCarried, isRequest, isVote, proposedIn } from './kinds.ts';
+import { type Arrived, Intake } from './intake.ts';
+import { proposedIn } from './kinds.ts';
 import { LoopLag } from './loop-lag.ts';
 import { LOOP_LIMITS } from './loop-limits.ts';
 import { PhaseMeter } from './phases.ts';
@@ -70,16 +68,20 @@ export interface ReplicaParts {
   readonly head: { readonly height: Height; readonly hash: Hash; readonly certificate: Certificate | null };
 }
 
+/** What came in time for the next epoch. */
+export interface Left {
+  readonly bundles: readonly SignedBundle[];
+  /** From members by their numbers in the epoch that has ended. */
+  readonly frames: readonly Arrived[];
+}
+
 export class Replica implements ReplicaPort, PeerEvents {
   readonly #parts: ReplicaParts;
   readonly #server: Server;
   readonly #speaker: Speaker;
   #transport: PeerTransport | null = null;
 
-  #frames: { readonly from: ReplicaId; readonly bytes: Bytes; readonly at: number }[] = [];
-  #frameBytes = 0;
-  readonly #framesOf = new Map<ReplicaId, number>();
-  readonly #votes = new Map<string, Set<ReplicaId>>();
+  readonly #intake: Intake;
   #inputs: Input<ReplicaMessage, ReplicaPledge>[] = [];
   #bundles = 0;
   #bundleBytes = 0;
@@ -112,7 +114,15 @@ export class Replica implements ReplicaPort, PeerEvents {
       },
       failed: (error) => this.#die(error),
     });
-    this.#phases = new PhaseMeter(parts.meter);
+    const { core, verify, meter } = parts;
+    this.#intake = new Intake({
+      core,
+      verify,
+      meter,
+      refused: (from, code, kind) => this.#refused(from, code, kind, 'frame'),
+      requested: (from, request) => this.#serve(from, request),
+    });
+    this.#phases = new PhaseMeter(meter);
     this.#loopLag = new LoopLag(parts.genesis.parameters.heartbeatMs);
     const { sha256 } = parts.crypto;
     this.#server = new Server({
@@ -133,13 +143,7 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   frame(from: ReplicaId, bytes: Bytes): void {
     if (this.#stopped) return;
-    // Nobody takes more than a share of the queue: what is dropped here is said again.
-    const waiting = this.#framesOf.get(from) ?? 0;
-    if (waiting >= LOOP_LIMITS.framesPerPeerMax)
-      return this.#parts.meter.count('synod_queue_dropped_total', { queue: 'frames' });
-    this.#framesOf.set(from, waiting + 1);
-    this.#frames.push({ from, bytes, at: performance.now() });
-    this.#frameBytes += bytes.length;
+    this.#intake.push(from, bytes);
     this.#wake();
   }
 
@@ -153,13 +157,7 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   submit(bundle: SignedBundle): boolean {
     const { bundlesMax, bundleBytesMax } = LOOP_LIMITS;
-    if (
-      this.#draining ||
-      this.#stopped ||
-      this.#ended ||
-      this.#bundles >= bundlesMax ||
-      this.#bundleBytes >= bundleBytesMax
-    )
+    if (this.#draining || this.#stopped || this.#bundles >= bundlesMax || this.#bundleBytes >= bundleBytesMax)
       return false;
     this.#bundles += 1;
     this.#bundleBytes += bundle.payload.length;
@@ -171,8 +169,8 @@ export class Replica implements ReplicaPort, PeerEvents {
   overloaded(): boolean {
     const { framesMax, frameBytesMax, unwrittenBytesMax } = LOOP_LIMITS;
     return (
-      this.#frames.length >= framesMax / 2 ||
-      this.#frameBytes >= frameBytesMax / 2 ||
+      this.#intake.size >= framesMax / 2 ||
+      this.#intake.bytes >= frameBytesMax / 2 ||
       this.#speaker.waitingBytes >= unwrittenBytesMax
     );
   }
@@ -201,18 +199,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       this.#inputs = [];
       this.#bundles = 0;
       this.#bundleBytes = 0;
-      const began = performance.now();
-      let taken = 0;
-      this.#votes.clear();
-      for (const { from, bytes } of this.#frames) {
-        taken += 1;
-        this.#frameBytes -= bytes.length;
-        this.#framesOf.set(from, (this.#framesOf.get(from) ?? 1) - 1);
-        const input = this.#open(from, bytes);
-        if (input !== null) inputs.push(input);
-        if (performance.now() - began > LOOP_LIMITS.turnMsMax) break;
-      }
-      this.#frames.splice(0, taken);
+      this.#intake.take(inputs);
       if (this.#parts.log.lowest !== this.#lowest) {
         this.#lowest = this.#parts.log.lowest;
         inputs.push({ type: 'retained', lowest: this.#lowest });
@@ -220,7 +207,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       // Frames that nobody wanted, and no time has come: nothing for the core.
       const now = this.#parts.clock.now();
       if (inputs.length > 0 || now >= this.#wakeAt) this.#step(inputs, now);
-      if (this.#frames.length > 0) this.#wake();
+      if (this.#intake.size > 0) this.#wake();
     } catch (error) {
       this.#die(error);
     }
@@ -231,6 +218,10 @@ export class Replica implements ReplicaPort, PeerEvents {
     const told = this.#ownStalls(now);
     // What is recorded is the very array that the core is given.
     const all = told.length > 0 ? [...told, ...inputs] : inputs;
+    for (const input of inputs) {
+      const proposed = input.type === 'message' ? proposedIn(input.signed.message) : null;
+      if (proposed !== null) this.#phases.saw(proposed);
+    }
     recorder?.before(core, all, now);
     const started = performance.now();
     const ready = this.#stepped(all, now);
@@ -239,6 +230,8 @@ export class Replica implements ReplicaPort, PeerEvents {
     meter.observe('synod_step_ms', performance.now() - started);
     meter.observe('synod_step_inputs', inputs.length);
     this.#act(witness === undefined ? ready : attested(ready, witness));
+    // What it had no time for any more is the next one's; what it took stands in the pool that goes on, and is known there.
+    if (ready.ended !== null) this.#inputs.unshift(...inputs.filter(({ type }) => type === 'bundle'));
   }
 
   /** What proves that somebody else is guilty may be the very thing that stops this replica (REC-9, PBFT-C-3): it is kept all the same. */
@@ -262,7 +255,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       meter.count('synod_stalled_seconds_total', { what }, ms / 1_000);
       told.push({ type: 'stalled', what, ms });
     };
-    tell('loop', this.#loopLag.take(now - this.#wakeAt, this.#frames[0]?.at ?? null));
+    tell('loop', this.#loopLag.take(now - this.#wakeAt, this.#intake.oldestAt));
     tell('disk', this.#speaker.takeStallMs());
     const wall = clock.wall();
     if (wall.aheadMs !== this.#wallAheadMs) {
@@ -272,48 +265,10 @@ export class Replica implements ReplicaPort, PeerEvents {
     return told;
   }
 
-  /** Bytes of a peer to an input: decoded, wanted, verified. What cannot be is refused with a code; the peer may lose its connection. */
-  #open(from: ReplicaId, bytes: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
-    const { verify, core, meter } = this.#parts;
-    const frame = decodeFrame(bytes);
-    if (isRefusal(frame)) return this.#refuseFrame(from, frame.refused, 'frame');
-    const signed = openFrame(frame, verify);
-    if (isRefusal(signed)) return this.#refuseFrame(from, signed.refused, frame.kind);
-    const { message, sender } = signed;
-    const votes = isVote(message) ? this.#votesLike(message) : undefined;
-    if (!core.wants(message, sender, votes)) return null;
-    // A statement of the moment is said by the one who says it; only pledges may be carried by others (PBFT-NV-5).
-    if (sender !== from && !canBeCarried(message.kind)) return this.#refuseFrame(from, 'not-the-sender', message.kind);
-    const started = performance.now();
-    const checked = verifyMessage(signed, verify);
-    meter.observe('synod_verify_ms', performance.now() - started, { kind: message.kind });
-    if (isRefusal(checked)) return this.#refuseFrame(from, checked.refused, message.kind);
-    votes?.add(sender);
-    if (isRequest(message)) {
-      this.#serve(from, message);
-      return null;
-    }
-    const proposed = proposedIn(message);
-    if (proposed !== null) this.#phases.saw(proposed);
-    return { type: 'message', signed: checked };
-  }
-
-  /** Who has cast this vote in this turn: beyond a quorum nobody's need be checked. */
-  #votesLike({ kind, view, height, hash }: Vote): Set<ReplicaId> {
-    const place = `${kind} ${view} ${height} ${toHex(hash)}`;
-    let votes = this.#votes.get(place);
-    if (votes === undefined) {
-      votes = new Set();
-      this.#votes.set(place, votes);
-    }
-    return votes;
-  }
-
-  #refuseFrame(from: ReplicaId, code: string, kind: string): null {
+  #refused(from: ReplicaId, code: string, kind: string, what: 'frame' | 'message'): void {
     this.#parts.meter.count('synod_refusals_total', { code, kind });
-    this.#parts.logger.warn({ peer: this.#nameOf(from), code, kind }, 'refused a frame');
+    this.#parts.logger.warn({ peer: this.#nameOf(from), code, kind }, `refused a ${what}`);
     this.#transport?.punish(from, code);
-    return null;
   }
 
   #act(all: Ready<ReplicaMessage, ReplicaPledge>): void {
@@ -326,12 +281,8 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#speaker.speak(ready);
     if (ready.deliver.length > 0) this.#deliver(ready.deliver);
     for (const admission of ready.admissions) this.#admitted(admission);
-    for (const { from, code, kind } of ready.refusals) {
-      this.#parts.meter.count('synod_refusals_total', { code, kind });
-      this.#parts.logger.warn({ peer: this.#nameOf(from), code, kind }, 'refused a message');
-      // Every one of these codes says that an honest replica would not have sent it.
-      this.#transport?.punish(from, code);
-    }
+    // Every one of these codes says that an honest replica would not have sent it.
+    for (const { from, code, kind } of ready.refusals) this.#refused(from, code, kind, 'message');
     for (const evidence of ready.evidence) this.#parts.evidence.found(evidence);
     this.#parts.evidence.entered(ready.records);
     for (const event of ready.events) {
@@ -452,8 +403,8 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   queueDepths(): { frames: number; frameBytes: number; inputs: number; records: number } {
     return {
-      frames: this.#frames.length,
-      frameBytes: this.#frameBytes,
+      frames: this.#intake.size,
+      frameBytes: this.#intake.bytes,
       inputs: this.#inputs.length,
       records: this.#speaker.waiting,
     };
@@ -467,6 +418,13 @@ export class Replica implements ReplicaPort, PeerEvents {
     while (!this.#stopped && performance.now() < deadline && this.explain().inFlight > 0) await later(10);
     await this.#speaker.flush();
     this.stop();
+  }
+
+  /** [EPO-12] After the end of the epoch: stops, and gives away what has come since. */
+  leave(): Left {
+    this.stop();
+    const bundles = this.#inputs.flatMap((input) => (input.type === 'bundle' ? [input.bundle] : []));
+    return { bundles, frames: this.#intake.leave() };
   }
 
   stop(): void {

@@ -130,6 +130,11 @@ export interface Guard {
    * @throws GuardError; GuardRefusal guard-lock-too-large
    */
   readmit(options: { readonly view: View; readonly height: Height; readonly lock: Bytes }): Promise<void>;
+  /**
+   * [GRD-10] Goes on in a later epoch, with no marks but those of checkpoints, no lock and no lead; durable when it resolves. Nothing else may be under
+   * way but statements. @throws GuardError guard-epoch-passed: it is there already, or farther
+   */
+  beginEpoch(epoch: Epoch): Promise<void>;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -181,7 +186,7 @@ class FileGuard implements Guard {
   #state: SignState;
   /** [GRD-7] The views of earlier incarnations, and what is abstained from. Only rises. */
   #burned: number;
-  readonly #proposals = new Proposals();
+  #proposals = new Proposals();
   /** By place. Only what was promised since the start; older promises are promised again, which checks them against the marks. */
   readonly #promised = new Map<string, Promised>();
   readonly #decided = new DecidedWords();
@@ -210,7 +215,7 @@ class FileGuard implements Guard {
     };
     this.#file = file;
     this.#state = state;
-    this.#burned = Math.max(state.marks.led ?? -1, state.marks.abstainedView ?? -1);
+    this.#burned = burnedAtFirst(state);
   }
 
   get state(): GuardState {
@@ -374,6 +379,19 @@ class FileGuard implements Guard {
     await this.settle();
   }
 
+  async beginEpoch(epoch: Epoch): Promise<void> {
+    this.#assertAlive();
+    const { path } = this.#options;
+    const { marks } = this.#state;
+    if (epoch <= marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: marks.epoch });
+    this.#state = beginEpoch(this.#state, epoch);
+    this.#burned = burnedAtFirst(this.#state);
+    this.#proposals = new Proposals();
+    this.#promised.clear();
+    this.#changes += 1;
+    await this.settle();
+  }
+
   async resetFloor(log: LogPosition): Promise<void> {
     this.#assertAlive();
     const floor = copyOf(log);
@@ -448,6 +466,9 @@ class FileGuard implements Guard {
     if (this.#ended !== null) throw new GuardError(this.#ended, { path: this.#options.path }, this.#cause);
   }
 }
+
+/** [GRD-7] What a guard that has just been opened signs nothing at or below. */
+const burnedAtFirst = ({ marks }: SignState): number => Math.max(marks.led ?? -1, marks.abstainedView ?? -1);
 
 function copyOf({ sequence, hash }: LogPosition): LogPosition {
   assertCount(sequence, 'sequence');

@@ -11,7 +11,7 @@ import { checkpointOf } from './checkpoints.ts';
 import { encodeCertificate, encodeCheckpointCertificate, encodeCheckpointPlace } from './codec.ts';
 import type { Admission, Decided, EpochEnd } from './core.ts';
 import { genesisOf } from './epoch/document.ts';
-import type { Genesis, Parameters } from './genesis.ts';
+import { blockTransactionsMax, type Genesis, type Parameters } from './genesis.ts';
 import type { Extension, Ledger } from './ledger.ts';
 import type { LogRecord } from './log.ts';
 import type { CheckpointCertificate } from './messages.ts';
@@ -58,8 +58,13 @@ export function endEpoch(s: EndingHost, { headerBytes }: Block, certificate: Cer
 }
 
 /** Whether any bundle that the chain allows would have fitted in as well. */
-export function hadRoom({ blockBundlesMax, blockBytesMax, bundleBytesMax }: Parameters, { header }: Block): boolean {
-  return header.bundleCount < blockBundlesMax && header.payloadBytes + bundleBytesMax <= blockBytesMax;
+export function hadRoom(parameters: Parameters, { header }: Block): boolean {
+  const { blockBundlesMax, blockBytesMax, bundleBytesMax, bundleTransactionsMax } = parameters;
+  return (
+    header.bundleCount < blockBundlesMax &&
+    header.payloadBytes + bundleBytesMax <= blockBytesMax &&
+    header.transactionCount + bundleTransactionsMax <= blockTransactionsMax(parameters)
+  );
 }
 
 /** The state at a stable checkpoint, every chunk proved against its digest. */

@@ -172,6 +172,16 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
 /** In the order of docs/wire.md, which is that of an epoch document: new ones are added at the end. */
 export const parameterNames = Object.keys(parametersSchema.shape) as readonly (keyof Parameters)[]; // the schema has exactly these keys
 
+/** Bytes of a block for each transaction, at least. */
+const BYTES_PER_TRANSACTION = 32;
+
+/**
+ * [BLK-8] Transactions of one block. Each costs every replica a hash and some 350 bytes of heap, however small it is: without this bound a
+ * block of one-byte transactions would take longer to check than a view waits.
+ */
+export const blockTransactionsMax = ({ blockBytesMax, bundleTransactionsMax }: Parameters): number =>
+  Math.max(bundleTransactionsMax, Math.floor(blockBytesMax / BYTES_PER_TRANSACTION));
+
 export interface ParameterProblem {
   readonly field: keyof Parameters | '(parameters)';
   readonly problem: string;

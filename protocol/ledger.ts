@@ -12,7 +12,7 @@ import { controlIn } from './epoch/chain.ts';
 import { decodeControl, isControl } from './epoch/control.ts';
 import { decodeEpoch, type EpochDocument, encodeEpoch, genesisEpoch } from './epoch/document.ts';
 import { type ControlRefusal, judgeControl, nextEpoch, type Successor } from './epoch/successor.ts';
-import type { Genesis } from './genesis.ts';
+import { blockTransactionsMax, type Genesis } from './genesis.ts';
 import { genesisBlock } from './genesis-block.ts';
 import { LayoutReader, LayoutWriter } from './layout.ts';
 import { bearsLies } from './modes.ts';
@@ -168,9 +168,15 @@ export class Ledger {
     if (!equalBytes(header.memberSetHash, this.memberSetHash)) return refuse('block-wrong-members');
     if (this.endsEpoch(chain)) return refuse('block-after-epoch-end');
     if (header.time < parent.header.time) return refuse('block-time-runs-back');
-    const { blockBundlesMax, blockBytesMax } = this.#genesis.parameters;
+    const { parameters } = this.#genesis;
     if (block.bundles.length === 0 && !this.#mayBeEmpty) return refuse('block-empty'); // BLK-6
-    if (block.bundles.length > blockBundlesMax || header.payloadBytes > blockBytesMax) return refuse('block-too-large');
+    const { bundleCount, payloadBytes, transactionCount } = header;
+    if (
+      bundleCount > parameters.blockBundlesMax ||
+      payloadBytes > parameters.blockBytesMax ||
+      transactionCount > blockTransactionsMax(parameters) // BLK-8
+    )
+      return refuse('block-too-large');
     if (header.transactionTotal !== parent.header.transactionTotal + header.transactionCount)
       return refuse('block-totals-wrong');
     const running = new Execution();

@@ -4,7 +4,7 @@ import { toHex } from '../crypto/bytes.ts';
 import { assert } from './assert.ts';
 import type { SignedBundle } from './bundle.ts';
 import type { AdmissionCode } from './core.ts';
-import type { Parameters } from './genesis.ts';
+import { blockTransactionsMax, type Parameters } from './genesis.ts';
 import type { Extension, Ledger } from './ledger.ts';
 import type { SessionKey } from './sessions.ts';
 import { sessionKey } from './sessions.ts';
@@ -199,7 +199,9 @@ export class Pool {
   pick(chain: readonly Extension[], ledger: Ledger, parameters: Parameters): SignedBundle[] {
     const height = plus.height(ledger.height, chain.length + 1);
     const picked: SignedBundle[] = [];
+    const transactionsMax = blockTransactionsMax(parameters);
     let bytes = 0;
+    let transactions = 0;
     const nextOf = new Map<SessionKey, number>();
     let turn = [...this.#clients.values()];
     while (turn.length > 0) {
@@ -209,7 +211,8 @@ export class Pool {
         if (entry === undefined) continue;
         if (
           picked.length >= parameters.blockBundlesMax ||
-          bytes + entry.bundle.payload.length > parameters.blockBytesMax
+          bytes + entry.bundle.payload.length > parameters.blockBytesMax ||
+          transactions + entry.bundle.transactions.length > transactionsMax
         ) {
           // Who was left out comes first next time.
           this.#rotateTo(client);
@@ -220,6 +223,7 @@ export class Pool {
         client.sessions.delete(entry.session.key);
         client.sessions.set(entry.session.key, entry.session);
         bytes += entry.bundle.payload.length;
+        transactions += entry.bundle.transactions.length;
         nextOf.set(entry.session.key, entry.bundle.sequence + 1);
         again.push(client);
       }

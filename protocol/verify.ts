@@ -45,7 +45,7 @@ export {
   nextEpoch,
   type Successor,
 } from './epoch/successor.ts';
-export type { Trust } from './modes.ts';
+export { mainMembers, type Trust } from './modes.ts';
 export {
   decodeEvidence,
   type EvidenceContext,
@@ -66,6 +66,7 @@ export {
 } from './wire/verify-certificate.ts';
 export { type ChainOptions, ChainVerifier, type ProvenBlock, type TrustedHead } from './wire/verify-chain.ts';
 export {
+  epochOfFrame,
   isControlSound,
   openFrame,
   signingBytes,

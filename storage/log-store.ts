@@ -14,7 +14,7 @@ import { damaged, decodeCheckpoint, decodeHeight, encodeBounds, keys, seal, unse
 import type { CheckpointRead, LogOptions, LogStore } from './port.ts';
 import { type DecidedRange, type DecidedRangeQuery, readBlock, readDecided, readDecidedRange } from './reader.ts';
 import { RecentBlocks } from './recent.ts';
-import { recover } from './recover.ts';
+import { load, recover } from './recover.ts';
 import {
   chunkDeletesMax,
   journalDeletesMax,
@@ -109,6 +109,15 @@ class Log implements LogStore {
   moveFloor(floor: LogPosition): void {
     assert(floor.sequence <= this.#position.sequence, 'the floor is durable, so it is not above the log');
     this.#floor = floor.sequence || Number.POSITIVE_INFINITY;
+  }
+
+  async recover(): Promise<RecoveredLog> {
+    this.#assertUsable();
+    assert(this.#writing === undefined, 'no write in flight');
+    // Every batch of it was written or checked by this process: the journal has nothing to add.
+    const journal = { position: this.#position, first: this.#state.journalFirst, latest: new Map() };
+    const { recovered } = await load(this.#kv, this.#options, { journal, recent: this.#recent });
+    return recovered;
   }
 
   async readDecided(height: Height): Promise<StoredBlock | undefined> {

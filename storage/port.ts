@@ -3,7 +3,14 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Sha256 } from '../crypto/provider.ts';
-import type { BlockBytes, LogPosition, LogRecord, StoredBlock, StoredCheckpoint } from '../protocol/log.ts';
+import type {
+  BlockBytes,
+  LogPosition,
+  LogRecord,
+  RecoveredLog,
+  StoredBlock,
+  StoredCheckpoint,
+} from '../protocol/log.ts';
 import type { Hash, Height } from '../protocol/types.ts';
 import type { DecidedRange, DecidedRangeQuery } from './reader.ts';
 import type { RetainBlocks } from './retention.ts';
@@ -38,6 +45,8 @@ export interface LogStore {
    * stays; told too much, the next start cannot find the guard's floor and refuses.
    */
   moveFloor(floor: LogPosition): void;
+  /** What a start would find now, for the core of the next epoch (EPO-12). Not while a write is under way. */
+  recover(): Promise<RecoveredLog>;
   readDecided(height: Height): Promise<StoredBlock | undefined>;
   readDecidedRange(query: DecidedRangeQuery): Promise<DecidedRange>;
   /** A block by height and hash, decided or not; undefined where it is not (or no longer) here. */

@@ -42,9 +42,23 @@ export interface Recovery {
 export async function recover(kv: KeyValueStore, options: LogOptions, recent: RecentBlocks): Promise<Recovery> {
   await claim(kv, options);
   const journal = await readJournal(kv, options, options.floor);
-  const bounds = await readBounds(kv);
-  await checkValues(kv, journal, bounds.lowest);
-  const decidedHead = await readDecidedHead(kv);
+  await checkValues(kv, journal, (await readBounds(kv)).lowest);
+  return load(kv, options, { journal, recent });
+}
+
+/** What a start finds, of a log that has been checked. */
+export async function load(
+  kv: KeyValueStore,
+  options: LogOptions,
+  { journal, recent }: { readonly journal: Journal; readonly recent: RecentBlocks },
+): Promise<Recovery> {
+  // Together: a replica that begins an epoch has others waiting for it.
+  const [bounds, decidedHead, chunkVersions, hardState] = await Promise.all([
+    readBounds(kv),
+    readDecidedHead(kv),
+    readChunkVersions(kv),
+    kv.get(keys.hardState),
+  ]);
   const head = Math.max(decidedHead?.height ?? 0, bounds.lowest - 1);
   const found = await readCheckpoints(kv, bounds, head);
   const context: ReaderContext = { kv, sha256: options.sha256, recent, view: { lowest: bounds.lowest, head } };
@@ -65,14 +79,13 @@ export async function recover(kv: KeyValueStore, options: LogOptions, recent: Re
     previousStableSequence: writtenAt(journal, found.previousStable),
     accepted: new Set(),
     pending: new PendingBlocks(pendingBytesMax),
-    chunkVersions: await readChunkVersions(kv),
+    chunkVersions,
     chunkGarbage: [],
   };
   await readPending(kv, state);
   const accepted = await readAccepted(context, state);
   const chunks = checkpoint === null ? null : await readChunks(kv, state, checkpoint.height);
   retireChunks(state);
-  const hardState = await kv.get(keys.hardState);
   return {
     state,
     recovered: {
@@ -217,15 +230,11 @@ async function readChunks(kv: KeyValueStore, state: LogState, height: number): P
     if (version !== undefined) wanted.push({ chunk, key: keys.chunk(chunk, version) });
   }
   const out = new Map<number, Bytes>();
-  const together = 64;
-  for (let at = 0; at < wanted.length; at += together) {
-    const group = wanted.slice(at, at + together);
-    const values = await kv.getMany(group.map(({ key }) => key));
-    for (const [i, { chunk, key }] of group.entries()) {
-      const value = values[i];
-      if (value === undefined) throw damaged(key, 'missing');
-      out.set(chunk, unseal(key, value));
-    }
+  const values = await kv.getMany(wanted.map(({ key }) => key));
+  for (const [i, { chunk, key }] of wanted.entries()) {
+    const value = values[i];
+    if (value === undefined) throw damaged(key, 'missing');
+    out.set(chunk, unseal(key, value));
   }
   return out;
 }

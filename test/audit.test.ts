@@ -10,8 +10,9 @@ import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { ChainFileWriter } from '../daemon/cli/chain-file.ts';
 import { createNetwork, localReplicas } from '../daemon/cli/network-files.ts';
+import { encodeEpochsFile } from '../daemon/epochs-file.ts';
 import { Transport } from '../daemon/transport/peers.ts';
-import { encodeWitness, readWitness } from '../daemon/witness-file.ts';
+import { decodeWitness, encodeWitness, readWitness } from '../daemon/witness-file.ts';
 import { signBytes } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import type { Block } from '../protocol/block.ts';
@@ -23,6 +24,7 @@ import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../pro
 import { Audit, encodeEvidence, evidenceOf, signingBytes, verifyEvidence } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
 import { settingOf } from '../sim/setting.ts';
+import { adding, EpochWorld, replicaKey } from './epoch-world.ts';
 import { program, type Run, synod } from './program.ts';
 
 const epoch = asEpoch(0);
@@ -183,7 +185,7 @@ t.test('EVD-5: a fork over a view change needs the new-views, and names with the
   const without = await forger.audit(a, b);
   t.equal(without.code, 6);
   t.match(without.json, { verdict: 'too-few', culprits: [] });
-  t.strictSame(without.json.needs, [{ what: 'new-views', from: 2, to: 3, given: [] }]);
+  t.strictSame(without.json.needs, [{ what: 'new-views', epoch: 0, from: 2, to: 3, given: [] }]);
   const words = await forger.words(a, b);
   t.match(
     words.stdout,
@@ -199,7 +201,7 @@ t.test('EVD-5: a fork over a view change needs the new-views, and names with the
   ]);
   const more = await forger.audit(a, b, two);
   t.equal(more.code, 6, 'nobody is named for an honest view-change');
-  t.strictSame(more.json.needs, [{ what: 'new-views', from: 2, to: 3, given: [2] }]);
+  t.strictSame(more.json.needs, [{ what: 'new-views', epoch: 0, from: 2, to: 3, given: [2] }]);
   const three = forger.newView('three.witness', 3, [
     [1, null],
     [2, null],
@@ -317,6 +319,140 @@ t.test('EVD-5: chains that agree, evidence alone, and files that do not hold', a
   const cut = readFileSync(a);
   writeFileSync(forger.path('cut.chain'), cut.subarray(0, -1));
   t.match(await forger.audit(b, forger.path('cut.chain')), { code: 3, stderr: /cut\.chain.*\[chain-file-malformed\]/ });
+});
+
+// ---- later epochs -----------------------------------------------------------------------------------------------------------
+
+/** The blocks of a history from a height on, behind these links. */
+async function lateChain(path: string, world: EpochWorld, from: number, links: readonly Uint8Array[]): Promise<string> {
+  const file = await ChainFileWriter.create(path, world.genesis);
+  for (const link of links) await file.link(link);
+  for (const { block, certificate } of world.blocks.slice(from - 1)) await file.append({ ...block, certificate });
+  await file.commit();
+  return path;
+}
+
+t.test('EVD-5, EPO-11: a fork in a later epoch names members of that one, under their keys of that time', async (t) => {
+  const directory = t.testdir();
+  const path = (name: string) => join(directory, name);
+  // b has another key in epoch 1, and there are five members: f is 1 and a quorum 4.
+  const trunk = () => {
+    const world = new EpochWorld();
+    world.idle(2).end({
+      changes: [adding('e'), { change: 'replace-replica-key', name: 'b', publicKey: replicaKey('b2').publicKey }],
+      by: ['a', 'b', 'c'],
+      joins: { e: 0, b2: 0 },
+    });
+    return world.idle(1);
+  };
+  const [left, right] = [trunk(), trunk()];
+  left.idle(2);
+  right.decide(right.bundle('another'));
+  writeFileSync(path('genesis.json'), left.document);
+  writeFileSync(path('net.epochs'), encodeEpochsFile(left.genesis.chainId, left.links));
+  const audit = async (...args: string[]) => {
+    const run = await synod(['audit', ...args, '--genesis', path('genesis.json'), '--json']);
+    return { ...run, json: JSON.parse(run.stdout === '' ? 'null' : run.stdout) };
+  };
+  const a = await lateChain(path('a.chain'), left, 5, left.links);
+  const b = await lateChain(path('b.chain'), right, 4, right.links);
+  const { code, json } = await audit(a, b, '--out', path('guilty.witness'));
+  t.equal(code, 5);
+  t.match(json, { verdict: 'guilty', epoch: 1, f: 1, fork: { height: 5 } });
+  const key = (name: string) => toHex(replicaKey(name).publicKey);
+  t.strictSame(
+    json.culprits.map((each: { epoch: number; name: string; publicKey: string }) => [
+      each.epoch,
+      each.name,
+      each.publicKey,
+    ]),
+    [
+      [1, 'a', key('a')],
+      [1, 'b', key('b2')],
+      [1, 'c', key('c')],
+      [1, 'd', key('d')],
+    ],
+  );
+  const words = await synod(['audit', a, b, '--genesis', path('genesis.json')]);
+  t.match(words.stdout, /the chains fork at height 5, in epoch 1:/);
+  t.match(words.stdout, new RegExp(`  b \\(epoch 1, key ${key('b2')}\\) signed commits of two blocks`));
+  t.match(words.stdout, /4 of 5 members are named; f is 1, and a fork takes at least 2\n$/);
+  // The proofs bring their epoch with them.
+  const verified = await synod(['verify', path('guilty.witness'), '--genesis', path('genesis.json')]);
+  t.match(verified, { code: 0, stdout: /b signed commits of two blocks/ });
+
+  // Files without links need the file of epochs; whole archives need nothing.
+  const bare = await lateChain(path('bare.chain'), right, 4, []);
+  t.match(await audit(a, bare), { code: 3, stderr: /bare\.chain.*\[certificate-epoch\]/ });
+  t.match(await audit(a, bare, '--epochs', path('net.epochs')), { code: 5, json: { fork: { height: 5 } } });
+  const whole = await lateChain(path('whole.chain'), right, 1, []);
+  t.match(await audit(a, whole), { code: 5, json: { epoch: 1, fork: { height: 5 } } });
+  t.match(await audit(whole, bare, '--epochs', path('net.epochs')), {
+    code: 0,
+    json: { verdict: 'clean', fork: null },
+  });
+  // A witness of the later epoch without links holds by those of a chain file beside it.
+  const pieces = decodeWitness(readFileSync(path('guilty.witness')), left.genesis.chainId);
+  if ('refused' in pieces) return t.fail(pieces.refused);
+  const records = pieces.filter(({ sort }) => sort !== 'link');
+  writeFileSync(path('old.witness'), encodeWitness(left.genesis.chainId, records));
+  t.match(await audit(path('old.witness')), { code: 3, stderr: /\[evidence-epoch\]/ });
+  t.match(await audit(path('old.witness'), whole), {
+    code: 5,
+    json: { fork: null, culprits: [{ name: 'a', epoch: 1 }] },
+  });
+});
+
+t.test('EVD-5, EPO-11: an epoch that ends twice is a fork, wherever the files begin', async (t) => {
+  const directory = t.testdir();
+  const path = (name: string) => join(directory, name);
+  const by = ['a', 'b', 'c'];
+  const ended = (before: number, name: string) => {
+    const world = new EpochWorld();
+    world.idle(before).end({ changes: [adding(name)], by, joins: { [name]: 0 } });
+    return world.idle(6);
+  };
+  const [left, same, later] = [ended(2, 'e'), ended(2, 'f'), ended(3, 'f')];
+  writeFileSync(path('genesis.json'), left.document);
+  const audit = async (...args: string[]) => {
+    const run = await synod(['audit', ...args, '--genesis', path('genesis.json'), '--json']);
+    return { ...run, json: JSON.parse(run.stdout === '' ? 'null' : run.stdout) };
+  };
+  const names = (json: { culprits: { epoch: number; name: string }[] }) =>
+    json.culprits.filter(({ epoch: when }) => when === 0).map(({ name }) => name);
+  // No block in common: the links alone show it.
+  const a = await lateChain(path('a.chain'), left, 8, left.links);
+  const b = await lateChain(path('b.chain'), same, 5, same.links);
+  const twice = await audit(a, b, '--out', path('guilty.witness'));
+  t.match(twice, { code: 5, json: { epoch: 0, fork: { height: 3 } } });
+  t.strictSame(names(twice.json), by);
+  t.equal((await synod(['verify', path('guilty.witness'), '--genesis', path('genesis.json')])).code, 0);
+  // At two heights in one view: what lies between is wanted, and names them.
+  const c = await lateChain(path('c.chain'), later, 8, later.links);
+  const between = await audit(a, c);
+  t.match(between, { code: 6, json: { verdict: 'too-few', fork: { height: 3 } } });
+  t.strictSame(between.json.needs, [{ what: 'blocks', epoch: 0, from: 3, to: 4 }]);
+  const words = await synod(['audit', a, c, '--genesis', path('genesis.json')]);
+  t.match(words.stdout, /give chain files that hold the blocks 3 to 4/);
+  const wholeLater = await lateChain(path('later.chain'), later, 1, []);
+  const named = await audit(a, wholeLater);
+  t.match(named, { code: 5, json: { epoch: 0, fork: { height: 3 } } });
+  t.strictSame(names(named.json), by);
+  // One history goes on in epoch 1 where the other has ended it.
+  const long = ended(2, 'e');
+  const ending = new EpochWorld();
+  ending.idle(2).end({ changes: [adding('e')], by, joins: { e: 0 } });
+  ending.end({ changes: [{ change: 'set-parameter', parameter: 'window', value: 4 }], by: [...by, 'd'] });
+  ending.idle(5);
+  const d = await lateChain(path('d.chain'), ending, 7, ending.links);
+  const apart = await audit(d, await lateChain(path('part.chain'), long, 7, long.links));
+  t.match(apart, { code: 6, json: { epoch: 1, needs: [{ what: 'blocks', epoch: 1 }] } });
+  const met = await audit(d, await lateChain(path('long.chain'), long, 4, long.links));
+  t.match(met, { code: 5, json: { epoch: 1, fork: { height: 4 } } });
+  t.strictSame(
+    met.json.culprits.map(({ name, epoch: when }: { name: string; epoch: number }) => `${name} ${when}`),
+    ['a 1', 'b 1', 'c 1', 'd 1'],
+  );
 });
 
 t.test('EVD-5: a pool of statements accuses nobody for what others have signed', async (t) => {

@@ -404,7 +404,7 @@ export async function world(test: { teardown(done: () => unknown): void }, optio
   const gateway = new Gateway({
     replica,
     meter: metrics,
-    publicKey: self.publicKey,
+    publicKey: () => self.publicKey,
     signStatement,
     ...(options.gateway && { limits: options.gateway }),
   });

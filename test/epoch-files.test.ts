@@ -12,7 +12,13 @@ import { ChainFileWriter } from '../daemon/cli/chain-file.ts';
 import { combineControls, inOrder } from '../daemon/cli/control-file.ts';
 import { planInWords, planOf } from '../daemon/cli/epoch-plan.ts';
 import { decodeEpochsFile, encodeEpochsFile } from '../daemon/epochs-file.ts';
-import { encodeWitness, readWitness } from '../daemon/witness-file.ts';
+import {
+  decodeWitness,
+  encodeProvenWitness,
+  encodeWitness,
+  readWitness,
+  type WitnessRecord,
+} from '../daemon/witness-file.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import { operatorSigner, signJoin } from '../keys/operator-key.ts';
 import { encodeFrame, encodePayload } from '../protocol/codec.ts';
@@ -161,7 +167,7 @@ t.test('[EPO-11] the file of epochs proves itself from the genesis document', as
   t.not(code(bent), 'epoch 2');
 });
 
-t.test('[EVD-2] evidence and statements of a later epoch hold where its members are known', async (t) => {
+t.test('[EVD-2] [EVD-4] evidence and statements of a later epoch hold where its members are known', async (t) => {
   const world = new EpochWorld();
   world.end({
     changes: [{ change: 'replace-replica-key', name: 'b', publicKey: replicaKey('b2').publicKey }],
@@ -198,11 +204,32 @@ t.test('[EVD-2] evidence and statements of a later epoch hold where its members 
   t.match(held.pieces[0]?.proven, { culprit: { name: 'b' }, conflict: { offence: 'two-prepares', epoch: 1 } });
   t.match(held.statements[0]?.signed, { sender: 1, message: { kind: 'prepare', epoch: 1 } });
   t.match(readWitness(file, world.genesis, native), { refused: 'evidence-epoch' });
+
+  // With its own links the genesis document is enough.
+  const records = [
+    { sort: 'evidence', bytes: piece },
+    { sort: 'frame', bytes: frame },
+  ] as const;
+  const whole = encodeProvenWitness(world.genesis, records, { epochs, crypto: native });
+  t.match(readWitness(whole, world.genesis, native), { pieces: [{ proven: { culprit: { name: 'b' } } }] });
+  t.same(
+    encodeProvenWitness(world.genesis, [...(decodeWitness(whole, chainId) as [])], { epochs, crypto: native }),
+    whole,
+  );
+  const link = { sort: 'link', bytes: world.links[0]! } as const;
+  const refusedOf = (...all: readonly WitnessRecord[]) => {
+    const read = readWitness(encodeWitness(chainId, all), world.genesis, native);
+    return 'refused' in read ? read.refused : null;
+  };
+  t.equal(refusedOf(link, ...records), null);
+  t.equal(refusedOf(records[0], link), 'evidence-epoch', 'a link too late');
+  t.equal(refusedOf({ sort: 'link', bytes: frame }, ...records), 'payload-malformed');
+  t.equal(refusedOf(link, link, ...records), 'certificate-epoch', 'twice');
   const statement = encodeWitness(chainId, [{ sort: 'frame', bytes: frame }]);
   t.match(readWitness(statement, world.genesis, native), { refused: 'sender-unknown' });
 });
 
-t.test('[EPO-11] synod verify checks receipts and chain files of later epochs offline', async (t) => {
+t.test('[EPO-11] [WIRE-37] synod verify checks receipts and chain files of later epochs offline', async (t) => {
   const directory = t.testdir();
   const at = (name: string) => join(directory, name);
   const world = new EpochWorld();
@@ -226,6 +253,44 @@ t.test('[EPO-11] synod verify checks receipts and chain files of later epochs of
   t.match(alone.stderr, /\[certificate-epoch\]/);
   const late = await verify(at('late.chain'), '--epochs', at('net.epochs'));
   t.match(JSON.parse(late.stdout), { valid: true, from: 4, to: 5, epoch: 1 });
+
+  // With the links in it, the genesis document is enough.
+  const [link] = world.links;
+  const withLinks = async (name: string, links: readonly Uint8Array[], more: readonly Uint8Array[] = []) => {
+    const writer = await ChainFileWriter.create(at(name), world.genesis);
+    for (const each of links) await writer.link(each);
+    for (const [index, { block, certificate }] of world.blocks.slice(3).entries()) {
+      await writer.append({ headerBytes: block.headerBytes, bundles: block.bundles, certificate });
+      if (index === 0) for (const each of more) await writer.link(each);
+    }
+    await writer.commit();
+    const run = await verify(at(name));
+    return run.code === 0 ? JSON.parse(run.stdout) : /\[([a-z-]+)\]/.exec(run.stderr)?.[1];
+  };
+  t.match(await withLinks('proven.chain', [link!]), { valid: true, from: 4, to: 5, epoch: 1 });
+  t.equal(await withLinks('behind.chain', [link!], [link!]), 'chain-file-malformed', 'a link behind a block');
+  t.equal(await withLinks('twice.chain', [link!, link!]), 'certificate-epoch');
+  t.equal(await withLinks('rubbish.chain', [Buffer.from('rubbish')]), 'payload-malformed');
+  const bent = Uint8Array.from(link!);
+  bent[bent.length - 100]! ^= 1;
+  t.equal(await withLinks('bent.chain', [bent]), 'epoch-control');
+  const rival = new EpochWorld();
+  rival.idle(2).end({ changes: [adding('f')], by: abc, joins: { f: 0 } });
+  t.equal(await withLinks('rival.chain', rival.links), 'certificate-epoch', 'of members that its blocks do not name');
+  writeFileSync(at('rival.epochs'), encodeEpochsFile(world.genesis.chainId, rival.links));
+  const fork = await verify(at('proven.chain'), '--epochs', at('rival.epochs'));
+  t.match(fork, { code: 3, stderr: /\[epoch-fork\]/ }, 'whoever knows the next epoch refuses another one');
+  const bytes = readFileSync(at('proven.chain'));
+  for (const [head, problem] of [
+    [Buffer.from([2, 0, 0, 1]), /a record of no known sort/],
+    [Buffer.from([1, 255, 255, 255]), /a record of 16777215 bytes/],
+    [Buffer.from([0, 16, 0, 1]), /a record of 1048577 bytes/],
+  ] as const) {
+    writeFileSync(at('hostile.chain'), Buffer.concat([bytes.subarray(0, 48), head, bytes.subarray(52)]));
+    const hostile = await verify(at('hostile.chain'));
+    t.match(hostile, { code: 3, stderr: problem });
+    t.match(hostile.stderr, /\[chain-file-malformed\]/);
+  }
 
   const { block, certificate } = world.blocks[4]!;
   const [bundle] = block.bundles;

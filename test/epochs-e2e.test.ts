@@ -4,13 +4,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { connect } from '../client/index.ts';
+import { native } from '../crypto/native.ts';
+import { loadGenesis } from '../daemon/config.ts';
+import { SecretKey } from '../keys/keypair.ts';
 import { EpochNet, freePort } from './epoch-net.ts';
 import { synod as run } from './program.ts';
 
 t.setTimeout(280_000);
 t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its members while it orders', async (t) => {
   const dir = t.testdir();
-  const { synod, ok, start, config, door, inEpoch, nodes } = new EpochNet(t, dir);
+  const { synod, ok, start, config, door, inEpoch, nodes, status } = new EpochNet(t, dir);
   const genesis = ['--genesis', 'net/genesis.json'];
   await ok('init', 'net', '--unsealed', '--param', 'viewTimeoutMs=1500');
   let receipts = 0;
@@ -42,9 +46,26 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   await inEpoch(0, four);
   await order('in the first epoch');
 
+  const loaded = loadGenesis(native, join(dir, 'net/genesis.json'));
+  if ('refused' in loaded) throw new Error(loaded.problem);
+  const replicas = four.map((name) => ({ name, url: `ws://127.0.0.1:${config(name).listen.port}` }));
+  const client = await connect({ genesis: loaded.genesis, replicas, key: SecretKey.generate() });
+  t.teardown(() => client.close());
+  const lost: string[] = [];
+  client.on('disconnected', ({ replica }) => lost.push(replica));
+  // Those who dialled each other at once have given up one of two connections.
+  const disconnects = async () => {
+    const metrics = four.map(async (name) => await (await fetch(`${door(name)}/metrics`)).text());
+    return (await Promise.all(metrics)).map((text) => text.match(/^synod_transport_disconnects_total.*$/gm));
+  };
+  const before = await disconnects();
   await change('node-0', operators.slice(0, 3), ['param', 'set', 'window=4', 'blockBundlesMax=512']);
   await inEpoch(1, four);
   await order('under other limits');
+  t.ok((await client.submit(Buffer.from('over a connection of the epoch before'))).height > 1);
+  t.equal(client.epochs.last.epoch, 1);
+  t.strictSame(lost, [], '[EPO-22] the doors have stayed open');
+  t.strictSame(await disconnects(), before, 'and so have the links between them');
 
   // Asleep through two changes.
   const asleep = nodes.get('node-3')!;
@@ -114,11 +135,21 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   t.match(gone.stderr, /^synod: .* \[not-a-member\]$/m);
   await order('without the first');
 
+  // From a later epoch on, with its links; by the doors, and from a log.
+  const { height } = (await status('node-4'))!;
+  await ok('export', '--network', 'net', '--from', `${height - 1}`, '--out', 'late.chain');
+  const late = await ok('verify', 'late.chain', ...genesis, '--json');
+  t.match(JSON.parse(late.stdout), { valid: true, epoch: 5 });
+  const followed = await ok('follow', '--network', 'net', '--from', `${height}`, '--to', `${height}`, '--json');
+  t.match(JSON.parse(followed.stdout), { height, epoch: 5, proposer: /^node-[1-4]$/ });
+
   // Everything, from the genesis document.
   for (let i = 1; i <= receipts; i++) await ok('verify', `${i}.receipt`, ...genesis);
   const newest = nodes.get('node-4')!;
   newest.child.kill('SIGTERM');
   t.equal((await newest.ended).code, 0);
+  await ok('export', '--config', 'net/node-4/config.json', '--from', `${height}`, '--out', 'log.chain');
+  t.match(JSON.parse((await ok('verify', 'log.chain', ...genesis, '--json')).stdout), { valid: true, epoch: 5 });
   await ok('export', '--config', 'net/node-4/config.json', '--out', 'net.chain');
   const verified = await ok('verify', 'net.chain', ...genesis, '--json');
   t.match(JSON.parse(verified.stdout), { valid: true, from: 1, epoch: 5 });

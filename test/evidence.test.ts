@@ -13,6 +13,7 @@ import { type Certificate, voteSigningBytes } from '../protocol/certificate.ts';
 import { encodeFrame, encodePayload } from '../protocol/codec.ts';
 import { denies } from '../protocol/conflict.ts';
 import type { Evidence } from '../protocol/core.ts';
+import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type {
   CheckpointVote,
@@ -50,7 +51,14 @@ t.setTimeout(0);
 const T = 500;
 const epoch = asEpoch(0);
 const text = (value: string) => Buffer.from(value);
-const genesis = { chainId: fx.chainId, members: fx.members, parameters: fx.parameters };
+const genesis: Genesis = {
+  chainId: fx.chainId,
+  name: 'evidence',
+  protocol: 'pbft',
+  createdAt: asMillis(1_700_000_000_000),
+  members: fx.members,
+  parameters: fx.parameters,
+};
 const context = { genesis, crypto: native };
 
 // ---- what proves something ----------------------------------------------------------------------------------------------
@@ -314,7 +322,7 @@ t.test('EVD-4: a witness file holds as a whole or not at all', async (t) => {
   t.equal(refused(Uint8Array.of(...file, 0)), 'witness-file-malformed', 'a rest');
   t.equal(refused(file.subarray(0, 48)), 'witness-file-malformed', 'nothing in it');
   t.equal(refused(fx.text('synod-v1:chain..')), 'witness-file-malformed');
-  t.equal(refused(Uint8Array.from(file, (byte, i) => (i === 48 ? 3 : byte))), 'witness-file-malformed', 'no such sort');
+  t.equal(refused(Uint8Array.from(file, (byte, i) => (i === 48 ? 4 : byte))), 'witness-file-malformed', 'no such sort');
   t.equal(refused(Uint8Array.from(file, (byte, i) => (i === 20 ? byte ^ 1 : byte))), 'chain-mismatch');
   t.equal(refused(Uint8Array.from(file, (byte, i) => (i === file.length - 1 ? byte ^ 1 : byte))), 'signature-invalid');
   t.equal(refused(encodeWitness(fx.chainId, [{ sort: 'evidence', bytes: frame }])), 'payload-malformed');

@@ -545,6 +545,33 @@ t.test('GRD-10: marks belong to one key, one chain and one epoch', async (t) => 
   await guard.close();
 });
 
+t.test('GRD-10: a guard that goes on in the next epoch is one that was opened there', async (t) => {
+  const path = newPath();
+  let guard = await freshGuard(path);
+  await guard.lead(asView(3));
+  guard.signProposal(proposal(3, 1, A));
+  await guard.promise({ pledges: [prepare(5, 1, A), checkpoint(64, A)], lock: A, log: start });
+  await t.rejects(guard.beginEpoch(asEpoch(0)), { code: 'guard-epoch-passed' }, 'the same one');
+  await guard.beginEpoch(asEpoch(2));
+  t.match(guard.state, { epoch: 2, view: 0, led: null, burned: null, lock: null, marks: [] });
+  t.throws(
+    () => guard.sign(prepare(5, 1, A).pledge, none),
+    { code: 'guard-not-promised' },
+    'what was promised is forgotten',
+  );
+  const { state } = guard;
+  await t.rejects(guard.beginEpoch(asEpoch(1)), { code: 'guard-epoch-passed' });
+  const again = { pledge: { ...checkpoint(64, B).pledge, epoch: asEpoch(2) }, payload: none };
+  await t.rejects(promise(guard, again), { code: 'guard-conflict' }, 'heights go on');
+  await guard.lead(asView(0));
+  guard.signProposal({ ...proposal(0, 1, B), epoch: asEpoch(2) });
+  await guard.close();
+  // The file of a guard that has ended in the middle of it all.
+  guard = await openGuard(optionsFor(path, { epoch: null }));
+  t.strictSame({ ...guard.state, burned: null, led: null }, state, 'durable');
+  await guard.close();
+});
+
 t.test('GRD-11: a statement binds nobody', async (t) => {
   const guard = await freshGuard();
   t.ok(verifies(frameSigningBytes(chainId, 'status', A), guard.signStatement('status', A)));

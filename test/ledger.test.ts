@@ -227,6 +227,30 @@ t.test('BLK-5: the header commits to the body, and the limits hold', async (t) =
   t.equal(refusal(ledger, [], build(ledger, [], large).block), 'block-too-large', 'one byte too many');
 });
 
+t.test('BLK-8: a block of tiny transactions holds as many as its bytes allow at 32 each, or a bundle', async (t) => {
+  const tiny = (count: number, parameters: { blockBytesMax: number; bundleTransactionsMax: number }) => {
+    const { genesis } = settingOf(4, { ...small, bundleBytesMax: 1024, transactionBytesMax: 700, ...parameters });
+    const one = (_: unknown, i: number) =>
+      new SimClient(genesis, `tiny-${i}`).bundle(
+        Array.from({ length: 8 }, () => text('x')),
+        { validUntil: 60 },
+      );
+    const ledger = newLedger(genesis);
+    const bundles = Array.from({ length: count / 8 }, one);
+    const { block } = build(ledger, [], bundles);
+    const context = { sha256: native.sha256, parameters: genesis.parameters };
+    const stored = decodeStoredBlock({ header: block.headerBytes, body: encodeBody(bundles) }, context);
+    return [refusal(ledger, [], block), isRefusal(stored) ? stored.field : 'ok'];
+  };
+  const refused = ['block-too-large', 'block.transactionCount'];
+  const bytes = { blockBytesMax: 2048, bundleTransactionsMax: 8 };
+  t.strictSame(tiny(64, bytes), ['accepted', 'ok'], '2048 / 32');
+  t.strictSame(tiny(72, bytes), refused);
+  const large = { blockBytesMax: 1024, bundleTransactionsMax: 40 };
+  t.strictSame(tiny(40, large), ['accepted', 'ok'], 'what one bundle may hold');
+  t.strictSame(tiny(48, large), refused);
+});
+
 t.test('BLK-6: a block holds at least one bundle', async (t) => {
   const ledger = newLedger();
   const { header } = build(ledger, [], [fresh()]).block;

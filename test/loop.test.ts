@@ -30,7 +30,7 @@ import type { LogRecord } from '../protocol/log.ts';
 import type { CheckpointVote, ReplicaMessage, ReplicaPledge, Status } from '../protocol/messages.ts';
 import { Outbox } from '../protocol/outbox.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
-import { asHeight, asMillis, asReplicaId, asView, type Millis } from '../protocol/types.ts';
+import { asEpoch, asHeight, asMillis, asReplicaId, asView, type Millis } from '../protocol/types.ts';
 import { openFrame, signingBytes, type VerifyContext } from '../protocol/verify.ts';
 import { settingOf } from '../sim/setting.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
@@ -125,6 +125,10 @@ class TestGuard implements Guard {
 
   get state(): GuardState {
     throw new Error('nobody asks in these tests');
+  }
+
+  beginEpoch(): Promise<void> {
+    throw new Error('no epoch ends in these tests');
   }
 
   release(failure: Error | null = null): void {
@@ -500,6 +504,49 @@ t.test('who breaks a rule is punished with its code, and nobody else (GEN-1)', a
   await turns();
   t.equal(stage.network.punished.length, faulty.length + 1);
   t.equal(stage.checked, checked);
+});
+
+t.test('[EPO-13] [EPO-22] what is of another epoch is passed over, and kept for the next one', async (t) => {
+  const stage = await Stage.open(t);
+  const core = new TestCore();
+  const replica = stage.replica(t, core);
+  await turns();
+  core.steps.length = 0;
+  const of = (number: number) => ({ ...vote('commit', stage.solo.block()), epoch: asEpoch(number) });
+  const stranger = new Uint8Array(32).fill(4);
+  const carried = (number: number) =>
+    encodeFrame({
+      kind: 'view-change',
+      payload: encodePayload({ ...viewChange(1), epoch: asEpoch(number) }),
+      sender: stranger,
+      signature: new Uint8Array(64),
+    });
+  const early = [stage.frame(1, of(1)), carried(1), stage.frame(2, of(1))];
+  const others = [stage.frame(1, of(2)), carried(2)];
+  for (const bytes of [...early.slice(0, 2), ...others]) replica.frame(asReplicaId(1), bytes);
+  replica.frame(asReplicaId(2), early[2]!);
+  await until('an empty queue', () => replica.queueDepths().frames === 0);
+  await turns();
+  t.strictSame(stage.network.punished, [], 'nobody is blamed');
+  t.strictSame(core.heard.flat(), []);
+  replica.frame(asReplicaId(1), carried(0));
+  await until('of this epoch it is a stranger', () => stage.network.punished.length === 1);
+  // More than this epoch's limits allow, by a member that may be in another one; a block names its epoch.
+  const block = stage.solo.block();
+  const { parameters } = stage.verify;
+  Object.assign(stage.verify, { parameters: { ...parameters, blockBundlesMax: 0 } });
+  replica.frame(asReplicaId(2), stage.frame(2, { kind: 'forward', bundles: block.bundles }));
+  replica.frame(asReplicaId(0), stage.frame(0, proposal(block)));
+  await until('the block is refused, and the bundles are not', () => stage.network.punished.length === 2);
+  t.match(stage.network.punished[1], { peer: 0 });
+  for (let i = 0; i < LOOP_LIMITS.earlyFramesPerPeerMax; i++) replica.frame(asReplicaId(2), early[2]!);
+  await until('an empty queue', () => replica.queueDepths().frames === 0);
+  const { frames } = replica.leave();
+  t.strictSame(
+    frames.filter(({ from }) => from === 1).map(({ bytes }) => bytes),
+    early.slice(0, 2),
+  );
+  t.equal(frames.filter(({ from }) => from === 2).length, LOOP_LIMITS.earlyFramesPerPeerMax, 'one share, and not more');
 });
 
 t.test('of one turn no more votes are checked than make a quorum (PBFT-P-2)', async (t) => {

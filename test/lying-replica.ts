@@ -99,7 +99,7 @@ const end = (code: number): never => {
   flush();
   process.exit(code);
 };
-const node = await startNode(config, logger, [], {
+const node = await startNode(config, logger, {
   core: (core) => liar.deceive(core),
   peers: (transport) => {
     mouth = new Mouth(transport);

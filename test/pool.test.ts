@@ -175,6 +175,17 @@ t.test('REQ-4: a block takes from every client in turn', async (t) => {
   t.equal(served.size, 12, 'three blocks of four serve twelve clients');
 });
 
+t.test('BLK-8: a primary proposes no more transactions than a block may hold', async (t) => {
+  const { admit, pick } = world({
+    blockBytesMax: 2048,
+    bundleBytesMax: 1024,
+    transactionBytesMax: 700,
+    bundleTransactionsMax: 10,
+  });
+  for (let client = 1; client <= 9; client++) t.equal(admit(bundle(client, { transactions: 10 })), 'pooled');
+  t.equal(pick().length, 6, '2048 / 32 = 64');
+});
+
 t.test('REQ-4, SES-1, SES-2: what is picked may stand in the block it is picked for', async (t) => {
   const { admit, pick, build } = world();
   for (const sequence of [1, 2]) admit(bundle(1, { sequence }));

@@ -21,6 +21,7 @@ import { parseGenesis } from '../protocol/genesis.ts';
 import { asEpoch } from '../protocol/types.ts';
 import type { LieName } from '../sim/liars.ts';
 import { randomFrom } from '../sim/random.ts';
+import { Flood } from './chaos/flood.ts';
 import { Submitter } from './chaos/load.ts';
 import { type Settling, settle } from './chaos/settle.ts';
 import { ChaosStage, settleMsMax, within } from './chaos/stage.ts';
@@ -260,6 +261,31 @@ async function connectToAnotherChain({ directory, network: { replicas } }: Chaos
   });
   await client.close();
 }
+
+// ---- clients ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Resident memory of a replica, whatever clients do: what it takes under the load of the benchmark (bench/targets.ts, 400 MiB), its pool full
+ * (protocol/pool.ts, 160 MiB), and as much again for what was read and is not judged yet, and for a heap that is collected later.
+ */
+const RESIDENT_MIB_MAX = 768;
+
+attack('flood', 'A14 clients that flood every door with tiny transactions: bounded memory, and the others go on', {
+  async act({ t, stage, more }) {
+    const flood = new Flood(stage.network, 1);
+    try {
+      await more('beside the flood');
+      await stage.until('a flood', () => flood.sent > 1_000 && flood.ended > 0);
+      t.comment(`${flood.sent} bundles of a thousand, ${flood.ended} connections ended`);
+    } finally {
+      await flood.close();
+    }
+    for (const name of stage.names) {
+      const peak = stage.peakMiB(name);
+      t.ok(peak === null || peak < RESIDENT_MIB_MAX, `${name}: ${peak?.toFixed(0)} MiB at most`);
+    }
+  },
+});
 
 // ---- connections ----------------------------------------------------------------------------------------------------------------
 

@@ -155,7 +155,7 @@ t.test('PBFT-PP-2: a primary goes W blocks ahead and no further', async (t) => {
   t.equal(sentKinds(more, 'pre-prepare').length, 1, 'one decided, one more proposed');
 });
 
-t.test('PBFT-PP-3, BLK-5, BLK-6: what breaks a rule of blocks gets no vote and costs the view', async (t) => {
+t.test('PBFT-PP-3, BLK-5, BLK-6, BLK-8: what breaks a rule of blocks gets no vote and costs the view', async (t) => {
   const late = (solo: Solo) => solo.client.bundle([text('x')], { validUntil: 5, sequence: 2 });
   const cases: [string, (solo: Solo, block: Block) => Block][] = [
     ['block-empty', (_, block) => altered(block, { bundleCount: 0 }, [])],
@@ -167,6 +167,7 @@ t.test('PBFT-PP-3, BLK-5, BLK-6: what breaks a rule of blocks gets no vote and c
     ['block-time-runs-back', (_, block) => altered(block, { time: asMillis(1_699_999_999_999) })],
     ['block-bundle-out-of-sequence', (solo, block) => altered(block, {}, [late(solo)])],
     ['block-too-large', (_, block) => altered(block, { payloadBytes: 524_289 })],
+    ['block-too-large', (_, block) => altered(block, { transactionCount: 16_385, transactionTotal: 16_385 })],
   ];
   for (const [code, spoil] of cases) {
     const solo = new Solo({ parameters: { timeDriftMsMax: 3_600_000 } }).connect();

@@ -323,6 +323,24 @@ t.test('synod sim: one seed, a range, a trace, JSON', async (t) => {
   t.match(JSON.parse(few.stdout), { seeds: 1, failed: 0, faults: 0 });
 });
 
+t.test(
+  'synod sim --changes: in every life the operators change the epoch, and with --no-changes in none',
+  async (t) => {
+    const drawn = (changes: boolean | null) =>
+      [1, 2, 3, 4, 5, 6].filter((seed) => drawPlan(life(seed, { changes })).operators).length;
+    t.equal(drawn(true), 6);
+    t.equal(drawn(false), 0);
+    t.ok(drawn(null) > 0 && drawn(null) < 6, 'else it is drawn');
+    const epochsOf = async (...flags: readonly string[]) => {
+      const run = await synodSim('--seeds', '1..6', '--ms', 3_000, '--jobs', 2, '--json', ...flags);
+      t.equal(run.code, 0, run.stdout);
+      return JSON.parse(run.stdout).epochs as number;
+    };
+    t.ok((await epochsOf('--changes')) >= 3, 'they reach the lives');
+    t.equal(await epochsOf('--no-changes'), 0);
+  },
+);
+
 t.test('synod sim --resume: what is done is not done again, and a line that was cut off is', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'synod-sim-'));
   const file = join(directory, 'done.jsonl');
@@ -342,6 +360,18 @@ t.test('synod sim --resume: what is done is not done again, and a line that was 
   t.same(digests.sort(), [1, 2, 3, 4]);
   const other = await synodSim('--seeds', '1..4', '--ms', 2_000, '--resume', file);
   t.match(other, { code: 2, stderr: /\[sim-resume-file\]/ });
+  for (const flags of [['--changes'], ['--f', '1']])
+    t.match(await synodSim('--seeds', '1..4', ...args, ...flags), {
+      code: 2,
+      stderr: /is of a run with (changes|f) null/,
+    });
+  const others = join(directory, 'others.jsonl');
+  for (const seeds of ['1..1', '1..2'])
+    t.match(
+      await synodSim('--seeds', seeds, '--ms', 1_000, '--f', 0, '--changes', '--jobs', 1, '--resume', others),
+      { code: 0 },
+      'what was asked is known again',
+    );
   writeFileSync(file, 'nothing of ours\n');
   t.match(await synodSim('--seeds', '1..2', ...args), { code: 2, stderr: /first line.*\[sim-resume-file\]/ });
   rmSync(directory, { recursive: true, force: true });

@@ -125,6 +125,22 @@ t.test('LOG-12 a failing sync or a full disk is final', async (t) => {
   t.equal(recovered.decided.length, floor.sequence);
 });
 
+t.test('[EPO-12] what a start would find can be read without one', async (t) => {
+  for (const records of [[], [hardState('later')], [chunk(12, 0), checkpoint(12)]]) {
+    const disk = new MemoryDisk();
+    const { log } = await openLogStore(disk.open(), options());
+    await populate(log);
+    const floor = await log.write(records);
+    const now = await log.recover();
+    t.equal(log.head, 12, 'and nothing has changed');
+    await log.write([hardState('goes on')]);
+    disk.crash();
+    disk.loseLast(1);
+    const { recovered } = await openLogStore(disk.open(), options({ floor }));
+    t.strictSame(now, recovered);
+  }
+});
+
 t.test('LOG-4 a lost tail is noticed below the floor and cut above it', async (t) => {
   for (const lost of [1, 3, 10]) {
     const disk = new MemoryDisk();

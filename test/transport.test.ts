@@ -566,6 +566,85 @@ function tests(): void {
     await Promise.all([a.close(), b.close()]);
   });
 
+  t.test(
+    '[EPO-22] another epoch: who stays keeps the connection under another number, who goes is cut off',
+    async (t) => {
+      const nodes = [await Node.open(zero), await Node.open(one), await Node.open(two)] as const;
+      const [first, second, third] = nodes;
+      t.teardown(() => Promise.all(nodes.map((node) => node.close())));
+      const dialling = [
+        [zero, first.port],
+        [one, second.port],
+        [two, third.port],
+      ] as const;
+      const epochOf = (self: ReplicaId, ids: readonly ReplicaId[], key = memberKey(self)) => ({
+        self: asReplicaId(ids.indexOf(self)),
+        credentials: {
+          crypto: native,
+          chainId,
+          epoch: () => asEpoch(1),
+          members: () =>
+            ids.map((id, place) => ({
+              id: asReplicaId(place),
+              name: `r${id}`,
+              publicKey: id === self ? key.publicKey : memberKey(id).publicKey,
+            })),
+          isRetired: (other: Bytes) => equalBytes(other, memberKey(zero).publicKey),
+          key: key.publicKey,
+          signStatement: signer(key),
+        },
+        peers: new Map(
+          dialling
+            .filter(([id]) => id !== self && ids.includes(id))
+            .map(([id, port]) => [asReplicaId(ids.indexOf(id)), `ws://127.0.0.1:${port}`] as const),
+        ),
+      });
+      const all = [zero, one, two];
+      // They learn where the others are: whom they did not dial before is dialled.
+      for (const [i, node] of nodes.entries()) node.transport.enter(epochOf(all[i]!, all));
+      for (const node of nodes) await node.until('both others', () => node.transport.connectedPeers().length === 2);
+      await third.until('settled', () => third.seen('connected 1') > 0);
+      const [before, drops] = [third.seen('connected 1'), third.count('synod_transport_disconnects_total 1')];
+      third.transport.broadcast(frame(1), 'vote');
+      await second.until('it', () => second.frames.some(({ from }) => from === two));
+
+      // The first one goes, so the others' numbers fall. One of them is late.
+      third.transport.enter(epochOf(two, [one, two]));
+      await first.until('cut off', () => first.seen('disconnected 2') > 0);
+      third.transport.broadcast(frame(2), 'vote');
+      await second.until('in its own epoch', () => second.frames.filter(({ from }) => from === two).length === 2);
+      second.transport.enter(epochOf(one, [one, two]));
+      third.transport.broadcast(frame(3), 'vote');
+      second.transport.broadcast(frame(4), 'bulk');
+      await second.until('under its new number', () => second.frames.some(({ from }) => from === one));
+      await third.until('under its new number', () => third.frames.some(({ from }) => from === zero));
+      t.strictSame(second.transport.connectedPeers(), [one]);
+      t.strictSame(third.transport.connectedPeers(), [zero]);
+      t.equal(third.seen('connected 1'), before);
+      t.equal(third.seen('disconnected 0') + third.seen('disconnected 1'), 0);
+      await first.until('refused from then on', () =>
+        first.logs.some((line) => line.includes('handshake-key-retired')),
+      );
+
+      // With another key of its own everybody has to get to know it.
+      const other = keyOf('another');
+      second.transport.enter(epochOf(one, [one, two], other));
+      await third.until('cut off', () => third.seen('disconnected 0') > 0);
+      await third.until('it is not let in under the new key before its epoch', () =>
+        third.logs.some(
+          (line) => line.includes('handshake-not-a-member') || line.includes('handshake-unexpected-peer'),
+        ),
+      );
+      const late = epochOf(two, [one, two]);
+      const withOther = late.credentials
+        .members()
+        .map((member) => (member.id === 0 ? { ...member, publicKey: other.publicKey } : member));
+      third.transport.enter({ ...late, credentials: { ...late.credentials, members: () => withOther } });
+      await third.until('it is back', () => third.transport.connectedPeers().length === 1);
+      t.equal(third.count('synod_transport_disconnects_total 1'), drops, 'never a number that was somebody else’s');
+    },
+  );
+
   t.test('a stalled bulk lane delays no vote, holds no more than its bounds, and goes on afterwards', async (t) => {
     const bulk = { ...defaultOptions.bulk, queueFramesMax: 64, queueBytesMax: 8 << 20, socketBytesMax: 1 << 20 };
     const [a, b] = await pair({ bulk });

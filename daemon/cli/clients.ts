@@ -33,7 +33,11 @@ export async function openClient({ network, key, options }: ClientUse): Promise<
 const askMs = 1_000;
 
 /** Each link is proved, so any replica may tell of them, and whoever knows most is right. */
-async function latestEpochs({ genesis, epochs, replicas }: Network): Promise<EpochChain> {
+export async function latestEpochs({
+  genesis,
+  epochs,
+  replicas,
+}: Pick<Network, 'genesis' | 'epochs' | 'replicas'>): Promise<EpochChain> {
   const answers = await Promise.all(
     replicas.map(({ http }) => (http === null ? null : fetchEpochs(http, genesis, askMs))),
   );

@@ -5,11 +5,21 @@ import { Command, Option } from 'commander';
 import { type Bytes, toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
-import type { ProvenEvidence } from '../../protocol/verify.ts';
+import type { EpochChain, ProvenEvidence } from '../../protocol/verify.ts';
 import { loadConfig, loadGenesis } from '../config.ts';
 import { collectWitness } from '../evidence.ts';
+import { LeadingLinks } from '../file-links.ts';
 import { offenceInWords } from '../offences.ts';
-import { decodeWitness, encodeWitness, readWitness, type Witness, type WitnessRecord } from '../witness-file.ts';
+import {
+  decodeWitness,
+  encodeProvenWitness,
+  encodeWitness,
+  readWitness,
+  type Witness,
+  type WitnessRecord,
+} from '../witness-file.ts';
+import { latestEpochs } from './clients.ts';
+import { loadEpochs } from './epochs-file.ts';
 import { Complaint, EXIT, orComplain, usageError } from './errors.ts';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from './network.ts';
 import { duration } from './options.ts';
@@ -66,11 +76,11 @@ interface Found {
 async function evidence(options: Options): Promise<void> {
   if (options.out !== undefined && existsSync(options.out))
     throw usageError(`--out ${options.out}: there is such a file already`, 'Give a new path.');
-  const { genesis, given } = options.config === undefined ? await ofNetwork(options) : await ofConfig(options.config);
+  const { genesis, epochs, given } = options.config === undefined ? await ofNetwork(options) : await ofConfig(options);
   const { records, found, views } = gather(given);
   if (options.out !== undefined) {
     if (records.length === 0) note(`${options.out}: not written, for nothing is kept`);
-    else writeFileSync(options.out, encodeWitness(genesis.chainId, records), { flag: 'wx' });
+    else writeFileSync(options.out, encodeProvenWitness(genesis, records, { epochs, crypto: native }), { flag: 'wx' });
   }
   if (options.json === true) {
     const pieces = found.map(({ id, proven: { culprit, conflict }, keptBy }) => ({
@@ -99,23 +109,34 @@ async function evidence(options: Options): Promise<void> {
     await writeLine(`${options.out}: ${found.length} pieces of evidence, ${views.length} new-views`);
 }
 
-async function ofConfig(file: string): Promise<{ genesis: Genesis; given: Given[] }> {
-  const config = orComplain(loadConfig(file));
-  const { genesis } = orComplain(loadGenesis(native, config.genesis));
-  const bytes = await collectWitness(config.evidenceDir, genesis);
-  return { genesis, given: [checked(config.member, genesis, bytes === null ? [] : [bytes])] };
+interface Source {
+  readonly genesis: Genesis;
+  /** Those that are known, and proved by what was given. */
+  readonly epochs: EpochChain;
+  readonly given: Given[];
 }
 
-async function ofNetwork(options: Options): Promise<{ genesis: Genesis; given: Given[] }> {
-  const { genesis, replicas } = findNetwork(options);
+async function ofConfig({ config: file = '', epochs: given }: Options): Promise<Source> {
+  const config = orComplain(loadConfig(file));
+  const { genesis } = orComplain(loadGenesis(native, config.genesis));
+  const { epochsFile } = config;
+  const epochs = loadEpochs(genesis, given ?? (existsSync(epochsFile) ? epochsFile : undefined));
+  const bytes = await collectWitness(config.evidenceDir, genesis, epochs);
+  return { genesis, epochs, given: [checked(config.member, { genesis, epochs }, bytes === null ? [] : [bytes])] };
+}
+
+async function ofNetwork(options: Options): Promise<Source> {
+  const network = findNetwork(options);
+  const { genesis, replicas } = network;
+  const epochs = await latestEpochs(network);
   const given: Given[] = [];
   for (const { name, http } of replicas) {
     const files = http === null ? null : await fetchWitness(http, options.timeout);
     if (http === null) note(`${name}: its HTTP door is not known; run this with --config on its host`);
     else if (files === null) note(`${name}: no answer from ${http}`);
-    if (files !== null) given.push(checked(name, genesis, files));
+    if (files !== null) given.push(checked(name, { genesis, epochs }, files));
   }
-  if (given.length > 0) return { genesis, given };
+  if (given.length > 0) return { genesis, epochs, given };
   throw new Complaint({
     code: 'no-replica-answers',
     sentence: `none of ${replicas.length} replicas answered`,
@@ -125,7 +146,7 @@ async function ofNetwork(options: Options): Promise<{ genesis: Genesis; given: G
 }
 
 /** What does not hold is named and left out: a replica may lie, and a file may be damaged. */
-function checked(from: string, genesis: Genesis, files: readonly Bytes[]): Given {
+function checked(from: string, { genesis, epochs }: Omit<Source, 'given'>, files: readonly Bytes[]): Given {
   const records: Given['records'][number][] = [];
   for (const file of files) {
     const inside = decodeWitness(file, genesis.chainId);
@@ -133,8 +154,15 @@ function checked(from: string, genesis: Genesis, files: readonly Bytes[]): Given
       note(`${from}: left out a file: ${inside.problem} [${inside.refused}]`);
       continue;
     }
+    const links = new LeadingLinks(epochs);
     for (const record of inside) {
-      const witness = readWitness(encodeWitness(genesis.chainId, [record]), genesis, native);
+      if (record.sort === 'link') {
+        const problem = links.take(record.bytes);
+        if (problem === null) continue;
+        note(`${from}: left out a file: ${problem.problem} [${problem.refused}]`);
+        break;
+      }
+      const witness = readWitness(encodeWitness(genesis.chainId, [record]), genesis, native, epochs);
       if ('refused' in witness) note(`${from}: left out what does not hold: ${witness.problem} [${witness.refused}]`);
       else records.push({ record, witness });
     }

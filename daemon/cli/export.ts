@@ -2,15 +2,19 @@
 
 import { existsSync } from 'node:fs';
 import { Command, Option } from 'commander';
+import type { Bytes } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
-import { decodeHeader } from '../../protocol/block.ts';
+import { type BlockHeader, decodeHeader } from '../../protocol/block.ts';
 import type { FollowedBlock } from '../../protocol/door.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
 import { asHeight } from '../../protocol/types.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
 import { loadConfig, loadGenesis } from '../config.ts';
+import { linksTo } from '../file-links.ts';
 import { LogReader } from '../gateway/log-reader.ts';
 import { ChainFileWriter } from './chain-file.ts';
 import { withClient } from './clients.ts';
+import { loadEpochs } from './epochs-file.ts';
 import { Complaint, orComplain, usageError } from './errors.ts';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from './network.ts';
 import { wholeNumber } from './options.ts';
@@ -43,7 +47,8 @@ export function exportCommand(): Command {
     .addHelpText(
       'after',
       `
-The file may hold a few blocks above --to: up to the first one whose own certificate covers it.
+The file may hold a few blocks above --to: up to the first one whose own certificate covers it. Where it begins in a later epoch
+it holds the links that prove that one, so that the genesis document is enough to verify it.
 
 Examples:
   $ synod export --network net --out net.chain
@@ -59,14 +64,16 @@ async function exportChain(options: Options): Promise<void> {
   const network = findNetwork(options);
   await withClient({ network }, async (client) => {
     const to = lastBlock(options, client.head().height);
-    await writeChain(options.out, network.genesis, to, client.follow({ from: options.from ?? 'oldest' }));
+    const blocks = client.follow({ from: options.from ?? 'oldest' });
+    await writeChain(options.out, { genesis: network.genesis, epochs: () => client.epochs, to, blocks });
   });
 }
 
 /** One replica's own chain, which the others may not share, from the log of a replica that does not run. */
 async function exportLog(config: string, options: Options): Promise<void> {
-  const { genesis: genesisFile, logDir, member } = orComplain(loadConfig(config));
+  const { genesis: genesisFile, logDir, epochsFile, member } = orComplain(loadConfig(config));
   const { genesis } = orComplain(loadGenesis(native, genesisFile));
+  const epochs = loadEpochs(genesis, options.epochs ?? (existsSync(epochsFile) ? epochsFile : undefined));
   if (!existsSync(logDir)) throw new Complaint({ code: 'chain-empty', sentence: `${member} has no log at ${logDir}` });
   // Loaded only here: the other commands need no database.
   const [{ openStore }, { openLogStore }] = await Promise.all([
@@ -83,7 +90,7 @@ async function exportLog(config: string, options: Options): Promise<void> {
     const from = Math.max(options.from ?? 1, log.lowest);
     if (from > to)
       throw new Complaint({ code: 'chain-empty', sentence: `${member} keeps blocks from ${log.lowest} on` });
-    await writeChain(options.out, genesis, to, certifiedBlocks(reader, from));
+    await writeChain(options.out, { genesis, epochs: () => epochs, to, blocks: certifiedBlocks(reader, from) });
     await log.close();
   } finally {
     await kv.close();
@@ -121,13 +128,16 @@ function lastBlock(options: Options, head: number): number {
   return to;
 }
 
+interface ExportedChain {
+  readonly genesis: Genesis;
+  /** Those that are known by the time that the first block is here. */
+  readonly epochs: () => EpochChain;
+  readonly to: number;
+  readonly blocks: AsyncIterable<FollowedBlock>;
+}
+
 /** Up to the first certificate at or above `to`, or to the end of the blocks. */
-async function writeChain(
-  out: string,
-  genesis: Genesis,
-  to: number,
-  blocks: AsyncIterable<FollowedBlock>,
-): Promise<void> {
+async function writeChain(out: string, { genesis, epochs, to, blocks }: ExportedChain): Promise<void> {
   const file = await ChainFileWriter.create(out, genesis);
   try {
     let noted = performance.now();
@@ -137,6 +147,7 @@ async function writeChain(
     for await (const block of blocks) {
       const header = decodeHeader(block.headerBytes);
       if (header === undefined) throw new Error('export: a block whose header does not decode');
+      if (first === undefined) for (const link of linksFor(header, epochs())) await file.link(link);
       await file.append(block);
       first ??= header.height;
       last = header.height;
@@ -155,4 +166,15 @@ async function writeChain(
     await file.abandon();
     throw error;
   }
+}
+
+/** [WIRE-37] What proves the epoch of the first block; all later ones are proved by the blocks. */
+function linksFor({ height, epoch }: BlockHeader, epochs: EpochChain): readonly Bytes[] {
+  const links = linksTo(epochs, epoch);
+  if (links !== null) return links;
+  throw new Complaint({
+    code: 'epochs-unknown',
+    sentence: `block ${height} is of epoch ${epoch}, and the links that prove it are known to epoch ${epochs.last.epoch} only`,
+    remedy: 'Give --epochs FILE: GET /v1/epochs at the HTTP door of a replica that runs.',
+  });
 }

@@ -7,6 +7,7 @@ import type { FollowedBlock } from '../../client/index.ts';
 import { toBase64 } from '../../crypto/base64.ts';
 import { type Bytes, equalBytes, fromHex, toHex } from '../../crypto/bytes.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
 import { withClient } from './clients.ts';
 import { Complaint, EXIT } from './errors.ts';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from './network.ts';
@@ -69,7 +70,7 @@ async function follow(options: Options): Promise<void> {
       for await (const block of client.follow(request)) {
         if (last?.height === block.header.height - 1 && !equalBytes(block.header.parent, last.hash))
           throw forked(last.height);
-        await writeLine(options.json === true ? jsonOf(block, network.genesis) : textOf(block, network.genesis));
+        await writeLine(options.json === true ? jsonOf(block, client.epochs) : textOf(block, client.epochs));
         last = { height: block.header.height, hash: block.hash };
         saver.note(last);
       }
@@ -156,13 +157,19 @@ class PlaceSaver {
   }
 }
 
-function jsonOf({ header, hash, bundles }: FollowedBlock, genesis: Genesis): string {
+/** A replica's number is good for one epoch; that of a proven block is known. */
+const proposerOf = ({ header }: FollowedBlock, epochs: EpochChain): string | undefined =>
+  epochs.at(header.epoch)?.members[header.proposer]?.name;
+
+function jsonOf(block: FollowedBlock, epochs: EpochChain): string {
+  const { header, hash, bundles } = block;
   return JSON.stringify({
     height: header.height,
     time: header.time,
     hash: toHex(hash),
     parent: toHex(header.parent),
-    proposer: genesis.members[header.proposer]?.name ?? header.proposer,
+    proposer: proposerOf(block, epochs) ?? header.proposer,
+    epoch: header.epoch,
     transactionTotal: header.transactionTotal,
     transactionCount: header.transactionCount,
     bundles:
@@ -176,8 +183,9 @@ function jsonOf({ header, hash, bundles }: FollowedBlock, genesis: Genesis): str
   });
 }
 
-function textOf({ header, hash, bundles }: FollowedBlock, genesis: Genesis): string {
-  const proposer = genesis.members[header.proposer]?.name ?? String(header.proposer);
+function textOf(block: FollowedBlock, epochs: EpochChain): string {
+  const { header, hash, bundles } = block;
+  const proposer = proposerOf(block, epochs) ?? String(header.proposer);
   const head = `${header.height}  ${new Date(header.time).toISOString()}  ${proposer}  ${header.transactionCount} tx  ${toHex(hash)}`;
   const transactions = bundles?.flatMap((bundle) => bundle.transactions) ?? [];
   return [head, ...transactions.map((transaction, index) => `  ${index}  ${preview(transaction)}`)].join('\n');

@@ -15,6 +15,7 @@ const statusSchema = z.object({
   node: named.extend({ version: z.string(), startedAt: z.number() }),
   chain: z.object({ chainId: z.string() }),
   ready: z.boolean(),
+  epoch: z.int().default(0),
   reason: z.object({ code: z.string(), message: z.string() }).nullable(),
   view: z.int(),
   primary: named,

@@ -20,6 +20,8 @@ export interface SimOptions {
   readonly f?: number;
   readonly ms: number;
   readonly realSignatures?: true;
+  /** Undefined: drawn, one life in three. */
+  readonly changes?: boolean;
   readonly faults?: readonly number[];
   readonly shrink: boolean;
   readonly jobs: number;
@@ -53,6 +55,8 @@ export function simCommand(): Command {
     )
     .option('--ms <ms>', 'simulated milliseconds in which faults come and go', wholeNumber(1_000, 3_600_000), 60_000)
     .option('--real-signatures', 'Ed25519, and every message through its bytes (default: one seed in 16)')
+    .option('--changes', 'the operators change the epoch in every life (default: in one of three)')
+    .option('--no-changes', 'they do in none')
     .option('--faults <list>', 'only these faults of the seed, by number, such as 2,5,9; or none', faultList)
     .option('--no-shrink', 'do not look for the few faults that a failure takes')
     .option('--jobs <n>', 'processes (default: one for each core)', wholeNumber(1, 256), availableParallelism())
@@ -72,6 +76,7 @@ Exit code 1 if a seed fails. Progress goes to standard error.
 Examples:
   $ synod sim
   $ synod sim --seeds 1..10000 --resume sim.jsonl
+  $ synod sim --changes --seeds 1..1000
   $ synod sim --seed 63 --trace | less
   $ synod sim --seed 63 --faults 2,5,9
   $ synod sim --seed 63 --record runs && synod replay runs/node-0`,

@@ -3,7 +3,6 @@
 import { existsSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { native } from '../../crypto/native.ts';
-import type { SignedBundle } from '../../protocol/bundle.ts';
 import { checkAgainstGenesis, loadConfig, loadGenesis } from '../config.ts';
 import { createLogs } from '../logging.ts';
 import { deferred } from './deferred.ts';
@@ -96,16 +95,15 @@ async function start(configFile: string, { observe: asObserver, withParent }: Op
       return isThere;
     };
     if (asObserver === true && !(await follow('member'))) return;
-    for (let waiting: readonly SignedBundle[] = []; ; ) {
-      const node = await startNode(config, logger, waiting);
+    for (;;) {
+      const node = await startNode(config, logger);
       stop = () => node.stop();
       const reason = await node.done;
       if (typeof reason === 'number') end(reason);
       if (stopping || typeof reason === 'number') return;
-      // [EPO-12] The next epoch begins as after a start of the process; what waited is kept.
+      // Ended: the next start says why this is no member any more.
       stop = undefined;
       await node.stop();
-      waiting = reason === 'behind' ? [] : reason.waiting;
       // [EPO-19] Nobody answers it any more as the member that it was: it comes to the present as whoever observes does.
       if (reason === 'behind' && !(await follow(asObserver === true ? 'member' : 'latest'))) return;
     }

@@ -39,7 +39,7 @@ export function verifyCommand(): Command {
     .requiredOption('--genesis <file>', 'the genesis.json of the network, from a source that you trust')
     .option(
       '--epochs <file>',
-      'the epochs since the first (GET /v1/epochs of a replica), for what does not bring them itself',
+      'the epochs since the first (GET /v1/epochs of a replica), for what an older version wrote without them',
     )
     .option('--json', 'for programs')
     .addHelpText(
@@ -192,7 +192,10 @@ function notProved(file: string, code: string, detail: string): Complaint {
   return new Complaint({
     code,
     sentence: `not proved: ${file}${detail === '' ? '' : `: ${detail}`}`,
-    remedy: 'Do not believe it. Is this the genesis document of the right network?',
+    remedy:
+      code === 'certificate-epoch' || code === 'evidence-epoch'
+        ? 'It is of an epoch that it does not prove: give --epochs (GET /v1/epochs at the HTTP door of a replica).'
+        : 'Do not believe it. Is this the genesis document of the right network?',
     exit: EXIT.notProved,
   });
 }

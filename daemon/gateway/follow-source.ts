@@ -45,6 +45,11 @@ export class FollowSource {
     this.#recent.push(blocks);
   }
 
+  /** Another epoch has begun. */
+  enter(): void {
+    this.#recent.dropFrames();
+  }
+
   head(): Height {
     return this.#options.head();
   }

@@ -21,7 +21,7 @@ export interface GatewayOptions {
   readonly replica: ReplicaPort;
   readonly meter: Meter;
   /** This replica's own key and the guard's function for statements (keys/). */
-  readonly publicKey: Bytes;
+  readonly publicKey: () => Bytes;
   readonly signStatement: SignStatement;
   /** The links of all epochs that are known, from that of epoch 1 on. Default: none. */
   readonly epochLinks?: () => readonly Bytes[];
@@ -48,16 +48,17 @@ export class Gateway {
   constructor(options: GatewayOptions) {
     const { replica, meter, publicKey, signStatement, now = () => performance.now() } = options;
     const limits = { ...defaultGatewayLimits, ...options.limits };
-    const wire: WireContext = { sha256: replica.crypto.sha256, parameters: replica.genesis.parameters };
+    const { sha256 } = replica.crypto;
+    const stored: WireContext = { sha256, parameters: storedParameters(replica.genesis.parameters) };
     this.#replica = replica;
     this.#meter = meter;
     this.#sealer = frameSealer({ publicKey, signStatement });
     this.#server = new Server({
       log: replica.log,
-      sha256: wire.sha256,
-      wire: { ...wire, parameters: storedParameters(wire.parameters) },
+      sha256,
+      wire: stored,
     });
-    this.reader = new LogReader({ log: replica.log, wire });
+    this.reader = new LogReader({ log: replica.log, wire: stored });
     // The desk first: what it hears is older than what the streams send.
     this.desk = new ReceiptDesk({ replica, reader: this.reader, meter, waitingBundlesMax: limits.waitingBundlesMax });
     const source = new FollowSource({
@@ -70,7 +71,10 @@ export class Gateway {
       replica,
       limits,
       meter,
-      wire,
+      // Of the epoch at hand.
+      get wire() {
+        return { sha256, parameters: replica.genesis.parameters };
+      },
       desk: this.desk,
       sealer: this.#sealer,
       source,
@@ -107,6 +111,16 @@ export class Gateway {
 
   get connections(): number {
     return this.#connections.size;
+  }
+
+  /** [EPO-22] Another epoch has begun: everyone should learn of it, and streams begin or go on. */
+  enter(epoch: Epoch): void {
+    this.#door.source.enter();
+    // [WIRE-35] Before anything that its members sign, so that nobody has to ask for it first.
+    const frame = this.#door.epochsFrame(epoch);
+    for (const connection of [...this.#connections]) connection.send(frame);
+    this.#announceHead();
+    for (const connection of this.#connections) connection.wake();
   }
 
   /** Takes over a connection whose client has proved its key; one too many is closed with a code. */

@@ -17,7 +17,7 @@ export interface Waiting {
 }
 
 /** `busy`: the replica refuses it, and whether it was decided before could not be looked up. */
-export type DeskCode = AdmissionCode | 'busy';
+export type DeskCode = AdmissionCode | 'busy' | 'bundle-invalid';
 
 /** What was found of a bundle, and where: it is in no certified block from `lowest` to `height` but the one that was found. */
 export interface Looked {
@@ -190,7 +190,7 @@ export class ReceiptDesk {
     this.#meter.gauge('synod_bundles_waiting', this.#entries.size);
   }
 
-  #admission(digest: Hash, code: AdmissionCode): void {
+  #admission(digest: Hash, code: AdmissionCode | 'bundle-invalid'): void {
     const entry = this.#entries.get(keyOf(digest));
     if (entry === undefined) return;
     if (code === 'pooled') tell(entry, code, false);

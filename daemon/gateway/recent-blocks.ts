@@ -85,6 +85,11 @@ export class RecentBlocks {
     return made;
   }
 
+  /** They were sealed with a key that may be replaced. */
+  dropFrames(): void {
+    this.#frames.clear();
+  }
+
   #clear(): void {
     this.#blocks = [];
     this.#bytes = 0;

@@ -14,7 +14,8 @@ export interface FrameSealer {
 }
 
 export function frameSealer(options: {
-  readonly publicKey: Bytes;
+  /** Asked for each frame: another epoch may bring another key. */
+  readonly publicKey: () => Bytes;
   readonly signStatement: SignStatement;
 }): FrameSealer {
   const { publicKey, signStatement } = options;
@@ -24,7 +25,7 @@ export function frameSealer(options: {
       return encodeFrame({
         kind: message.kind,
         payload,
-        sender: publicKey,
+        sender: publicKey(),
         signature: signStatement(message.kind, payload),
       });
     },

@@ -91,7 +91,11 @@ export class HttpDoor {
       replica,
       reads: new Reads({ replica, reader, desk }),
       why: new Why({ replica, desk, refusals: this.#refusals, draining }),
-      transactions: new Transactions({ submitter: this.#submitter, parameters: replica.genesis.parameters, budget }),
+      transactions: new Transactions({
+        submitter: this.#submitter,
+        parameters: () => replica.genesis.parameters,
+        budget,
+      }),
       health: this.#health,
       metrics,
       node,

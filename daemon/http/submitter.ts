@@ -276,7 +276,8 @@ export class Submitter implements Waiting {
     const digest = asHash(crypto.sha256(payload));
     const signature = this.#signer.signBundle(digest);
     const bundle = decodeBundle({ payload, signature }, { sha256: crypto.sha256, parameters: genesis.parameters });
-    assert(!isRefusal(bundle), 'a bundle of checked transactions is well formed');
+    // They were checked under the limits of an earlier epoch.
+    if (isRefusal(bundle)) return this.#refuseAll(jobs, 'not-ordered');
     let firstInBundle = 0;
     for (const job of jobs) {
       job.placed = { digest, firstInBundle };

@@ -29,7 +29,8 @@ const sentences: Record<SubmitRefusal, string> = {
 
 export interface TransactionsOptions {
   readonly submitter: Submitter | null;
-  readonly parameters: Parameters;
+  /** Of the epoch at hand. */
+  readonly parameters: () => Parameters;
   readonly budget: BodyBudget;
 }
 
@@ -42,7 +43,8 @@ export class Transactions {
   }
 
   async post({ request, query, gone }: Exchange): Promise<Reply | Problem> {
-    const { submitter, parameters, budget } = this.#options;
+    const { submitter, budget } = this.#options;
+    const parameters = this.#options.parameters();
     if (submitter === null) return problem('submissions-disabled', 'this replica has no client key of its own');
     const wait = word(query.get('wait'), { name: 'wait', words: ['committed', 'accepted'] });
     const receipts = word(query.get('receipts'), { name: 'receipts', words: ['each', 'none'] });
@@ -75,7 +77,7 @@ export class Transactions {
     const key = headers['idempotency-key'];
     const known = this.#keys.find(key, () => digestOf(body, headers['content-type']));
     if (known !== null) return known;
-    const submission = parseSubmission(body, headers['content-type'], this.#options.parameters);
+    const submission = parseSubmission(body, headers['content-type'], this.#options.parameters());
     if (isFault(submission)) return submission;
     const job = submitter.submit(submission);
     if ('refused' in job) return refusal(job.refused);

@@ -14,8 +14,12 @@ const headSchema = z.strictObject({
   synodSim: z.literal(1),
   protocol: z.enum(protocols),
   n: z.int().nullable(),
+  /** Left out by an older version, which drew it. */
+  f: z.int().nullable().default(null),
   ms: z.int(),
   realSignatures: z.boolean().nullable(),
+  /** Likewise. */
+  changes: z.boolean().nullable().default(null),
 });
 export type ResumeHead = z.output<typeof headSchema>;
 
@@ -59,7 +63,7 @@ export class ResumeFile {
     const [first = '', ...lines] = whole.split('\n').slice(0, -1);
     const found = parsed(headSchema, first);
     if (found === undefined) throw complaint(path, 'its first line is not what `synod sim --resume` writes');
-    for (const key of ['protocol', 'n', 'ms', 'realSignatures'] as const)
+    for (const key of ['protocol', 'n', 'f', 'ms', 'realSignatures', 'changes'] as const)
       if (found[key] !== head[key])
         throw complaint(
           path,

@@ -33,11 +33,12 @@ export async function runSim(options: SimOptions): Promise<number> {
     f: options.f ?? null,
     ms: options.ms,
     realSignatures: options.realSignatures ?? null,
+    changes: options.changes ?? null,
     only: options.faults ?? null,
   };
   if (options.seed !== undefined) return runOne({ ...base, seed: options.seed }, options);
   const { from, to } = options.seeds ?? DEFAULT_SEEDS;
-  const { n, f, ms, realSignatures } = base;
+  const { n, f, ms, realSignatures, changes } = base;
   const file =
     options.resume === undefined
       ? null
@@ -45,9 +46,10 @@ export async function runSim(options: SimOptions): Promise<number> {
           synodSim: 1,
           protocol: options.protocol,
           n,
-          ...(f === null ? {} : { f }),
+          f,
           ms,
           realSignatures,
+          changes,
         });
   const began = performance.now();
   const tally = new Tally();
@@ -158,12 +160,13 @@ function findingOf(life: LifeOptions, outcome: Outcome, mayShrink: boolean): Fin
   };
 }
 
-function replayOf({ seed, n, f, ms, realSignatures, only, protocol = 'pbft' }: LifeOptions): string {
+function replayOf({ seed, n, f, ms, realSignatures, changes, only, protocol = 'pbft' }: LifeOptions): string {
   const parts = ['synod sim --seed', seed, '--ms', ms];
   if (protocol !== 'pbft') parts.push('--protocol', protocol);
   if (n !== null) parts.push('--n', n);
   if (f != null) parts.push('--f', f);
   if (realSignatures === true) parts.push('--real-signatures');
+  if (changes != null) parts.push(changes ? '--changes' : '--no-changes');
   if (only != null) parts.push('--faults', only.length === 0 ? 'none' : only.join(','));
   return parts.join(' ');
 }

@@ -18,15 +18,20 @@ import { FrameQueue } from './queue.ts';
 /** The first frame from the side that was dialled: the link stands, from its side too. MessagePack's nil, which no frame is. */
 const WELCOME: Bytes = Uint8Array.of(0xc0);
 
-export interface LinkParts {
-  readonly context: Context;
+/** The numbers of both ends, in the epoch at hand. Whose number is the lower one never changes: members keep their order (EPO-22). */
+export interface LinkEnds {
   readonly self: ReplicaId;
   readonly peer: ReplicaId;
+}
+
+export interface LinkParts {
+  readonly context: Context;
+  readonly ends: LinkEnds;
   readonly lane: Lane;
   /** With the lane's path. Absent: only the peer dials. */
   readonly url: string | undefined;
   readonly tls: DialTls;
-  readonly credentials: Credentials;
+  readonly credentials: () => Credentials;
   /** The peer's public key. */
   readonly key: Bytes;
   /** Milliseconds for which the peer is refused; 0: it is not. */
@@ -47,6 +52,7 @@ interface Attempt {
 
 export class Link {
   readonly #parts: LinkParts;
+  #ends: LinkEnds;
   readonly #context: Context;
   readonly #queue: FrameQueue;
   readonly #backoff: Backoff;
@@ -60,6 +66,7 @@ export class Link {
 
   constructor(parts: LinkParts) {
     this.#parts = parts;
+    this.#ends = parts.ends;
     this.#context = parts.context;
     const { options, random } = parts.context;
     const { queueFramesMax, queueBytesMax } = options[parts.lane];
@@ -84,6 +91,11 @@ export class Link {
     this.#schedule(this.#backoff.next());
   }
 
+  /** Another epoch, in which both have other numbers. */
+  renumber(ends: LinkEnds): void {
+    this.#ends = ends;
+  }
+
   send(frame: Bytes): void {
     const connection = this.#live?.connection;
     const flow = this.#context.tally.frames[this.#parts.lane];
@@ -94,7 +106,7 @@ export class Link {
 
   /** A connection that the peer dialled and proved to be its own. */
   arrived(connection: Connection): void {
-    const { self, peer } = this.#parts;
+    const { self, peer } = this.#ends;
     if (this.#closed) {
       connection.close(closeCode.goingAway, 'going-away');
       return;
@@ -149,15 +161,16 @@ export class Link {
     this.#context.tally.frames[this.#parts.lane].dropped += this.#queue.clear();
   }
 
-  close(): void {
+  close(code: number = closeCode.goingAway, reason = 'going-away'): void {
     this.#closed = true;
-    this.cut(closeCode.goingAway, 'going-away');
+    this.cut(code, reason);
     clearTimeout(this.#timer);
   }
 
   #schedule(delayMs: number): void {
     clearTimeout(this.#timer);
-    const { url, self, peer } = this.#parts;
+    const { url } = this.#parts;
+    const { self, peer } = this.#ends;
     if (this.#closed || url === undefined) return;
     // Both would dial at the same moment, and one connection of two would be in vain.
     const courtesy = self > peer ? this.#context.options.secondDialMs : 0;
@@ -168,7 +181,9 @@ export class Link {
   #dial(url: string): void {
     if (this.#closed || this.#live !== undefined || this.#attempt !== undefined) return;
     const context = this.#context;
-    const { lane, peer, tls, credentials, key } = this.#parts;
+    const { lane, tls, key } = this.#parts;
+    const { peer } = this.#ends;
+    const credentials = this.#parts.credentials();
     context.tally.count('synod_transport_dials_total', { lane });
     const attempt: Attempt = { deadline: undefined, give: () => dialling.abort(), connection: undefined };
     this.#attempt = attempt;
@@ -215,7 +230,7 @@ export class Link {
   }
 
   #welcomed(connection: Connection): void {
-    const { self, peer } = this.#parts;
+    const { self, peer } = this.#ends;
     if (this.#closed || this.#parts.refusedFor() > 0) {
       connection.close(closeCode.goingAway, 'going-away');
       return;

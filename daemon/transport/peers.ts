@@ -2,7 +2,7 @@
 // neither in our queues nor in the kernel's. This is the PeerTransport that the replica's loop speaks to.
 
 import { randomBytes } from 'node:crypto';
-import type { Bytes } from '../../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
 import type { ReplicaId } from '../../protocol/types.ts';
 import type { Lane, Meter, PeerEvents, PeerTransport } from '../ports.ts';
 import type { Credentials } from './authenticate.ts';
@@ -10,19 +10,23 @@ import type { ClientEvents, ClientSocket } from './client.ts';
 import { closeCode } from './connection.ts';
 import { Context } from './context.ts';
 import type { DialTls } from './dial.ts';
-import { Link } from './link.ts';
+import { Link, type LinkEnds } from './link.ts';
 import { type Log, printable } from './log.ts';
 import { defaultOptions, lanes, type TransportOptions } from './options.ts';
 import { Penalty } from './penalties.ts';
 import { type Arrival, type Listen, Server } from './server.ts';
 
-export interface TransportConfig {
+/** What is good for one epoch. */
+export interface TransportEpoch {
   /** Null: a node that is no member. It has no peers, and serves clients alone. */
   readonly self: ReplicaId | null;
   readonly credentials: Omit<Credentials, 'nonce'>;
-  readonly listen: Listen;
   /** ws:// or wss://, of the other members; who has none is waited for. */
   readonly peers: ReadonlyMap<ReplicaId, string>;
+}
+
+export interface TransportConfig extends TransportEpoch {
+  readonly listen: Listen;
   readonly tls?: DialTls;
   readonly events: PeerEvents;
   /** A client has proved its key. Absent: clients are refused. */
@@ -38,15 +42,11 @@ export interface TransportConfig {
   readonly random?: () => number;
 }
 
-interface PeerToBe {
-  readonly id: ReplicaId;
-  readonly key: Bytes;
-  readonly self: ReplicaId;
-  readonly credentials: Credentials;
-}
-
 interface Peer {
-  readonly id: ReplicaId;
+  /** Its number in the epoch at hand. */
+  id: ReplicaId;
+  readonly key: Bytes;
+  readonly url: string | undefined;
   readonly links: Readonly<Record<Lane, Link>>;
   readonly penalty: Penalty;
 }
@@ -55,6 +55,7 @@ export class Transport implements PeerTransport {
   readonly #config: TransportConfig;
   readonly #context: Context;
   readonly #peers = new Map<ReplicaId, Peer>();
+  #credentials: Credentials;
   #server: Server | undefined;
   #sweeper: NodeJS.Timeout | undefined;
   #overload: NodeJS.Timeout | undefined;
@@ -71,11 +72,8 @@ export class Transport implements PeerTransport {
     this.#config = config;
     const { meter, log, now = () => performance.now(), random = systemRandom } = config;
     this.#context = new Context({ options: { ...defaultOptions, ...config.options }, meter, log, now, random });
-    const credentials: Credentials = { ...config.credentials, nonce: () => randomBytes(32) };
-    const { self } = config;
-    if (self === null) return;
-    for (const { id, publicKey } of config.credentials.members())
-      if (id !== self) this.#peers.set(id, this.#peer({ id, key: publicKey, self, credentials }));
+    this.#credentials = credentialsOf(config);
+    this.#setPeers(config, []);
   }
 
   /** The port it listens on. */
@@ -107,6 +105,23 @@ export class Transport implements PeerTransport {
     return [...this.#peers.values()].filter((peer) => peer.links.vote.isUp).map((peer) => peer.id);
   }
 
+  /**
+   * [EPO-22] The next epoch. Connections to keys and addresses that stay are kept, each under its member's new number. Whose key is no member's any
+   * more is cut off; who is new is dialled. Where this replica has another key now, everybody has to get to know it, clients too.
+   */
+  enter(epoch: TransportEpoch): void {
+    if (this.#closed) return;
+    const isSameKey = equalBytes(this.#credentials.key, epoch.credentials.key);
+    this.#credentials = credentialsOf(epoch);
+    const before = [...this.#peers.values()];
+    this.#peers.clear();
+    const kept = this.#setPeers(epoch, isSameKey ? before : []);
+    for (const peer of before)
+      if (!kept.has(peer)) for (const lane of lanes) peer.links[lane].close(closeCode.handshake, 'not-a-peer');
+    for (const peer of this.#peers.values()) if (!kept.has(peer)) for (const lane of lanes) peer.links[lane].start();
+    if (!isSameKey) this.#server?.closeClients('key-replaced');
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -119,11 +134,10 @@ export class Transport implements PeerTransport {
 
   async #open(): Promise<void> {
     const { listen, onClient } = this.#config;
-    const credentials: Credentials = { ...this.#config.credentials, nonce: () => randomBytes(32) };
     this.#server = await Server.listen({
       context: this.#context,
       listen,
-      credentials,
+      credentials: () => this.#credentials,
       onPeer: (arrival) => this.#arrived(arrival),
       ...(onClient === undefined ? {} : { onClient }),
     });
@@ -131,17 +145,33 @@ export class Transport implements PeerTransport {
     for (const peer of this.#peers.values()) for (const lane of lanes) peer.links[lane].start();
   }
 
-  #peer({ id, key, self, credentials }: PeerToBe): Peer {
+  /** Returns those of `before` that stay. */
+  #setPeers({ self, credentials, peers }: TransportEpoch, before: readonly Peer[]): ReadonlySet<Peer> {
+    const kept = new Set<Peer>();
+    if (self === null) return kept;
+    for (const { id, publicKey } of credentials.members()) {
+      if (id === self) continue;
+      const ends = { self, peer: id };
+      const url = peers.get(id);
+      const known = before.find((peer) => equalBytes(peer.key, publicKey) && peer.url === url);
+      this.#peers.set(id, known ?? this.#peer(ends, publicKey, url));
+      if (known === undefined) continue;
+      known.id = id;
+      for (const lane of lanes) known.links[lane].renumber(ends);
+      kept.add(known);
+    }
+    return kept;
+  }
+
+  #peer(ends: LinkEnds, key: Bytes, url: string | undefined): Peer {
     const penalty = new Penalty(this.#context.options);
     const { events, tls = {} } = this.#config;
-    const url = this.#config.peers.get(id);
     const common = {
       context: this.#context,
-      self,
-      peer: id,
+      ends,
       key,
       tls,
-      credentials,
+      credentials: () => this.#credentials,
       refusedFor: () => penalty.remaining(this.#context.now()),
     };
     const vote = new Link({
@@ -149,16 +179,17 @@ export class Transport implements PeerTransport {
       lane: 'vote',
       url: url === undefined ? undefined : laneUrl(url, 'vote'),
       holds: () => false,
-      frame: (bytes) => events.frame(id, bytes),
+      frame: (bytes) => events.frame(peer.id, bytes),
       up: () => {
-        this.#context.log.info({ peer: id }, 'peer connected');
-        events.connected(id);
+        this.#context.log.info({ peer: peer.id }, 'peer connected');
+        events.connected(peer.id);
       },
       down: (code) => {
-        this.#context.tally.count('synod_transport_disconnects_total', { peer: String(id) });
-        this.#context.log.info({ peer: id, code: printable(code) }, 'peer disconnected');
+        this.#context.tally.count('synod_transport_disconnects_total', { peer: String(peer.id) });
+        this.#context.log.info({ peer: peer.id, code: printable(code) }, 'peer disconnected');
         bulk.drop();
-        events.disconnected(id);
+        // Whoever is in its place now is another.
+        if (this.#peers.get(peer.id) === peer) events.disconnected(peer.id);
       },
     });
     const bulk = new Link({
@@ -168,13 +199,14 @@ export class Transport implements PeerTransport {
       // The peer is there, and this lane of it is a moment behind.
       holds: () => vote.isUp,
       frame: (bytes) => {
-        events.frame(id, bytes);
+        events.frame(peer.id, bytes);
         this.#checkOverload();
       },
       up: () => {},
       down: () => {},
     });
-    return { id, links: { vote, bulk }, penalty };
+    const peer: Peer = { id: ends.peer, key, url, links: { vote, bulk }, penalty };
+    return peer;
   }
 
   #arrived({ peer: id, lane, connection }: Arrival): void {
@@ -219,6 +251,11 @@ export class Transport implements PeerTransport {
     tally.flush();
   }
 }
+
+const credentialsOf = ({ credentials }: TransportEpoch): Credentials => ({
+  ...credentials,
+  nonce: () => randomBytes(32),
+});
 
 const systemRandom = (): number => randomBytes(6).readUIntBE(0, 6) / 2 ** 48;
 

@@ -35,7 +35,7 @@ export interface Arrival {
 export interface ServerParts {
   readonly context: Context;
   readonly listen: Listen;
-  readonly credentials: Credentials;
+  readonly credentials: () => Credentials;
   readonly onPeer: (arrival: Arrival) => void;
   /** Absent: clients are refused. */
   readonly onClient?: (socket: ClientSocket) => ClientEvents;
@@ -127,6 +127,11 @@ export class Server {
     tally.gauge('synod_transport_clients', this.clients);
   }
 
+  /** Those who have proved their key. They know this replica by a key of its own that is another one now. */
+  closeClients(code: string): void {
+    for (const connection of this.#clientConnections) connection.close(closeCode.goingAway, code);
+  }
+
   /** Says goodbye to everyone, waits closeMsMax at most. */
   async close(): Promise<void> {
     if (this.#closing) return;
@@ -179,7 +184,7 @@ export class Server {
     }
     authenticate({
       connection,
-      credentials,
+      credentials: credentials(),
       side: 'responder',
       expected: null,
       done: (peer) => {

@@ -39,7 +39,7 @@ export interface BundleFacts {
   readonly index: number | null;
   readonly pool: Pooled | null;
   /** The last verdict on it at this replica, and when. */
-  readonly refused: { readonly code: AdmissionCode; readonly at: Millis } | null;
+  readonly refused: { readonly code: AdmissionCode | 'bundle-invalid'; readonly at: Millis } | null;
   /** How far its block has come. */
   readonly block: HeightFacts | null;
   readonly diagnosis: Diagnosis;
@@ -151,7 +151,7 @@ function because({ diagnosis }: { readonly diagnosis: Diagnosis }, speech: Speec
 }
 
 /** Verdicts in words; those that are no refusal stand here only to be complete. */
-export const refusals: Record<AdmissionCode, string> = {
+export const refusals: Record<AdmissionCode | 'bundle-invalid', string> = {
   pooled: 'it was taken',
   known: 'it waits already',
   'pool-full': 'too many bundles waited; it may be sent again',
@@ -163,4 +163,5 @@ export const refusals: Record<AdmissionCode, string> = {
   'valid-until-too-far': 'it wants to be valid for longer than the chain allows',
   'sessions-full': 'the chain has no room for another session',
   'control-refused': 'it would change the epoch, and this epoch cannot end so',
+  'bundle-invalid': 'it was made under limits of an earlier epoch, and goes beyond those of this one',
 };

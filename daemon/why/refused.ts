@@ -9,7 +9,7 @@ import type { ReplicaPort } from '../ports.ts';
 const REFUSED_MAX = 4_096;
 
 export interface Verdict {
-  readonly code: AdmissionCode;
+  readonly code: AdmissionCode | 'bundle-invalid';
   readonly at: Millis;
 }
 

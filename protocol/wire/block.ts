@@ -5,7 +5,7 @@ import { equalBytes } from '../../crypto/bytes.ts';
 import { merkleRoot } from '../../crypto/merkle.ts';
 import { type Block, type BlockHeader, blockHash, bodyHash, decodeHeader, HEADER_BYTES } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
-import type { Parameters } from '../genesis.ts';
+import { blockTransactionsMax, type Parameters } from '../genesis.ts';
 import type { BlockBytes } from '../log.ts';
 import { asHash } from '../types.ts';
 import { type BundleBytes, bundleOf, type WireContext } from './bundle.ts';
@@ -149,8 +149,12 @@ export function blockOf(
 function refusedSizes(
   header: BlockHeader,
   items: readonly BundleBytes[],
-  { blockBundlesMax, blockBytesMax, bundleBytesMax }: Parameters,
+  parameters: Parameters,
 ): { readonly code: WireCode; readonly field: string } | undefined {
+  const { blockBundlesMax, blockBytesMax, bundleBytesMax } = parameters;
+  // BLK-8
+  if (header.transactionCount > blockTransactionsMax(parameters))
+    return { code: 'field-out-of-range', field: 'block.transactionCount' };
   if (items.length > blockBundlesMax) return { code: 'field-out-of-range', field: 'block.bundles' };
   if (items.length !== header.bundleCount) return { code: 'block-body-mismatch', field: 'bundleCount' };
   let bytes = 0;

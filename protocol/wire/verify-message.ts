@@ -11,6 +11,7 @@ import { checkpointSigningBytes } from '../checkpoint-note.ts';
 import type { ClientMessage } from '../door.ts';
 import { controlFlaw, decodeControl, isControl } from '../epoch/control.ts';
 import type { EpochDocument } from '../epoch/document.ts';
+import { storedParameters } from '../genesis.ts';
 import {
   asVerified,
   type Blocks,
@@ -23,7 +24,7 @@ import {
   type ViewChange,
 } from '../messages.ts';
 import { proofOf } from '../modes.ts';
-import type { Hash, Member, ReplicaId } from '../types.ts';
+import type { Epoch, Hash, Member, ReplicaId } from '../types.ts';
 import type { WireContext } from './bundle.ts';
 import { own } from './bytes.ts';
 import { type Frame, frameSigningBytes } from './frame.ts';
@@ -86,6 +87,20 @@ export function openFrame(frame: Frame, context: VerifyContext): Signed<ReplicaM
   const message = decodeReplicaPayload(kind, payload, wireContext(context));
   if (isRefusal(message)) return message;
   return { sender: member, message, payload, signature: own(signature) };
+}
+
+/**
+ * [EPO-13] The epoch of a frame that was refused under the members and the limits of the epoch at hand: of another one they are others, and who is in it
+ * is no liar. Null: what a bundle or a block may hold depends on the epoch, and this kind does not name it. Undefined: malformed in every epoch,
+ * or such that no epoch excuses it.
+ */
+export function epochOfFrame({ kind, payload, sender }: Frame, context: VerifyContext): Epoch | null | undefined {
+  if (!isReplicaKind(kind)) return undefined;
+  const parameters = storedParameters(context.parameters);
+  const message = decodeReplicaPayload(kind, payload, { ...wireContext(context), parameters });
+  if (isRefusal(message)) return undefined;
+  if ('epoch' in message) return message.epoch;
+  return message.kind === 'forward' && memberOf(sender, context.members) !== undefined ? null : undefined;
 }
 
 /** [WIRE-19] Everything that can be checked without the state of the protocol. The dear checks come last. */

@@ -4,6 +4,7 @@ import { type Client, connect, type FollowedBlock, openWebSocket, verifyReceiptF
 import { type Bytes, toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import type { Network } from '../../daemon/cli/network.ts';
+import { isOfFlood } from './flood.ts';
 import { type Acknowledged, readText, type Submitter, textOf } from './load.ts';
 import { settleMsMax, within } from './stage.ts';
 
@@ -48,10 +49,12 @@ function addBlock(chain: ReadChain, { header, headerBytes, bundles }: FollowedBl
     if (sequence !== last + 1) chain.gaps.push(`${key}: ${sequence} after ${last} at height ${header.height}`);
     sequences.set(key, sequence);
     for (const transaction of transactions) {
+      const place = { height: header.height, index, order: chain.places.size };
+      index += 1;
+      if (isOfFlood(transaction)) continue;
       const text = textOf(transaction);
       if (chain.places.has(text)) chain.twice.push(text);
-      chain.places.set(text, { height: header.height, index, order: chain.places.size });
-      index += 1;
+      chain.places.set(text, place);
     }
   }
   chain.digests.push(toHex(native.sha256(Buffer.concat(parts))));

@@ -138,6 +138,12 @@ export class ChaosStage {
     return this.#lines.get(name) ?? [];
   }
 
+  /** The most memory that its process ever had resident, in MiB; null where the system does not say, or it does not run. */
+  peakMiB(name: string): number | null {
+    const pid = this.#cluster.pidOf(name);
+    return pid === undefined ? null : peakMiB(pid);
+  }
+
   /** SIGKILL; resolves when the process is gone. */
   async kill(name: string): Promise<void> {
     await this.#cluster.kill(name);
@@ -246,4 +252,11 @@ export async function within<T>(ms: number, promise: Promise<T>, what: string): 
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** The most memory that a process ever had resident, in MiB; null where the system does not say. */
+function peakMiB(pid: number): number | null {
+  if (process.platform !== 'linux') return null;
+  const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  return line === null ? null : Number(line[1]) / 1024;
 }

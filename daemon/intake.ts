@@ -1,0 +1,148 @@
+// What peers send, until it is an input of the core: queued within bounds, then decoded, wanted, verified. What cannot be is refused with a code; what
+// is of the next epoch waits for that.
+
+import type { Bytes } from '../crypto/bytes.ts';
+import { toHex } from '../crypto/bytes.ts';
+import { decodeFrame, isRefusal } from '../protocol/codec.ts';
+import type { Core, Input } from '../protocol/core.ts';
+import type { ReplicaMessage, ReplicaPledge, Vote } from '../protocol/messages.ts';
+import type { Epoch, ReplicaId } from '../protocol/types.ts';
+import { epochOfFrame, openFrame, type VerifyContext, verifyMessage } from '../protocol/verify.ts';
+import { canBeCarried, isRequest, isVote } from './kinds.ts';
+import { LOOP_LIMITS } from './loop-limits.ts';
+import type { Meter } from './ports.ts';
+import type { Request } from './serve.ts';
+
+/** A frame as it came, from an authenticated peer. */
+export interface Arrived {
+  readonly from: ReplicaId;
+  readonly bytes: Bytes;
+}
+
+export interface IntakeParts {
+  readonly core: Pick<Core<ReplicaMessage, ReplicaPledge>, 'wants'>;
+  readonly verify: VerifyContext;
+  readonly meter: Meter;
+  /** An honest peer would not have sent it. */
+  readonly refused: (from: ReplicaId, code: string, kind: string) => void;
+  /** Of a peer that is behind: answered without the core. */
+  readonly requested: (from: ReplicaId, request: Request) => void;
+}
+
+export class Intake {
+  readonly #parts: IntakeParts;
+  #frames: (Arrived & { readonly at: number })[] = [];
+  #bytes = 0;
+  readonly #framesOf = new Map<ReplicaId, number>();
+  readonly #votes = new Map<string, Set<ReplicaId>>();
+  /** [EPO-22] Of the next epoch, which its sender has begun already. */
+  readonly #early = new Map<ReplicaId, { readonly frames: Arrived[]; bytes: number }>();
+
+  constructor(parts: IntakeParts) {
+    this.#parts = parts;
+  }
+
+  /** Frames that wait. */
+  get size(): number {
+    return this.#frames.length;
+  }
+  get bytes(): number {
+    return this.#bytes;
+  }
+  /** When the oldest of them came; null: none waits. */
+  get oldestAt(): number | null {
+    return this.#frames[0]?.at ?? null;
+  }
+
+  /** Nobody takes more than a share of the queue: what is dropped here is said again. */
+  push(from: ReplicaId, bytes: Bytes): void {
+    const waiting = this.#framesOf.get(from) ?? 0;
+    if (waiting >= LOOP_LIMITS.framesPerPeerMax)
+      return this.#parts.meter.count('synod_queue_dropped_total', { queue: 'frames' });
+    this.#framesOf.set(from, waiting + 1);
+    this.#frames.push({ from, bytes, at: performance.now() });
+    this.#bytes += bytes.length;
+  }
+
+  /** As many as a turn has time for, into inputs. */
+  take(inputs: Input<ReplicaMessage, ReplicaPledge>[]): void {
+    const began = performance.now();
+    let taken = 0;
+    this.#votes.clear();
+    for (const { from, bytes } of this.#frames) {
+      taken += 1;
+      this.#bytes -= bytes.length;
+      this.#framesOf.set(from, (this.#framesOf.get(from) ?? 1) - 1);
+      const input = this.#open(from, bytes);
+      if (input !== null) inputs.push(input);
+      if (performance.now() - began > LOOP_LIMITS.turnMsMax) break;
+    }
+    this.#frames.splice(0, taken);
+  }
+
+  /** All that waits, for the next epoch: what was kept for it first. */
+  leave(): readonly Arrived[] {
+    return [...[...this.#early.values()].flatMap(({ frames }) => frames), ...this.#frames];
+  }
+
+  /** Bytes of a peer to an input. */
+  #open(from: ReplicaId, bytes: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
+    const { verify, core, meter } = this.#parts;
+    const frame = decodeFrame(bytes);
+    if (isRefusal(frame)) return this.#refuse(from, frame.refused, 'frame');
+    const signed = openFrame(frame, verify);
+    if (isRefusal(signed)) {
+      const epoch = epochOfFrame(frame, verify);
+      if (epoch === undefined || epoch === verify.epoch) return this.#refuse(from, signed.refused, frame.kind);
+      return this.#ofOtherEpoch(from, bytes, epoch);
+    }
+    const { message, sender } = signed;
+    if ('epoch' in message && message.epoch !== verify.epoch && message.kind !== 'status')
+      return this.#ofOtherEpoch(from, bytes, message.epoch);
+    const votes = isVote(message) ? this.#votesLike(message) : undefined;
+    if (!core.wants(message, sender, votes)) return null;
+    // A statement of the moment is said by the one who says it; only pledges may be carried by others (PBFT-NV-5).
+    if (sender !== from && !canBeCarried(message.kind)) return this.#refuse(from, 'not-the-sender', message.kind);
+    const started = performance.now();
+    const checked = verifyMessage(signed, verify);
+    meter.observe('synod_verify_ms', performance.now() - started, { kind: message.kind });
+    if (isRefusal(checked)) return this.#refuse(from, checked.refused, message.kind);
+    votes?.add(sender);
+    if (isRequest(message)) {
+      this.#parts.requested(from, message);
+      return null;
+    }
+    return { type: 'message', signed: checked };
+  }
+
+  #refuse(from: ReplicaId, code: string, kind: string): null {
+    this.#parts.refused(from, code, kind);
+    return null;
+  }
+
+  /**
+   * [EPO-13] [EPO-22] Passed over, and nobody is blamed for it. What the next epoch begins with is kept until this replica has come so far: each peer
+   * has its own share of the room, and what finds none is said again.
+   */
+  #ofOtherEpoch(from: ReplicaId, bytes: Bytes, epoch: Epoch | null): null {
+    if (epoch !== this.#parts.verify.epoch + 1) return null;
+    const kept = this.#early.get(from) ?? { frames: [], bytes: 0 };
+    const { earlyFramesPerPeerMax, earlyBytesPerPeerMax } = LOOP_LIMITS;
+    if (kept.frames.length >= earlyFramesPerPeerMax || kept.bytes + bytes.length > earlyBytesPerPeerMax) return null;
+    kept.frames.push({ from, bytes });
+    kept.bytes += bytes.length;
+    this.#early.set(from, kept);
+    return null;
+  }
+
+  /** Who has cast this vote in this turn: beyond a quorum nobody's need be checked. */
+  #votesLike({ kind, view, height, hash }: Vote): Set<ReplicaId> {
+    const place = `${kind} ${view} ${height} ${toHex(hash)}`;
+    let votes = this.#votes.get(place);
+    if (votes === undefined) {
+      votes = new Set();
+      this.#votes.set(place, votes);
+    }
+    return votes;
+  }
+}
