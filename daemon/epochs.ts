@@ -5,9 +5,11 @@ import { open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
+import { assert } from '../protocol/assert.ts';
 import { blockHash } from '../protocol/block.ts';
 import { decodeCertificate, decodeStoredBlock, isRefusal } from '../protocol/codec.ts';
-import { controlIn, type EpochLink, encodeEpochLink } from '../protocol/epoch/chain.ts';
+import type { EpochEnd } from '../protocol/core.ts';
+import { controlIn, encodeEpochLink } from '../protocol/epoch/chain.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
 import { type Genesis, storedParameters } from '../protocol/genesis.ts';
 import { EpochChain } from '../protocol/verify.ts';
@@ -43,8 +45,9 @@ export async function keepEpochs({ path, genesis, log, document, logger }: Epoch
 }
 
 /** [EPO-11] One epoch more, with the link that proves it. */
-export function addEpoch(chain: EpochChain, link: EpochLink, logger: Logger): void {
-  const known = chain.add(encodeEpochLink(link));
+export function addEpoch(chain: EpochChain, { certificate, ...link }: EpochEnd['link'], logger: Logger): void {
+  assert(certificate !== null, 'the block that ends an epoch has its own proof');
+  const known = chain.add(encodeEpochLink({ ...link, certificate }));
   // Where links of earlier epochs are missing, this one proves nothing (keepEpochs has said so).
   if ('refused' in known) logger.warn({ code: known.refused }, 'this epoch is not added to those that are served');
 }

@@ -76,7 +76,10 @@ export interface Term {
   readonly recorder: Recorder | null;
 }
 
-/** [EPO-12] Waits for nothing, and takes no turn before its replica is started. */
+/**
+ * [EPO-12] Waits for nothing, and takes no turn before its replica is started.
+ * @throws GuardError guard-memory-lost
+ */
 export function beginTerm(surroundings: Surroundings, { own, recovered, guard, self }: Beginning): Term {
   const { config, first, document, log, clock, metrics, evidence, logger, between } = surroundings;
   const { sha256 } = native;
