@@ -7,9 +7,8 @@ import { SecretKey } from '../keys/keypair.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { DoorMessage } from '../protocol/door.ts';
 import type { Genesis } from '../protocol/genesis.ts';
-import { mainsOf } from '../protocol/modes.ts';
 import type { Hash, Height, View } from '../protocol/types.ts';
-import { type EpochChain, genesisOf } from '../protocol/verify.ts';
+import { type EpochChain, genesisOf, mainMembers } from '../protocol/verify.ts';
 import { ChainView } from './chain-view.ts';
 import { BlockTrust } from './committed.ts';
 import type { ReplicaAddress } from './connect.ts';
@@ -350,11 +349,8 @@ export class Client {
 
   /** Connections to keys that stay are kept; the caller's address is good until a later epoch names another. */
   #relink(): void {
-    const { members } = this.epochs.last;
     const before = this.#links.splice(0);
-    // [CHP-1] An auxiliary takes no bundles and has no blocks to show.
-    const mains = mainsOf(this.epochs.last);
-    for (const member of members.filter(({ id }) => mains.includes(id))) {
+    for (const member of mainMembers(this.epochs.last)) {
       const { name, address, publicKey } = member;
       const given = this.#given.get(name);
       const url = given === undefined || given.said !== address ? (address ?? given?.url) : given.url;

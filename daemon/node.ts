@@ -200,7 +200,8 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           return resolve('ended');
         }
         const before = guard;
-        addEpoch(epochs, link, logger);
+        assert(link.certificate !== null, 'the caller of a core has put its proof in');
+        addEpoch(epochs, { ...link, certificate: link.certificate }, logger);
         // Nobody waits for the file, but the end.
         keeping = keeping.then(() => writeEpochs(config.epochsFile, epochs, first));
         keeping.catch(reject);

@@ -218,9 +218,10 @@ export class Replica implements ReplicaPort, PeerEvents {
     const told = this.#ownStalls(now);
     // What is recorded is the very array that the core is given.
     const all = told.length > 0 ? [...told, ...inputs] : inputs;
-    for (const input of inputs)
-      if (input.type === 'message' && input.signed.message.kind === 'pre-prepare')
-        this.#phases.saw(input.signed.message.block.header.height);
+    for (const input of inputs) {
+      const proposed = input.type === 'message' ? proposedIn(input.signed.message) : null;
+      if (proposed !== null) this.#phases.saw(proposed);
+    }
     recorder?.before(core, all, now);
     const started = performance.now();
     const ready = this.#stepped(all, now);

@@ -36,6 +36,12 @@ export function mainsOf({ protocol, members }: OfProtocol & { readonly members: 
   return members.slice(0, protocol === 'cheap-paxos' ? quorum : members.length).map(({ id }) => id);
 }
 
+/** [CHP-1] Those whom clients talk to: an auxiliary takes no bundles and has no blocks to show. */
+export function mainMembers(of: OfProtocol & { readonly members: readonly Member[] }): Member[] {
+  const mains = mainsOf(of);
+  return of.members.filter(({ id }) => mains.includes(id));
+}
+
 /**
  * [CHP-7] Signatures that make a checkpoint stable: a quorum's. Auxiliaries have no state to sign, and one main may be all that works, so in
  * Cheap Paxos one member's word is enough, as it is for a block.

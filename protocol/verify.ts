@@ -45,7 +45,7 @@ export {
   nextEpoch,
   type Successor,
 } from './epoch/successor.ts';
-export type { Trust } from './modes.ts';
+export { mainMembers, type Trust } from './modes.ts';
 export {
   decodeEvidence,
   type EvidenceContext,
