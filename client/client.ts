@@ -446,17 +446,13 @@ export class Client {
       case 'checkpoint-here':
       case 'state-here':
         // Never asked for on this connection.
-        link.suspect('follow-unasked');
-        return;
+        return link.suspect('follow-unasked');
     }
   }
 
   #hear(link: Link, message: Extract<DoorMessage, { kind: 'head' }>): void {
     const code = this.#chain.hear(link.id, message);
-    if (code !== undefined) {
-      link.suspect(code);
-      return;
-    }
+    if (code !== undefined) return link.suspect(code);
     this.#learnt();
     this.#pipeline.retarget();
     this.#checkReady();
@@ -491,8 +487,7 @@ export class Client {
 
   #tick(): void {
     const now = performance.now();
-    for (const link of this.#links) link.tick(now);
-    for (const link of this.#sources) link.tick(now);
+    for (const link of [...this.#links, ...this.#sources]) link.tick(now);
     this.#pipeline.tick(now);
     for (const stream of this.#streams) stream.tick(now);
   }

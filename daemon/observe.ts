@@ -14,6 +14,7 @@ import type { EpochDocument } from '../protocol/epoch/document.ts';
 import { Observer } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
+import type { Epoch } from '../protocol/types.ts';
 import type { EpochChain } from '../protocol/verify.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
@@ -41,8 +42,8 @@ const answerMsMax = 10_000;
 
 export interface ObserveOptions {
   readonly config: NodeConfig;
-  /** `member`: until a change of the epoch makes it one. `latest`: until it is in the last epoch that is known, whoever its members are. */
-  readonly until: 'member' | 'latest';
+  /** `member`: until a change of the epoch makes it one. `latest`: until it is in the last epoch that is known, whoever its members are; an epoch: the same, and in that one at least. */
+  readonly until: 'member' | 'latest' | Epoch;
   readonly logger: Logger;
   /** Ends it early. */
   readonly signal: AbortSignal;
@@ -75,7 +76,8 @@ export async function observe(options: ObserveOptions): Promise<boolean> {
     const isMember = ({ members }: EpochDocument) =>
       members.some((member) => member.name === config.member && publicKeys.includes(toHex(member.publicKey)));
     const isThere = () =>
-      observer.document.epoch >= epochs.last.epoch && (until === 'latest' || isMember(observer.document));
+      observer.document.epoch >= Math.max(epochs.last.epoch, typeof until === 'number' ? until : 0) &&
+      (until !== 'member' || isMember(observer.document));
     if (isThere()) return true;
     const port = new ObserverPort({ observer, genesis, log, now: monotonicNow });
     // Of the key that it will have, where one is to follow another.

@@ -47,6 +47,7 @@ export interface SignStateSummary {
   /** Whether the key has signed anything that binds. */
   readonly hasSigned: boolean;
   readonly view: number;
+  readonly epoch: number;
   /** Where the log must be; sequence 0: any log will do. */
   readonly floor: LogPosition;
 }
@@ -58,23 +59,31 @@ export async function inspectSignState(path: string, owner: SignStateOwner): Pro
   const { file, state } = opened;
   await file.close();
   const { quarantined, marks, floor } = state;
-  return { quarantined, hasSigned: hasSigned(state), view: marks.view, floor };
+  return { quarantined, hasSigned: hasSigned(state), view: marks.view, epoch: marks.epoch, floor };
 }
 
 /**
  * [REC-6] For a replica whose log is gone while its marks are here: the next log may begin from nothing. What the marks know of votes in
- * their view rested on that log, so no vote of that view, or below, is signed any more. `moveAside` runs first, under the lock: were it
- * the other way round, a crash between the two would leave a damaged log without the floor that shows it.
- * @throws GuardError as `inspectSignState`, guard-missing
+ * their view rested on that log, so no vote of that view, or below, is signed any more. `moveAside` runs first, under the locks of all its files: were
+ * it the other way round, a crash between the two would leave a damaged log without the floor that shows it. A file that is not there has no floor.
+ * @throws GuardError as `inspectSignState`; guard-missing: none of them is there
  */
-export async function giveUpLog(path: string, owner: SignStateOwner, moveAside: () => Promise<void>): Promise<void> {
-  const opened = await openSignState(path, owner);
-  if (opened === undefined) throw new GuardError('guard-missing', { path });
-  const { file, state } = opened;
+export async function giveUpLog(files: readonly SignStatePlace[], moveAside: () => Promise<void>): Promise<void> {
+  const opened: { readonly file: SlotFile; readonly state: SignState }[] = [];
   try {
+    for (const { path, owner } of files) {
+      const each = await openSignState(path, owner);
+      if (each !== undefined) opened.push(each);
+    }
+    if (opened.length === 0) throw new GuardError('guard-missing', { path: files[0]?.path ?? '' });
     await moveAside();
-    await file.write(encodeSignState(withoutLog(state)));
+    for (const { file, state } of opened) await file.write(encodeSignState(withoutLog(state)));
   } finally {
-    await file.close();
+    for (const { file } of opened) await file.close();
   }
+}
+
+export interface SignStatePlace {
+  readonly path: string;
+  readonly owner: SignStateOwner;
 }

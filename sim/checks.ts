@@ -89,9 +89,10 @@ export class Checks {
   }
 
   /** An honest replica starts anew: what it says of the moment may fall back to what was durable, what it signed may not. */
-  booted(replica: ReplicaId, height: number, epoch: number): void {
+  booted(replica: ReplicaId, height: number, epoch: number, forgets = false): void {
     const said = this.#said[replica]!;
-    if (epoch < said.epoch)
+    // With an older log, and without a vote, it may begin in an epoch that it had left.
+    if (epoch < said.epoch && !forgets)
       fail('views-never-run-back', `node-${replica} starts in epoch ${epoch}, after ${said.epoch}`);
     // Views begin anew, and what was locked is decided.
     if (epoch > said.epoch) {
@@ -129,12 +130,10 @@ export class Checks {
       case 'checkpoint':
         return this.#mark(replica, `checkpoint ${message.height}`, toHex(message.hash) + toHex(message.stateDigest));
       case 'view-change':
-        this.#mark(replica, `${inEpoch(message)}view-change ${message.view}`, toHex(payload));
-        this.#soundInside(replica, signed);
-        return this.#givesUp(replica, message);
       case 'new-view':
-        this.#mark(replica, `${inEpoch(message)}new-view ${message.view}`, toHex(payload));
+        this.#mark(replica, `${inEpoch(message)}${message.kind} ${message.view}`, toHex(payload));
         this.#soundInside(replica, signed);
+        if (message.kind === 'view-change') return this.#givesUp(replica, message);
         this.#bases.set(`${inEpoch(message)}${message.view}`, baseOf(message));
         return;
       case 'blocks':
@@ -146,9 +145,10 @@ export class Checks {
   }
 
   /** A replica on an older disk says this: what it signs may contradict what it has forgotten, and what it signs later may not contradict this. */
-  saidUnknowing(replica: ReplicaId, { sender, message, payload }: Signed<ReplicaMessage>): void {
-    if (sender !== replica) return;
+  saidUnknowing(replica: ReplicaId, { message, payload }: Signed<ReplicaMessage>): void {
     const said = this.#said[replica]!;
+    const epoch = 'epoch' in message ? Number(message.epoch) : 0; // whatever binds has one
+    const [at, isOfNow] = [inEpoch({ epoch }), epoch === said.epoch];
     const note = (place: string, what: string) => {
       const before = said.votes.get(place);
       // Whatever stands there from now on is one thing too many.
@@ -158,26 +158,26 @@ export class Checks {
       case 'pre-prepare': {
         const { header, hash } = message.block;
         said.votedTo = Math.max(said.votedTo, header.height);
-        return note(`prepare ${message.view} ${header.height}`, toHex(hash));
+        return note(`${at}prepare ${message.view} ${header.height}`, toHex(hash));
       }
       case 'prepare':
       case 'commit': {
         const { kind, view, height, hash } = message;
         said.votedTo = Math.max(said.votedTo, height);
-        note(`${kind} ${view} ${height}`, toHex(hash));
-        if (kind === 'commit' && (said.committed === null || isAbove(message, said.committed)))
+        note(`${at}${kind} ${view} ${height}`, toHex(hash));
+        if (isOfNow && kind === 'commit' && (said.committed === null || isAbove(message, said.committed)))
           said.committed = { view, height };
         return;
       }
       case 'checkpoint':
         return note(`checkpoint ${message.height}`, toHex(message.hash) + toHex(message.stateDigest));
       case 'view-change':
-        said.givenUp = Math.max(said.givenUp, message.view);
-        return note(`view-change ${message.view}`, toHex(payload));
+        if (isOfNow) said.givenUp = Math.max(said.givenUp, message.view);
+        return note(`${at}view-change ${message.view}`, toHex(payload));
       case 'new-view':
         // A faulty primary makes two, of different requests, and each of them is sound (PBFT-NV-2).
         this.#bases.delete(`${inEpoch(message)}${message.view}`);
-        return note(`new-view ${message.view}`, toHex(payload));
+        return note(`${at}new-view ${message.view}`, toHex(payload));
       default:
         return;
     }

@@ -251,7 +251,7 @@ export class Cluster {
     if (node.core === null) return; // it observes
     const { height } = node.core.explain();
     this.#heights[id] = height;
-    this.checks.booted(node.id, height, epoch.epoch);
+    this.checks.booted(node.id, height, epoch.epoch, node.guard.quarantined || this.rolledBack.has(id));
     this.trace.add(this.now);
     this.trace.add(-1 - id);
     this.#say(id, () => `starts in epoch ${epoch.epoch} at height ${height}`);
@@ -350,7 +350,7 @@ export class Cluster {
   }
 
   #check({ id, member }: SimReplica, signed: Signed<ReplicaMessage>): void {
-    if (this.rolledBack.has(id)) this.checks.saidUnknowing(id, signed);
+    if (this.rolledBack.has(id) && signed.sender === member) this.checks.saidUnknowing(id, signed);
     else if (!this.byzantine.has(id)) this.checks.said(id, signed, signed.sender === member);
   }
 

@@ -151,12 +151,20 @@ export function drawFaults(dice: Dice, { n, f, ms, foreverAt = ms, liars = true 
   return faults.sort((a, b) => a.at - b.at);
 }
 
-/** Lost memories and second hosts, for a life with these other faults; they have dice of their own. */
-export function drawForgetting(dice: Dice, { n, f, ms }: Swarm, others: readonly Fault[]): Fault[] {
+/**
+ * Lost memories and second hosts, for a life with these other faults; they have dice of their own.
+ * @param hosts whether there may be second hosts
+ */
+export function drawForgetting(
+  dice: Dice,
+  { n, f, ms }: Swarm,
+  others: readonly Fault[],
+  { hosts }: { readonly hosts: boolean } = { hosts: true },
+): Fault[] {
   const all = Array.from({ length: n }, (_, id) => id);
   const broken = brokenForEver(others, n);
   const faults: Fault[] = [];
-  if (broken.size < f && dice.chance(0.15)) {
+  if (hosts && broken.size < f && dice.chance(0.15)) {
     const node = dice.pick(all.filter((id) => !broken.has(id)));
     faults.push({ kind: 'twin', at: dice.between(100, ms - 1), lasts: null, node });
     broken.add(node);

@@ -61,6 +61,12 @@ export class SimGuard {
     this.file = encodeSignState(this.#state);
   }
 
+  /** As it was made, before the key signed anything. */
+  forget(): void {
+    this.#state = firstState(this.#state, asEpoch(0), false);
+    this.file = encodeSignState(this.#state);
+  }
+
   /** [REC-6] While no process has it open: the log is given up (`synod repair --log`). */
   giveUpLog(): void {
     this.#state = withoutLog(decoded(this.file));

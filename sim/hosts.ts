@@ -51,12 +51,12 @@ export class Hosts {
    * connection of one key takes the place of the older, so each peer talks to one of the two, and which one may change.
    */
   double(id: number): SimReplica {
-    const { id: name, disk, guard } = this.#nodes[id]!;
+    const { id: name, disk, keyring } = this.#nodes[id]!;
     const peers = new Set<number>();
     const replica = this.#add(name, (other, which) => peers.has(other) === (which === 'second'), peers);
     replica.disk.retain = disk.retain;
     replica.disk.become(disk);
-    replica.guard.file = guard.file;
+    replica.keyring.put(keyring.copy());
     return replica;
   }
 

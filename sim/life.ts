@@ -110,6 +110,8 @@ const HEADS_AGREE_MS_MAX = 60_000;
 const SETTLE_MS = 2_000;
 /** A slow primary leads for so many times the lateness that is held against it before it is given up (two timeouts at first), at most. */
 const PACE_PATIENCES = 2.5;
+/** Who may have forgotten something at one time, those broken for ever among them, where the epoch changes: as many as the fewest members bear. */
+const FORGETFUL_WITH_CHANGES_MAX = 1;
 /** One seed in so many has real signatures. */
 const REAL_SIGNATURES_ONE_IN = 16;
 
@@ -138,8 +140,11 @@ export function drawPlan({
     ...(protocol === 'cheap-paxos' ? { foreverAt: ms + MAINS_WELL_MS } : {}),
   };
   const faults = drawFaults(new Dice(seedOf(seed, 101)), swarm);
-  // Who loses a memory in which epoch is a life of its own (docs/simulator.md). Where members are trusted, whoever does starts no more (CFT-R-1).
-  if (changesDrawn.length === 0 && lies) faults.push(...drawForgetting(new Dice(seedOf(seed, 103)), swarm, faults));
+  const operators = changesDrawn.length > 0;
+  // Where members come and go, four may be left, who bear one.
+  const forgetful = operators ? { ...swarm, f: Math.min(f, FORGETFUL_WITH_CHANGES_MAX) } : swarm;
+  // Where members are trusted, whoever loses a memory starts no more (CFT-R-1).
+  if (lies) faults.push(...drawForgetting(new Dice(seedOf(seed, 103)), forgetful, faults, { hosts: !operators }));
   return {
     n: size,
     f,
@@ -165,7 +170,7 @@ export function drawPlan({
     noticeMs: dice.pick([null, 300, 2_000]),
     // A member that is trusted does not hold back on purpose.
     dawdling: lies ? drawTrial(new Dice(seedOf(seed, 102))) : null,
-    operators: changesDrawn.length > 0,
+    operators,
     faults: withChanges(
       faults.sort((a, b) => a.at - b.at),
       changesDrawn,
@@ -262,7 +267,9 @@ class Life {
     const broken = brokenForEver(this.#faults, n);
     const { realSignatures } = this.#plan;
     const changes = new Changes(cluster, { broken, realSignatures });
-    const injector = new Injector(cluster, { faults: this.#faults, f: this.#plan.f, seed, noticeMs, changes });
+    const { f, operators } = this.#plan;
+    const forgetfulMax = operators ? Math.min(f, FORGETFUL_WITH_CHANGES_MAX) : f;
+    const injector = new Injector(cluster, { faults: this.#faults, f: forgetfulMax, seed, noticeMs, changes });
     const clients = this.#clients('client', this.#plan.habits);
     cluster.run(ms);
     injector.heal();

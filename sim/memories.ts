@@ -1,17 +1,17 @@
 // What replicas forget, as faults: lost and older disks, with the repairs that an operator makes (docs/adr/0006-amnesia.md). Whoever has
 // forgotten something is one of the f until it is as sound as before; a fault that there is no room for does not happen.
 
-import type { Bytes } from '../crypto/bytes.ts';
 import type { Cluster } from './cluster.ts';
 import { SimDisk } from './disk.ts';
 import type { Fault, ForgettingFault } from './faults.ts';
 import { brokenForEver } from './faults.ts';
+import type { KeyFiles } from './keyring.ts';
 import type { SimReplica } from './replica.ts';
 
 /** A disk at one moment. */
 interface Copy {
   readonly disk: SimDisk;
-  readonly file: Bytes;
+  readonly files: KeyFiles;
 }
 
 /** Between the end of a process that found that it has forgotten, and its operator. */
@@ -38,8 +38,8 @@ export class Memories {
   }
 
   #copy(id: number): Copy {
-    const { disk, guard } = this.#cluster.nodes[id]!;
-    return { disk: disk.copy(), file: guard.file };
+    const node = this.#cluster.nodes[id]!;
+    return { disk: node.disk.copy(), files: node.keyring.copy() };
   }
 
   /** Ends the process and does it. False: there is no room for it. */
@@ -47,14 +47,15 @@ export class Memories {
     const { node: id } = fault;
     if (!this.hasRoom(id)) return false;
     const cluster = this.#cluster;
-    const { disk, guard } = cluster.nodes[id]!;
+    const node = cluster.nodes[id]!;
+    const { disk, guard } = node;
     const copy = this.#copies.get(fault);
     this.#copies.delete(fault);
     switch (fault.kind) {
       case 'amnesia':
         cluster.crash(id);
         if (fault.log !== 'kept') disk.become(fault.log === 'older' && copy !== undefined ? copy.disk : new SimDisk());
-        guard.lose();
+        node.keyring.lose();
         cluster.rolledBack.delete(id);
         return true;
       case 'lost-log':
@@ -66,13 +67,13 @@ export class Memories {
           Math.max(cluster.chain.size, disk.head, ...disk.accepted.keys(), ...guard.durable.marks.votes.keys()),
         );
         disk.become(new SimDisk());
-        guard.giveUpLog();
+        node.keyring.giveUpLog();
         return true;
       case 'rollback':
         if (copy === undefined) return false;
         cluster.crash(id);
         disk.become(copy.disk);
-        guard.file = copy.file;
+        node.keyring.put(copy.files);
         cluster.rolledBack.add(id);
         this.#boot(id);
         return true;
@@ -110,7 +111,7 @@ export class Memories {
     const cluster = this.#cluster;
     if (!cluster.rolledBack.delete(id)) return;
     cluster.crash(id);
-    cluster.nodes[id]!.guard.lose();
+    cluster.nodes[id]!.keyring.lose();
     this.#boot(id);
   }
 }

@@ -2,7 +2,7 @@
 // before you speak, and a process that ends whenever the simulation wants it to. What a planted bug may override is `protected`.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { ascii, equalBytes } from '../crypto/bytes.ts';
+import { ascii } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Witness } from '../protocol/attest.ts';
 import { attested } from '../protocol/attest.ts';
@@ -29,8 +29,8 @@ import type { Held } from './checks.ts';
 import { fail } from './checks.ts';
 import { SimClock } from './clock.ts';
 import { SimDisk } from './disk.ts';
-import type { PledgePayload } from './guard.ts';
-import { SimGuard } from './guard.ts';
+import type { PledgePayload, SimGuard } from './guard.ts';
+import { Keyring } from './keyring.ts';
 import type { Interrupted, Surroundings } from './surroundings.ts';
 
 /** Inputs that wait for one turn; as daemon/replica.ts bounds the frames of one peer. */
@@ -74,7 +74,9 @@ export class SimReplica {
   /** In this epoch or an earlier one. */
   wasMember = false;
   readonly disk = new SimDisk();
+  /** Of its key in this epoch, or of the last one that it had. */
   guard: SimGuard;
+  readonly keyring: Keyring;
   readonly clock: SimClock;
   /** Null: the process is down. */
   core: ReplicaCore | null = null;
@@ -110,7 +112,8 @@ export class SimReplica {
     this.epoch = genesisEpoch(native.sha256, genesis);
     this.member = memberIn(this.epoch, id);
     const publicKey = genesis.members[id]?.publicKey ?? new Uint8Array(32); // of its own once it is a member
-    this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
+    this.keyring = new Keyring(genesis.chainId);
+    this.guard = this.keyring.guardOf(publicKey);
     this.clock = new SimClock(timeline);
     this.#lag = new WriteLag(genesis.parameters.viewTimeoutMs);
     this.#answers = new Answers(this.disk, genesis.parameters);
@@ -139,7 +142,9 @@ export class SimReplica {
     this.#ending = null;
     const log = this.disk.recover();
     this.#openEpoch(log);
-    if (this.member === null) return this.#observe();
+    // [EPO-19] Its marks have seen a later epoch than the log that is left: it follows to where it was.
+    if (this.member === null || this.keyring.isAhead(this.epoch.epoch)) return this.#observe();
+    this.guard.open(this.epoch.epoch);
     if (this.disk.writes < this.guard.floor.sequence)
       fail(
         'durable-before-spoken',
@@ -153,15 +158,12 @@ export class SimReplica {
 
   /** [EPO-12] The log says which epoch goes on. A key that is new in it begins with a file of its own. */
   #openEpoch(log: RecoveredLog): void {
-    const { genesis } = this.world;
-    this.epoch = epochOf(native.sha256, genesis, log);
+    this.epoch = epochOf(native.sha256, this.world.genesis, log);
     this.member = memberIn(this.epoch, this.id);
     if (this.member === null) return;
     this.wasMember = true;
     const { publicKey } = this.epoch.members[this.member]!; // as just found
-    if (!equalBytes(this.guard.publicKey, publicKey))
-      this.guard = new SimGuard({ publicKey, chainId: genesis.chainId });
-    this.guard.open(this.epoch.epoch);
+    this.guard = this.keyring.guardOf(publicKey);
   }
 
   /** [EPO-17] As daemon/observe.ts does: blocks of whoever has them, until this one is a member of the latest epoch that anybody can prove. */

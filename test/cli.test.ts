@@ -350,6 +350,73 @@ tap.test(
   },
 );
 
+tap.test(
+  'REC-6 REC-7 REC-10: repair and backup of a member that came later, and of one whose key is replaced',
+  async (t) => {
+    const dir = t.testdir();
+    const net = join(dir, 'net');
+    const ok = async (...args: string[]) => {
+      const run = await synod(args);
+      t.equal(run.code, 0, `${args.join(' ')}: ${run.stderr}`);
+      return run;
+    };
+    await ok('init', net, '--unsealed');
+    const genesis = join(net, 'genesis.json');
+
+    // Its name is in no genesis document: the sign-state lies beside the key.
+    const late = join(net, 'node-9');
+    mkdirSync(late);
+    const key = join(late, 'replica.key');
+    await ok('keys', 'generate', key, '--unsealed', '--sign-state', genesis);
+    const document = JSON.parse(readFileSync(join(net, 'node-0', 'config.json'), 'utf8'));
+    const config = join(late, 'config.json');
+    const write = (more: object) =>
+      writeFileSync(config, JSON.stringify({ ...document, genesis: '../genesis.json', member: 'node-9', ...more }));
+    write({});
+    t.match(await ok('repair', config), {
+      stdout: /^sign-state: sound, has signed nothing yet\nlog: none yet\n.*start \S+ --observe\n$/,
+    });
+    const copy = join(dir, 'copy');
+    await ok('backup', config, '--out', copy);
+    t.notOk(existsSync(join(copy, 'data', 'sign-state')), 'a start would not take it from there');
+    t.match(await ok('repair', join(copy, 'config.json')), { stdout: /^sign-state: in quarantine/ });
+    rmSync(`${key}.sign-state`);
+    t.match(await synod(['repair', config]), { code: 1, stdout: /missing \[guard-missing\][\s\S]* --readmit\n$/ });
+    t.match(await ok('repair', config, '--readmit'), { stdout: /replica\.key\.sign-state: made in quarantine/ });
+    t.notOk(existsSync(join(late, 'data', 'sign-state')));
+
+    // The first key is at hand, and another one is to follow.
+    const home = join(net, 'node-3');
+    const own = join(home, 'config.json');
+    await ok('keys', 'generate', join(home, 'new.key'), '--unsealed', '--sign-state', genesis);
+    writeFileSync(own, JSON.stringify({ ...JSON.parse(readFileSync(own, 'utf8')), nextKey: 'new.key' }));
+    t.match(await ok('repair', own), {
+      stdout: /^sign-state of replica\.key: sound.*\nsign-state of new\.key: sound.*\nlog: none yet\n/,
+    });
+    const both = join(dir, 'both');
+    await ok('backup', own, '--out', both);
+    t.match(await ok('repair', join(both, 'config.json')), {
+      stdout: /^sign-state of replica\.key: in quarantine.*\nsign-state of next\.key: in quarantine/,
+    });
+    t.equal(JSON.parse(readFileSync(join(both, 'config.json'), 'utf8')).nextKey, 'next.key');
+    t.equal(statSync(join(both, 'next.key')).mode & 0o777, 0o600);
+    // One of the two is lost: nobody can say that the other is the newest.
+    rmSync(join(home, 'data', 'sign-state'));
+    await ok('repair', own, '--readmit');
+    t.match(await ok('repair', own), {
+      stdout: /^sign-state of replica\.key: in quarantine.*\nsign-state of new\.key: in quarantine/,
+    });
+    // It has become the key, and its file is lost: that of the first key is not taken for it.
+    const { nextKey: _, ...rest } = JSON.parse(readFileSync(own, 'utf8'));
+    writeFileSync(own, JSON.stringify({ ...rest, key: 'new.key' }));
+    rmSync(join(home, 'new.key.sign-state'));
+    t.match(await synod(['repair', own]), { code: 1, stdout: /^sign-state: missing \[guard-missing\]/ });
+    await ok('repair', own, '--readmit');
+    t.ok(existsSync(join(home, 'new.key.sign-state')));
+    complains(t, await quietStart(config), 'config-genesis', 2, /node-9/);
+  },
+);
+
 /** A start that is refused; its log on standard output is not looked at. */
 async function quietStart(config: string): Promise<Run> {
   return { ...(await synod(['start', config])), stdout: '' };

@@ -7,6 +7,8 @@ import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Change } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, type ClusterOptions, calm } from '../sim/cluster.ts';
+import { SimDisk } from '../sim/disk.ts';
+import { live } from '../sim/life.ts';
 import { Operators } from '../sim/operators.ts';
 import type { CrashPoint } from '../sim/replica.ts';
 import { load, torment } from './torment.ts';
@@ -258,6 +260,65 @@ t.test('[EPO-12] over a crash at every point of a write, of every replica, aroun
           cluster.run(2_000);
           t.ok(inEpoch(1) && everywhere(order('after', 3), 20_000), where);
         }
+});
+
+t.test('[REC-10] a quarantine goes on in the next epoch, and ends there', async (t) => {
+  for (const log of ['kept', 'wiped'] as const) {
+    const { cluster, operators, order, everywhere, inEpoch } = begin();
+    load(cluster, { clients: 2, everyMs: 40, untilMs: 60_000 });
+    t.ok(everywhere(order('before')));
+    const node = cluster.nodes[3]!;
+    cluster.crash(3);
+    node.keyring.lose();
+    if (log === 'wiped') node.disk.become(new SimDisk());
+    cluster.boot(3);
+    cluster.submit(0, operators.bundle([set('window', 4)]));
+    t.ok(inEpoch(1), log);
+    t.ok(node.guard.quarantined, 'the end of the epoch does not end it');
+    t.equal(node.guard.marks.epoch, 1);
+    const { height } = node.epoch.start;
+    t.ok(
+      cluster.until(() => !node.guard.quarantined, 60_000),
+      'it ends by the terms of the new one',
+    );
+    t.ok(node.guard.marks.abstainedHeight >= height + 4 * 4, 'which lie above the block that it starts from');
+    // It has ended: the next epoch finds it like any other.
+    cluster.submit(0, operators.bundle([set('window', 2)]));
+    t.ok(inEpoch(2));
+    t.notOk(node.guard.quarantined);
+    t.ok(
+      cluster.until(() => node.guard.marks.votes.size > 0 || node.guard.lock !== null, 10_000),
+      'and it votes',
+    );
+  }
+});
+
+t.test('[REC-10] a lost log in a later epoch: no vote until the log is of the epoch of the marks again', async (t) => {
+  const { cluster, operators, order, everywhere, inEpoch } = begin();
+  t.ok(everywhere(order('before')));
+  cluster.submit(0, operators.bundle([set('window', 4)]));
+  t.ok(inEpoch(1));
+  t.ok(everywhere(order('in the next one')));
+  const node = cluster.nodes[2]!;
+  cluster.crash(2);
+  node.keyring.giveUpLog();
+  node.disk.become(new SimDisk());
+  cluster.boot(2);
+  t.equal(node.core, null, 'it follows');
+  t.ok(inEpoch(1));
+  t.ok(
+    cluster.until(() => node.core !== null, 5_000),
+    'and is a member again',
+  );
+  t.ok(everywhere(order('all of them')));
+});
+
+t.test('[REC-3] [REC-10] seeds in which the bound left out the block that the epoch starts from', async (t) => {
+  for (const seed of [20, 41, 67]) {
+    const { failure, readmissions } = live({ seed, n: null, ms: 15_000, realSignatures: null, changes: true });
+    t.equal(failure, null, `seed ${seed}`);
+    t.ok(readmissions > 0);
+  }
 });
 
 t.test('[EPO-12] everybody crashes at the end of the epoch', async (t) => {

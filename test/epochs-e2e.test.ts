@@ -14,7 +14,7 @@ import { synod as run } from './program.ts';
 t.setTimeout(280_000);
 t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its members while it orders', async (t) => {
   const dir = t.testdir();
-  const { synod, ok, start, config, door, inEpoch, nodes, status } = new EpochNet(t, dir);
+  const { synod, ok, start, config, door, inEpoch, nodes, status, stop } = new EpochNet(t, dir);
   const genesis = ['--genesis', 'net/genesis.json'];
   await ok('init', 'net', '--unsealed', '--param', 'viewTimeoutMs=1500');
   let receipts = 0;
@@ -91,6 +91,19 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   start('node-3');
   await inEpoch(3, four);
   await order('all four again');
+
+  // A log is lost: its marks are of a later epoch than an empty one, and it comes back there.
+  await stop('node-1');
+  const repaired = await ok('repair', 'net/node-1/config.json', '--log');
+  t.match(repaired.stdout, /log: none yet\nnothing to repair; next: synod start \S+\n$/);
+  start('node-1');
+  await inEpoch(3, four);
+  await order('over a lost log');
+  await stop('node-1');
+  const looked = await ok('repair', 'net/node-1/config.json');
+  t.match(looked.stdout, /^sign-state: sound, .*\nlog: sound, blocks \d+ to \d+, in epoch 3\n/);
+  start('node-1');
+  await inEpoch(3, four);
 
   // A fifth follows until it is a member.
   mkdirSync(join(dir, 'net/node-4'));

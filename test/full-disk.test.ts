@@ -8,7 +8,7 @@ import tap, { type Test } from 'tap';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { CONFIG_FILE } from '../daemon/cli/network-files.ts';
-import { replicaOf } from '../daemon/cli/repair.ts';
+import { ownFilesOf } from '../daemon/cli/own-keys.ts';
 import { fetchAnswer } from '../daemon/cli/replica-http.ts';
 import { decodeSignState } from '../keys/sign-state.ts';
 import { decodeFile, FILE_BYTES, SLOT_BYTES } from '../keys/slots.ts';
@@ -103,7 +103,8 @@ async function checkSilence(t: Test, stage: ChaosStage): Promise<void> {
 
 /** What its files say, now that nothing holds them. */
 async function durableAt(configFile: string) {
-  const { config, owner } = replicaOf(configFile);
+  const { config, keys } = await ownFilesOf(configFile);
+  const { owner } = keys[0]!; // its key at hand
   const slot = decodeFile(readFileSync(config.signState));
   const state = slot === undefined ? undefined : decodeSignState(slot.content);
   if (state === undefined) throw new Error('no whole sign-state');

@@ -80,20 +80,20 @@ t.test('REC-6: without its log a replica keeps its marks, and votes in no view t
   const owner = { publicKey: optionsFor(path).secret.publicKey, chainId };
   const order: string[] = [];
   await t.rejects(
-    giveUpLog(path, owner, async () => void order.push('moved')),
+    giveUpLog([{ path, owner }], async () => void order.push('moved')),
     { code: 'guard-missing' },
   );
   let guard = await freshGuard(path);
   const log = { sequence: 9, hash: filled(9) };
   await guard.promise({ pledges: [prepare(3, 8, A), checkpoint(8, A)], lock: A, log });
   await t.rejects(
-    giveUpLog(path, owner, async () => void order.push('moved')),
+    giveUpLog([{ path, owner }], async () => void order.push('moved')),
     { code: 'guard-locked' },
   );
   t.strictSame(order, [], 'nothing is moved under a running replica, or without marks');
   await guard.close();
   await t.rejects(
-    giveUpLog(path, owner, () => Promise.reject(new Error('disk'))),
+    giveUpLog([{ path, owner }], () => Promise.reject(new Error('disk'))),
     { message: 'disk' },
   );
   t.match(
@@ -101,7 +101,7 @@ t.test('REC-6: without its log a replica keeps its marks, and votes in no view t
     { hasSigned: true, view: 3, floor: { sequence: 9 } },
     'the floor stands',
   );
-  await giveUpLog(path, owner, async () => void order.push('moved'));
+  await giveUpLog([{ path, owner }], async () => void order.push('moved'));
   t.strictSame(order, ['moved']);
   t.match(await inspectSignState(path, owner), { quarantined: false, floor: { sequence: 0 } });
   guard = await openGuard(optionsFor(path));
@@ -126,7 +126,7 @@ t.test('GRD-18: the request for a view is kept until something else is marked th
   t.ok(equalBytes(guard.state.request ?? none, payload), 'across a restart');
   t.equal(decodeFile(await readFile(path))?.content[0], 3, 'a layout that an earlier build refuses');
   await guard.close();
-  await giveUpLog(path, owner, async () => {});
+  await giveUpLog([{ path, owner }], async () => {});
   guard = await openGuard(optionsFor(path));
   t.match(guard.state, { view: 3, abstained: { view: 2 } }, 'nothing that the request says rests on a log (REC-6)');
   await promiseAndSign(guard, viewChange(3, payload));
@@ -153,7 +153,7 @@ t.test('GRD-18: the request for a view is kept until something else is marked th
 
 async function stateAfterLoss(guard: Guard, path: string, owner: { publicKey: Bytes; chainId: Hash }) {
   await guard.close();
-  await giveUpLog(path, owner, async () => {});
+  await giveUpLog([{ path, owner }], async () => {});
   const again = await openGuard(optionsFor(path));
   const { view, abstained } = again.state;
   await again.close();

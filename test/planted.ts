@@ -33,6 +33,8 @@ export interface PlantedBug {
   readonly plant?: () => () => void;
   /** Caught within this many seeds, from 1 on, or the suite fails. */
   readonly seedsMax: number;
+  /** Whether the operators change the epoch in these lives. Default: they do not. */
+  readonly changes?: boolean;
   /** Any of these may be the one that notices it first. */
   readonly by: readonly CheckName[];
 }
@@ -41,7 +43,7 @@ export interface PlantedBug {
 export function liveWith(bug: PlantedBug, options: Omit<LifeOptions, 'Replica'>): Outcome {
   const takeOut = bug.plant?.();
   try {
-    return live({ changes: false, ...options, Replica: bug.Replica });
+    return live({ changes: bug.changes ?? false, ...options, Replica: bug.Replica });
   } finally {
     takeOut?.();
   }
@@ -290,6 +292,29 @@ class NoQuarantine extends SimReplica {
   }
 }
 
+/** A new epoch, a new beginning: as if the key could not have signed in it before its memory was lost. */
+class QuarantineOfOneEpoch extends SimReplica {
+  protected override makeCore(recovery: Recovery): ReplicaCore {
+    const { epoch } = this.epoch;
+    if (recovery.quarantine === null || epoch === 0) return super.makeCore(recovery);
+    const state = decodeSignState(this.guard.file)!; // written here
+    this.guard.file = encodeSignState(firstState(state, epoch, false));
+    this.guard.open(epoch);
+    return super.makeCore({ ...recovery, quarantine: null, guard: this.guard.recovery });
+  }
+}
+
+/** As if every epoch began at height 0. */
+class BoundFromNothing extends Wrong {
+  readonly #spoilt = new WeakSet<object>();
+
+  protected override spoil({ quarantine }: State): void {
+    if (quarantine === null || this.#spoilt.has(quarantine)) return;
+    this.#spoilt.add(quarantine);
+    if (quarantine.answered.size === 0) quarantine.proven = asHeight(0);
+  }
+}
+
 /** As soon as the others have answered, and not when what they have proven is past. */
 class QuarantineTooShort extends Wrong {
   protected override spoil({ quarantine, prepared, quorums, ledger, view, out }: State): void {
@@ -467,6 +492,20 @@ export const PLANTED: readonly PlantedBug[] = [
     Replica: ReadmittedInItsView,
     seedsMax: 50,
     by: ['readmitted-above-votes', 'views-never-run-back'],
+  },
+  {
+    name: 'a quarantine ends with its epoch',
+    Replica: QuarantineOfOneEpoch,
+    changes: true,
+    seedsMax: 80,
+    by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'no-invariant-breaks'],
+  },
+  {
+    name: 'the bound of a quarantine leaves out the block that its epoch starts from',
+    Replica: BoundFromNothing,
+    changes: true,
+    seedsMax: 80,
+    by: ['readmitted-above-votes'],
   },
   { name: 'nobody answers a replica in quarantine', Replica: NoStanding, seedsMax: 20, by: ['readmitted'] },
   { name: 'time runs back', Replica: TimeRunsBack, seedsMax: 1, by: ['no-invariant-breaks'] },

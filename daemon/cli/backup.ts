@@ -16,14 +16,16 @@ import {
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { Command } from 'commander';
 import { GuardError } from '../../keys/errors.ts';
-import type { SignStateOwner } from '../../keys/sign-state.ts';
 import { createQuarantined, openSignState } from '../../keys/sign-state-file.ts';
 import { asEpoch } from '../../protocol/types.ts';
 import { dataPaths, type NodeConfig } from '../config.ts';
 import { WITNESS_SUFFIX } from '../evidence.ts';
 import { CONFIG_FILE, DATA_DIRECTORY, GENESIS_FILE, REPLICA_KEY_FILE, refuseToOverwrite } from './network-files.ts';
 import { writeLine } from './output.ts';
-import { replicaOf } from './repair.ts';
+import { type OwnKeyFiles, ownFilesOf } from './own-keys.ts';
+
+/** In a copy. */
+const NEXT_KEY_FILE = 'next.key';
 
 interface Options {
   readonly out: string;
@@ -39,8 +41,8 @@ export function backupCommand(): Command {
     .addHelpText(
       'after',
       `
-The copy is a replica's directory: config, genesis document, key (sealed if it is sealed), the evidence it has kept, and a sign-state
-in quarantine, never the replica's own. To restore it, put it in its place and start it: it votes for nothing until what the key may have signed since is
+The copy is a replica's directory: config, genesis document, what proves the epochs since, its keys (sealed if they are sealed), the evidence
+it has kept, and for each key a sign-state in quarantine, never the replica's own. To restore it, put it in its place and start it: it votes for nothing until what the key may have signed since is
 past, and the quarantine ends by itself. Without --with-log the replica may run meanwhile; the log comes back from its peers.
 
 Keep it as safe as the key that is in it.
@@ -54,7 +56,7 @@ Examples:
 
 /** [REC-7] */
 async function backup(configFile: string, { out, withLog }: Options): Promise<void> {
-  const { config, owner } = replicaOf(configFile);
+  const { config, keys } = await ownFilesOf(configFile);
   const directory = resolve(out);
   refuseToOverwrite(directory);
   // Beside its place, on the same file system, so that it appears there in one step.
@@ -63,12 +65,21 @@ async function backup(configFile: string, { out, withLog }: Options): Promise<vo
   mkdirSync(join(draft, DATA_DIRECTORY), { recursive: true, mode: 0o700 });
   try {
     copyFileSync(config.genesis, join(draft, GENESIS_FILE));
-    copyFileSync(config.key, join(draft, REPLICA_KEY_FILE));
-    chmodSync(join(draft, REPLICA_KEY_FILE), 0o600);
+    // What proves the epochs since the first: without it a member of a later one would not know that it is one.
+    if (existsSync(config.epochsFile)) copyFileSync(config.epochsFile, data.epochsFile);
+    for (const { path, signState, owner } of keys) {
+      const copy = join(draft, path === config.key ? REPLICA_KEY_FILE : NEXT_KEY_FILE);
+      copyFileSync(path, copy);
+      chmodSync(copy, 0o600);
+      await createQuarantined(
+        signState === config.signState ? data.signState : `${copy}.sign-state`,
+        owner,
+        asEpoch(0),
+      );
+    }
     writeFileSync(join(draft, CONFIG_FILE), configOf(config));
-    await createQuarantined(data.signState, owner, asEpoch(0));
     copyEvidence(config, data.evidenceDir);
-    if (withLog === true) await copyLog(config, owner, data.logDir);
+    if (withLog === true) await copyLog(config, keys, data.logDir);
     renameSync(draft, directory);
   } catch (error) {
     rmSync(draft, { recursive: true, force: true });
@@ -78,9 +89,10 @@ async function backup(configFile: string, { out, withLog }: Options): Promise<vo
 }
 
 /** The fields as they stand in the file; only what names a copied file points to the copy. */
-function configOf({ file, passphraseFile }: NodeConfig): string {
+function configOf({ file, passphraseFile, nextKey }: NodeConfig): string {
   const document: unknown = JSON.parse(readFileSync(file, 'utf8'));
-  const own = { genesis: GENESIS_FILE, key: REPLICA_KEY_FILE, dataDir: DATA_DIRECTORY };
+  const next = nextKey === null ? {} : { nextKey: NEXT_KEY_FILE };
+  const own = { genesis: GENESIS_FILE, key: REPLICA_KEY_FILE, ...next, dataDir: DATA_DIRECTORY };
   const moved = passphraseFile === null ? own : { ...own, passphraseFile };
   // An object: the config schema has taken it.
   return `${JSON.stringify({ ...(document as object), ...moved }, null, 2)}\n`;
@@ -101,13 +113,17 @@ function copyEvidence({ evidenceDir }: NodeConfig, to: string): void {
   }
 }
 
-/** Under the lock of the sign-state: a log that is being written would be copied torn. @throws GuardError guard-locked, guard-missing */
-async function copyLog({ signState, logDir }: NodeConfig, owner: SignStateOwner, to: string): Promise<void> {
-  const opened = await openSignState(signState, owner);
-  if (opened === undefined) throw new GuardError('guard-missing', { path: relative('.', signState) });
+/** Under the locks of the sign-states: a log that is being written would be copied torn. @throws GuardError guard-locked, guard-missing */
+async function copyLog({ logDir }: NodeConfig, keys: readonly OwnKeyFiles[], to: string): Promise<void> {
+  const opened: { close(): Promise<void> }[] = [];
   try {
+    for (const { signState, owner } of keys) {
+      const found = await openSignState(signState, owner);
+      if (found === undefined) throw new GuardError('guard-missing', { path: relative('.', signState) });
+      opened.push(found.file);
+    }
     cpSync(logDir, to, { recursive: true, errorOnExist: true });
   } finally {
-    await opened.file.close();
+    for (const file of opened) await file.close();
   }
 }

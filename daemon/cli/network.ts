@@ -63,7 +63,10 @@ export function findNetwork(options: NetworkOptions): Network {
   const given = (replica ?? []).map(parseReplica);
   for (const { name } of given)
     if (![...genesis.members, ...epochs.last.members].some((member) => member.name === name))
-      throw usageError(`--replica ${name}: no member of this network`);
+      throw usageError(
+        `--replica ${name}: no member in the genesis document${epochs.last.epoch === 0 ? '' : `, or in epoch ${epochs.last.epoch}`}`,
+        'Whoever came later is known by --epochs FILE (GET /v1/epochs of a replica). Without one name any of the first members at an address: whoever answers there tells of the others.',
+      );
   const found = network === undefined ? [] : replicasOf(network, genesis);
   const replicas = [...given, ...found.filter(({ name }) => !given.some((other) => other.name === name))];
   if (replicas.length === 0)

@@ -3,6 +3,8 @@
 import { existsSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { native } from '../../crypto/native.ts';
+import { GuardError } from '../../keys/errors.ts';
+import { asEpoch, type Epoch } from '../../protocol/types.ts';
 import { checkAgainstGenesis, loadConfig, loadGenesis } from '../config.ts';
 import { createLogs } from '../logging.ts';
 import { deferred } from './deferred.ts';
@@ -81,7 +83,7 @@ async function start(configFile: string, { observe: asObserver, withParent }: Op
     // Loaded only here: the other commands need neither the database nor the sockets.
     const { startNode } = await import('../node.ts');
     /** False: it was ended before. */
-    const follow = async (until: 'member' | 'latest'): Promise<boolean> => {
+    const follow = async (until: 'member' | 'latest' | Epoch): Promise<boolean> => {
       const ending = new AbortController();
       const { promise: ended, resolve } = deferred<void>();
       stop = () => {
@@ -96,7 +98,12 @@ async function start(configFile: string, { observe: asObserver, withParent }: Op
     };
     if (asObserver === true && !(await follow('member'))) return;
     for (;;) {
-      const node = await startNode(config, logger);
+      const node = await startNode(config, logger).catch(laterEpochOf);
+      if (typeof node === 'number') {
+        // [REC-10] Its marks are of that epoch, and the log that is left is not: it comes back there without a vote.
+        if (!(await follow(node))) return;
+        continue;
+      }
       stop = () => node.stop();
       const reason = await node.done;
       if (typeof reason === 'number') end(reason);
@@ -113,4 +120,10 @@ async function start(configFile: string, { observe: asObserver, withParent }: Op
     process.stderr.write(text);
     end(exit);
   }
+}
+
+/** The epoch that the marks have seen, where the log ends before it; anything else is thrown again. */
+function laterEpochOf(error: unknown): Epoch {
+  if (error instanceof GuardError && error.code === 'guard-epoch-passed') return asEpoch(Number(error.fields.file));
+  throw error;
 }

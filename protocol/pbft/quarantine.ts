@@ -25,7 +25,7 @@ export interface QuarantineStart {
 export interface Quarantine {
   readonly nonce: Bytes;
   readonly answered: Set<ReplicaId>;
-  /** The highest height that an answer proves to be prepared, decided or stable. */
+  /** The highest height that an answer proves to be prepared, decided or stable, and at least the one that the epoch starts from. */
   proven: Height;
   /** This key is not known to have signed anything in this view or above but a request for it. */
   viewFrom: number;
@@ -49,7 +49,8 @@ export function beginQuarantine(s: State, { nonce, abstained }: QuarantineStart)
   s.quarantine = {
     nonce,
     answered: new Set(),
-    proven: asHeight(0),
+    // [REC-10] All of this epoch stands above the block that it starts from, and whoever votes in it has decided that one.
+    proven: s.ledger.document.start.height,
     viewFrom: (abstained.view ?? -1) + 1,
     signedHeight: abstained.height,
     since: s.now,
