@@ -35,6 +35,8 @@ const RECENT_BYTES_MAX = 16 << 20;
 const progressMs = 2_000;
 /** Records that wait for a disk that does not keep up. */
 const HELD_RECORDS_MAX = 1_024;
+/** Payload bytes of the blocks among them. */
+const HELD_BYTES_MAX = 16 << 20;
 /** Before it tries again where nobody can be reached, or nothing can be taken. */
 const pauseMs = 1_000;
 /** For each step of a conversation about a checkpoint. */
@@ -227,12 +229,16 @@ async function follow(following: Following): Promise<void> {
   const end = () => void client.close();
   signal.addEventListener('abort', end);
   const held: LogRecord[] = [];
+  /** Of the blocks that are held or being written. */
+  let bytes = 0;
   let writing: Promise<unknown> | null = null;
   // What comes while a write is under way shares the next one.
   const pump = () => {
     if (writing !== null || held.length === 0) return;
     port.writes(true);
+    const taken = bytes;
     writing = write(held.splice(0)).finally(() => {
+      bytes -= taken;
       writing = null;
       port.writes(false);
       pump();
@@ -254,10 +260,12 @@ async function follow(following: Following): Promise<void> {
       const block: Block = { header, headerBytes, hash, bundles };
       const { epoch } = observer.document;
       held.push(...observer.take(block, certificate));
+      bytes += header.payloadBytes;
       port.saw(client.head().height);
       port.took({ block, certificate });
       pump();
-      if (held.length > HELD_RECORDS_MAX) await flush();
+      // What is written has its place in memory until it is; the stream waits for it.
+      if (held.length > HELD_RECORDS_MAX || bytes > HELD_BYTES_MAX) await flush();
       if (performance.now() - saidAt > progressMs) {
         saidAt = performance.now();
         logger.info({ height: observer.height, known: client.head().height }, 'following');
