@@ -5,6 +5,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { bearsLies, membersMin, type Protocol, protocols, quorumsAmong } from '../../protocol/modes.ts';
 import { usageError } from './errors.ts';
 import { wholeNumber } from './options.ts';
+import { writeLine } from './output.ts';
 
 /** Both ends included. */
 export interface SeedRange {
@@ -28,6 +29,7 @@ export interface SimOptions {
   readonly resume?: string;
   readonly trace?: true;
   readonly record?: string;
+  readonly explain?: true;
   readonly json?: true;
 }
 
@@ -63,6 +65,10 @@ export function simCommand(): Command {
     .option('--resume <file>', 'writes down what is done, and leaves out what this file says is done')
     .option('--trace', 'print everything that happens in one seed')
     .option('--record <dir>', 'a flight recording of every replica of one seed, for `synod replay DIR/node-0`')
+    .option(
+      '--explain',
+      'how a protocol works, as a chart of its messages: a decision, the crash of the leader, its return',
+    )
     .option('--json', 'the result as one JSON object on standard output')
     .addHelpText(
       'after',
@@ -77,11 +83,17 @@ Examples:
   $ synod sim
   $ synod sim --seeds 1..10000 --resume sim.jsonl
   $ synod sim --changes --seeds 1..1000
+  $ synod sim --explain --protocol raft
   $ synod sim --seed 63 --trace | less
   $ synod sim --seed 63 --faults 2,5,9
   $ synod sim --seed 63 --record runs && synod replay runs/node-0`,
     )
     .action(async (options: SimOptions) => {
+      if (options.n !== undefined && options.n < membersMin(options.protocol))
+        throw usageError(
+          `--n ${options.n}: ${options.protocol} needs at least ${membersMin(options.protocol)} replicas`,
+        );
+      if (options.explain === true) return explain(options);
       if (options.seed !== undefined && options.seeds !== undefined)
         throw usageError('--seed and --seeds exclude each other');
       for (const [flag, value] of [
@@ -90,10 +102,6 @@ Examples:
         ['--record', options.record],
       ] as const)
         if (value !== undefined && options.seed === undefined) throw usageError(`${flag} is for one seed: give --seed`);
-      if (options.n !== undefined && options.n < membersMin(options.protocol))
-        throw usageError(
-          `--n ${options.n}: ${options.protocol} needs at least ${membersMin(options.protocol)} replicas`,
-        );
       if (options.trace === true && options.json === true) throw usageError('--trace and --json exclude each other');
       const { n = membersMin(options.protocol), f: wanted = 0 } = options;
       const { f: bears } = quorumsAmong(options.protocol, n);
@@ -103,6 +111,19 @@ Examples:
       const { runSim } = await import('../sim/run.ts');
       process.exitCode = await runSim(options);
     });
+}
+
+/** Not a life of a seed, but one story for each protocol. */
+async function explain({ protocol, n, ...others }: SimOptions): Promise<void> {
+  for (const flag of ['seed', 'seeds', 'f', 'realSignatures', 'changes', 'resume', 'trace', 'json'] as const)
+    if (others[flag] !== undefined)
+      throw usageError(
+        `--explain tells one story: leave out --${flag.replace(/[A-Z]/g, (a) => `-${a.toLowerCase()}`)}`,
+      );
+  const { explainProtocol } = await import('../sim/explain.ts');
+  const lines: string[] = [];
+  explainProtocol({ protocol, n }, (line) => void lines.push(line));
+  await writeLine(lines.join('\n'));
 }
 
 function seedRange(text: string): SeedRange {
