@@ -124,7 +124,7 @@ t.test('a plan says what comes of a change before anybody signs', async (t) => {
     ['control-unauthorised'],
   );
   const words = planInWords(growing).join('\n');
-  t.match(words, /then {3}7 members, quorum 5, bears 2 faulty/);
+  t.match(words, /then {3}pbft, 7 members, quorum 5, bears 2 faulty/);
   t.match(words, /beware: the 4 that stay are no quorum of 7: nothing is ordered until 1 of the new ones take part/);
   t.match(words, /beware: 4 of the next members answer, and a quorum is 5/);
   t.match(words, /f has not signed yet that it is there/);

@@ -110,7 +110,7 @@ export const PLANTED_PAXOS: readonly PlantedPaxosBug[] = [
         return accept.call(this, host, ballot, value);
       },
     }),
-    seedsMax: 60,
+    seedsMax: 120,
     by: [
       'views-never-run-back',
       'one-block-per-height',
