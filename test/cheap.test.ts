@@ -9,9 +9,8 @@ import { asEpoch, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { CheckFailure } from '../sim/checks.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
-import { live } from '../sim/life.ts';
 import { settingOf } from '../sim/setting.ts';
-import { caughtAt } from './planted.ts';
+import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { answersWithNoMain, PLANTED_CHEAP } from './planted-cheap.ts';
 
 t.setTimeout(0);
@@ -250,23 +249,5 @@ t.test('CHP-3: a working set is as durable as a promise, and an acceptor says wh
   t.ok(promises.some((promise) => promise.working !== null && promise.decided >= promise.working.floor));
 });
 
-t.test('lives from seeds', async (t) => {
-  for (let seed = 1; seed <= 40; seed++) {
-    const { failure } = live({ seed, n: null, ms: 5_000, realSignatures: null, protocol });
-    t.equal(failure, null, `seed ${seed}: ${failure?.check} ${failure?.message}`);
-  }
-  const options = { seed: 16, n: null, ms: 5_000, realSignatures: null, protocol } as const;
-  t.equal(live(options).digest, live(options).digest, 'GEN-2: the same seed goes the same way');
-});
-
-t.test('every planted bug is caught within its budget of seeds', async (t) => {
-  for (const bug of PLANTED_CHEAP) {
-    const caught = caughtAt(bug, 20_000, protocol);
-    if (caught === null) {
-      t.fail(`${bug.name}: not caught in ${bug.seedsMax} seeds`);
-      continue;
-    }
-    const { check, message } = caught.outcome.failure!; // that is what caught means
-    t.ok(bug.by.includes(check), `${bug.name}: seed ${caught.seed} of ${bug.seedsMax}, ${check}: ${message}`);
-  }
-});
+livesFromSeeds(protocol);
+plantedBugsAreCaught(PLANTED_CHEAP, protocol);

@@ -24,9 +24,8 @@ import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../pro
 import { openFrame, verifyCertificate } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, calm } from '../sim/cluster.ts';
-import { live } from '../sim/life.ts';
 import { settingOf } from '../sim/setting.ts';
-import { caughtAt } from './planted.ts';
+import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { PLANTED_PAXOS } from './planted-paxos.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
@@ -543,26 +542,7 @@ t.test('PXS-B-3: section 2.4, duels end', async (t) => {
   }
 });
 
-t.test('lives from seeds', async (t) => {
-  for (const protocol of ['basic-paxos', 'multi-paxos'] as const)
-    for (let seed = 1; seed <= 40; seed++) {
-      const { failure } = live({ seed, n: null, ms: 5_000, realSignatures: null, protocol });
-      t.equal(failure, null, `${protocol} seed ${seed}: ${failure?.check} ${failure?.message}`);
-    }
-  const options = { seed: 16, n: null, ms: 5_000, realSignatures: null, protocol: 'multi-paxos' } as const;
-  t.equal(live(options).digest, live(options).digest, 'GEN-2: the same seed goes the same way');
-});
-
-t.test('every planted bug is caught within its budget of seeds', async (t) => {
-  for (const bug of PLANTED_PAXOS) {
-    const caught = caughtAt(bug, 20_000, bug.protocol ?? 'multi-paxos');
-    if (caught === null) {
-      t.fail(`${bug.name}: not caught in ${bug.seedsMax} seeds`);
-      continue;
-    }
-    const { check, message } = caught.outcome.failure!; // that is what caught means
-    t.ok(bug.by.includes(check), `${bug.name}: seed ${caught.seed} of ${bug.seedsMax}, ${check}: ${message}`);
-  }
-});
+livesFromSeeds('multi-paxos', 'basic-paxos');
+plantedBugsAreCaught(PLANTED_PAXOS, 'multi-paxos');
 
 const toHexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');

@@ -13,9 +13,8 @@ import { asEpoch, asHeight, asMillis, asReplicaId, asView } from '../protocol/ty
 import { CheckFailure } from '../sim/checks.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, calm } from '../sim/cluster.ts';
-import { live } from '../sim/life.ts';
 import { settingOf } from '../sim/setting.ts';
-import { caughtAt } from './planted.ts';
+import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { anyLogIsUpToDate, everythingMatches, PLANTED_RAFT } from './planted-raft.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
@@ -346,23 +345,5 @@ t.test('a power cut everywhere: nothing that was acknowledged is lost', async (t
   t.ok(orders(cluster, client));
 });
 
-t.test('lives from seeds', async (t) => {
-  for (let seed = 1; seed <= 40; seed++) {
-    const { failure } = live({ seed, n: null, ms: 5_000, realSignatures: null, protocol: 'raft' });
-    t.equal(failure, null, `seed ${seed}: ${failure?.check} ${failure?.message}`);
-  }
-  const options = { seed: 16, n: null, ms: 5_000, realSignatures: null, protocol: 'raft' } as const;
-  t.equal(live(options).digest, live(options).digest, 'GEN-2: the same seed goes the same way');
-});
-
-t.test('every planted bug is caught within its budget of seeds', async (t) => {
-  for (const bug of PLANTED_RAFT) {
-    const caught = caughtAt(bug, 20_000, 'raft');
-    if (caught === null) {
-      t.fail(`${bug.name}: not caught in ${bug.seedsMax} seeds`);
-      continue;
-    }
-    const { check, message } = caught.outcome.failure!; // that is what caught means
-    t.ok(bug.by.includes(check), `${bug.name}: seed ${caught.seed} of ${bug.seedsMax}, ${check}: ${message}`);
-  }
-});
+livesFromSeeds('raft');
+plantedBugsAreCaught(PLANTED_RAFT, 'raft');
