@@ -36,7 +36,7 @@ const progressMs = 2_000;
 /** Records that wait for a disk that does not keep up. */
 const HELD_RECORDS_MAX = 1_024;
 /** Payload bytes of the blocks among them. */
-const HELD_BYTES_MAX = 16 << 20;
+const HELD_BYTES_MAX = 8 << 20;
 /** Before it tries again where nobody can be reached, or nothing can be taken. */
 const pauseMs = 1_000;
 /** For each step of a conversation about a checkpoint. */
