@@ -50,6 +50,17 @@ function begin(options: ClusterOptions = {}) {
   return { cluster, operators, client, order, everywhere, epochs, inEpoch };
 }
 
+/** To everybody, again and again, until the epoch at hand has ended; or the cluster is so old. */
+function submitUntilTaken(cluster: Cluster, operators: Operators, bundle: SignedBundle, untilMs: number): void {
+  const { epoch } = operators.epoch;
+  const again = () => {
+    if (operators.epoch.epoch !== epoch) return;
+    for (const id of cluster.live()) cluster.submit(id, bundle);
+    if (cluster.now - cluster.start < untilMs) cluster.after(400, again);
+  };
+  again();
+}
+
 t.test('[EPO-12] a change of the limits: every replica begins the next epoch, and orders go on', async (t) => {
   for (const realSignatures of [false, true]) {
     const { cluster, operators, order, everywhere, inEpoch } = begin({ realSignatures });
@@ -368,16 +379,10 @@ t.test('[EPO-17] members come and go with faults of all kinds, from seeds', asyn
       const { members } = operators;
       const outside = cluster.nodes.map(({ id }) => Number(id)).filter((id) => !members.includes(id));
       const grows = outside.length > 0 && (members.length === 4 || cluster.random() < 0.5);
-      const { epoch } = operators.epoch;
       const from = grows ? outside : members;
       const node = from[Math.floor(cluster.random() * from.length)]!;
       const bundle = grows ? operators.add(node) : operators.remove(node);
-      const again = () => {
-        if (operators.epoch.epoch !== epoch) return;
-        for (const id of cluster.live()) cluster.submit(id, bundle);
-        if (cluster.now - cluster.start < untilMs + 20_000) cluster.after(400, again);
-      };
-      again();
+      submitUntilTaken(cluster, operators, bundle, untilMs + 20_000);
       cluster.after(cluster.between([500, 4_000]), change);
     };
     cluster.after(1_000, change);
@@ -415,7 +420,6 @@ t.test('[EPO-12] changes and faults of all kinds together, from seeds', async (t
     const change = () => {
       if (cluster.now - cluster.start > untilMs) return;
       const roll = Math.floor(cluster.random() * 5);
-      const { epoch } = operators.epoch;
       const bundle =
         roll < 2
           ? // Two keep their keys: whoever is several epochs behind knows somebody (ADR 10).
@@ -427,12 +431,7 @@ t.test('[EPO-12] changes and faults of all kinds together, from seeds', async (t
                   ? set('checkpointInterval', operators.epoch.parameters.checkpointInterval === 16 ? 32 : 16)
                   : set('viewTimeoutMs', operators.epoch.parameters.viewTimeoutMs === 500 ? 400 : 500),
             ]);
-      const again = () => {
-        if (operators.epoch.epoch !== epoch) return;
-        for (const id of cluster.live()) cluster.submit(id, bundle);
-        if (cluster.now - cluster.start < untilMs + 20_000) cluster.after(400, again);
-      };
-      again();
+      submitUntilTaken(cluster, operators, bundle, untilMs + 20_000);
       cluster.after(cluster.between([500, 4_000]), change);
     };
     cluster.after(1_000, change);
