@@ -11,7 +11,6 @@ import {
 } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Point } from '@noble/ed25519';
-import fc from 'fast-check';
 import t from 'tap';
 import { fromBase64, toBase64 } from '../crypto/base64.ts';
 import { ascii, type Bytes, concat, equalBytes, fromHex, toHex } from '../crypto/bytes.ts';
@@ -46,6 +45,7 @@ import type { Crypto } from '../crypto/provider.ts';
 import { isCanonical, isSmallOrder, scalarHolds } from '../crypto/rule.ts';
 import { open, seal } from '../crypto/seal.ts';
 import { encodeUtf8, isWellFormed } from '../crypto/utf8.ts';
+import { fc } from './property.ts';
 
 const implementations: readonly Crypto[] = [portable, openssl, native];
 const sha256 = native.sha256;

@@ -1,7 +1,6 @@
 // The client door (daemon/gateway/) and the metrics over real sockets, in front of a replica that decides what the test says; the HTTP
 // door is in http.test.ts. Adversary's book A12 to A15, A25, A26.
 
-import fc from 'fast-check';
 import t from 'tap';
 import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import { inclusionProof, leafHash, merkleRoot, rangeProof } from '../crypto/merkle.ts';
@@ -16,6 +15,7 @@ import type { BundleAdmission } from '../protocol/door.ts';
 import { asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { verifyReceipt } from '../protocol/verify.ts';
 import { bundleOf, checkStream, context, type DoorClient, doorKey, Gate, same, turn, world } from './door-world.ts';
+import { fc } from './property.ts';
 import * as fixture from './wire-fixtures.ts';
 
 const { parameters, sha256, text, keyOf, filled } = fixture;

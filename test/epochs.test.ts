@@ -1,7 +1,6 @@
 // The rules of epochs (docs/spec.md) without a cluster: documents, control transactions, the function that judges them, the ledger's part,
 // and the chain of epochs that a stranger follows from the genesis document.
 
-import fc from 'fast-check';
 import t from 'tap';
 import { type Bytes, concat, equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -57,6 +56,7 @@ import {
   signerOf,
   start,
 } from './epoch-world.ts';
+import { fc } from './property.ts';
 
 const abc = ['a', 'b', 'c'];
 const codeOf = (result: object | null) => (result !== null && 'refused' in result ? String(result.refused) : 'ok');
@@ -688,7 +688,7 @@ t.test('whatever operators sign, the verdict is one, and every epoch that comes 
       for (const link of world.links) t.equal(codeOf(chain.add(link)), 'ok');
       t.same(chain.last.hash, world.epoch.hash);
     }),
-    { numRuns: 60 },
+    { numRuns: 100 },
   );
   t.ok(ended > 20, `${ended} epochs ended`);
 });

@@ -1,7 +1,6 @@
 // The HTTP door (daemon/http/) over real sockets, in front of a replica that decides what the test says. Adversary's book A14, A25, A26.
 
 import { connect, type Socket } from 'node:net';
-import fc from 'fast-check';
 import t from 'tap';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { problemCodes } from '../daemon/http/problem.ts';
@@ -11,6 +10,7 @@ import { asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { encodeControl, verifyTransactionReceipt } from '../protocol/verify.ts';
 import { bundleOf, context, deadlineMs, Gate, genesisDocument, turn, world } from './door-world.ts';
 import { adding, controlFor, EpochWorld, opened } from './epoch-world.ts';
+import { fc } from './property.ts';
 import { chainId, text } from './wire-fixtures.ts';
 
 // A busy machine is slow, not wrong.

@@ -7,7 +7,6 @@ import { chmod, copyFile, readFile, rm, stat, writeFile } from 'node:fs/promises
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { inspect } from 'node:util';
-import fc from 'fast-check';
 import t from 'tap';
 import { ascii, type Bytes, equalBytes, fromHex, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -51,6 +50,7 @@ import {
   viewChange,
   vote,
 } from './guard-kit.ts';
+import { fc } from './property.ts';
 
 // Real syncs and real processes: on a busy machine they take several times as long as on an idle one.
 t.setTimeout(200_000);

@@ -1,7 +1,6 @@
 // The rules of blocks, sessions and quorums (docs/spec.md) on the ledger alone: exact edges, and properties over random histories.
 
 import { createHash } from 'node:crypto';
-import fc from 'fast-check';
 import t from 'tap';
 import type { Bytes } from '../crypto/bytes.ts';
 import { concat, equalBytes, toHex } from '../crypto/bytes.ts';
@@ -22,6 +21,7 @@ import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../pro
 import { Tally, VoteBox } from '../protocol/votes.ts';
 import { SimClient } from '../sim/clients.ts';
 import { settingOf } from '../sim/setting.ts';
+import { fc } from './property.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
 t.setTimeout(200_000);

@@ -1,6 +1,5 @@
 // The pool by itself (REQ-1 to REQ-4 of docs/spec.md): against a model, over random lives.
 
-import fc from 'fast-check';
 import t from 'tap';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -12,6 +11,7 @@ import { POOL_LIMITS, Pool } from '../protocol/pool.ts';
 import type { Millis } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asMillis, asReplicaId } from '../protocol/types.ts';
 import { settingOf } from '../sim/setting.ts';
+import { fc } from './property.ts';
 
 // Seconds on an idle machine; on a busy one a whole suite runs beside it.
 t.setTimeout(200_000);

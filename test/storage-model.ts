@@ -1,7 +1,6 @@
 // Random histories of the log with crashes at any point, and the model they are compared with: plain maps and arrays, which
 // remember what every batch left behind.
 
-import fc from 'fast-check';
 import type { Test } from 'tap';
 import { ascii, toHex } from '../crypto/bytes.ts';
 import type { LogRecord, RecoveredLog } from '../protocol/log.ts';
@@ -9,6 +8,7 @@ import { asHash, type Hash } from '../protocol/types.ts';
 import { StorageError } from '../storage/errors.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk, type WriteFate } from '../storage/memory.ts';
+import { fc } from './property.ts';
 import {
   accepted,
   type BlockRecord,

@@ -8,7 +8,6 @@ import { chmod, mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import { ascii, type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import type { LogPosition } from '../protocol/log.ts';
@@ -20,6 +19,7 @@ import { keys } from '../storage/layout.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk, type WriteFate } from '../storage/memory.ts';
 import { type Backend, bearsRocks, openStore } from '../storage/open.ts';
+import { fc } from './property.ts';
 import {
   accepted,
   block,

@@ -8,7 +8,6 @@ import { request } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import fc from 'fast-check';
 import t from 'tap';
 import { WebSocket, WebSocketServer } from 'ws';
 import { type Bytes, equalBytes } from '../crypto/bytes.ts';
@@ -25,6 +24,7 @@ import { FrameQueue } from '../daemon/transport/queue.ts';
 import { encodeHandshakePayload, Handshake, type HandshakeMessage, type PeerRole } from '../protocol/handshake.ts';
 import { asEpoch, asHash, asReplicaId, type Hash, type Member, type ReplicaId } from '../protocol/types.ts';
 import { decodeFrame, encodeFrame, frameSigningBytes } from '../protocol/wire/frame.ts';
+import { fc } from './property.ts';
 
 // ---- a world of four members --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 // What ledgers believe: certificates, messages, chains, receipts, checkpoint notes. The sound ones pass, and each single change to
 // one of them is refused with the code of the rule that it breaks.
 
-import fc from 'fast-check';
 import t from 'tap';
 import { type Bytes, concat, equalBytes, toHex } from '../crypto/bytes.ts';
 import { inclusionProof, leafHash, rangeProof } from '../crypto/merkle.ts';
@@ -37,6 +36,7 @@ import {
   verifyTransactionReceipt,
 } from '../protocol/verify.ts';
 import { inclusionFromRange } from '../protocol/wire/inclusion.ts';
+import { fc } from './property.ts';
 import * as fx from './wire-fixtures.ts';
 
 const context = fx.verifyContext;

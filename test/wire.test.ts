@@ -2,7 +2,6 @@
 // with a code, and no bytes make anything throw.
 
 import { readFileSync } from 'node:fs';
-import fc from 'fast-check';
 import t from 'tap';
 import { type Bytes, concat, fromHex, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -46,6 +45,7 @@ import { Handshake, type HandshakeMessage, type HandshakeStep } from '../protoco
 import { genesisBlock } from '../protocol/ledger.ts';
 import { decodeMsgpack, encodeMsgpack, scanMsgpack, type WireValue } from '../protocol/msgpack.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { fc } from './property.ts';
 import * as fx from './wire-fixtures.ts';
 import { first, samples } from './wire-samples.ts';
 
