@@ -247,6 +247,7 @@ async function follow(following: Following): Promise<void> {
   const flush = async () => {
     while (writing !== null) await writing;
   };
+  const isFull = () => held.length > HELD_RECORDS_MAX || bytes > HELD_BYTES_MAX;
   let saidAt = performance.now();
   try {
     port.saw(client.head().height);
@@ -264,8 +265,9 @@ async function follow(following: Following): Promise<void> {
       port.saw(client.head().height);
       port.took({ block, certificate });
       pump();
-      // What is written has its place in memory until it is; the stream waits for it.
-      if (held.length > HELD_RECORDS_MAX || bytes > HELD_BYTES_MAX) await flush();
+      // What is written has its place in memory until it is: the stream waits, no longer than until there is room, so that the disk and the processor
+      // work at the same time.
+      while (writing !== null && isFull()) await writing;
       if (performance.now() - saidAt > progressMs) {
         saidAt = performance.now();
         logger.info({ height: observer.height, known: client.head().height }, 'following');
