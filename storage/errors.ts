@@ -5,6 +5,7 @@
  * - `storage-lost-writes`: the log is older than, or other than, what this replica signed for; fields `expected`, `found`, `advice`.
  * - `storage-wrong-chain`: the directory belongs to another chain; fields `expected`, `found` (hex).
  * - `storage-format-newer`: written by a later version; fields `supported`, `found`.
+ * - `storage-format-older`: written by an earlier one, with another layout; the same fields.
  * - `storage-locked`: another process has the directory open.
  * - `storage-not-writable`: the directory cannot be created or written.
  * - `storage-backend-unavailable`: this Node cannot load the engine that wrote the directory; fields `backend`, `reason`, `advice`.
@@ -18,6 +19,7 @@ export type StorageErrorCode =
   | 'storage-lost-writes'
   | 'storage-wrong-chain'
   | 'storage-format-newer'
+  | 'storage-format-older'
   | 'storage-locked'
   | 'storage-not-writable'
   | 'storage-backend-unavailable'

@@ -9,10 +9,13 @@ import { asHash, asHeight, asView, type Hash, type Height, type View } from '../
 import { crc32 } from './checksum.ts';
 import { StorageError } from './errors.ts';
 
-/** Written into the meta record; a reader refuses what is higher. */
-export const FORMAT_VERSION = 1;
+/** Written into the meta record; a reader refuses every other one. 2: bodies come first. */
+export const FORMAT_VERSION = 2;
 
 export const column = {
+  // Below all that is small and written again and again: so a table of new blocks overlaps none of older ones, and no engine writes the chain
+  // again for every part of it that is added (docs/adr/0002-storage.md).
+  body: 0x00,
   meta: 0x01,
   hardState: 0x02,
   bounds: 0x03,
@@ -21,7 +24,6 @@ export const column = {
   checkpoint: 0x12,
   chunk: 0x13,
   header: 0x20,
-  body: 0x21,
   bundles: 0x30,
   bundle: 0x31,
   journal: 0x40,
@@ -241,13 +243,14 @@ export function encodeMeta(chainId: Bytes): Bytes {
   return new LayoutWriter(36).u32(FORMAT_VERSION).bytes(chainId, 32).done();
 }
 
-/** Throws `storage-damaged`, `storage-format-newer` or `storage-wrong-chain`. */
+/** Throws `storage-damaged`, `storage-format-newer`, `storage-format-older` or `storage-wrong-chain`. */
 export function checkMeta(value: Bytes, chainId: Bytes, hex: (bytes: Bytes) => string): void {
   const payload = unseal(keys.meta, value);
   if (payload.length < 4) throw damaged(keys.meta, 'length');
   const reader = new LayoutReader(payload);
   const found = reader.u32();
   if (found > FORMAT_VERSION) throw new StorageError('storage-format-newer', { supported: FORMAT_VERSION, found });
+  if (found < FORMAT_VERSION) throw new StorageError('storage-format-older', { supported: FORMAT_VERSION, found });
   if (payload.length !== 36) throw damaged(keys.meta, 'length');
   const chain = hex(reader.bytes(32));
   if (chain !== hex(chainId)) throw new StorageError('storage-wrong-chain', { expected: hex(chainId), found: chain });

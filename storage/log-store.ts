@@ -34,7 +34,7 @@ const recentBytesDefault = 32 << 20;
 
 /**
  * Opens the log and checks it (LOG-1 to LOG-5, LOG-11). Throws StorageError: `storage-damaged`, `storage-lost-writes`,
- * `storage-wrong-chain`, `storage-format-newer`, `storage-read-failed`, `storage-write-failed`.
+ * `storage-wrong-chain`, `storage-format-newer`, `storage-format-older`, `storage-read-failed`, `storage-write-failed`.
  */
 export async function openLogStore(
   kv: KeyValueStore,

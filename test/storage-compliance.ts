@@ -196,6 +196,9 @@ async function startSuite(t: Test, fresh: (t: Test) => Promise<Reopen>): Promise
     newer[3] = 99;
     await kv.write([{ type: 'put', key: keys.meta, value: seal(keys.meta, newer).value }]);
     await t.rejects(openLogStore(kv, options()), { code: 'storage-format-newer', fields: { found: 99 } });
+    newer[3] = 1;
+    await kv.write([{ type: 'put', key: keys.meta, value: seal(keys.meta, newer).value }]);
+    await t.rejects(openLogStore(kv, options()), { code: 'storage-format-older', fields: { found: 1 } });
     await kv.write([{ type: 'put', key: keys.meta, value: newer }]);
     await t.rejects(openLogStore(kv, options()), { code: 'storage-damaged', fields: { kind: 'meta' } });
     await kv.close();

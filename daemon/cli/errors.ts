@@ -123,6 +123,7 @@ const storageSentences: Record<StorageErrorCode, string> = {
   'storage-lost-writes': 'the log is older than what this replica has signed for',
   'storage-wrong-chain': 'the data directory belongs to another chain',
   'storage-format-newer': 'the log was written by a later version',
+  'storage-format-older': 'the log was written by an earlier version, which laid it out otherwise',
   'storage-locked': 'another process has the log open',
   'storage-not-writable': 'the data directory cannot be written',
   'storage-backend-unavailable': 'the data directory was written by a database that this Node cannot load',
@@ -141,6 +142,8 @@ const storageAdvice: Partial<Record<StorageErrorCode, string>> = {
   'storage-read-failed': 'Check the disk; `synod repair CONFIG` looks at what is there.',
   'storage-wrong-chain': 'Is dataDir right, and genesis.json that of this network?',
   'storage-format-newer': 'Install that version or a later one.',
+  'storage-format-older':
+    '`synod repair CONFIG --log` moves the log aside; the replica then takes everything from its peers. One replica after another.',
   'storage-locked': 'Is the replica running already?',
   'storage-backend-unavailable':
     'Use Node 20. An empty data directory is no way out: the sign-state refuses a log older than what was signed.',
