@@ -17,7 +17,7 @@ import {
   isRefusal,
   MEMBERS_MAX,
 } from '../protocol/codec.ts';
-import type { ClientMessage, DoorMessage, Head } from '../protocol/door.ts';
+import { type ClientMessage, type DoorMessage, type Head, provesItself } from '../protocol/door.ts';
 import { type Parameters, storedParameters } from '../protocol/genesis.ts';
 import { Handshake, type HandshakeMessage } from '../protocol/handshake.ts';
 import { asReplicaId, type Epoch, type Hash, type Member, type ReplicaId } from '../protocol/types.ts';
@@ -273,7 +273,7 @@ export class Link {
       this.suspect('frame-kind');
       return;
     }
-    if (!isSelfCertifying(message) && !this.#signed(frame)) {
+    if (!provesItself(message) && !this.#signed(frame)) {
       this.end('frame-signature');
       return;
     }
@@ -339,13 +339,6 @@ export class Link {
     // Jitter: clients that lost the same replica must not come back in one moment.
     this.#timer = setTimeout(() => this.#dial(), (this.suspected ? reconnectMsMax : pause) * (0.5 + Math.random() / 2));
   }
-}
-
-/** Believed for what it holds, whoever sent it; or a mere hint whose loss or invention costs nothing but time. */
-function isSelfCertifying(message: DoorMessage): boolean {
-  if (message.kind === 'receipts') return message.receipts.length > 0;
-  if (message.kind === 'admissions') return message.admissions.every(({ code }) => code === 'pooled');
-  return message.kind === 'follow-blocks';
 }
 
 function isDoorMessage(message: { readonly kind: string }): message is DoorMessage {

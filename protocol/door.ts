@@ -177,3 +177,13 @@ export interface StateHere {
 }
 
 export type DoorMessage = Admissions | Receipts | FollowBlocks | FollowEnd | Head | Epochs | CheckpointHere | StateHere;
+
+/**
+ * [WIRE-18] Believed for what it holds, whoever sent it; or a mere hint whose loss or invention costs nothing but time. Nobody signs it: over a frame of
+ * blocks a signature takes longer than everything else that is done to send it.
+ */
+export function provesItself(message: DoorMessage): boolean {
+  if (message.kind === 'receipts') return message.receipts.length > 0;
+  if (message.kind === 'admissions') return message.admissions.every(({ code }) => code === 'pooled');
+  return message.kind === 'follow-blocks';
+}

@@ -2,9 +2,12 @@
 // callers put into one message what one turn of the event loop has produced, and one frame of a stream serves all its readers.
 
 import type { Bytes } from '../../crypto/bytes.ts';
-import type { DoorMessage } from '../../protocol/door.ts';
+import { type DoorMessage, provesItself } from '../../protocol/door.ts';
 import { encodeFrame } from '../../protocol/wire/frame.ts';
 import { encodePayload } from '../../protocol/wire/payload.ts';
+
+/** [WIRE-18] */
+const unsigned = new Uint8Array(64);
 
 /** The guard's function for what binds nobody. */
 export type SignStatement = (kind: string, payload: Bytes) => Bytes;
@@ -26,7 +29,7 @@ export function frameSealer(options: {
         kind: message.kind,
         payload,
         sender: publicKey(),
-        signature: signStatement(message.kind, payload),
+        signature: provesItself(message) ? unsigned : signStatement(message.kind, payload),
       });
     },
   };
