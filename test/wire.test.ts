@@ -914,7 +914,7 @@ t.test('WIRE-9: a known bundle is used again, by its digest, and only with its o
   const other = decodeBundle({ payload: pooled.payload, signature: bin(64) }, { ...fx.wire, knownBundle });
   if (isRefusal(other)) return t.fail();
   t.equal(toHex(other.signature), '00'.repeat(64), 'another signature stays another signature');
-  t.equal(other.leaves, pooled.leaves);
+  t.same(other.leaves, pooled.leaves);
 });
 
 t.test('WIRE-10: a block is its header’s body or nothing', async (t) => {

@@ -2,7 +2,7 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
-import { merkleRoot } from '../../crypto/merkle.ts';
+import { Frontier } from '../../crypto/merkle.ts';
 import { type Block, type BlockHeader, blockHash, bodyHash, decodeHeader, HEADER_BYTES } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { blockTransactionsMax, type Parameters } from '../genesis.ts';
@@ -129,17 +129,16 @@ export function blockOf(
   if (!equalBytes(bodyHash(sha256, digests), header.bodyHash)) return refuse('block-body-mismatch', kind, 'bodyHash');
 
   const bundles: SignedBundle[] = [];
-  const leaves: Bytes[] = [];
+  const tree = Frontier.empty(sha256);
   for (const [index, item] of items.entries()) {
     const bundle = bundleOf(item, digests[index]!.digest, context);
     if (isRefusal(bundle)) return { ...bundle, kind, field: `block.bundles.${bundle.field}` };
     bundles.push(bundle);
-    for (const leaf of bundle.leaves) leaves.push(leaf);
-    if (leaves.length > header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
+    for (const leaf of bundle.leaves) tree.append(leaf);
+    if (tree.size > header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
   }
-  if (leaves.length !== header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
-  if (!equalBytes(merkleRoot(sha256, leaves), header.transactionRoot))
-    return refuse('block-body-mismatch', kind, 'transactionRoot');
+  if (tree.size !== header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
+  if (!equalBytes(tree.root(), header.transactionRoot)) return refuse('block-body-mismatch', kind, 'transactionRoot');
   if (header.transactionTotal < header.transactionCount)
     return refuse('field-out-of-range', kind, 'block.header.transactionTotal');
   return { header, headerBytes, hash: blockHash(sha256, headerBytes), bundles };
