@@ -3,9 +3,10 @@
 // seconds, the base unit of Prometheus, and reported as _ms.
 
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { assert } from '../protocol/assert.ts';
 import { type Explanation, phases, waitKinds } from '../protocol/core.ts';
+import { Cells, Distribution, type Labels } from './cells.ts';
 import type { Meter, ReplicaPort } from './ports.ts';
 
 interface SeriesShape {
@@ -145,19 +146,31 @@ export const seriesTable = {
 
 export type SeriesName = keyof typeof seriesTable;
 
-/** A series with more label sets than this folds the rest into 'other': a label must never become a way to fill memory. */
-const labelSetsMax = 1024;
 const eventLoopResolutionMs = 10;
 
-type Labels = Readonly<Record<string, string>>;
+interface Counted {
+  readonly type: 'counter';
+  /** Of a set of labels, since the last scrape. */
+  readonly cells: Cells<{ readonly labels: Labels; by: number }>;
+  readonly metric: Counter;
+}
 
-interface Series {
-  readonly shape: SeriesShape;
-  readonly metric: Counter | Gauge | Histogram;
+interface Gauged {
+  readonly type: 'gauge';
+  /** Under which labels a value goes. */
+  readonly cells: Cells<Labels>;
+  readonly metric: Gauge;
+}
+
+interface Observing {
+  readonly type: 'histogram';
+  readonly metric: Distribution;
+}
+
+type Series = (Counted | Gauged | Observing) & {
   /** 0.001 for times, which come in milliseconds. */
   readonly scale: number;
-  readonly labelSets: Set<string>;
-}
+};
 
 /** What a scrape asks the replica; the loop also knows how full its queues are. */
 export interface Watched extends Pick<ReplicaPort, 'explain' | 'log'> {
@@ -182,36 +195,27 @@ export class Metrics implements Meter {
   #viewChanges = 0;
 
   constructor() {
-    for (const [name, shape] of Object.entries<SeriesShape>(seriesTable))
-      this.#series.set(reportedAs(name, shape), {
-        shape,
-        metric: this.#create(name, shape),
-        scale: reportedAs(name, shape) === name ? 1 : 0.001,
-        labelSets: new Set(),
-      });
+    for (const [name, shape] of Object.entries<SeriesShape>(seriesTable)) {
+      const scale = reportedAs(name, shape) === name ? 1 : 0.001;
+      this.#series.set(reportedAs(name, shape), { ...this.#create(name, shape), scale });
+    }
     collectDefaultMetrics({ register: this.registry });
     this.#loopDelay = monitorEventLoopDelay({ resolution: eventLoopResolutionMs });
     this.#loopDelay.enable();
   }
 
-  count(name: string, labels: Labels = {}, by = 1): void {
-    const series = this.#find(name, 'counter');
-    // A counter that is created as one: #create and the table agree.
-    (series.metric as Counter).inc(this.#fold(series, labels), by);
+  count(name: string, labels: Labels = none, by = 1): void {
+    this.#find(name, 'counter').cells.at(labels).by += by;
   }
 
-  gauge(name: string, value: number, labels: Labels = {}): void {
-    const series = this.#find(name, 'gauge');
-    // As above.
-    (series.metric as Gauge).set(this.#fold(series, labels), value * series.scale);
+  gauge(name: string, value: number, labels: Labels = none): void {
+    const { metric, cells, scale } = this.#find(name, 'gauge');
+    metric.set(cells.at(labels), value * scale);
   }
 
-  observe(name: string, value: number, labels: Labels = {}): void {
-    const series = this.#find(name, 'histogram');
-    // As above.
-    const histogram = series.metric as Histogram;
-    if (series.shape.labels === undefined) histogram.observe(value * series.scale);
-    else histogram.observe(this.#fold(series, labels), value * series.scale);
+  observe(name: string, value: number, labels: Labels = none): void {
+    const { metric, scale } = this.#find(name, 'histogram');
+    metric.add(labels, value * scale);
   }
 
   /** From now on every scrape asks this replica where it stands. */
@@ -244,6 +248,7 @@ export class Metrics implements Meter {
       this.gauge('synod_event_loop_delay_ms', ms(this.#loopDelay.max), { quantile: '1' });
       this.#loopDelay.reset();
     }
+    this.#handOver();
     return this.registry.metrics();
   }
 
@@ -280,34 +285,43 @@ export class Metrics implements Meter {
     this.#viewChanges = now.viewChanges;
   }
 
-  #find(name: string, type: SeriesShape['type']): Series {
-    const series = this.#series.get(name);
-    assert(series !== undefined && series.shape.type === type, `metrics: ${name} is not a ${type} of the table`);
-    return series;
-  }
-
-  #fold(series: Series, labels: Labels): Record<string, string> {
-    const names = series.shape.labels ?? [];
-    const values: Record<string, string> = {};
-    for (const name of names) values[name] = labels[name] ?? '';
-    assert(
-      Object.keys(labels).every((label) => names.includes(label)),
-      `metrics: a label of ${series.shape.help} is not in the table`,
-    );
-    if (names.length === 0) return values;
-    const id = Object.values(values).join('\u0000');
-    if (series.labelSets.has(id)) return values;
-    if (series.labelSets.size < labelSetsMax) {
-      series.labelSets.add(id);
-      return values;
+  /** What was counted since the last scrape. */
+  #handOver(): void {
+    for (const series of this.#series.values()) {
+      if (series.type !== 'counter') continue;
+      for (const cell of series.cells.values()) {
+        series.metric.inc(cell.labels, cell.by);
+        cell.by = 0;
+      }
     }
-    return Object.fromEntries(names.map((name) => [name, 'other']));
   }
 
-  #create(name: string, shape: SeriesShape): Counter | Gauge | Histogram {
-    const options = { name, help: shape.help, labelNames: [...(shape.labels ?? [])], registers: [this.registry] };
-    if (shape.type === 'counter') return new Counter(options);
-    if (shape.type === 'gauge') return new Gauge(options);
-    return new Histogram({ ...options, buckets: [...(shape.buckets ?? slowSeconds)] });
+  #find<T extends Series['type']>(name: string, type: T): Extract<Series, { readonly type: T }> {
+    const series = this.#series.get(name);
+    assert(series !== undefined && series.type === type, () => `metrics: ${name} is not a ${type} of the table`);
+    // The cast: the line above has looked.
+    return series as Extract<Series, { readonly type: T }>;
+  }
+
+  #create(name: string, shape: SeriesShape): Counted | Gauged | Observing {
+    const labelNames = [...(shape.labels ?? [])];
+    const options = { name, help: shape.help, labelNames, registers: [this.registry] };
+    switch (shape.type) {
+      case 'counter':
+        return {
+          type: shape.type,
+          cells: new Cells(labelNames, (labels) => ({ labels, by: 0 })),
+          metric: new Counter(options),
+        };
+      case 'gauge':
+        return { type: shape.type, cells: new Cells(labelNames, (labels) => labels), metric: new Gauge(options) };
+      case 'histogram':
+        return {
+          type: shape.type,
+          metric: new Distribution({ ...options, buckets: [...(shape.buckets ?? slowSeconds)] }),
+        };
+    }
   }
 }
+
+const none: Labels = {};

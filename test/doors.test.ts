@@ -88,6 +88,16 @@ t.test('metrics: every series is in the table, and a name that is not throws', a
   metrics.count('synod_refusals_total', { code: 'x', kind: 'y' }, 3);
   const text = await metrics.scrape();
   t.match(text, /synod_phase_seconds_sum\{phase="proposed-to-decided"\} 0\.25/, 'milliseconds become seconds');
+  const bucket = (le: string) =>
+    new RegExp(`synod_phase_seconds_bucket\\{le="${le}",phase="proposed-to-decided"\\} (\\d)`);
+  metrics.observe('synod_phase_ms', 251, { phase: 'proposed-to-decided' });
+  metrics.observe('synod_phase_ms', 60_000, { phase: 'proposed-to-decided' });
+  const later = await metrics.scrape();
+  const counted = ['0.1', '0.25', '0.5', '30', '\\+Inf'].map((le) => bucket(le).exec(later)?.[1]);
+  t.strictSame(counted, ['0', '1', '2', '2', '3'], 'a bound counts what is at or below it');
+  t.match(later, /synod_phase_seconds_count\{phase="proposed-to-decided"\} 3/);
+  t.match(later, /synod_step_seconds_count 0/, 'without labels: there from the start');
+  t.throws(() => metrics.observe('synod_phase_ms', 1, { colour: 'red' }), /label/);
   t.match(text, /synod_refusals_total\{code="x",kind="y"\} 3/);
   t.match(text, /process_cpu_seconds_total/, 'what prom-client knows of the process');
   t.match(text, /nodejs_gc_duration_seconds/);
