@@ -12,36 +12,33 @@ export function domainTag(name: string): Bytes {
   return tag;
 }
 
-/** Writes a layout of a known size. Overflow and underflow are bugs and throw. */
+/** Writes a layout of a known size. Overflow and underflow are bugs and throw. Byte by byte: a DataView costs more than all that is written through it. */
 export class LayoutWriter {
   readonly #out: Uint8Array;
-  readonly #view: DataView;
   #at = 0;
 
   constructor(size: number) {
     this.#out = new Uint8Array(size);
-    this.#view = new DataView(this.#out.buffer);
   }
 
   u8(value: number): this {
-    this.#view.setUint8(this.#at, value);
-    this.#at += 1;
+    const at = this.#advance(1);
+    this.#out[at] = value;
     return this;
   }
 
   u32(value: number): this {
     assert(value >= 0 && value <= 0xffffffff, 'u32 in range');
-    this.#view.setUint32(this.#at, value);
-    this.#at += 4;
+    this.#word(value, this.#advance(4));
     return this;
   }
 
   /** Unsigned 64 bit from a safe integer. */
   u64(value: number): this {
     assert(Number.isSafeInteger(value) && value >= 0, 'u64 from a safe integer');
-    this.#view.setUint32(this.#at, Math.floor(value / 0x1_0000_0000));
-    this.#view.setUint32(this.#at + 4, value >>> 0);
-    this.#at += 8;
+    const at = this.#advance(8);
+    this.#word(Math.floor(value / 0x1_0000_0000), at);
+    this.#word(value, at + 4);
     return this;
   }
 
@@ -56,33 +53,51 @@ export class LayoutWriter {
     assert(this.#at === this.#out.length, 'layout filled exactly');
     return this.#out;
   }
+
+  /** Where the next field begins; it must fit. */
+  #advance(size: number): number {
+    const at = this.#at;
+    this.#at = at + size;
+    assert(this.#at <= this.#out.length, 'a field within its layout');
+    return at;
+  }
+
+  /** Four bytes of it, the most significant first. */
+  #word(value: number, at: number): void {
+    const out = this.#out;
+    out[at] = value >>> 24;
+    out[at + 1] = value >>> 16;
+    out[at + 2] = value >>> 8;
+    out[at + 3] = value;
+  }
 }
 
-/** Reads a layout whose length the caller has checked. A 64-bit field beyond 2^53 - 1 yields NaN, which every range check refuses. */
+/**
+ * Reads a layout whose length the caller has checked; a number beyond its end throws. A 64-bit field beyond 2^53 - 1 yields NaN, which every range
+ * check refuses.
+ */
 export class LayoutReader {
   readonly #bytes: Bytes;
-  readonly #view: DataView;
   #at = 0;
 
   constructor(bytes: Bytes) {
     this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
   u8(): number {
+    const byte = this.#bytes[this.#at];
+    if (byte === undefined) throw new RangeError('layout: a field beyond the end');
     this.#at += 1;
-    return this.#view.getUint8(this.#at - 1);
+    return byte;
   }
 
   u32(): number {
-    this.#at += 4;
-    return this.#view.getUint32(this.#at - 4);
+    return this.u8() * 0x100_0000 + ((this.u8() << 16) | (this.u8() << 8) | this.u8());
   }
 
   u64(): number {
-    this.#at += 8;
-    const high = this.#view.getUint32(this.#at - 8);
-    const low = this.#view.getUint32(this.#at - 4);
+    const high = this.u32();
+    const low = this.u32();
     return high > 0x1fffff ? Number.NaN : high * 0x1_0000_0000 + low;
   }
 

@@ -71,18 +71,18 @@ export class VoteBox {
   quorumHash(phase: VotePhase, height: Height): Hash | undefined {
     const slot = this.#slots.get(height);
     if (slot === undefined || slot[phase].size < this.#quorums.quorum) return undefined;
-    const counts = new Map<string, number>();
-    for (const cast of slot[phase].values()) {
-      const key = toHex(cast.hash);
-      const count = (counts.get(key) ?? 0) + 1;
-      if (count >= this.#quorums.quorum) return cast.hash;
-      counts.set(key, count);
+    // Nearly always the first one's: asked in every step, so without a map and its keys.
+    for (const { hash } of slot[phase].values()) {
+      let count = 0;
+      for (const cast of slot[phase].values()) if (equalBytes(cast.hash, hash)) count += 1;
+      if (count >= this.#quorums.quorum) return hash;
     }
     return undefined;
   }
 
   /** [PBFT-P-2] [PBFT-C-2] Exactly a quorum of signatures, by rising replica; undefined where there is no quorum. */
   certificate(phase: VotePhase, view: View, height: Height, hash: Hash): Certificate | undefined {
+    if ((this.#slots.get(height)?.[phase].size ?? 0) < this.#quorums.quorum) return undefined;
     const voters = this.voters(phase, height, hash);
     if (voters.length < this.#quorums.quorum) return undefined;
     const signatures = voters
@@ -128,7 +128,8 @@ export class Tally<Value> {
   }
 
   entries(): [ReplicaId, Value][] {
-    return [...this.#byReplica].map(([replica, { value }]) => [replica, value]);
+    // Asked in every step, and nearly always there is nothing.
+    return this.#byReplica.size === 0 ? [] : [...this.#byReplica].map(([replica, { value }]) => [replica, value]);
   }
 
   delete(replica: ReplicaId): void {

@@ -77,8 +77,9 @@ function clockOf(s: State): Explanation['clock'] {
   return Math.abs(offMs) > s.parameters.timeDriftMsMax ? { height, offMs } : null;
 }
 
-function paceOf({ pace, parameters, ...s }: State): PaceView | null {
-  if (s.mode !== 'active' || primaryOf(s, s.view) === s.self) return null;
+function paceOf(s: State): PaceView | null {
+  const { pace, parameters } = s;
+  if (s.mode !== 'active' || isPrimary(s)) return null;
   const { percent, lateMs, roundMs, owedSince } = pace;
   return {
     percent,
