@@ -38,6 +38,12 @@ export interface BlockHeader {
   readonly payloadBytes: number;
 }
 
+/** What a header says of its body. */
+export type BodyMarks = Pick<
+  BlockHeader,
+  'transactionRoot' | 'bodyHash' | 'bundleCount' | 'transactionCount' | 'payloadBytes'
+>;
+
 /** A header as it travels and is stored: 256 bytes, tag included. */
 export const HEADER_BYTES = 16 + 32 + 8 + 8 + 32 + 8 + 4 + 32 + 32 + 8 + 32 + 32 + 4 + 4 + 4;
 

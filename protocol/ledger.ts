@@ -5,8 +5,8 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes } from '../crypto/bytes.ts';
 import { Frontier, leafHash, merkleRoot } from '../crypto/merkle.ts';
 import { assert } from './assert.ts';
-import type { Block, BlockHeader, Sha256 } from './block.ts';
-import { blockHash, bodyHash, encodeHeader, logLeafData } from './block.ts';
+import type { Block, BlockHeader, BodyMarks, Sha256 } from './block.ts';
+import { blockHash, encodeHeader, logLeafData } from './block.ts';
 import type { SignedBundle } from './bundle.ts';
 import { controlIn } from './epoch/chain.ts';
 import { decodeControl, isControl } from './epoch/control.ts';
@@ -18,6 +18,7 @@ import { LayoutReader, LayoutWriter } from './layout.ts';
 import { bearsLies } from './modes.ts';
 import type { Session, SessionKey } from './sessions.ts';
 import { BUCKET_SESSIONS_MAX, bucketOf, SESSION_BUCKETS, SessionTable, sessionKey } from './sessions.ts';
+import { bodyMarks } from './transaction-tree.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId } from './types.ts';
 import { asHash, asHeight } from './types.ts';
 
@@ -262,14 +263,29 @@ export class Ledger {
    */
   build(
     chain: readonly Extension[],
-    { bundles: candidates, time, proposer }: { bundles: readonly SignedBundle[]; time: Millis; proposer: ReplicaId },
+    {
+      bundles: candidates,
+      time,
+      proposer,
+      marks,
+    }: {
+      bundles: readonly SignedBundle[];
+      time: Millis;
+      proposer: ReplicaId;
+      /** Of all candidates together, where they are known. */
+      marks?: BodyMarks;
+    },
   ): Extension | null {
     if (this.endsEpoch(chain)) return null;
     const parent = chain.at(-1)?.block ?? this.#head;
     const height = asHeight(parent.header.height + 1);
-    const { bundles, running, successor } = this.#choose(chain, candidates, height);
-    if (bundles.length === 0 && !this.#mayBeEmpty) return null;
-    const leaves = bundles.flatMap((bundle) => bundle.leaves);
+    const { bundles: chosen, running, successor } = this.#choose(chain, candidates, height);
+    if (chosen.length === 0 && !this.#mayBeEmpty) return null;
+    // The very list, where nothing is left out: what was made for it once is not made again.
+    const isWhole = chosen.length === candidates.length;
+    const bundles = isWhole ? candidates : chosen;
+    const { transactionRoot, bodyHash, bundleCount, transactionCount, payloadBytes } =
+      isWhole && marks !== undefined ? marks : bodyMarks(this.#sha256, bundles);
     const withoutLogRoot = {
       chainId: this.#genesis.chainId,
       epoch: this.document.epoch,
@@ -277,13 +293,13 @@ export class Ledger {
       parent: parent.hash,
       time: time < parent.header.time ? parent.header.time : time,
       proposer,
-      transactionRoot: asHash(merkleRoot(this.#sha256, leaves)),
-      transactionTotal: parent.header.transactionTotal + leaves.length,
+      transactionRoot,
+      transactionTotal: parent.header.transactionTotal + transactionCount,
       memberSetHash: this.memberSetHash,
-      bodyHash: bodyHash(this.#sha256, bundles),
-      bundleCount: bundles.length,
-      transactionCount: leaves.length,
-      payloadBytes: bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0),
+      bodyHash,
+      bundleCount,
+      transactionCount,
+      payloadBytes,
     };
     const frontier = (chain.at(-1)?.frontier ?? this.#frontier).clone();
     frontier.append(leafHash(this.#sha256, logLeafData(withoutLogRoot)));
@@ -295,16 +311,16 @@ export class Ledger {
   }
 
   #choose(chain: readonly Extension[], candidates: readonly SignedBundle[], height: Height) {
+    const plain: SignedBundle[] = [];
     for (const bundle of candidates) {
       const successor = this.#successorIn([bundle], height);
+      if (successor === null) plain.push(bundle);
       if (successor === null || 'refused' in successor) continue;
       const running = new Execution();
       if (this.#execute(chain, bundle, height, running) === null) return { bundles: [bundle], running, successor };
     }
     const running = new Execution();
-    const bundles = candidates.filter(
-      (bundle) => !bundle.transactions.some(isControl) && this.#execute(chain, bundle, height, running) === null,
-    );
+    const bundles = plain.filter((bundle) => this.#execute(chain, bundle, height, running) === null);
     return { bundles, running, successor: null };
   }
 

@@ -8,6 +8,7 @@ import { asHeight } from '../protocol/types.ts';
 import { Batch } from './batch.ts';
 import type { KeyValueStore } from './kv.ts';
 import {
+  bodyHashIn,
   type DecidedRecord,
   decidedParts,
   decodeCheckpoint,
@@ -111,14 +112,19 @@ class Run {
     };
   }
 
-  /** [LOG-6] A second block of one height stands beside the first, until one of them is decided. */
+  /** [LOG-6] A second block of one height stands beside the first, until one of them is decided; a body that both have is there once. */
   #block({ height, hash, bytes }: Of<'block'>): void {
     if (height <= this.#state.head || this.#state.pending.get(height, hash) !== undefined) return;
     const header = this.#header(bytes.header, height);
     assert(header !== undefined, 'a block of this chain and of the height it is filed under');
     assert(equalBytes(blockHash(this.#context.sha256, bytes.header), hash), 'a block is filed under its own hash');
-    this.#batch.putBlock(height, hash, bytes.header, bytes.body);
-    this.#state.pending.add(height, hash, bytes);
+    const { body } = bytes;
+    const sibling = this.#state.pending.withBody(height, header.bodyHash);
+    const bodyCrc = sibling?.bodyCrc ?? this.#batch.putBody(height, header.bodyHash, body);
+    const record = { header: bytes.header, bodyBytes: body.length, bodyCrc };
+    assert((sibling?.bodyBytes ?? body.length) === body.length, 'a body hash is that of one body');
+    this.#batch.putHeader(height, hash, record);
+    this.#state.pending.add(height, { hash, ...record, body });
   }
 
   /** [LOG-7] The decided chain grows by one, on its own head, with the block at hand. What else stood at that height goes. */
@@ -130,9 +136,9 @@ class Run {
     const parent = this.#header(block.header, height)?.parent;
     const links = state.headHash === null || (parent !== undefined && equalBytes(parent, state.headHash));
     assert(links, `a decided block names the one before as its parent: ${height}`);
-    for (const sibling of state.pending.take(height)) {
-      if (!equalBytes(sibling.hash, hash)) this.#dropBlock(height, sibling.hash);
-    }
+    const kept = bodyHashIn(block.header);
+    for (const sibling of state.pending.take(height))
+      if (!equalBytes(sibling.hash, hash)) this.#dropBlock(height, sibling, kept);
     this.#batch.put(keys.decided(height), ...decidedParts(hash, certificate));
     this.#batch.putBundles(height, bundles);
     state.head = height;
@@ -163,7 +169,7 @@ class Run {
     }
     for (const known of pending.heights()) {
       if (known <= head || known > height) continue;
-      for (const { hash } of pending.take(known)) this.#dropBlock(known, hash);
+      for (const block of pending.take(known)) this.#dropBlock(known, block);
     }
   }
 
@@ -218,7 +224,8 @@ class Run {
     const state = this.#state;
     for (let above = height + 1; above <= state.head; above++) {
       const record = this.#decided.get(above) ?? (await this.#readDecided(above));
-      if (record !== undefined) this.#dropBlock(above, record.hash);
+      const header = await this.#decidedHeader(above);
+      if (record !== undefined && header !== null) this.#dropBlock(above, { hash: record.hash, header });
       this.#batch.del(keys.decided(above));
       const list = await this.#context.kv.get(keys.bundles(above));
       if (list !== undefined) {
@@ -246,9 +253,15 @@ class Run {
     }
   }
 
-  #dropBlock(height: number, hash: Bytes): void {
+  /** Its body too, but for the one that a block has which stays. */
+  #dropBlock(
+    height: number,
+    { hash, header }: { readonly hash: Bytes; readonly header: Bytes },
+    kept: Bytes | null = null,
+  ): void {
+    const bodyHash = bodyHashIn(header);
     this.#batch.del(keys.header(height, hash));
-    this.#batch.del(keys.body(height, hash));
+    if (kept === null || !equalBytes(bodyHash, kept)) this.#batch.del(keys.body(height, bodyHash));
   }
 
   async #readDecided(height: number): Promise<DecidedRecord | undefined> {

@@ -3,7 +3,7 @@
 import { type Bytes, concat } from '../crypto/bytes.ts';
 import type { JournalItem } from './journal.ts';
 import type { KvOp } from './kv.ts';
-import { checksum, column, encodeHeaderRecord, encodeHeight, keys, seal } from './layout.ts';
+import { checksum, column, encodeHeaderRecord, encodeHeight, type HeaderRecord, keys, seal } from './layout.ts';
 
 export class Batch {
   readonly ops: KvOp[] = [];
@@ -16,13 +16,17 @@ export class Batch {
     this.items.push({ key, length: value.length, crc });
   }
 
-  /** A block: its body as it came, uncopied and hashed once; its header record carries the body's checksum. */
-  putBlock(height: number, hash: Bytes, header: Bytes, body: Bytes): void {
-    const bodyKey = keys.body(height, hash);
-    const crc = checksum(bodyKey, body);
-    this.ops.push({ type: 'put', key: bodyKey, value: body });
-    this.items.push({ key: bodyKey, length: body.length, crc });
-    this.put(keys.header(height, hash), encodeHeaderRecord(header, body.length, crc));
+  /** A body as it came, uncopied and hashed once. Gives back its checksum, which the header records of its blocks carry. */
+  putBody(height: number, bodyHash: Bytes, body: Bytes): number {
+    const key = keys.body(height, bodyHash);
+    const crc = checksum(key, body);
+    this.ops.push({ type: 'put', key, value: body });
+    this.items.push({ key, length: body.length, crc });
+    return crc;
+  }
+
+  putHeader(height: number, hash: Bytes, record: HeaderRecord): void {
+    this.put(keys.header(height, hash), encodeHeaderRecord(record));
   }
 
   /**

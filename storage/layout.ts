@@ -3,14 +3,15 @@
 // stored as it came, in the header record beside it.
 
 import { type Bytes, concat } from '../crypto/bytes.ts';
-import { HEADER_BYTES } from '../protocol/block.ts';
+import { assert } from '../protocol/assert.ts';
+import { decodeHeader, HEADER_BYTES } from '../protocol/block.ts';
 import { LayoutReader, LayoutWriter } from '../protocol/layout.ts';
 import { asHash, asHeight, asView, type Hash, type Height, type View } from '../protocol/types.ts';
 import { crc32 } from './checksum.ts';
 import { StorageError } from './errors.ts';
 
-/** Written into the meta record; a reader refuses every other one. 2: bodies come first. */
-export const FORMAT_VERSION = 2;
+/** Written into the meta record; a reader refuses every other one. 2: bodies come first; 3: and by their own hash. */
+export const FORMAT_VERSION = 3;
 
 export const column = {
   // Below all that is small and written again and again: so a table of new blocks overlaps none of older ones, and no engine writes the chain
@@ -46,7 +47,8 @@ export const keys = {
   bundles: (height: number): Bytes => numbered(column.bundles, height),
   journal: (sequence: number): Bytes => numbered(column.journal, sequence),
   header: (height: number, hash: Bytes): Bytes => concat(numbered(column.header, height), hash),
-  body: (height: number, hash: Bytes): Bytes => concat(numbered(column.body, height), hash),
+  /** By the body hash in the header: blocks of one height that have one body share it (LOG-6). */
+  body: (height: number, bodyHash: Bytes): Bytes => concat(numbered(column.body, height), bodyHash),
   bundle: (digest: Bytes): Bytes => concat(Uint8Array.of(column.bundle), digest),
   chunk: (chunk: number, height: number): Bytes => new LayoutWriter(13).u8(column.chunk).u32(chunk).u64(height).done(),
   /** Lower end of a height's keys in the header or the body column, whatever the hash. */
@@ -65,7 +67,7 @@ export interface KeyPlace {
   /** The height, or the sequence of a journal entry; -1 where the key has none. */
   readonly number: number;
   readonly chunk: number;
-  /** What follows the number: a block's hash or a bundle's digest. */
+  /** What follows the number: a block's hash, a body's, or a bundle's digest. */
   readonly hash: Bytes;
 }
 
@@ -133,7 +135,14 @@ export interface HeaderRecord {
   readonly bodyCrc: number;
 }
 
-export function encodeHeaderRecord(header: Bytes, bodyBytes: number, bodyCrc: number): Bytes {
+/** Of a header that was checked when it was written, or by its hash. */
+export function bodyHashIn(header: Bytes): Hash {
+  const decoded = decodeHeader(header);
+  assert(decoded !== undefined, 'a header that was checked');
+  return decoded.bodyHash;
+}
+
+export function encodeHeaderRecord({ header, bodyBytes, bodyCrc }: HeaderRecord): Bytes {
   return new LayoutWriter(HEADER_BYTES + 8).bytes(header, HEADER_BYTES).u32(bodyBytes).u32(bodyCrc).done();
 }
 

@@ -6,7 +6,7 @@ import { blockHash, decodeHeader, type Sha256 } from '../protocol/block.ts';
 import type { BlockBytes, StoredBlock } from '../protocol/log.ts';
 import { asHeight, type Hash, type Height } from '../protocol/types.ts';
 import type { KeyValueStore } from './kv.ts';
-import { checksum, damaged, decodeDecided, decodeHeaderRecord, type HeaderRecord, keys } from './layout.ts';
+import { bodyHashIn, checksum, damaged, decodeDecided, decodeHeaderRecord, type HeaderRecord, keys } from './layout.ts';
 import type { RecentBlocks } from './recent.ts';
 
 export interface StoredHeader {
@@ -82,10 +82,14 @@ export async function readDecidedRange(context: ReaderContext, query: DecidedRan
 export async function readBlock(context: ReaderContext, height: Height, hash: Hash): Promise<BlockBytes | undefined> {
   const known = context.recent.get(height);
   if (known !== undefined && equalBytes(known.hash, hash)) return known.bytes;
-  const [headerKey, bodyKey] = [keys.header(height, hash), keys.body(height, hash)];
-  const [header, body] = await context.kv.getMany([headerKey, bodyKey]);
+  const headerKey = keys.header(height, hash);
+  const header = await context.kv.get(headerKey);
   if (header === undefined) return undefined;
   const record = checkedHeader(context, height, hash, header);
+  const bodyKey = keys.body(height, bodyHashIn(record.header));
+  const body = await context.kv.get(bodyKey);
+  // Dropped while it was read.
+  if (body === undefined && (await context.kv.get(headerKey)) === undefined) return undefined;
   return { header: record.header, body: checkedBody(bodyKey, record, body) };
 }
 
@@ -163,8 +167,9 @@ async function find(context: ReaderContext, from: number, to: number): Promise<r
 
 async function withBodies(context: ReaderContext, found: readonly Found[]): Promise<readonly StoredBlock[]> {
   const missing = found.filter((one) => one.block === undefined);
-  const bodies = await context.kv.getMany(missing.map((one) => keys.body(one.height, one.hash)));
-  const byHeight = new Map(missing.map((one, i) => [one.height, bodies[i]] as const));
+  const bodyKeys = missing.map((one) => keys.body(one.height, bodyHashIn(one.header)));
+  const bodies = await context.kv.getMany(bodyKeys);
+  const byHeight = new Map(missing.map((one, i) => [one.height, { key: bodyKeys[i]!, value: bodies[i] }] as const));
   const out: StoredBlock[] = [];
   for (const one of found) {
     const { height, hash, header, certificate, record } = one;
@@ -172,13 +177,13 @@ async function withBodies(context: ReaderContext, found: readonly Found[]): Prom
       if (one.block !== undefined) out.push(one.block);
       continue;
     }
-    const value = byHeight.get(height);
+    const { key, value } = byHeight.get(height)!; // it was missing
     if (value === undefined && height < context.view.lowest) return [];
     out.push({
       height,
       hash,
       certificate,
-      bytes: { header, body: checkedBody(keys.body(height, hash), record, value) },
+      bytes: { header, body: checkedBody(key, record, value) },
     });
   }
   return out;

@@ -1,8 +1,9 @@
 // Blocks in memory: the newest decided ones, so that followers at the head never touch the disk, and the undecided ones.
 
-import { type Bytes, toHex } from '../crypto/bytes.ts';
+import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import type { StoredBlock } from '../protocol/log.ts';
 import type { Hash } from '../protocol/types.ts';
+import { bodyHashIn, type HeaderRecord } from './layout.ts';
 
 /** The newest decided blocks, up to a number of bytes. */
 export class RecentBlocks {
@@ -37,9 +38,8 @@ export class RecentBlocks {
   }
 }
 
-export interface PendingBlock {
+export interface PendingBlock extends HeaderRecord {
   readonly hash: Hash;
-  readonly header: Bytes;
   /** Null: on disk only, since the budget was used up. */
   readonly body: Bytes | null;
 }
@@ -58,7 +58,13 @@ export class PendingBlocks {
     return this.#heights.get(height)?.get(toHex(hash));
   }
 
-  add(height: number, hash: Hash, { header, body }: { readonly header: Bytes; readonly body: Bytes | null }): void {
+  /** A block of this height that has this body. */
+  withBody(height: number, bodyHash: Hash): PendingBlock | undefined {
+    const siblings = this.#heights.get(height)?.values() ?? [];
+    return [...siblings].find(({ header }) => equalBytes(bodyHashIn(header), bodyHash));
+  }
+
+  add(height: number, { hash, header, body, bodyBytes, bodyCrc }: PendingBlock): void {
     let blocks = this.#heights.get(height);
     if (blocks === undefined) {
       blocks = new Map();
@@ -66,7 +72,7 @@ export class PendingBlocks {
     }
     const keep = body !== null && this.#bytes + body.length <= this.#bytesMax;
     if (keep) this.#bytes += body.length;
-    blocks.set(toHex(hash), { hash, header: unpinned(header), body: keep ? unpinned(body) : null });
+    blocks.set(toHex(hash), { hash, header: unpinned(header), body: keep ? unpinned(body) : null, bodyBytes, bodyCrc });
   }
 
   heights(): readonly number[] {

@@ -204,7 +204,7 @@ async function readPending(kv: KeyValueStore, state: LogState): Promise<void> {
   for await (const { key, value } of kv.range(range)) {
     const place = placeOf(key);
     if (place === undefined) throw damaged(key, 'key');
-    state.pending.add(place.number, asHash(place.hash), { header: decodeHeaderRecord(key, value).header, body: null });
+    state.pending.add(place.number, { hash: asHash(place.hash), ...decodeHeaderRecord(key, value), body: null });
   }
 }
 
@@ -215,9 +215,10 @@ async function readAccepted(context: ReaderContext, state: LogState): Promise<Re
     state.accepted.add(height);
     if (height <= state.head) continue;
     const { hash, view } = decodeAccepted(key, value);
+    const known = state.pending.get(height, hash);
     const bytes = await readBlock(context, height, hash);
-    if (bytes === undefined) throw damaged(keys.header(height, hash), 'missing');
-    state.pending.add(height, hash, bytes);
+    if (known === undefined || bytes === undefined) throw damaged(keys.header(height, hash), 'missing');
+    state.pending.add(height, { ...known, body: bytes.body });
     out.push({ height, hash, view, bytes });
   }
   return out;

@@ -4,7 +4,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { StorageError } from './errors.ts';
 import type { KeyValueStore } from './kv.ts';
-import { decodeHeaderRecord, keys, placeOf, unseal } from './layout.ts';
+import { bodyHashIn, decodeHeaderRecord, keys, placeOf, unseal } from './layout.ts';
 import type { LogState } from './state.ts';
 
 /** Work per batch, so that no batch waits for a big deletion. */
@@ -70,14 +70,25 @@ export async function planPurge(
   for await (const { key, value } of kv.range({ gte: keys.at('header', from), lt: keys.at('header', to) })) {
     const place = placeOf(key);
     if (place === undefined) continue;
-    deletes.push(key, keys.body(place.number, place.hash));
-    bodyBytes += undamaged(() => decodeHeaderRecord(key, value))?.bodyBytes ?? 0;
+    deletes.push(key);
+    const record = undamaged(() => decodeHeaderRecord(key, value));
+    if (record !== undefined) deletes.push(keys.body(place.number, bodyHashIn(record.header)));
+    else deletes.push(...(await bodiesAt(kv, place.number)));
+    bodyBytes += record?.bodyBytes ?? 0;
   }
   const checkpoints = { gte: keys.start('checkpoint'), lt: keys.checkpoint(Math.min(to, previousStable)) };
   if (previousStable > 0) {
     for await (const { key } of kv.range({ ...checkpoints, values: false, limit: purgeHeightsMax })) deletes.push(key);
   }
   return { to, deletes, bodyBytes };
+}
+
+/** Where no header says what a body is called. */
+async function bodiesAt(kv: KeyValueStore, height: number): Promise<readonly Bytes[]> {
+  const found: Bytes[] = [];
+  const range = { gte: keys.at('body', height), lt: keys.at('body', height + 1), values: false };
+  for await (const { key } of kv.range(range)) found.push(key);
+  return found;
 }
 
 function heightsOf(from: number, to: number): readonly number[] {

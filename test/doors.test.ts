@@ -4,7 +4,7 @@
 import t from 'tap';
 import { type Bytes, equalBytes, toHex } from '../crypto/bytes.ts';
 import { inclusionProof, leafHash, merkleRoot, rangeProof } from '../crypto/merkle.ts';
-import { BlockTree } from '../daemon/gateway/block-tree.ts';
+import { MerkleTree } from '../crypto/tree.ts';
 import { defaultGatewayLimits } from '../daemon/gateway/limits.ts';
 import { certify } from '../daemon/gateway/receipt-desk.ts';
 import { TokenBuckets } from '../daemon/gateway/token-bucket.ts';
@@ -29,7 +29,7 @@ t.setTimeout(240_000);
 t.test('the tree of a block gives the proofs of crypto/merkle.ts', async (t) => {
   for (let size = 1; size <= 40; size++) {
     const leaves = Array.from({ length: size }, (_, i) => leafHash(sha256, Uint8Array.of(i)));
-    const tree = new BlockTree(sha256, leaves);
+    const tree = new MerkleTree(sha256, leaves);
     const agree = [equalBytes(tree.root(), merkleRoot(sha256, leaves))];
     for (let start = 0; start < size; start++) {
       agree.push(same(tree.inclusionProof(start), inclusionProof(sha256, leaves, start)));
@@ -38,7 +38,7 @@ t.test('the tree of a block gives the proofs of crypto/merkle.ts', async (t) => 
     }
     t.ok(agree.every(Boolean), `${size} leaves`);
   }
-  t.ok(equalBytes(new BlockTree(sha256, []).root(), merkleRoot(sha256, [])), 'no leaf');
+  t.ok(equalBytes(new MerkleTree(sha256, []).root(), merkleRoot(sha256, [])), 'no leaf');
 });
 
 t.test('a block is covered by its own certificate or the next one (BLK-7)', async (t) => {

@@ -3,14 +3,14 @@
 
 import { join } from 'node:path';
 import t from 'tap';
-import { equalBytes } from '../crypto/bytes.ts';
+import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { openGuard } from '../keys/guard.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import type { Block } from '../protocol/block.ts';
 import { decidedSigningBytes } from '../protocol/certificate.ts';
 import { encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
-import { makeValue } from '../protocol/crash/value.ts';
+import { chained, makeValue } from '../protocol/crash/value.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { PaxosPledge, PaxosPromise, ReplicaMessage } from '../protocol/messages.ts';
@@ -346,6 +346,17 @@ t.test('CFT-V-2: what may not stand in a block is left out of it, on every repli
   const extension = l.build([], { bundles: value.bundles, time: value.header.time, proposer: value.header.proposer })!;
   t.same(extension.block.bundles, [one, two], 'once each');
   t.equal(extension.block.header.proposer, 2, 'CFT-V-1: of who proposed it');
+  const root = (block: { header: { transactionRoot: Uint8Array } }) => toHex(block.header.transactionRoot);
+  t.equal(root(chained(l, [], value).block), root(extension.block), 'CFT-V-4: what is left is said anew');
+  t.not(root(extension.block), root(value));
+  const whole = makeValue(context, {
+    slot: asHeight(1),
+    bundles: [one, two],
+    time: asMillis(1),
+    proposer: asReplicaId(2),
+  });
+  t.equal(root(chained(l, [], whole).block), root(extension.block), 'CFT-V-4: of all of it the value has said it');
+  t.equal(chained(l, [], whole).block.bundles, whole.bundles);
   l.apply(extension);
   const again = l.build([], { bundles: [one], time: asMillis(0), proposer: asReplicaId(0) })!;
   t.same(again.block.bundles, [], 'and never again');

@@ -23,8 +23,14 @@ const zero = asHash(new Uint8Array(32));
 export type Record_<T extends LogRecord['type']> = Extract<LogRecord, { type: T }>;
 export type BlockRecord = Record_<'block'>;
 
-/** A block of the made-up chain: `salt` makes siblings of one height differ. */
-export function block(height: number, parent: Hash, { bytes = 100, salt = 0 } = {}): BlockRecord {
+/** A block of the made-up chain: `salt` makes siblings of one height differ, in their bodies too where `bodySalt` does. */
+export function block(
+  height: number,
+  parent: Hash,
+  { bytes = 100, salt = 0, bodySalt }: { bytes?: number; salt?: number; bodySalt?: number } = {},
+): BlockRecord {
+  const body = new Uint8Array(bytes);
+  for (let i = 0; i < bytes; i++) body[i] = (i * 31 + height * 7 + (bodySalt ?? salt)) & 0xff;
   const header = encodeHeader({
     chainId,
     epoch: asEpoch(0),
@@ -36,13 +42,11 @@ export function block(height: number, parent: Hash, { bytes = 100, salt = 0 } = 
     logRoot: zero,
     transactionTotal: height,
     memberSetHash: zero,
-    bodyHash: zero,
+    bodyHash: asHash(sha256(body)),
     bundleCount: 0,
     transactionCount: 0,
     payloadBytes: bytes,
   });
-  const body = new Uint8Array(bytes);
-  for (let i = 0; i < bytes; i++) body[i] = (i * 31 + height * 7 + salt) & 0xff;
   return { type: 'block', height: asHeight(height), hash: asHash(sha256(header)), bytes: { header, body } };
 }
 
@@ -346,6 +350,55 @@ async function recordSuite(t: Test, fresh: (t: Test) => Promise<Reopen>): Promis
     t.same([await keysIn(kv, 'body'), await keysIn(kv, 'accepted')], [1, 0], 'too late for a decided height');
     await log.close();
   });
+
+  await t.test(
+    'LOG-6 a body that two blocks of one height have is there once, and as long as one of them is',
+    async (t) => {
+      const reopen = await fresh(t);
+      let kv = await reopen();
+      let { log } = await openLogStore(kv, options({ recentBytesMax: 0 }));
+      const of = (height: number, parent: Hash, salt: number) => block(height, parent, { salt, bodySalt: 1 });
+      const [value, made, other] = [of(1, zero, 1), of(1, zero, 2), block(1, zero, { salt: 3 })];
+      const counts = async () => [await keysIn(kv, 'header'), await keysIn(kv, 'body'), await keysIn(kv, 'accepted')];
+      const bodyOf = async ({ height, hash }: BlockRecord) => (await log.readBlock(height, hash))?.body;
+      await log.write([value, accepted(value), other]);
+      await log.write([made]);
+      t.same(await counts(), [3, 2, 1]);
+      for (const one of [value, made]) t.ok(equalBytes((await bodyOf(one))!, value.bytes.body));
+      // The block of an accepted value, in a later batch or in the same one.
+      await log.write([decided(made)]);
+      t.same(await counts(), [1, 1, 0], 'the value goes, its body stays');
+      t.equal(await bodyOf(value), undefined);
+      const [second, secondMade] = [of(2, made.hash, 1), of(2, made.hash, 2)];
+      await log.write([second, accepted(second), secondMade, decided(secondMade)]);
+      t.same(await counts(), [2, 2, 0]);
+      // Over a restart, when memory has forgotten what was written.
+      const [third, thirdMade, fourth] = [of(3, secondMade.hash, 1), of(3, secondMade.hash, 2), of(4, zero, 1)];
+      const floor = await log.write([third, accepted(third), fourth, accepted(fourth)]);
+      await log.close();
+      kv = await reopen();
+      const opened = await openLogStore(kv, options({ floor, recentBytesMax: 0 }));
+      log = opened.log;
+      t.same(
+        opened.recovered.accepted.map(({ hash }) => toHex(hash)),
+        [third, fourth].map(({ hash }) => toHex(hash)),
+      );
+      await log.write([thirdMade, decided(thirdMade)]);
+      t.same(await counts(), [4, 4, 1]);
+      for (const one of [made, secondMade, thirdMade]) t.ok(equalBytes((await bodyOf(one))!, one.bytes.body));
+      await log.write([{ type: 'forget-accepted', height: asHeight(4) }]);
+      t.same(await counts(), [3, 3, 0]);
+      await log.write([fourth, accepted(fourth), of(4, thirdMade.hash, 2)]);
+      const end = await log.write([hardState('end')]);
+      await log.close();
+      kv = await reopen();
+      log = (await openLogStore(kv, options({ floor: end }))).log;
+      t.same(await counts(), [5, 4, 1], 'what was deleted is written again');
+      const wrong = of(4, thirdMade.hash, 5);
+      const cut = { ...wrong, bytes: { ...wrong.bytes, body: wrong.bytes.body.subarray(1) } };
+      await t.rejects(log.write([cut]), InvariantViolation, 'one body hash is that of one body');
+    },
+  );
 
   await t.test('LOG-13 what was accepted and is not needed any more leaves nothing behind', async (t) => {
     const reopen = await fresh(t);

@@ -6,7 +6,7 @@ import t from 'tap';
 import { type Bytes, concat, fromHex, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { isWellFormed } from '../crypto/utf8.ts';
-import { decodeHeader, encodeHeader, HEADER_BYTES, memberSetHash } from '../protocol/block.ts';
+import { type Block, blockHash, decodeHeader, encodeHeader, HEADER_BYTES, memberSetHash } from '../protocol/block.ts';
 import { bundleSigningBytes, type SignedBundle } from '../protocol/bundle.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
 import { checkpointSigningText } from '../protocol/checkpoint-note.ts';
@@ -43,6 +43,7 @@ import {
 import { FRAME_BYTES_MAX, parseGenesis } from '../protocol/genesis.ts';
 import { Handshake, type HandshakeMessage, type HandshakeStep } from '../protocol/handshake.ts';
 import { genesisBlock } from '../protocol/ledger.ts';
+import type { ReplicaMessage } from '../protocol/messages.ts';
 import { decodeMsgpack, encodeMsgpack, scanMsgpack, type WireValue } from '../protocol/msgpack.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { fc } from './property.ts';
@@ -961,6 +962,41 @@ t.test('WIRE-10: a block is its header’s body or nothing', async (t) => {
     decode(committed.headerBytes, [garbage]),
     'payload-malformed block.bundles.bundle',
     'committed garbage is garbage',
+  );
+});
+
+t.test('CFT-V-4: of a value the root is its proposer’s word, and everything else is looked at', async (t) => {
+  const bundles = [fx.bundle(1, [fx.text('a'), fx.text('b')]), fx.bundle(2, [fx.text('c')])];
+  const good = fx.block(bundles);
+  const changed = (change: object) => {
+    const header = { ...good.header, ...change };
+    const headerBytes = encodeHeader(header);
+    return { ...good, header, headerBytes, hash: blockHash(fx.sha256, headerBytes) };
+  };
+  const codeOf = (message: ReplicaMessage) => {
+    const got = decodePayload(message.kind, encodePayload(message), fx.wire);
+    return isRefusal(got) ? `${got.refused} ${got.field}` : 'accepted';
+  };
+  const carriers: readonly ((value: Block) => ReplicaMessage)[] = [
+    (value) => ({ kind: 'accept', epoch: value.header.epoch, ballot: asView(1), value }),
+    (value) => ({ kind: 'fast-accept', epoch: value.header.epoch, ballot: asView(1), value }),
+    (value) => {
+      const head = { epoch: value.header.epoch, term: asView(2), prev: asHeight(0), prevTerm: asView(0) };
+      return { kind: 'append-entries', ...head, decided: asHeight(0), entry: { term: asView(1), value } };
+    },
+  ];
+  const wrongRoot = changed({ transactionRoot: fx.hashOf(0) });
+  for (const carry of carriers) {
+    t.equal(codeOf(carry(good)), 'accepted');
+    t.equal(codeOf(carry(wrongRoot)), 'accepted');
+    t.equal(codeOf(carry(changed({ bodyHash: fx.hashOf(0) }))), 'block-body-mismatch bodyHash');
+    t.equal(codeOf(carry(changed({ transactionCount: 2 }))), 'block-body-mismatch transactionCount');
+    t.equal(codeOf(carry(changed({ transactionCount: 4 }))), 'block-body-mismatch transactionCount');
+  }
+  t.equal(
+    codeOf({ kind: 'block-data', block: wrongRoot }),
+    'block-body-mismatch transactionRoot',
+    'of a block it is not',
   );
 });
 

@@ -2,12 +2,13 @@
 // are decided, or from the log.
 
 import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
+import type { MerkleTree } from '../../crypto/tree.ts';
 import type { Block, Sha256 } from '../../protocol/block.ts';
 import type { SignedBundle } from '../../protocol/bundle.ts';
 import type { Certificate } from '../../protocol/certificate.ts';
 import type { BundleReceipt } from '../../protocol/door.ts';
+import { transactionTree } from '../../protocol/transaction-tree.ts';
 import type { Hash } from '../../protocol/types.ts';
-import { BlockTree } from './block-tree.ts';
 
 /** A block with what makes a stranger believe it: the headers up to one that has a certificate, and that certificate. */
 export interface CertifiedChain {
@@ -24,11 +25,10 @@ export interface Delivered {
   readonly maker: ReceiptMaker;
 }
 
-/** Makes the receipts of one block; the tree is built once, with the first of them. */
+/** Makes the receipts of one block; the tree is built once, with the first of them or with the block. */
 export class ReceiptMaker {
   readonly chain: CertifiedChain;
   readonly #sha256: Sha256;
-  #tree: BlockTree | null = null;
   /** Index of the first transaction of each bundle. */
   readonly #starts: number[] = [];
 
@@ -72,11 +72,7 @@ export class ReceiptMaker {
     return this.#treeOfBlock().inclusionProof(transactionIndex);
   }
 
-  #treeOfBlock(): BlockTree {
-    this.#tree ??= new BlockTree(
-      this.#sha256,
-      this.chain.block.bundles.flatMap((each) => each.leaves),
-    );
-    return this.#tree;
+  #treeOfBlock(): MerkleTree {
+    return transactionTree(this.#sha256, this.chain.block.bundles);
   }
 }

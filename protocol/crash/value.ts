@@ -3,11 +3,11 @@
 // the same function that builds a Byzantine block makes the chained one of it, after the same filter (blueprint: one log for all).
 // So a value has a block's bytes, bounds and hash on the wire and in the log, and nothing that knows blocks needs to know values.
 
-import { merkleRoot } from '../../crypto/merkle.ts';
 import type { Block, BlockHeader, Sha256 } from '../block.ts';
-import { blockHash, bodyHash, encodeHeader } from '../block.ts';
+import { blockHash, encodeHeader } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Extension, Ledger } from '../ledger.ts';
+import { bodyMarks } from '../transaction-tree.ts';
 import type { Epoch, Height, Millis, ReplicaId } from '../types.ts';
 import { asHash } from '../types.ts';
 
@@ -29,7 +29,7 @@ export function makeValue(
     proposer,
   }: { slot: Height; bundles: readonly SignedBundle[]; time: Millis; proposer: ReplicaId },
 ): Block {
-  const leaves = bundles.flatMap((bundle) => bundle.leaves);
+  const marks = bodyMarks(sha256, bundles);
   const header: BlockHeader = {
     chainId: ledger.genesisBlock.header.chainId,
     epoch,
@@ -37,14 +37,10 @@ export function makeValue(
     parent: NOTHING,
     time,
     proposer,
-    transactionRoot: asHash(merkleRoot(sha256, leaves)),
     logRoot: NOTHING,
-    transactionTotal: leaves.length,
+    transactionTotal: marks.transactionCount,
     memberSetHash: ledger.memberSetHash,
-    bodyHash: bodyHash(sha256, bundles),
-    bundleCount: bundles.length,
-    transactionCount: leaves.length,
-    payloadBytes: bundles.reduce((sum, bundle) => sum + bundle.payload.length, 0),
+    ...marks,
   };
   const headerBytes = encodeHeader(header);
   return { header, headerBytes, hash: blockHash(sha256, headerBytes), bundles };
@@ -53,11 +49,12 @@ export function makeValue(
 /**
  * [CFT-V-2] The block of a chosen value on top of `chain`: what may not stand there by the rules of blocks and sessions is left out, on every
  * replica alike, for all of them hold the same values below. [CFT-V-3] It may be empty: a slot is a height, whatever is left of its value.
+ * [CFT-V-4] Where nothing is left out, the value's header has said what the block's must say of its body.
  */
 export function chained(ledger: Ledger, chain: readonly Extension[], { header, bundles }: Block): Extension {
   const { time, proposer } = header;
   // Never null here: in this mode a block may be empty, and nobody asks for one after the end of the epoch.
-  return ledger.build(chain, { bundles, time, proposer })!;
+  return ledger.build(chain, { bundles, time, proposer, marks: header })!;
 }
 
 /** A value is of this chain and epoch and nobody's block: what a decoder cannot know. */

@@ -3,7 +3,15 @@
 import type { Bytes } from '../../crypto/bytes.ts';
 import { equalBytes } from '../../crypto/bytes.ts';
 import { Frontier } from '../../crypto/merkle.ts';
-import { type Block, type BlockHeader, blockHash, bodyHash, decodeHeader, HEADER_BYTES } from '../block.ts';
+import {
+  type Block,
+  type BlockHeader,
+  blockHash,
+  bodyHash,
+  decodeHeader,
+  HEADER_BYTES,
+  type Sha256,
+} from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import { blockTransactionsMax, type Parameters } from '../genesis.ts';
 import type { BlockBytes } from '../log.ts';
@@ -108,7 +116,7 @@ export function readBundleItem(item: Fields): BundleBytes {
 
 /**
  * [WIRE-10] The block of these parts, if the header commits to exactly this body: counts, sizes, body hash and transaction root.
- * That is well-formedness, whatever the state; the chain, the views and the signatures are for others. What lies in the body are
+ * That is well-formedness, whatever the state; the chain, the views and the signatures are for others. Of a value the root is taken as said (CFT-V-4). What lies in the body are
  * views into the bytes at hand, the header is a copy.
  */
 export function blockOf(
@@ -129,19 +137,30 @@ export function blockOf(
   if (!equalBytes(bodyHash(sha256, digests), header.bodyHash)) return refuse('block-body-mismatch', kind, 'bodyHash');
 
   const bundles: SignedBundle[] = [];
-  const tree = Frontier.empty(sha256);
+  let transactions = 0;
   for (const [index, item] of items.entries()) {
     const bundle = bundleOf(item, digests[index]!.digest, context);
     if (isRefusal(bundle)) return { ...bundle, kind, field: `block.bundles.${bundle.field}` };
     bundles.push(bundle);
-    for (const leaf of bundle.leaves) tree.append(leaf);
-    if (tree.size > header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
+    transactions += bundle.transactions.length;
+    if (transactions > header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
   }
-  if (tree.size !== header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
-  if (!equalBytes(tree.root(), header.transactionRoot)) return refuse('block-body-mismatch', kind, 'transactionRoot');
+  if (transactions !== header.transactionCount) return refuse('block-body-mismatch', kind, 'transactionCount');
+  if (!valueKinds.has(kind) && !equalBytes(transactionRoot(sha256, bundles), header.transactionRoot))
+    return refuse('block-body-mismatch', kind, 'transactionRoot');
   if (header.transactionTotal < header.transactionCount)
     return refuse('field-out-of-range', kind, 'block.header.transactionTotal');
   return { header, headerBytes, hash: blockHash(sha256, headerBytes), bundles };
+}
+
+/** [CFT-V-4] What trusted members alone say, each in a frame of its own name: the root is what its proposer has made of the same body. */
+const valueKinds: ReadonlySet<Kind | StoredKind> = new Set(['accept', 'fast-accept', 'append-entries'] as const);
+
+/** By a frontier: nothing of the tree is kept. */
+function transactionRoot(sha256: Sha256, bundles: readonly SignedBundle[]): Bytes {
+  const tree = Frontier.empty(sha256);
+  for (const bundle of bundles) for (const leaf of bundle.leaves) tree.append(leaf);
+  return tree.root();
 }
 
 /** What the header and the limits say against these sizes, before anything is hashed. */
