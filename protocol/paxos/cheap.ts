@@ -6,6 +6,7 @@ import { assert } from '../assert.ts';
 import type { Audience, Explanation, Input, Ready, Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { waitOf } from '../crash/explain.ts';
+import { isWell } from '../crash/hand-over.ts';
 import type { Configure, ReplicaMessage, ReplicaPledge, Verified, WorkingSet } from '../messages.ts';
 import { mainsOf } from '../modes.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
@@ -54,8 +55,8 @@ export class CheapPaxos extends MultiPaxos {
   // ---- an auxiliary ---------------------------------------------------------------------------------------------------
 
   /** [CHP-1] */
-  protected override get mayRun(): boolean {
-    return !this.#isAuxiliary;
+  protected override mayLead(replica: ReplicaId): boolean {
+    return this.#mains.includes(replica) && this.s.now >= (this.#dropped.get(replica)?.until ?? 0);
   }
 
   protected override get keepsLog(): boolean {
@@ -150,13 +151,12 @@ export class CheapPaxos extends MultiPaxos {
     for (const [key, { block }] of s.known) if (block.header.height <= message.floor) s.known.delete(key);
   }
 
-  /** Connected, heard of late, and not far behind: its next acceptance will not be waited for. */
   #isWell(main: ReplicaId): boolean {
-    const { s } = this;
-    const { connected, heardAt, status } = this.peer(main);
-    if (!connected || heardAt === null || status === null) return false;
-    if (s.now - heardAt > s.parameters.viewTimeoutMs || s.now < (this.#dropped.get(main)?.until ?? 0)) return false;
-    return status.height + s.parameters.window >= s.ledger.height;
+    return isWell(this.s, main) && this.mayLead(main);
+  }
+
+  #isGone(main: ReplicaId): boolean {
+    return main !== this.s.self && !this.peer(main).connected;
   }
 
   #drop(main: ReplicaId): void {
@@ -174,14 +174,13 @@ export class CheapPaxos extends MultiPaxos {
     if (this.proposer.proposals.size === 0) this.#openSince = s.now;
     const isLate = s.now - Math.max(this.#openSince, s.decidedAt) > timeout;
     const isSilent = (main: ReplicaId) => {
-      const { connected, heardAt } = this.peer(main);
-      return !connected || heardAt === null || s.now - heardAt > timeout;
+      const { heardAt } = this.peer(main);
+      return this.#isGone(main) || heardAt === null || s.now - heardAt > timeout;
     };
+    const isUnanswered = s.now - this.#askedAt > timeout;
     const accepted = () => this.acceptedBy(plus.height(s.ledger.height, 1)).flatMap(({ by }) => by);
     const missing = !this.#inForce
-      ? s.now - this.#askedAt > timeout
-        ? members.filter((member) => !this.#noted.has(member))
-        : []
+      ? members.filter((member) => !this.#noted.has(member) && (isUnanswered || this.#isGone(member)))
       : members.filter((member) => member !== s.self && (isSilent(member) || (isLate && !accepted().includes(member))));
     if (missing.includes(s.self) || (isLate && this.#inForce && !accepted().includes(s.self))) return this.giveUp();
     for (const member of missing) this.#drop(member);
