@@ -2,7 +2,6 @@
 // and then forget. A short difference from Multi-Paxos: who counts. The mains that choose together are the working set. While it is in force, all of it must accept, and nobody else is told;
 // a leader that misses one of them takes a new ballot, completes what is open with any majority, auxiliaries included, and has a working set noted that has no failed main.
 
-import { assert } from '../assert.ts';
 import type { Audience, Explanation, Input, Ready, Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { waitOf } from '../crash/explain.ts';
@@ -48,8 +47,6 @@ export class CheapPaxos extends MultiPaxos {
     this.#isAuxiliary = !this.#mains.includes(options.self);
     this.#askedAt = now;
     this.#openSince = now;
-    const { height, document } = this.s.ledger;
-    assert(!this.#isAuxiliary || height <= document.start.height, 'an auxiliary keeps no log of its epoch');
   }
 
   // ---- an auxiliary ---------------------------------------------------------------------------------------------------
@@ -63,10 +60,11 @@ export class CheapPaxos extends MultiPaxos {
     return !this.#isAuxiliary;
   }
 
-  /** [CHP-6] It has no head of its own: what it may hold begins where the mains need it no more. */
+  /** [CHP-6] Its head stays where it was as it began to vote: what it may hold begins there, or where the mains need it no more. */
   protected override takes(slot: Height): boolean {
     if (!this.#isAuxiliary) return super.takes(slot);
-    return slot > (this.acceptor.working?.floor ?? 0) && this.acceptor.open < PROMISED_SLOTS_MAX;
+    const { working } = this.acceptor;
+    return slot > Math.max(working?.floor ?? 0, this.s.ledger.height) && this.acceptor.open < PROMISED_SLOTS_MAX;
   }
 
   protected override learn(slot: Height, ballot: View, hash: Hash, from: ReplicaId): void {
