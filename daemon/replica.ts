@@ -93,6 +93,8 @@ export class Replica implements ReplicaPort, PeerEvents {
   #stopped = false;
   #ended = false;
   #draining = false;
+  /** It led as it was to end, and gives its place away. */
+  #handsOver = false;
   #fatal: Error | null = null;
   readonly #requests = new Map<ReplicaId, number>();
   readonly #subscribers = new Set<ReplicaEvents>();
@@ -287,6 +289,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#parts.evidence.entered(ready.records);
     for (const event of ready.events) {
       this.#parts.meter.count('synod_events_total', { type: event.type });
+      if (event.type === 'handing-over') this.#handsOver = true;
       if (event.type === 'prepared') this.#phases.prepared(event.height);
       else this.#parts.logger.info({ ...event }, event.type);
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
@@ -412,10 +415,20 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   // ---- the end ----------------------------------------------------------------------------------------------------
 
+  /** [CFT-H-1] [STALL-6] A leader hands over first, so that nobody waits until its silence is noticed. */
   async drain(): Promise<void> {
     this.#draining = true;
-    const deadline = performance.now() + 2 * this.genesis.parameters.viewTimeoutMs;
-    while (!this.#stopped && performance.now() < deadline && this.explain().inFlight > 0) await later(10);
+    this.#input({ type: 'hand-over' });
+    const { viewTimeoutMs } = this.genesis.parameters;
+    const since = performance.now();
+    const isBusy = (): boolean => {
+      const { inFlight, phase, primary } = this.explain();
+      const timeouts = (performance.now() - since) / viewTimeoutMs;
+      const isLed = phase !== 'view-change' && primary !== this.self;
+      return (inFlight > 0 && timeouts < 2) || (this.#handsOver && !isLed && timeouts < 1);
+    };
+    do await later(10);
+    while (!this.#stopped && isBusy());
     await this.#speaker.flush();
     this.stop();
   }

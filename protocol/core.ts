@@ -77,6 +77,8 @@ export type Input<Message, Pledge> =
   | { readonly type: 'retained'; readonly lowest: Height }
   /** The guard has made it durable that this replica leads `view`: from now on it may propose there, until it restarts. */
   | { readonly type: 'leading'; readonly view: View }
+  /** The operator takes this replica away soon: if it leads, another one is to lead (CFT-H-1, STALL-6). */
+  | { readonly type: 'hand-over' }
   /** The guard has made it durable that nothing is signed at or below these (`readmit`): the quarantine is over. */
   | { readonly type: 'readmitted'; readonly view: View; readonly height: Height }
   /** This replica itself was held up. Said as it goes on, and each millisecond once. */
@@ -197,6 +199,8 @@ export interface Evidence<Message> {
 export type CoreEvent =
   | { readonly type: 'view-change-started'; readonly view: View; readonly reason: string }
   | { readonly type: 'view-entered'; readonly view: View; readonly primary: ReplicaId }
+  /** This replica led, and gives its place to this one. */
+  | { readonly type: 'handing-over'; readonly to: ReplicaId }
   | { readonly type: 'prepared'; readonly view: View; readonly height: Height }
   | { readonly type: 'checkpoint-stable'; readonly height: Height }
   /** The state of a certified checkpoint was taken from peers; `deliver` goes on above it. */

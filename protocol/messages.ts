@@ -298,6 +298,13 @@ export interface Reject {
   readonly ballot: View;
 }
 
+/** Of the owner of the ballot, which leads no more: "run for leader now", CFT-H-2. */
+export interface TakeOver {
+  readonly kind: 'take-over';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+}
+
 export type PaxosMessage =
   | SharedMessage
   | PaxosPrepare
@@ -305,6 +312,7 @@ export type PaxosMessage =
   | Accept
   | Accepted
   | Reject
+  | TakeOver
   | Configure
   | Configured
   | OpenRound
@@ -362,7 +370,14 @@ export interface RaftReject {
   readonly last: Height;
 }
 
-export type RaftMessage = SharedMessage | RequestVote | RaftVote | AppendEntries | Appended | RaftReject;
+/** Of the leader of the term, which leads no more: "run for leader now" (Ongaro's dissertation, section 3.10), CFT-H-2. */
+export interface TimeoutNow {
+  readonly kind: 'timeout-now';
+  readonly epoch: Epoch;
+  readonly term: View;
+}
+
+export type RaftMessage = SharedMessage | RequestVote | RaftVote | AppendEntries | Appended | RaftReject | TimeoutNow;
 /** What binds a Raft replica. */
 export type RaftPledge = RaftVote | Appended | CheckpointVote;
 

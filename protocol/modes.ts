@@ -21,6 +21,9 @@ export interface OfProtocol {
 /** Which faults a member may have: anything at all, or silence alone. */
 export const bearsLies = (protocol: Protocol = 'pbft'): boolean => protocol === 'pbft';
 
+/** Whether one of the members proposes for all: in Basic Paxos anybody does for himself. */
+export const hasLeader = ({ protocol }: OfProtocol): boolean => protocol !== 'basic-paxos';
+
 /** [PBFT-Q-1] [CFT-Q-1] */
 export function quorumsOf({ protocol, members }: OfProtocol & { readonly members: readonly Member[] }): Quorums {
   return quorumsAmong(protocol, members.length);

@@ -43,6 +43,8 @@ export type Fault = Timed &
     | { readonly kind: 'slow-primary'; readonly dawdling: Dawdling }
     /** In an adversary's hand, with its key. */
     | { readonly kind: 'liar'; readonly node: number }
+    /** No fault: whoever leads is asked to give its place away, as an operator does who takes it away. */
+    | { readonly kind: 'hand-over' }
     /** No fault: the operators hand in a change of the epoch (changes.ts). */
     | EpochChange
   );
@@ -76,7 +78,7 @@ export type ForgettingFault = Timed & Forgetting;
 export type FaultKind = Fault['kind'];
 
 const FORGETTING = ['amnesia', 'lost-log', 'rollback'] as const;
-type Special = 'liar' | 'slow-link' | 'twin' | 'change' | (typeof FORGETTING)[number];
+type Special = 'liar' | 'slow-link' | 'twin' | 'change' | 'hand-over' | (typeof FORGETTING)[number];
 
 /** Kinds that a seed draws from, with how often they come in a minute where they are on. */
 const SWARM: Readonly<Record<Exclude<FaultKind, Special | LateKind>, readonly [number, number]>> = {
@@ -104,6 +106,8 @@ const LATE_SWARM: Readonly<Record<LateKind, readonly [number, number]>> = {
   'slow-primary': [1, 6],
 };
 type LateKind = 'disk-stall' | 'slow-primary';
+
+const HAND_OVERS_PER_MINUTE = [1, 30] as const;
 
 /** The kinds that come singly, in the order in which they are drawn. */
 const KINDS = Object.keys(SWARM) as (keyof typeof SWARM)[]; // the keys of a literal
@@ -194,6 +198,13 @@ export function drawForgetting(
     }
   }
   return faults;
+}
+
+/** [CFT-H-1] In half of all lives in which somebody leads whom the others trust; they have dice of their own. */
+export function drawHandOvers(dice: Dice, ms: number): Fault[] {
+  if (dice.chance(0.5)) return [];
+  const count = Math.max(1, Math.round((dice.between(...HAND_OVERS_PER_MINUTE) * ms) / 60_000));
+  return Array.from({ length: count }, () => ({ kind: 'hand-over', at: dice.between(100, ms - 1), lasts: 0 }));
 }
 
 function drawLate(kind: LateKind, dice: Dice, { n, ms }: { n: number; ms: number }): Fault[] {
@@ -367,6 +378,8 @@ function what(fault: Fault): string {
     }
     case 'liar':
       return `node-${fault.node} lies`;
+    case 'hand-over':
+      return 'the primary is asked to hand over,';
     case 'change':
       return `operators: ${fault.what} (${fault.pick}),`;
     default:

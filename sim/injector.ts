@@ -74,6 +74,9 @@ export class Injector {
       case 'change':
         this.#active.delete(fault);
         return this.#changes?.submit(fault);
+      case 'hand-over':
+        this.#active.delete(fault);
+        return cluster.nodes[this.#primary()]!.input({ type: 'hand-over' });
       case 'crash':
         if (fault.point === 'now') return this.#crash(fault, fault.node === 'primary' ? this.#primary() : fault.node);
         this.#armed.add(fault);
@@ -117,7 +120,8 @@ export class Injector {
     else if (fault.kind === 'amnesia' || fault.kind === 'lost-log' || fault.kind === 'rollback')
       this.#memories.end(fault);
     else if (fault.kind === 'slow-primary') this.#dawdlers.get(fault)?.end();
-    else if (fault.kind !== 'stall' && fault.kind !== 'liar' && fault.kind !== 'change') this.#apply(fault);
+    else if (fault.kind !== 'stall' && fault.kind !== 'liar' && fault.kind !== 'change' && fault.kind !== 'hand-over')
+      this.#apply(fault);
   }
 
   // ---- processes ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 import type { GenesisDocument } from '../protocol/genesis.ts';
 import type { Protocol } from '../protocol/modes.ts';
-import { bearsLies, quorumsAmong, quorumsOf } from '../protocol/modes.ts';
+import { bearsLies, hasLeader, quorumsAmong, quorumsOf } from '../protocol/modes.ts';
 import { Changes, drawChanges, SPARE_NODES, withChanges } from './changes.ts';
 import type { CheckName } from './checks.ts';
 import { CheckFailure, fail } from './checks.ts';
@@ -13,7 +13,7 @@ import { Cluster } from './cluster.ts';
 import type { Dawdling } from './dawdler.ts';
 import { Dawdler } from './dawdler.ts';
 import type { Fault, Swarm } from './faults.ts';
-import { brokenForEver, drawFaults, drawForgetting } from './faults.ts';
+import { brokenForEver, drawFaults, drawForgetting, drawHandOvers } from './faults.ts';
 import { Injector } from './injector.ts';
 import { nodeOf } from './membership.ts';
 import type { Faults } from './network.ts';
@@ -58,7 +58,7 @@ export interface Plan {
   readonly noticeMs: number | null;
   /** How the primary of the end holds back what it should propose; null: it does not. */
   readonly dawdling: Dawdling | null;
-  /** All of them, changes of the epoch last; their places in this list are their numbers. */
+  /** All of them, then changes of the epoch, then hand-overs; their places in this list are their numbers. */
   readonly faults: readonly Fault[];
 }
 
@@ -172,11 +172,14 @@ export function drawPlan({
     // A member that is trusted does not hold back on purpose.
     dawdling: lies ? drawTrial(new Dice(seedOf(seed, 102))) : null,
     operators,
-    faults: withChanges(
-      faults.sort((a, b) => a.at - b.at),
-      changesDrawn,
-      size,
-    ),
+    faults: [
+      ...withChanges(
+        faults.sort((a, b) => a.at - b.at),
+        changesDrawn,
+        size,
+      ),
+      ...(lies || !hasLeader({ protocol }) ? [] : drawHandOvers(new Dice(seedOf(seed, 105)), ms)),
+    ],
   };
 }
 

@@ -106,8 +106,10 @@ export const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'open-round',
   'fast-accepted',
   'reject',
+  'take-over',
   'request-vote',
   'vote',
   'appended',
   'raft-reject',
+  'timeout-now',
 ]);

@@ -9,6 +9,7 @@ import { asEpoch, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { CheckFailure } from '../sim/checks.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
+import { live } from '../sim/life.ts';
 import { settingOf } from '../sim/setting.ts';
 import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { answersWithNoMain, PLANTED_CHEAP } from './planted-cheap.ts';
@@ -248,6 +249,22 @@ t.test('CHP-3: a working set is as durable as a promise, and an acceptor says wh
   t.equal(struck, 12);
   t.ok(promises.some((promise) => promise.working !== null && promise.decided >= promise.working.floor));
 });
+
+t.test(
+  'CHP-6: an auxiliary that has followed its epoch, being away for the change, begins to vote in it',
+  async (t) => {
+    const { failure } = live({
+      seed: 33,
+      n: null,
+      ms: 30_000,
+      realSignatures: null,
+      protocol,
+      changes: true,
+      only: [8, 24],
+    });
+    t.equal(failure, null, failure?.message ?? '');
+  },
+);
 
 livesFromSeeds(protocol);
 plantedBugsAreCaught(PLANTED_CHEAP, protocol);

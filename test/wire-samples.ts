@@ -86,6 +86,7 @@ export const samples: readonly Message[] = [
   { kind: 'vote', epoch: fx.epoch, term: asView(1), candidate: asReplicaId(127) },
   { kind: 'appended', epoch: fx.epoch, term: asView(1), match: asHeight(2 ** 35) },
   { kind: 'raft-reject', epoch: fx.epoch, term: asView(1), last: asHeight(0) },
+  { kind: 'timeout-now', epoch: fx.epoch, term: asView(2 ** 33) },
   ...[null, { term: asView(2 ** 33), value: first }].map(
     (entry): Message => ({
       kind: 'append-entries',
@@ -114,6 +115,7 @@ export const samples: readonly Message[] = [
     places: [2, 2 ** 35].map((slot) => ({ slot: asHeight(slot), hash: fx.hashOf(7) })),
   },
   { kind: 'reject', epoch: fx.epoch, ballot: asView(1) },
+  { kind: 'take-over', epoch: fx.epoch, ballot: asView(2 ** 33) },
   { kind: 'promise', epoch: fx.epoch, ballot: asView(9), decided: asHeight(4), accepted: [], working: null },
   {
     kind: 'promise',

@@ -43,6 +43,8 @@ export function inputTold(input: Input<ReplicaMessage, ReplicaPledge>, nameOf: N
       return { what, lowest: input.lowest, words: `the log begins at height ${input.lowest}` };
     case 'leading':
       return { what, view: input.view, words: `durable: it leads view ${input.view}` };
+    case 'hand-over':
+      return { what, words: 'the operator takes it away soon: if it leads, another one is to lead' };
     case 'stalled':
       return { what, by: input.what, ms: input.ms, words: `held up by its own ${input.what} for ${input.ms} ms` };
     case 'wall':
@@ -121,6 +123,8 @@ function eventWords(event: CoreEvent, nameOf: NameOf): string {
       return `asks for view ${event.view}: ${printable(event.reason)}`;
     case 'view-entered':
       return `enters view ${event.view} under ${nameOf(event.primary)}`;
+    case 'handing-over':
+      return `hands over to ${nameOf(event.to)}`;
     case 'prepared':
       return `height ${event.height} is prepared in view ${event.view}`;
     case 'checkpoint-stable':

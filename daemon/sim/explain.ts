@@ -3,7 +3,7 @@
 
 import { describeMessage } from '../../protocol/describe.ts';
 import type { ReplicaMessage } from '../../protocol/messages.ts';
-import { mainsOf, membersMin, type Protocol, quorumsOf } from '../../protocol/modes.ts';
+import { hasLeader, mainsOf, membersMin, type Protocol, quorumsOf } from '../../protocol/modes.ts';
 import { SimClient } from '../../sim/clients.ts';
 import { Cluster, calm } from '../../sim/cluster.ts';
 import { Chart } from './chart.ts';
@@ -73,7 +73,7 @@ export function explainProtocol(
   );
   write('a leader known while nothing is ordered.');
   section(
-    leads(protocol)
+    hasLeader({ protocol })
       ? `A decision, asked of node-${leader}, which leads.`
       : `A decision, asked of node-${leader}. Nobody leads.`,
   );
@@ -93,8 +93,6 @@ export function explainProtocol(
   cluster.run(AFTER_MS);
   chart.end();
 }
-
-const leads = (protocol: Protocol): boolean => protocol !== 'basic-paxos';
 
 /** All that is said and done from now on, onto the chart. */
 function listen(cluster: Cluster, chart: Chart, ms: () => number): void {

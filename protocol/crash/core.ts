@@ -32,6 +32,7 @@ import { loadSnapshot, snapshotOf } from '../state-snapshot.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId, asView, hexOf, plus } from '../types.ts';
 import { explainBundle, explainHeight, explainOf } from './explain.ts';
+import { beginHandOver, handOver, type Lead } from './hand-over.ts';
 import type { CrashState, Peer } from './state.ts';
 import { newState } from './state.ts';
 import { chained, makeValue } from './value.ts';
@@ -56,6 +57,10 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   /** Whether this replica leads, or hears who does. Said in its status. */
   protected abstract get active(): boolean;
   protected abstract get leads(): boolean;
+  /** How this leader gives its place away; null: it is none. */
+  protected get lead(): Lead | null {
+    return null;
+  }
   /** Whom bundles are handed on to; null: nobody is known, or this replica itself. */
   protected abstract get forwardTo(): ReplicaId | null;
   /** Whether a message of the protocol's own is worth checking. */
@@ -139,6 +144,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     () => this.advance(),
     () => this.#heartbeat(),
     () => this.onTime(),
+    () => this.s.handOver !== null && handOver(this.s, this.lead),
     () => this.#repeat(),
     () => handOn(this.s, this.forwardTo, this.s.parameters.viewTimeoutMs),
     () => this.#sweep(),
@@ -201,6 +207,8 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       case 'retained':
         s.lowest = input.lowest;
         return;
+      case 'hand-over':
+        return beginHandOver(s, this.lead);
       // Nothing is led by a mark here, what the guard refuses was passed by a higher ballot, and nobody starts in quarantine.
       case 'leading':
       case 'refused':

@@ -15,6 +15,7 @@ import { Stalls } from '../stalls.ts';
 import { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId } from '../types.ts';
 import { asHeight } from '../types.ts';
+import type { HandOver } from './hand-over.ts';
 
 export interface Peer {
   connected: boolean;
@@ -60,6 +61,8 @@ export interface CrashState {
   chain: Extension[];
   /** The values that the blocks of `chain` are made of. */
   chainOf: Hash[];
+  /** Of a leader that gives its place away: set until it has, or gives up. Nothing new is proposed meanwhile. */
+  handOver: HandOver | null;
 
   // ---- pool and timers
   readonly pool: Pool;
@@ -104,6 +107,7 @@ export function newState(
     known: new Map(),
     chain: [],
     chainOf: [],
+    handOver: null,
     pool: new Pool(),
     peers: new Map(peers.map(({ id }) => [id, { connected: false, heardAt: null, heard: null, status: null }])),
     decidedAt: now,

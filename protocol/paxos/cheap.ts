@@ -2,10 +2,10 @@
 // and then forget. A short difference from Multi-Paxos: who counts. The mains that choose together are the working set. While it is in force, all of it must accept, and nobody else is told;
 // a leader that misses one of them takes a new ballot, completes what is open with any majority, auxiliaries included, and has a working set noted that has no failed main.
 
-import { assert } from '../assert.ts';
 import type { Audience, Explanation, Input, Ready, Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { waitOf } from '../crash/explain.ts';
+import { isWell } from '../crash/hand-over.ts';
 import type { Configure, ReplicaMessage, ReplicaPledge, Verified, WorkingSet } from '../messages.ts';
 import { mainsOf } from '../modes.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
@@ -47,25 +47,24 @@ export class CheapPaxos extends MultiPaxos {
     this.#isAuxiliary = !this.#mains.includes(options.self);
     this.#askedAt = now;
     this.#openSince = now;
-    const { height, document } = this.s.ledger;
-    assert(!this.#isAuxiliary || height <= document.start.height, 'an auxiliary keeps no log of its epoch');
   }
 
   // ---- an auxiliary ---------------------------------------------------------------------------------------------------
 
   /** [CHP-1] */
-  protected override get mayRun(): boolean {
-    return !this.#isAuxiliary;
+  protected override mayLead(replica: ReplicaId): boolean {
+    return this.#mains.includes(replica) && this.s.now >= (this.#dropped.get(replica)?.until ?? 0);
   }
 
   protected override get keepsLog(): boolean {
     return !this.#isAuxiliary;
   }
 
-  /** [CHP-6] It has no head of its own: what it may hold begins where the mains need it no more. */
+  /** [CHP-6] Its head stays where it was as it began to vote: what it may hold begins there, or where the mains need it no more. */
   protected override takes(slot: Height): boolean {
     if (!this.#isAuxiliary) return super.takes(slot);
-    return slot > (this.acceptor.working?.floor ?? 0) && this.acceptor.open < PROMISED_SLOTS_MAX;
+    const { working } = this.acceptor;
+    return slot > Math.max(working?.floor ?? 0, this.s.ledger.height) && this.acceptor.open < PROMISED_SLOTS_MAX;
   }
 
   protected override learn(slot: Height, ballot: View, hash: Hash, from: ReplicaId): void {
@@ -150,13 +149,12 @@ export class CheapPaxos extends MultiPaxos {
     for (const [key, { block }] of s.known) if (block.header.height <= message.floor) s.known.delete(key);
   }
 
-  /** Connected, heard of late, and not far behind: its next acceptance will not be waited for. */
   #isWell(main: ReplicaId): boolean {
-    const { s } = this;
-    const { connected, heardAt, status } = this.peer(main);
-    if (!connected || heardAt === null || status === null) return false;
-    if (s.now - heardAt > s.parameters.viewTimeoutMs || s.now < (this.#dropped.get(main)?.until ?? 0)) return false;
-    return status.height + s.parameters.window >= s.ledger.height;
+    return isWell(this.s, main) && this.mayLead(main);
+  }
+
+  #isGone(main: ReplicaId): boolean {
+    return main !== this.s.self && !this.peer(main).connected;
   }
 
   #drop(main: ReplicaId): void {
@@ -174,14 +172,13 @@ export class CheapPaxos extends MultiPaxos {
     if (this.proposer.proposals.size === 0) this.#openSince = s.now;
     const isLate = s.now - Math.max(this.#openSince, s.decidedAt) > timeout;
     const isSilent = (main: ReplicaId) => {
-      const { connected, heardAt } = this.peer(main);
-      return !connected || heardAt === null || s.now - heardAt > timeout;
+      const { heardAt } = this.peer(main);
+      return this.#isGone(main) || heardAt === null || s.now - heardAt > timeout;
     };
+    const isUnanswered = s.now - this.#askedAt > timeout;
     const accepted = () => this.acceptedBy(plus.height(s.ledger.height, 1)).flatMap(({ by }) => by);
     const missing = !this.#inForce
-      ? s.now - this.#askedAt > timeout
-        ? members.filter((member) => !this.#noted.has(member))
-        : []
+      ? members.filter((member) => !this.#noted.has(member) && (isUnanswered || this.#isGone(member)))
       : members.filter((member) => member !== s.self && (isSilent(member) || (isLate && !accepted().includes(member))));
     if (missing.includes(s.self) || (isLate && this.#inForce && !accepted().includes(s.self))) return this.giveUp();
     for (const member of missing) this.#drop(member);

@@ -10,8 +10,9 @@ import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
 import { waitOf } from '../crash/explain.ts';
-import { bundlesFor } from '../crash/propose.ts';
-import { chained, isValue } from '../crash/value.ts';
+import type { Lead } from '../crash/hand-over.ts';
+import { bundlesFor, extendChain } from '../crash/propose.ts';
+import { isValue } from '../crash/value.ts';
 import type {
   Accept,
   Accepted,
@@ -56,7 +57,7 @@ export class MultiPaxos extends CrashCore {
     return new Acceptor();
   }
 
-  protected get mayRun(): boolean {
+  protected mayLead(_replica: ReplicaId): boolean {
     return true;
   }
 
@@ -126,7 +127,7 @@ export class MultiPaxos extends CrashCore {
    */
   #runForLeader(): void {
     if (this.election.hears(this.s) || this.s.now < this.#electionAt()) return;
-    if (this.mayRun && isLeaderless(this.s)) this.campaign('no leader is heard');
+    if (this.mayLead(this.s.self) && isLeaderless(this.s)) this.campaign('no leader is heard');
   }
 
   #electionAt(): Millis {
@@ -157,12 +158,32 @@ export class MultiPaxos extends CrashCore {
     this.election.failed(this.s);
   }
 
+  /** [PXS-M-6] Then its successor is bound to nothing that it would have to fetch. */
+  protected override get lead(): Lead | null {
+    if (!this.leads) return null;
+    return {
+      mayLead: (replica) => this.mayLead(replica),
+      holdsAll: () => this.isFree && this.proposer.proposals.size === 0,
+      yieldTo: (replica) => {
+        this.s.out.say(replica, { kind: 'take-over', epoch: this.s.epoch, ballot: this.proposer.ballot });
+        this.#resign();
+      },
+    };
+  }
+
+  /** [CFT-H-3] The leader that it follows, or followed until now, tells it to run: nobody need be asked first. */
+  #onTakeOver(ballot: View): void {
+    if (this.proposer.phase !== 'idle' || !this.mayLead(this.s.self)) return;
+    if (ballot === this.election.followed && ballot === this.ballot) this.campaign('the leader hands over');
+  }
+
   // ---- what comes in ------------------------------------------------------------------------------------------------
 
   protected wantsOwn(message: ReplicaMessage, sender: ReplicaId): boolean {
     const { height } = this.s.ledger;
     switch (message.kind) {
       case 'paxos-prepare':
+      case 'take-over':
         return this.ownerOf(message.ballot) === sender;
       case 'promise':
         return this.proposer.phase === 'preparing' && message.ballot === this.proposer.ballot;
@@ -204,6 +225,8 @@ export class MultiPaxos extends CrashCore {
         return;
       case 'reject':
         return this.sawBallot(message.ballot);
+      case 'take-over':
+        return this.#onTakeOver(message.ballot);
       default:
         return;
     }
@@ -330,24 +353,14 @@ export class MultiPaxos extends CrashCore {
   protected propose(): void {
     const { s } = this;
     if (!this.isFree) return;
-    this.extendChain();
+    const valueAt = (slot: Height) => this.proposer.proposals.get(slot);
+    extendChain(s, valueAt);
     while (this.leads) {
       const slot = asHeight(s.ledger.height + s.chain.length + 1);
       const bundles = bundlesFor(s, slot);
       if (bundles === null) return;
       this.put(this.makeValue(slot, bundles));
-      this.extendChain();
-    }
-  }
-
-  /** The blocks that come of what is proposed, if it is chosen; [EPO-9] none above one that ends the epoch. */
-  protected extendChain(): void {
-    const { s } = this;
-    while (!s.ledger.endsEpoch(s.chain)) {
-      const value = this.proposer.proposals.get(asHeight(s.ledger.height + s.chain.length + 1));
-      if (value === undefined) return;
-      s.chain.push(chained(s.ledger, s.chain, value));
-      s.chainOf.push(value.hash);
+      extendChain(s, valueAt);
     }
   }
 

@@ -40,7 +40,7 @@ import type { PbftOptions, PbftRecovery } from './recover.ts';
 import { recover } from './recover.ts';
 import type { State } from './state.ts';
 import { horizonOf, isPrimary, peerOf, primaryOf } from './state.ts';
-import { blameSelf, keepAccounts, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
+import { blameSelf, keepAccounts, onHandOver, onTime, sayAgainTo, statusOf, wakeAt } from './timers.ts';
 import {
   followPrimary,
   followViewChanges,
@@ -116,6 +116,8 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
       case 'disconnected':
         peerOf(s, input.peer).connected = false;
         return;
+      case 'hand-over':
+        return onHandOver(s);
       case 'retained':
         s.lowest = input.lowest;
         return;

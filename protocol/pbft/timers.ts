@@ -139,6 +139,14 @@ function handsOver(s: State): boolean {
   return true;
 }
 
+/** [STALL-6] It is to be taken away: as when it finds itself unfit, the others follow at once (STALL-3). */
+export function onHandOver(s: State): void {
+  if (s.mode !== 'active' || s.quarantine !== null || !isPrimary(s) || !seesQuorum(s)) return;
+  const view = next.view(s.view);
+  s.out.events.push({ type: 'handing-over', to: primaryOf(s, view) });
+  startViewChange(s, view, 'this primary hands over');
+}
+
 /** [STALL-4] A clock that gains lets each proposal wait a little longer than the last: who knows that its own was set does not wait as long. */
 function votesWithin(s: State): number {
   const isClockSet = Math.abs(s.wallLeftMs) > s.parameters.timeDriftMsMax;

@@ -9,7 +9,8 @@ import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore, with_ } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
-import { bundlesFor } from '../crash/propose.ts';
+import type { Lead } from '../crash/hand-over.ts';
+import { bundlesFor, extendChain } from '../crash/propose.ts';
 import { chained, isValue } from '../crash/value.ts';
 import type {
   AppendEntries,
@@ -102,7 +103,7 @@ export class Raft extends CrashCore {
   /** [RAFT-E-4] Pre-vote: a majority must say that it hears no leader either. It is said in every status, so it costs no message. */
   #runForLeader(): void {
     if (this.#election.hears(this.s) || this.s.now < this.#electionAt() || this.#r.unsure > this.#log.decided) return;
-    if (isLeaderless(this.s)) this.#campaign();
+    if (isLeaderless(this.s)) this.#campaign('no leader is heard');
   }
 
   #electionAt(): Millis {
@@ -113,7 +114,7 @@ export class Raft extends CrashCore {
   }
 
   /** [RAFT-E-2] Its own vote is one like every other: durable before it asks for others. */
-  #campaign(): void {
+  #campaign(reason: string): void {
     const { s } = this;
     this.#enterTerm(next.view(this.#r.term));
     this.#election.begin(s);
@@ -122,7 +123,7 @@ export class Raft extends CrashCore {
     this.#r.votedFor = s.self;
     this.#r.dirty = true;
     this.dropChain();
-    s.out.events.push({ type: 'view-change-started', view: this.#r.term, reason: 'no leader is heard' });
+    s.out.events.push({ type: 'view-change-started', view: this.#r.term, reason });
     s.out.pledge({ kind: 'vote', epoch: s.epoch, term: this.#r.term, candidate: s.self }, { broadcast: false });
   }
 
@@ -150,6 +151,25 @@ export class Raft extends CrashCore {
     this.sayStatusSoon();
   }
 
+  /** [RAFT-E-6] Brought up to date by what a leader sends anyway. */
+  protected override get lead(): Lead | null {
+    if (!this.leads) return null;
+    return {
+      mayLead: () => true,
+      holdsAll: (replica) => this.#progress.matchOf(replica) === this.#log.last,
+      yieldTo: (replica) => {
+        this.s.out.say(replica, { kind: 'timeout-now', epoch: this.s.epoch, term: this.#r.term });
+        this.#follow();
+      },
+    };
+  }
+
+  /** [CFT-H-3] The leader that it follows, or followed until now, tells it to run: nobody need be asked first. */
+  #onTimeoutNow(term: View, sender: ReplicaId): void {
+    if (this.#r.role !== 'follower' || term !== this.#r.term || this.#r.unsure > this.#log.decided) return;
+    if (this.#election.followed === this.#viewOf(term, sender)) this.#campaign('the leader hands over');
+  }
+
   // ---- what comes in ------------------------------------------------------------------------------------------------
 
   protected wantsOwn(message: ReplicaMessage): boolean {
@@ -157,6 +177,7 @@ export class Raft extends CrashCore {
       case 'request-vote':
       case 'append-entries':
       case 'raft-reject':
+      case 'timeout-now':
         return true;
       case 'vote':
         return this.#r.role === 'candidate' && message.term === this.#r.term;
@@ -189,6 +210,8 @@ export class Raft extends CrashCore {
         return;
       case 'raft-reject':
         return this.#onReject(with_(signed, message));
+      case 'timeout-now':
+        return this.#onTimeoutNow(message.term, sender);
       default:
         return;
     }
@@ -359,24 +382,14 @@ export class Raft extends CrashCore {
   protected propose(): void {
     const { s } = this;
     if (!this.leads) return;
-    this.#extendChain();
+    const valueAt = (slot: Height) => this.#log.at(slot)?.value;
+    extendChain(s, valueAt);
     for (;;) {
       const slot = plus.height(this.#log.last, 1);
       const bundles = bundlesFor(s, slot);
       if (bundles === null) return;
       this.#append(this.makeValue(slot, bundles));
-      this.#extendChain();
-    }
-  }
-
-  /** [EPO-9] No block above one that ends the epoch. */
-  #extendChain(): void {
-    const { s } = this;
-    while (!s.ledger.endsEpoch(s.chain)) {
-      const value = this.#log.at(s.ledger.height + s.chain.length + 1)?.value;
-      if (value === undefined) return;
-      s.chain.push(chained(s.ledger, s.chain, value));
-      s.chainOf.push(value.hash);
+      extendChain(s, valueAt);
     }
   }
 

@@ -32,6 +32,7 @@ export function encodePaxosPayload(message: OwnMessage): Bytes {
   switch (message.kind) {
     case 'paxos-prepare':
     case 'reject':
+    case 'take-over':
       return encodeMsgpack([message.epoch, message.ballot]);
     case 'promise': {
       const { epoch, ballot, decided, accepted, working } = message;
@@ -66,7 +67,8 @@ export function readPaxos(
 ): OwnMessage {
   switch (kind) {
     case 'paxos-prepare':
-    case 'reject': {
+    case 'reject':
+    case 'take-over': {
       const f = fields(2);
       return { kind, epoch: f.epoch('epoch'), ballot: f.view('ballot', 1) };
     }

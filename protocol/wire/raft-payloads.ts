@@ -20,6 +20,8 @@ export function encodeRaftPayload(message: OwnMessage): Bytes {
       return encodeMsgpack([message.epoch, message.term, message.match]);
     case 'raft-reject':
       return encodeMsgpack([message.epoch, message.term, message.last]);
+    case 'timeout-now':
+      return encodeMsgpack([message.epoch, message.term]);
     case 'append-entries':
       return encodeAppend(message);
   }
@@ -62,6 +64,10 @@ export function readRaft(kind: Exclude<OwnKind, 'append-entries'>, fields: (coun
     case 'raft-reject': {
       const f = fields(3);
       return { kind, epoch: f.epoch('epoch'), term: f.view('term', 1), last: f.height('last') };
+    }
+    case 'timeout-now': {
+      const f = fields(2);
+      return { kind, epoch: f.epoch('epoch'), term: f.view('term', 1) };
     }
   }
 }

@@ -107,6 +107,7 @@ export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
     case 'accept':
     case 'accepted':
     case 'reject':
+    case 'take-over':
     case 'configure':
     case 'configured':
     case 'open-round':
@@ -281,6 +282,7 @@ function read(
     case 'promise':
     case 'accepted':
     case 'reject':
+    case 'take-over':
     case 'configure':
     case 'configured':
     case 'open-round':
