@@ -430,6 +430,7 @@ export class Cluster {
       this.checks.installed(id, installed);
       this.#heights[id] = installed;
     }
+    this.checks.history.answers(id, ready.reads, this.#heights[id]!);
     this.#steps += 1;
     if (this.#steps % STEPS_PER_LOOK !== 0 || this.byzantine.has(id)) return;
     const held = replica.held();

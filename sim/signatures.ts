@@ -110,4 +110,6 @@ export const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'vote',
   'appended',
   'raft-reject',
+  'read-query',
+  'read-reply',
 ]);
