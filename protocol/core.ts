@@ -81,6 +81,8 @@ export type Input<Message, Pledge> =
   | { readonly type: 'hand-over' }
   /** The guard has made it durable that nothing is signed at or below these (`readmit`): the quarantine is over. */
   | { readonly type: 'readmitted'; readonly view: View; readonly height: Height }
+  /** A user at this replica asks for a read point (crash/reads.ts); answered once under this number, which its caller has not used for another that waits. */
+  | { readonly type: 'read'; readonly id: number }
   /** This replica itself was held up. Said as it goes on, and each millisecond once. */
   | Stall
   /**
@@ -121,6 +123,8 @@ export interface Ready<Message, Pledge> {
   readonly deliver: readonly Decided[];
   /** The verdict on each bundle given in, and on every admitted bundle that can no longer be ordered. */
   readonly admissions: readonly Admission[];
+  /** Answers to `read`. What has none when the epoch ends gets none: its caller asks the next core. */
+  readonly reads: readonly ReadAnswer[];
   /** What peers sent that was refused; the caller counts them and may end the connection. */
   readonly refusals: readonly Refusal[];
   /** Proofs of misbehaviour: two signed statements of one key that an honest replica never makes. */
@@ -182,6 +186,12 @@ export interface Admission {
   readonly digest: Hash;
   readonly code: AdmissionCode;
 }
+
+/** Everything that was acknowledged anywhere before the read was asked stands at or below `height`, which is decided here (CFT-RP-1). */
+export type ReadAnswer = { readonly id: number } & ({ readonly height: Height } | { readonly refused: ReadRefusal });
+
+/** Stable codes; docs/wire.md says what each means. */
+export type ReadRefusal = 'reads-unsupported' | 'reads-full' | 'read-unconfirmed';
 
 export interface Refusal {
   readonly from: ReplicaId;

@@ -32,6 +32,7 @@ export function describeMessage(message: ReplicaMessage): string {
   if (message.kind === 'vote') parts.push(`for ${message.candidate}`);
   if (message.kind === 'append-entries') parts.push(`after ${message.prev}, decided ${message.decided}`);
   if (message.kind === 'appended') parts.push(`up to ${message.match}`);
+  if (message.kind === 'read-query' || message.kind === 'read-reply') parts.push(`round ${message.round}`);
   if (message.kind === 'view-change')
     parts.push(`prepared ${placeOf(message.prepared)}, decided ${placeOf(message.commit)}`);
   return parts.join(' ');

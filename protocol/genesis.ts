@@ -31,6 +31,8 @@ export interface Parameters {
   /** The base view timeout T. */
   readonly viewTimeoutMs: number;
   readonly heartbeatMs: number;
+  /** Multi-Paxos: how long a leader's lease lasts (PXS-R-2); 0: it has none. */
+  readonly leaseMs: number;
 }
 
 export interface Genesis {
@@ -62,6 +64,7 @@ const parametersSchema = z.strictObject({
   timeDriftMsMax: integer(100, 3_600_000).default(10_000),
   viewTimeoutMs: integer(50, 600_000).default(500),
   heartbeatMs: integer(10, 60_000).default(100),
+  leaseMs: integer(0, 600_000).default(0),
 });
 
 /** Of a network and of a member. */
@@ -154,7 +157,7 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
       ...(member.address === undefined ? {} : { address: member.address }),
     });
   }
-  const problem = parameterProblem(parameters);
+  const problem = parameterProblem(parameters, protocol);
   if (problem !== null) return refuse(`parameters.${problem.field}`, problem.problem);
   if (policy !== undefined && policy.signatures > operators)
     return refuse('policy.signatures', `there are ${operators} operator keys`);
@@ -198,7 +201,7 @@ export const storedParameters = (parameters: Parameters): Parameters => ({
 });
 
 /** What is wrong with these parameters, each by itself or together; null: nothing. */
-export function parameterProblem(parameters: Parameters): ParameterProblem | null {
+export function parameterProblem(parameters: Parameters, protocol: Protocol): ParameterProblem | null {
   const parsed = parametersSchema.safeParse(parameters);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
@@ -213,5 +216,10 @@ export function parameterProblem(parameters: Parameters): ParameterProblem | nul
     return { field: 'heartbeatMs', problem: 'at least three heartbeats must fit into viewTimeoutMs' };
   if (parameters.checkpointInterval < 2 * parameters.window && parameters.checkpointInterval < 16)
     return { field: 'checkpointInterval', problem: 'at least twice the window, or 16' };
+  const { leaseMs, heartbeatMs, viewTimeoutMs } = parameters;
+  if (leaseMs > 0 && protocol !== 'multi-paxos')
+    return { field: 'leaseMs', problem: 'only a leader of multi-paxos has a lease' };
+  if (leaseMs > 0 && (leaseMs < 2 * heartbeatMs || leaseMs > viewTimeoutMs))
+    return { field: 'leaseMs', problem: 'none (0), or from two heartbeats to viewTimeoutMs' };
   return null;
 }

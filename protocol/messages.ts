@@ -381,8 +381,30 @@ export type RaftMessage = SharedMessage | RequestVote | RaftVote | AppendEntries
 /** What binds a Raft replica. */
 export type RaftPledge = RaftVote | Appended | CheckpointVote;
 
+// ---- reads, where members are trusted (crash/reads.ts) -------------------------------------------------------------------
+
+/** Of the ballot's owner, to all: "have you promised nothing above?" Of anyone else, to its owner: "what is the read point?" */
+export interface ReadQuery {
+  readonly kind: 'read-query';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  /** Of the sender; named in the answer. */
+  readonly round: number;
+}
+
+/** To the owner: "nothing, and what may be decided with my help stands at or below `height`". Of the owner: the read point. Binds nobody but by a lease. */
+export interface ReadReply {
+  readonly kind: 'read-reply';
+  readonly epoch: Epoch;
+  readonly ballot: View;
+  readonly round: number;
+  readonly height: Height;
+}
+
+export type ReadMessage = ReadQuery | ReadReply;
+
 /** Whatever replicas say to replicas, and what of it binds them: what the daemon, the guard and the simulator carry. */
-export type ReplicaMessage = PbftMessage | PaxosMessage | RaftMessage;
+export type ReplicaMessage = PbftMessage | PaxosMessage | RaftMessage | ReadMessage;
 export type ReplicaPledge = PbftPledge | PaxosPledge | RaftPledge;
 
 // ---- signed and verified ----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import { verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/
 import { BallotChecks, inEpoch, mustBeDurable } from './ballot-checks.ts';
 import type { SimDisk } from './disk.ts';
 import { fail } from './failure.ts';
+import { Linearizability } from './linearizability.ts';
 import { sealOf } from './sealed.ts';
 
 export { CHECKS, CheckFailure, type CheckName, fail } from './failure.ts';
@@ -67,6 +68,8 @@ export class Checks {
   /** By phase and height, the last one that was verified: most replicas make the same of the same votes. */
   readonly #proved = new Map<Certificate['phase'], Map<number, Certificate>>();
   readonly #ballots = new BallotChecks((replica, place, what) => this.#mark(replica, place, what));
+  /** What clients saw, and when. */
+  readonly history = new Linearizability(() => this.chain.size);
   readonly #acknowledged = new Map<string, number>();
   #highestAcknowledged = 0;
 
@@ -397,6 +400,7 @@ export class Checks {
   acknowledged(digest: string, height: number): void {
     if (this.executed.get(digest) !== height)
       fail('acknowledged-stays', `a client was told that its bundle stands at height ${height}, and it does not`);
+    this.history.acknowledged(digest, height);
     this.#acknowledged.set(digest, height);
     this.#highestAcknowledged = Math.max(this.#highestAcknowledged, height);
   }

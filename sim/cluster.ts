@@ -433,6 +433,7 @@ export class Cluster {
       this.checks.installed(id, installed);
       this.#heights[id] = installed;
     }
+    this.checks.history.answers(id, ready.reads, this.#heights[id]!);
     this.turns += 1;
     if (this.turns % STEPS_PER_LOOK !== 0 || this.byzantine.has(id)) return;
     const held = replica.held();

@@ -14,6 +14,8 @@ export const CHECKS = [
   'one-certificate-per-place',
   'within-bounds',
   'acknowledged-stays',
+  'reads-linearizable',
+  'writes-linearizable',
   'durable-before-spoken',
   'no-invariant-breaks',
   'everything-is-ordered',

@@ -1,6 +1,8 @@
 // One life of a cluster, from a seed: a safety phase in which everything may fail at once, then a liveness phase in which a quorum is well,
 // up to f replicas stay broken for ever, and the quorum must order everything that was submitted.
 
+import { toHex } from '../crypto/bytes.ts';
+import type { SignedBundle } from '../protocol/bundle.ts';
 import type { GenesisDocument } from '../protocol/genesis.ts';
 import type { Protocol } from '../protocol/modes.ts';
 import { bearsLies, hasLeader, quorumsAmong, quorumsOf } from '../protocol/modes.ts';
@@ -18,6 +20,7 @@ import { Injector } from './injector.ts';
 import { nodeOf } from './membership.ts';
 import type { Faults } from './network.ts';
 import { Dice, seedOf } from './random.ts';
+import { Reader } from './readers.ts';
 import type { SimReplica } from './replica.ts';
 import { keyPair, standInKey } from './signatures.ts';
 
@@ -55,6 +58,8 @@ export interface Plan {
   readonly retain: readonly number[];
   readonly base: Faults;
   readonly habits: Habits;
+  /** Between two reads of one reader, on average; null: nobody reads. */
+  readonly readEveryMs: number | null;
   readonly noticeMs: number | null;
   /** How the primary of the end holds back what it should propose; null: it does not. */
   readonly dawdling: Dawdling | null;
@@ -86,6 +91,8 @@ export interface Outcome {
   readonly messages: number;
   readonly blocks: number;
   readonly acknowledged: number;
+  /** Reads that were answered with a read point. */
+  readonly reads: number;
   readonly viewChanges: number;
   readonly crashes: number;
   /** The last epoch that was reached. */
@@ -113,6 +120,8 @@ const SETTLE_MS = 2_000;
 const PACE_PATIENCES = 2.5;
 /** Who may have forgotten something at one time, those broken for ever among them, where the epoch changes: as many as the fewest members bear. */
 const FORGETFUL_WITH_CHANGES_MAX = 1;
+/** As long as the shortest view timeout that is drawn. */
+const LEASE_MS = 400;
 /** One seed in so many has real signatures. */
 const REAL_SIGNATURES_ONE_IN = 16;
 
@@ -142,6 +151,10 @@ export function drawPlan({
   };
   const faults = drawFaults(new Dice(seedOf(seed, 101)), swarm);
   const operators = changesDrawn.length > 0;
+  const reading = new Dice(seedOf(seed, 105));
+  const readEveryMs = lies || reading.chance(0.5) ? null : reading.pick([20, 100, 500]);
+  // A lease is of Multi-Paxos alone, and an epoch of another protocol may follow where there are operators.
+  const leased = readEveryMs !== null && protocol === 'multi-paxos' && !operators && reading.chance(0.5);
   // Where members come and go, four may be left, who bear one.
   const forgetful = operators ? { ...swarm, f: Math.min(f, FORGETFUL_WITH_CHANGES_MAX) } : swarm;
   // Where members are trusted, whoever loses a memory starts no more (CFT-R-1).
@@ -150,7 +163,12 @@ export function drawPlan({
     n: size,
     f,
     realSignatures: realSignatures ?? seed % REAL_SIGNATURES_ONE_IN === 0,
-    parameters: { checkpointInterval: dice.pick([16, 32, 64]), window: dice.pick([1, 4, 8]) },
+    parameters: {
+      checkpointInterval: dice.pick([16, 32, 64]),
+      window: dice.pick([1, 4, 8]),
+      ...(leased ? { leaseMs: LEASE_MS } : {}),
+    },
+    readEveryMs,
     retain: Array.from({ length: size }, () => (dice.chance(0.8) ? retain : Number.POSITIVE_INFINITY)),
     base: {
       delayMs: [1, dice.pick([2, 5, 20])],
@@ -174,13 +192,24 @@ export function drawPlan({
     operators,
     faults: [
       ...withChanges(
-        faults.sort((a, b) => a.at - b.at),
+        (leased ? withinBound(faults) : faults).sort((a, b) => a.at - b.at),
         changesDrawn,
         size,
       ),
       ...(lies || !hasLeader({ protocol }) ? [] : drawHandOvers(new Dice(seedOf(seed, 105)), ms)),
     ],
   };
+}
+
+/** [PXS-R-2] Two drifts of one clock at once may be more than leases bear. */
+function withinBound(faults: readonly Fault[]): Fault[] {
+  const until = new Map<number, number>();
+  return faults.filter((fault) => {
+    if (fault.kind !== 'clock-drift') return true;
+    if (fault.at < (until.get(fault.node) ?? 0)) return false;
+    until.set(fault.node, fault.at + (fault.lasts ?? Number.POSITIVE_INFINITY));
+    return true;
+  });
 }
 
 /** In every other life, where fewer than f are broken for ever. Adaptive ones are left out: what they do is as slow as is allowed. */
@@ -250,6 +279,7 @@ class Life {
       messages,
       blocks: checks.chain.size,
       acknowledged: checks.acknowledgedCount,
+      reads: checks.history.answered,
       viewChanges,
       crashes: nodes.reduce((sum, { crashes }) => sum + crashes, 0),
       epochs: Math.max(...nodes.map(({ epoch }) => epoch.epoch)),
@@ -285,6 +315,7 @@ class Life {
     const forgetfulMax = operators ? Math.min(f, FORGETFUL_WITH_CHANGES_MAX) : f;
     const injector = new Injector(cluster, { faults: this.#faults, f: forgetfulMax, seed, noticeMs, changes });
     const clients = this.#clients('client', this.#plan.habits);
+    const readers = this.#readers();
     cluster.run(ms);
     injector.heal();
     cluster.remark('the safety phase is over');
@@ -295,7 +326,7 @@ class Life {
     const isReadmitted = (id: number) => !cluster.nodes[id]!.guard.quarantined;
     if (!cluster.until(() => healed().every(isReadmitted), READMISSION_MS_MAX))
       fail('readmitted', `in quarantine for ${READMISSION_MS_MAX / 1000} s, with traffic; ${this.#standing(healed())}`);
-    for (const client of clients) client.stop();
+    for (const client of [...clients, ...readers]) client.stop();
     const open = () => clients.reduce((sum, client) => sum + client.open, 0);
     if (!cluster.until(() => open() === 0, LIVENESS_MS_MAX))
       fail(
@@ -367,6 +398,18 @@ class Life {
       .join(', ');
   }
 
+  #readers(): Reader[] {
+    const { readEveryMs: everyMs } = this.#plan;
+    if (everyMs === null) return [];
+    const cluster = this.#cluster;
+    const service = {
+      after: (delay: number, run: () => void) => cluster.after(delay, run),
+      live: () => cluster.live(),
+      read: (from: number) => cluster.nodes[from]!.input({ type: 'read', id: cluster.checks.history.begin() }),
+    };
+    return [0, 1].map((i) => new Reader(service, { dice: new Dice(seedOf(this.#options.seed, 202, i)), everyMs }));
+  }
+
   #clients(prefix: string, habits: Habits): PatientClient[] {
     const cluster = this.#cluster;
     const { realSignatures } = this.#plan;
@@ -374,7 +417,10 @@ class Life {
       genesis: cluster.genesis,
       after: (delay: number, run: () => void) => cluster.after(delay, run),
       live: () => cluster.live(),
-      submit: cluster.submit.bind(cluster),
+      submit: (to: number, bundle: SignedBundle) => {
+        cluster.checks.history.handedIn(toHex(bundle.digest));
+        cluster.submit(to, bundle);
+      },
       // A liar's word is no receipt.
       height: (id: number) => (cluster.byzantine.has(id) ? 0 : cluster.height(id)),
       placeOf: (digest: string) => cluster.placeOf(digest),

@@ -112,4 +112,6 @@ export const PLAIN_KINDS: ReadonlySet<string> = new Set([
   'appended',
   'raft-reject',
   'timeout-now',
+  'read-query',
+  'read-reply',
 ]);

@@ -11,6 +11,7 @@ export interface Totals {
   readonly messages: number;
   readonly blocks: number;
   readonly acknowledged: number;
+  readonly reads: number;
   readonly viewChanges: number;
   readonly crashes: number;
   /** That were ended. */
@@ -31,6 +32,7 @@ export class Tally {
     messages: 0,
     blocks: 0,
     acknowledged: 0,
+    reads: 0,
     viewChanges: 0,
     crashes: 0,
     epochs: 0,
@@ -54,6 +56,7 @@ export class Tally {
       messages: t.messages + outcome.messages,
       blocks: t.blocks + outcome.blocks,
       acknowledged: t.acknowledged + outcome.acknowledged,
+      reads: t.reads + outcome.reads,
       viewChanges: t.viewChanges + outcome.viewChanges,
       crashes: t.crashes + outcome.crashes,
       epochs: t.epochs + outcome.epochs,

@@ -217,6 +217,7 @@ export function join(a: Out, b: Out): Out {
     resend: [...a.resend, ...b.resend],
     deliver: [...a.deliver, ...b.deliver],
     admissions: [...a.admissions, ...b.admissions],
+    reads: [...a.reads, ...b.reads],
     refusals: [...a.refusals, ...b.refusals],
     evidence: [...a.evidence, ...b.evidence],
     events: [...a.events, ...b.events],

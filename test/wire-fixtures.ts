@@ -84,6 +84,7 @@ export const parameters: Parameters = {
   timeDriftMsMax: 10_000,
   viewTimeoutMs: 500,
   heartbeatMs: 100,
+  leaseMs: 0,
 };
 
 /** Bytes 00 01 ... 1f. */

@@ -87,6 +87,8 @@ export const samples: readonly Message[] = [
   { kind: 'appended', epoch: fx.epoch, term: asView(1), match: asHeight(2 ** 35) },
   { kind: 'raft-reject', epoch: fx.epoch, term: asView(1), last: asHeight(0) },
   { kind: 'timeout-now', epoch: fx.epoch, term: asView(2 ** 33) },
+  { kind: 'read-query', epoch: fx.epoch, ballot: asView(2 ** 40), round: 2 ** 41 },
+  { kind: 'read-reply', epoch: fx.epoch, ballot: asView(1), round: 1, height: asHeight(2 ** 35) },
   ...[null, { term: asView(2 ** 33), value: first }].map(
     (entry): Message => ({
       kind: 'append-entries',

@@ -36,6 +36,8 @@ export function inputTold(input: Input<ReplicaMessage, ReplicaPledge>, nameOf: N
       const size = `${transactions.length} transactions`;
       return { what, words: `a client: bundle of ${size}, session ${session}, sequence ${sequence}, ${short(digest)}` };
     }
+    case 'read':
+      return { what, id: input.id, words: `a user asks for a read point, number ${input.id}` };
     case 'connected':
     case 'disconnected':
       return { what, peer: nameOf(input.peer), words: `${nameOf(input.peer)} ${what}` };

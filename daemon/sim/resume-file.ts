@@ -36,6 +36,8 @@ const outcomeSchema = z.strictObject({
   messages: count,
   blocks: count,
   acknowledged: count,
+  /** Left out by an older version, which had none. */
+  reads: count.default(0),
   viewChanges: count,
   crashes: count,
   readmissions: count,

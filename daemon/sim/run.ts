@@ -221,7 +221,7 @@ async function report(options: SimOptions, { totals, wallMs, simulatedHere, foun
     `      ${(totals.simulatedMs / 3_600_000).toFixed(2)} simulated hours; ${round(hoursPerMinute)} in each minute, ${Math.round(simulatedHere / wallMs)} times as fast as real`,
   );
   await writeLine(
-    `      ${totals.events} events, ${totals.messages} messages, ${totals.blocks} blocks, ${totals.acknowledged} bundles acknowledged`,
+    `      ${totals.events} events, ${totals.messages} messages, ${totals.blocks} blocks, ${totals.acknowledged} bundles acknowledged, ${totals.reads} reads answered`,
   );
   await writeLine(
     `      ${totals.faults} faults, ${totals.crashes} crashes, ${totals.readmissions} readmissions, ${totals.viewChanges} view changes, ${totals.epochs} changes of the epoch`,

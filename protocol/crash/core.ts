@@ -23,7 +23,6 @@ import { adoptState, deliver, endEpoch } from '../deliver.ts';
 import { handOn } from '../forward.ts';
 import type { Extension } from '../ledger.ts';
 import type { ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
-import { asVerified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
 import { decoded, hardStateIn, isOfOtherEpoch, recoverLedger } from '../restart.ts';
 import type { SnapshotRefusal } from '../snapshot.ts';
@@ -33,6 +32,8 @@ import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asReplicaId, asView, hexOf, plus } from '../types.ts';
 import { explainBundle, explainHeight, explainOf } from './explain.ts';
 import { beginHandOver, handOver, type Lead } from './hand-over.ts';
+import { with_ } from './narrow.ts';
+import type { Reading } from './reads.ts';
 import type { CrashState, Peer } from './state.ts';
 import { newState } from './state.ts';
 import { chained, makeValue } from './value.ts';
@@ -91,6 +92,9 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   abstract dump(): object;
   abstract load(fields: never): void;
 
+  /** [CFT-RP-2] What read points are made of; null: this replica has none to give. */
+  protected abstract get reading(): Reading | null;
+
   /** Whether it keeps the decided blocks and takes bundles: an auxiliary does neither (CHP-6). */
   protected get keepsLog(): boolean {
     return true;
@@ -134,7 +138,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     for (const go of this.#course) if (!this.isOver) go();
     const { out } = s;
     s.out = new Outbox();
-    this.#wakeAt = Math.min(s.heartbeatAt, this.deadline()) as Millis; // the least of branded numbers
+    this.#wakeAt = Math.min(s.heartbeatAt, this.deadline(), s.reads.dueAt(now)) as Millis; // the least of branded numbers
     return out.ready(this.#wakeAt);
   }
 
@@ -150,6 +154,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     () => this.#sweep(),
     () => this.propose(),
     () => this.flush(),
+    () => this.s.reads.isIdle(this.s.parameters) || this.s.reads.tick(this.s, this.reading),
   ];
 
   /** [EPO-12] The block that ends the epoch is decided: this core has done its work, and says nothing more. */
@@ -192,7 +197,10 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
         });
         s.mayPropose = true;
         return;
+      case 'read':
+        return s.reads.ask(s, input.id, this.reading);
       case 'connected': {
+        s.reads.connected(input.peer);
         const peer = this.peer(input.peer);
         peer.connected = true;
         peer.heardAt = s.now;
@@ -213,9 +221,8 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       case 'leading':
       case 'refused':
       case 'readmitted':
+      case 'stalled': // before everything else of the step
         return;
-      case 'stalled':
-        return; // before everything else of the step
       case 'wall': // STALL-5
         s.wallAheadMs = input.aheadMs;
         return;
@@ -260,6 +267,9 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       case 'fetch-checkpoint':
       case 'fetch-state':
         return; // answered from the log, outside the core
+      case 'read-query':
+      case 'read-reply':
+        return s.reads.onMessage(s, message, sender, this.reading);
       default:
         return this.onOwnKind(signed);
     }
@@ -286,6 +296,8 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
       case 'fetch-block':
       case 'fetch-checkpoint':
       case 'fetch-state':
+      case 'read-query':
+      case 'read-reply':
         return true;
       default:
         return this.wantsOwn(message, sender);
@@ -488,10 +500,4 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     // The cast: loadSnapshot gives what has the fields of dump().
     return { dump: () => this.dump(), load: (fields: unknown) => this.load(fields as never) };
   }
-}
-
-/** The same signed message with its type narrowed: TypeScript does not narrow a type parameter by a field of it. */
-export function with_<M extends ReplicaMessage>(signed: Verified<ReplicaMessage>, message: M): Verified<M> {
-  assert(signed.message === message, 'one message');
-  return asVerified({ ...signed, message });
 }

@@ -16,6 +16,7 @@ import { CatchUp } from '../transfer.ts';
 import type { Epoch, Hash, Height, Hex, Millis, ReplicaId } from '../types.ts';
 import { asHeight } from '../types.ts';
 import type { HandOver } from './hand-over.ts';
+import { Reads } from './reads.ts';
 
 export interface Peer {
   connected: boolean;
@@ -67,6 +68,8 @@ export interface CrashState {
   // ---- pool and timers
   readonly pool: Pool;
   readonly peers: Map<ReplicaId, Peer>;
+  /** Reads of users here, and of a leader's followers. */
+  readonly reads: Reads;
   decidedAt: Millis;
   heartbeatAt: Millis;
   resentAt: Millis;
@@ -110,6 +113,7 @@ export function newState(
     handOver: null,
     pool: new Pool(),
     peers: new Map(peers.map(({ id }) => [id, { connected: false, heardAt: null, heard: null, status: null }])),
+    reads: new Reads(),
     decidedAt: now,
     heartbeatAt: now,
     resentAt: now,

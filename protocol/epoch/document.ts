@@ -86,9 +86,15 @@ function encodeFields({
     start.hash,
     protocol,
     members.map(({ name, publicKey, operatorKey, address }) => [name, publicKey, operatorKey ?? null, address ?? null]),
-    parameterNames.map((name) => parameters[name]),
+    parameterValues(parameters),
     policy.signatures === 'quorum' ? 0 : policy.signatures,
   ]);
+}
+
+/** [WIRE-32] The lease came after the others: where there is none, it is not written, and documents from before it stay what they were. */
+function parameterValues(parameters: Parameters): number[] {
+  const values = parameterNames.map((name) => parameters[name]);
+  return parameters.leaseMs === 0 ? values.slice(0, -1) : values;
 }
 
 /** The document in these bytes. Well formed, nothing more: what makes it an epoch of a chain is the link that leads to it (chain.ts). */
@@ -104,13 +110,15 @@ export function decodeEpoch(sha256: Sha256, bytes: Bytes): EpochDocument | WireR
   const start = { height: fields.height('start.height', 1), hash: fields.hash('start.hash') };
   const protocol = fields.word('protocol', protocols);
   const members = fields.tuples('members', { min: MEMBERS_MIN, max: MEMBERS_MAX }, MEMBER_FIELDS, readMember);
-  const values = fields.values('parameters', { min: parameterNames.length, max: parameterNames.length }, (item) =>
-    item.uint('parameters'),
-  );
+  const most = parameterNames.length;
+  const values = fields.values('parameters', { min: most - 1, max: most }, (item) => item.uint('parameters'));
+  if (values.length === most && values.at(-1) === 0) problem.note('field-out-of-range', 'parameters');
   const policy = fields.uint('policy', MEMBERS_MAX);
   if (problem.found !== undefined) return refuse(problem.found.code, 'epoch', problem.found.field);
-  // The cast: one value was read for each name.
-  const parameters = Object.fromEntries(parameterNames.map((name, i) => [name, values[i]])) as unknown as Parameters;
+  // The cast: one value was read for each name, but where there is no lease.
+  const parameters = Object.fromEntries(
+    parameterNames.map((name, i) => [name, values[i] ?? 0]),
+  ) as unknown as Parameters;
   const document: EpochDocument = {
     chainId,
     epoch,

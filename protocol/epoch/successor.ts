@@ -212,7 +212,7 @@ function illFormed(draft: Draft): ControlRefusal | null {
         return refuse('control-key-taken', 'changes', `${toHex(key)} of ${name} is another member's, or its other key`);
       keys.add(toHex(key));
     }
-  const problem = parameterProblem(parameters);
+  const problem = parameterProblem(parameters, protocol);
   if (problem !== null) return refuse('control-parameter', problem.field, problem.problem);
   const { need, operators } = signaturesNeeded(draft);
   if (need > operators)

@@ -68,6 +68,14 @@ export class Acceptor {
     return this.#accepted.get(slot);
   }
 
+  /** The highest slot in which it has accepted something, under this number where one is given; 0: none. */
+  topOf(number: View | null = null): Height {
+    let top = 0;
+    for (const [slot, { ballot }] of this.#accepted)
+      if (slot > top && (number === null || ballot === number)) top = slot;
+    return asHeight(top);
+  }
+
   /**
    * After a restart: what the log says, and the highest ballot of any mark. The guard's file and the log are written side by side, so either may
    * know of a promise that the other has lost; the log learns of it now.

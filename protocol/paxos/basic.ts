@@ -6,13 +6,15 @@
 import { assert } from '../assert.ts';
 import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
-import { CrashCore, with_ } from '../crash/core.ts';
+import { CrashCore } from '../crash/core.ts';
 import { waitOf } from '../crash/explain.ts';
+import { with_ } from '../crash/narrow.ts';
+import type { Reading } from '../crash/reads.ts';
 import { isValue } from '../crash/value.ts';
 import { LayoutWriter } from '../layout.ts';
 import type { Accept, Accepted, PaxosPromise, ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
-import { asView, plus } from '../types.ts';
+import { asHeight, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
 import { decodeHardState } from './hard-state.ts';
 import { Learner } from './learner.ts';
@@ -62,6 +64,23 @@ export class BasicPaxos extends CrashCore {
 
   protected get forwardTo(): ReplicaId | null {
     return null;
+  }
+
+  /**
+   * [PXS-B-4] A quorum read: Charapko, Ailijiang and Demirbas, Linearizable Quorum Reads in Paxos (HotStorage 2019). Nobody leads, so each asks for itself, under a number of its own that
+   * never changes: of any majority one has accepted in the highest slot in which something was chosen, or has decided it.
+   */
+  protected get reading(): Reading {
+    const { s } = this;
+    const held = asHeight(Math.max(s.ledger.height, this.#acceptor.topOf()));
+    return {
+      leads: asView(this.members + s.self),
+      follows: null,
+      top: held,
+      held,
+      back: () => true,
+      confirms: ({ size }) => size >= s.quorums.quorum,
+    };
   }
 
   protected get elections(): number {

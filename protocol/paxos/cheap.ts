@@ -6,6 +6,7 @@ import type { Audience, Explanation, Input, Ready, Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { waitOf } from '../crash/explain.ts';
 import { isWell } from '../crash/hand-over.ts';
+import type { Reading } from '../crash/reads.ts';
 import type { Configure, ReplicaMessage, ReplicaPledge, Verified, WorkingSet } from '../messages.ts';
 import { mainsOf } from '../modes.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
@@ -67,6 +68,11 @@ export class CheapPaxos extends MultiPaxos {
     return slot > Math.max(working?.floor ?? 0, this.s.ledger.height) && this.acceptor.open < PROMISED_SLOTS_MAX;
   }
 
+  /** It decides nothing, so it has no read points. */
+  protected override get reading(): Reading | null {
+    return this.#isAuxiliary ? null : super.reading;
+  }
+
   protected override learn(slot: Height, ballot: View, hash: Hash, from: ReplicaId): void {
     if (!this.#isAuxiliary) super.learn(slot, ballot, hash, from);
   }
@@ -80,6 +86,12 @@ export class CheapPaxos extends MultiPaxos {
     for (const { working } of promises.values())
       if (working !== null && (latest === null || working.ballot > latest.ballot)) latest = working;
     return latest?.members.some((member) => promises.has(member)) ?? true;
+  }
+
+  /** [CHP-8] A majority; or all of the working set in force, for without one of it nobody leads (CHP-2). */
+  protected override confirms(backers: ReadonlySet<ReplicaId>): boolean {
+    if (super.confirms(backers)) return true;
+    return this.#inForce && (this.#asked?.members.every((member) => backers.has(member)) ?? false);
   }
 
   /** [CHP-4] A majority; or all of the working set of the ballot, above its floor. */

@@ -5,8 +5,9 @@
 import { toHex } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
-import { with_ } from '../crash/core.ts';
+import { with_ } from '../crash/narrow.ts';
 import { bundlesFor } from '../crash/propose.ts';
+import type { Reading } from '../crash/reads.ts';
 import { chained, isValue } from '../crash/value.ts';
 import type { FastAccept, FastAccepted, OpenRound, ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
 import { fastQuorum } from '../quorum.ts';
@@ -93,6 +94,14 @@ export class FastPaxos extends MultiPaxos {
     if (this.#open === null || this.#open.ballot !== this.acceptor.promised) return null;
     if (!this.leads) return this.election.hears(this.s) ? this.#open.from : null;
     return this.#open.ballot === this.proposer.ballot ? this.#open.from : null;
+  }
+
+  /** [FST-R-1] What may be chosen in a fast round its leader need not have proposed, but of each majority one has accepted it, and says so. */
+  protected override get reading(): Reading | null {
+    const reading = super.reading;
+    if (reading === null) return null;
+    const held = asHeight(Math.max(reading.held, this.acceptor.topOf(roundOf(this.acceptor.promised, true))));
+    return { ...reading, held, top: asHeight(Math.max(reading.top, held)) };
   }
 
   protected override get forwardTo(): ReplicaId | null {

@@ -7,11 +7,13 @@ import { assert } from '../assert.ts';
 import type { Block } from '../block.ts';
 import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
-import { CrashCore, with_ } from '../crash/core.ts';
+import { CrashCore } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
 import { waitOf } from '../crash/explain.ts';
 import type { Lead } from '../crash/hand-over.ts';
+import { with_ } from '../crash/narrow.ts';
 import { bundlesFor, extendChain } from '../crash/propose.ts';
+import type { Reading } from '../crash/reads.ts';
 import { isValue } from '../crash/value.ts';
 import type {
   Accept,
@@ -28,6 +30,7 @@ import { Acceptor } from './acceptor.ts';
 import { decodeHardState } from './hard-state.ts';
 import type { Cast, IsQuorum } from './learner.ts';
 import { Learner } from './learner.ts';
+import { Lease } from './lease.ts';
 import type { Bound, Bounds, Promises, Report } from './proposer.ts';
 import { highest, Proposer } from './proposer.ts';
 
@@ -40,6 +43,7 @@ export class MultiPaxos extends CrashCore {
   /** The highest ballot that anyone has spoken of. */
   #seen: View = asView(0);
   protected readonly election: Election;
+  readonly #lease: Lease;
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
     super(options, now);
@@ -49,6 +53,7 @@ export class MultiPaxos extends CrashCore {
     this.acceptor.restore(this.s, hard, recovery.guard.view, accepted);
     this.#seen = this.acceptor.promised;
     this.election = new Election(now);
+    this.#lease = new Lease(now, this.s.parameters.leaseMs);
   }
 
   // ---- what the variants change -------------------------------------------------------------------------------------
@@ -98,6 +103,32 @@ export class MultiPaxos extends CrashCore {
     return !this.leads && this.election.hears(this.s) ? this.ownerOf(this.election.leader) : null;
   }
 
+  /** [PXS-R-1] Whatever was chosen stands at or below what its promises told of, and what it has proposed: a follower may know so before its leader does. */
+  protected get reading(): Reading | null {
+    const { s, acceptor, election, leads } = this;
+    return {
+      leads: leads ? this.proposer.ballot : null,
+      follows: election.hears(s) ? election.leader : null,
+      top: this.top,
+      held: s.ledger.height,
+      back: (ballot) => {
+        const proposer = this.ownerOf(ballot);
+        return ballot >= acceptor.promised && this.#lease.grant(proposer, s.now, s.parameters.leaseMs);
+      },
+      confirms: (backers) => this.confirms(backers),
+    };
+  }
+
+  protected confirms(backers: ReadonlySet<ReplicaId>): boolean {
+    return backers.size >= this.s.quorums.quorum;
+  }
+
+  /** Of a leader: the highest slot that it knows of, decided, bound or proposed. */
+  protected get top(): Height {
+    const { s, bounds, proposer } = this;
+    return asHeight(Math.max(s.ledger.height, bounds?.top ?? 0, ...proposer.proposals.keys()));
+  }
+
   protected get elections(): number {
     return this.election.begun;
   }
@@ -140,6 +171,7 @@ export class MultiPaxos extends CrashCore {
 
   /** [PXS-P-1] The next number of its own above all that it has seen. [PXS-P-3] The prepare leaves when its own promise is durable. */
   protected campaign(reason: string): void {
+    if (this.#lease.binds(this.s.self, this.s.now)) return; // PXS-R-2: its own promise, too
     const above = Math.max(this.#seen, this.acceptor.promised);
     const n = this.members;
     const ballot = asView(above + 1 + ((((this.s.self - (above + 1)) % n) + n) % n));
@@ -253,6 +285,7 @@ export class MultiPaxos extends CrashCore {
     const { ballot } = message;
     if (ballot > this.#seen) this.#seen = ballot;
     if (this.election.hears(this.s) && this.ownerOf(this.election.leader) !== sender) return;
+    if (this.#lease.binds(sender, this.s.now)) return; // PXS-R-2
     if (this.leads && this.proposer.ballot >= ballot) return this.reject(sender);
     this.sawBallot(ballot);
     if (!this.acceptor.prepare(this.s, ballot, sender)) return this.reject(sender);
@@ -450,15 +483,17 @@ export class MultiPaxos extends CrashCore {
       bounds: this.bounds,
       seen: this.#seen,
       election: this.election.dump(),
+      lease: this.#lease.dump(),
     };
   }
 
-  load({ acceptor, proposer, learner, bounds, seen, election }: ReturnType<MultiPaxos['dump']>): void {
+  load({ acceptor, proposer, learner, bounds, seen, election, lease }: ReturnType<MultiPaxos['dump']>): void {
     this.acceptor.load(acceptor);
     this.proposer.load(proposer);
     this.learner.load(learner);
     this.bounds = bounds;
     this.#seen = seen;
     this.election.load(election);
+    this.#lease.load(lease);
   }
 }

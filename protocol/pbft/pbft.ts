@@ -107,6 +107,9 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
         return this.#onOwn(input.signed);
       case 'refused':
         return onRefusedPledge(s, input.pledge);
+      case 'read': // CFT-RP-4: of a quorum of heads whoever asks can tell
+        s.out.reads.push({ id: input.id, refused: 'reads-unsupported' });
+        return;
       case 'bundle':
         s.out.admissions.push({ digest: input.bundle.digest, code: s.pool.admit(input.bundle, s) });
         s.mayPropose = true;

@@ -7,10 +7,12 @@ import { assert } from '../assert.ts';
 import type { Block, BlockHeader } from '../block.ts';
 import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
-import { CrashCore, with_ } from '../crash/core.ts';
+import { CrashCore } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
 import type { Lead } from '../crash/hand-over.ts';
+import { with_ } from '../crash/narrow.ts';
 import { bundlesFor, extendChain } from '../crash/propose.ts';
+import type { Reading } from '../crash/reads.ts';
 import { chained, isValue } from '../crash/value.ts';
 import type {
   AppendEntries,
@@ -27,6 +29,7 @@ import { waitsOf } from './explain.ts';
 import { decodeHardState, encodeHardState } from './hard-state.ts';
 import { EntryLog, isUpToDate } from './log.ts';
 import { Progress } from './progress.ts';
+import { readingOf } from './reads.ts';
 import { newState, type RaftState } from './state.ts';
 
 export class Raft extends CrashCore {
@@ -73,6 +76,10 @@ export class Raft extends CrashCore {
 
   protected get forwardTo(): ReplicaId | null {
     return !this.leads && this.#election.hears(this.s) ? this.ownerOf(this.#election.leader) : null;
+  }
+
+  protected get reading(): Reading {
+    return readingOf(this.s, this.#r, this.#election);
   }
 
   protected get elections(): number {
@@ -147,7 +154,8 @@ export class Raft extends CrashCore {
     const followers = s.genesis.members.map(({ id }) => id).filter((id) => id !== s.self);
     this.#progress.start(followers, plus.height(this.#log.last, 1));
     s.out.events.push({ type: 'view-entered', view, primary: s.self });
-    this.#append(this.makeValue(plus.height(this.#log.last, 1), []));
+    this.#r.first = plus.height(this.#log.last, 1);
+    this.#append(this.makeValue(this.#r.first, []));
     this.sayStatusSoon();
   }
 

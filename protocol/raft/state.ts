@@ -17,6 +17,8 @@ export interface RaftState {
   readonly votes: Set<ReplicaId>;
   /** Up to where entries are committed, as far as known. */
   committed: Height;
+  /** Of a leader: the first entry of its own term. */
+  first: Height;
   /** Of a leader: what it has told the others of that. */
   told: Height;
   /** Of a follower: up to where its log is its leader's, in this term. */
@@ -38,6 +40,7 @@ export function newState(decided: Height, hard: HardState | null): RaftState {
     dirty: false,
     votes: new Set(),
     committed: decided,
+    first: asHeight(0),
     told: asHeight(0),
     matched: asHeight(0),
     toAck: null,

@@ -3,6 +3,7 @@
 import type { ClientMessage, DoorMessage } from '../door.ts';
 import type { ReplicaMessage } from '../messages.ts';
 import type { Protocol } from '../modes.ts';
+import { bearsLies } from '../modes.ts';
 
 /** Both sides say hello, with a fresh nonce each; see handshake.ts. */
 export const kindNumbers = {
@@ -41,6 +42,8 @@ export const kindNumbers = {
   appended: 51,
   'raft-reject': 52,
   'timeout-now': 53,
+  'read-query': 56,
+  'read-reply': 57,
   submit: 64,
   follow: 65,
   credit: 66,
@@ -88,8 +91,12 @@ const familyOf: Record<Protocol, number> = {
   raft: 3,
 };
 
+/** From here on they are of every protocol in which members are trusted. */
+const CRASH_FAULT = 56;
+
 /** [CFT-W-1] Whether replicas of this protocol say this to each other: what is shared (below 16), and their own. */
 export function isKindOf(protocol: Protocol | undefined, kind: ReplicaKind): boolean {
+  if (kindNumbers[kind] >= CRASH_FAULT) return !bearsLies(protocol ?? 'pbft');
   const family = kindNumbers[kind] >> 4;
   return family === 0 || family === familyOf[protocol ?? 'pbft'];
 }

@@ -36,6 +36,7 @@ import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { ReplicaKind } from './kinds.ts';
 import { encodePaxosPayload, paxosLimits, readPaxos } from './paxos-payloads.ts';
 import { encodeRaftPayload, readAppendHead, readRaft } from './raft-payloads.ts';
+import { encodeReadPayload, readRead } from './read-payloads.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
 
 /** Headers above a block up to the one that is certified; a window of 64 never needs more. */
@@ -114,6 +115,9 @@ export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
     case 'fast-accept':
     case 'fast-accepted':
       return encodePaxosPayload(message);
+    case 'read-query':
+    case 'read-reply':
+      return encodeReadPayload(message);
     default:
       return encodeRaftPayload(message);
   }
@@ -150,6 +154,8 @@ function limitsOf(kind: ReplicaKind, { blockBundlesMax, blockBytesMax }: Paramet
     case 'prepare':
     case 'commit':
     case 'fetch-standing':
+    case 'read-query':
+    case 'read-reply':
       return { bytesMax: 256, depthMax: 1, valuesMax: 8 };
     case 'forward':
       return { bytesMax: PAYLOAD_BYTES_MAX, depthMax: 3, valuesMax: 1 + body };
@@ -288,6 +294,9 @@ function read(
     case 'open-round':
     case 'fast-accepted':
       return readPaxos(kind, fields);
+    case 'read-query':
+    case 'read-reply':
+      return readRead(kind, fields);
     default:
       return readRaft(kind, fields);
   }
