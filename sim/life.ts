@@ -196,7 +196,7 @@ export function drawPlan({
         changesDrawn,
         size,
       ),
-      ...(lies || !hasLeader({ protocol }) ? [] : drawHandOvers(new Dice(seedOf(seed, 105)), ms)),
+      ...(lies || !hasLeader({ protocol }) ? [] : drawHandOvers(new Dice(seedOf(seed, 106)), ms)),
     ],
   };
 }
