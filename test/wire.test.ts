@@ -45,6 +45,8 @@ import { Handshake, type HandshakeMessage, type HandshakeStep } from '../protoco
 import { genesisBlock } from '../protocol/ledger.ts';
 import { decodeMsgpack, encodeMsgpack, scanMsgpack, type WireValue } from '../protocol/msgpack.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { followedPayload } from '../protocol/wire/door-payloads.ts';
+import { writeFrame } from '../protocol/wire/frame.ts';
 import { fc } from './property.ts';
 import * as fx from './wire-fixtures.ts';
 import { first, samples } from './wire-samples.ts';
@@ -962,6 +964,18 @@ t.test('WIRE-10: a block is its header’s body or nothing', async (t) => {
     'payload-malformed block.bundles.bundle',
     'committed garbage is garbage',
   );
+});
+
+t.test('WIRE-7: a payload that is written into its frame gives the same frame', async (t) => {
+  const certificate = fx.certificate(first);
+  const blocks = [first, first].map(({ headerBytes, bundles }, i) => ({
+    headerBytes,
+    bundles: i === 0 ? bundles : null,
+    certificate: i === 0 ? null : certificate,
+  }));
+  const rest = { kind: 'follow-blocks', sender: bin(32), signature: bin(64) } as const;
+  const encoded = encodeFrame({ ...rest, payload: encodePayload({ kind: 'follow-blocks', blocks }) });
+  t.equal(toHex(writeFrame({ ...rest, payload: followedPayload(blocks) })), toHex(encoded));
 });
 
 t.test('WIRE-10 WIRE-11: stored forms', async (t) => {
