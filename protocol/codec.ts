@@ -9,6 +9,7 @@ export {
   blockBytesOnWire,
   blockOf,
   bodyBytes,
+  bodyOf,
   bundleItemBytes,
   decodeBody,
   decodeStoredBlock,

@@ -39,7 +39,9 @@ export interface DecidedRange {
 
 /** How far a range is extended by headers to reach a certificate. */
 export const proofHeadersMax = 64;
-const windowHeights = 64;
+/** Headers looked up at once: few at first, since a few large blocks fill an answer, then twice as many each time. */
+const windowHeightsMin = 4;
+const windowHeightsMax = 64;
 
 const noBody = new Uint8Array(0);
 
@@ -99,8 +101,10 @@ async function findWithin(context: ReaderContext, query: DecidedRangeQuery, head
   const { lowest, head } = context.view;
   const to = Math.min(query.to, head);
   if (query.from < lowest) return out;
-  for (let at: number = query.from; at <= to; at += windowHeights) {
-    const window = await find(context, at, Math.min(to, at + windowHeights - 1));
+  let heights = windowHeightsMin;
+  for (let at: number = query.from; at <= to; ) {
+    const end = Math.min(to, at + heights - 1);
+    const window = await find(context, at, end);
     for (const found of window) {
       const body = headersOnly ? 0 : (found.block?.bytes.body.length ?? found.record?.bodyBytes ?? 0);
       bytes += found.header.length + body + (found.certificate?.length ?? 0);
@@ -108,7 +112,9 @@ async function findWithin(context: ReaderContext, query: DecidedRangeQuery, head
       checkLink(out.at(-1), found);
       out.push(found);
     }
-    if (window.length < Math.min(to, at + windowHeights - 1) - at + 1) return out;
+    if (window.length < end - at + 1) return out;
+    at = end + 1;
+    heights = Math.min(2 * heights, windowHeightsMax);
   }
   return out;
 }

@@ -488,6 +488,13 @@ async function readingSuite(t: Test, fresh: (t: Test) => Promise<Reopen>): Promi
       t.match(await read(5, 9, 1 << 30), { heights: upTo(5, 9), proven: false });
       t.match(await read(5, 9, 0), { heights: [5] }, 'one block whatever the budget');
       t.match(await read(5, 9, 2600), { heights: [5, 6] });
+      for (const last of [4, 5, 20, 61]) {
+        const sizes = blocks.slice(0, last).map(({ bytes }) => bytes.header.length + bytes.body.length);
+        const certificates = Math.floor(last / 50) * 'certificate'.length;
+        const budget = sizes.reduce((sum, size) => sum + size, certificates);
+        t.match(await read(1, 150, budget), { heights: upTo(1, last) }, `a budget of ${last} blocks`);
+        t.match(await read(1, 150, budget - 1), { heights: upTo(1, last - 1) }, `one byte less than ${last} blocks`);
+      }
       const headers = await read(5, 9, 1300, { headersOnly: true });
       t.match(headers, { heights: upTo(5, 9) });
       t.equal(headers.range.blocks[0]!.bytes.body.length, 0);

@@ -13,6 +13,8 @@ import { checkpointSigningText } from '../protocol/checkpoint-note.ts';
 import {
   admissionCodes,
   blockBytesOnWire,
+  blockOf,
+  bodyOf,
   bundleItemBytes,
   certificateBytesMax,
   certifiedBlockBytes,
@@ -46,6 +48,8 @@ import { genesisBlock } from '../protocol/ledger.ts';
 import type { ReplicaMessage } from '../protocol/messages.ts';
 import { decodeMsgpack, encodeMsgpack, scanMsgpack, type WireValue } from '../protocol/msgpack.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { followedPayload } from '../protocol/wire/door-payloads.ts';
+import { writeFrame } from '../protocol/wire/frame.ts';
 import { fc } from './property.ts';
 import * as fx from './wire-fixtures.ts';
 import { first, samples } from './wire-samples.ts';
@@ -1009,6 +1013,58 @@ t.test('CFT-V-4: of a value the root is its proposer’s word, and everything el
     'block-body-mismatch transactionRoot',
     'of a block it is not',
   );
+});
+
+t.test('WIRE-10: the body of a followed block is the bytes that came', async (t) => {
+  const { headerBytes, bundles } = first;
+  const payload = encodePayload({ kind: 'follow-blocks', blocks: [{ headerBytes, bundles, certificate: null }] });
+  const decoded = decodePayload('follow-blocks', payload, fx.wire);
+  if (isRefusal(decoded) || decoded.kind !== 'follow-blocks') throw new Error('a followed block decodes');
+  const followed = decoded.blocks[0]!.bundles!;
+  const expected = toHex(encodeBody(bundles));
+  const views = bodyOf(followed);
+  t.equal(toHex(views), expected);
+  t.equal(views.buffer, payload.buffer, 'no copy');
+  const block = blockOf(headerBytes, followed, fx.wire, 'follow-blocks');
+  if (isRefusal(block)) throw new Error(block.refused);
+  t.equal(bodyOf(block.bundles).buffer, payload.buffer, 'nor of what was verified');
+
+  const apart = followed.map(({ payload, signature }) => ({ payload: payload.slice(), signature: signature.slice() }));
+  t.equal(toHex(bodyOf(apart)), expected, 'bundles of their own memory');
+  t.equal(toHex(bodyOf([...followed].reverse())), toHex(encodeBody([...followed].reverse())), 'in another order');
+  t.equal(toHex(bodyOf(followed.slice(0, 1))), toHex(encodeBody(bundles.slice(0, 1))), 'the first alone');
+  t.equal(toHex(bodyOf(followed.slice(1))), toHex(encodeBody(bundles.slice(1))), 'without the first');
+  t.equal(toHex(bodyOf([])), toHex(encodeBody([])));
+  // What lies between the bundles is no body any more.
+  const start = views.byteOffset - payload.byteOffset;
+  for (const at of [start, start + 1, start + 2]) {
+    const spoilt = payload.slice();
+    const moved = followed.map((bundle) => ({
+      payload: viewAt(spoilt, bundle.payload, payload),
+      signature: viewAt(spoilt, bundle.signature, payload),
+    }));
+    t.equal(bodyOf(moved).buffer, spoilt.buffer);
+    spoilt[at]! ^= 1;
+    t.equal(toHex(bodyOf(moved)), expected, `another byte at ${at}`);
+  }
+});
+
+/** The bytes of `of` at the place that `view` has in `original`. */
+function viewAt(of: Uint8Array, view: Uint8Array, original: Uint8Array): Uint8Array {
+  const start = view.byteOffset - original.byteOffset;
+  return of.subarray(start, start + view.length);
+}
+
+t.test('WIRE-7: a payload that is written into its frame gives the same frame', async (t) => {
+  const certificate = fx.certificate(first);
+  const blocks = [first, first].map(({ headerBytes, bundles }, i) => ({
+    headerBytes,
+    bundles: i === 0 ? bundles : null,
+    certificate: i === 0 ? null : certificate,
+  }));
+  const rest = { kind: 'follow-blocks', sender: bin(32), signature: bin(64) } as const;
+  const encoded = encodeFrame({ ...rest, payload: encodePayload({ kind: 'follow-blocks', blocks }) });
+  t.equal(toHex(writeFrame({ ...rest, payload: followedPayload(blocks) })), toHex(encoded));
 });
 
 t.test('WIRE-10 WIRE-11: stored forms', async (t) => {

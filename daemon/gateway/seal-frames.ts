@@ -3,7 +3,8 @@
 
 import type { Bytes } from '../../crypto/bytes.ts';
 import { type DoorMessage, provesItself } from '../../protocol/door.ts';
-import { encodeFrame } from '../../protocol/wire/frame.ts';
+import { followedPayload } from '../../protocol/wire/door-payloads.ts';
+import { encodeFrame, writeFrame } from '../../protocol/wire/frame.ts';
 import { encodePayload } from '../../protocol/wire/payload.ts';
 
 /** [WIRE-18] */
@@ -24,6 +25,14 @@ export function frameSealer(options: {
   const { publicKey, signStatement } = options;
   return {
     seal(message) {
+      const { kind } = message;
+      if (kind === 'follow-blocks')
+        return writeFrame({
+          kind,
+          payload: followedPayload(message.blocks),
+          sender: publicKey(),
+          signature: unsigned,
+        });
       const payload = encodePayload(message);
       return encodeFrame({
         kind: message.kind,

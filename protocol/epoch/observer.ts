@@ -9,8 +9,8 @@ import { blockHash, decodeHeader } from '../block.ts';
 import type { Certificate } from '../certificate.ts';
 import { checkpointOf } from '../checkpoints.ts';
 import {
+  bodyOf,
   decodeStoredBlock,
-  encodeBody,
   encodeCertificate,
   encodeCheckpointCertificate,
   encodeCheckpointPlace,
@@ -84,7 +84,7 @@ export class Observer {
     const { height, hash } = { height: block.header.height, hash: block.hash };
     this.#apply(block);
     const records: LogRecord[] = [
-      { type: 'block', height, hash, bytes: { header: block.headerBytes, body: encodeBody(block.bundles) } },
+      { type: 'block', height, hash, bytes: { header: block.headerBytes, body: bodyOf(block.bundles) } },
       {
         type: 'decided',
         height,

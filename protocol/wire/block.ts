@@ -17,7 +17,7 @@ import { blockTransactionsMax, type Parameters } from '../genesis.ts';
 import type { BlockBytes } from '../log.ts';
 import { asHash } from '../types.ts';
 import { type BundleBytes, bundleOf, type WireContext } from './bundle.ts';
-import { own, plain } from './bytes.ts';
+import { isSameMemory, own, plain } from './bytes.ts';
 import { arrayBytes, binBytes, Cursor, Scribe } from './cursor.ts';
 import type { Fields } from './fields.ts';
 import type { Kind } from './kinds.ts';
@@ -42,6 +42,28 @@ export function blockBytesOnWire(block: Block): number {
 
 export function encodeBody(bundles: readonly BundleBytes[]): Bytes {
   return writeBody(new Scribe(bodyBytes(bundles)), bundles).done();
+}
+
+/**
+ * The body of bundles that were decoded: the very bytes that they are views into, where those lie there as a body, as they do in a frame of a stream;
+ * else encoded. What was verified is written as it came, uncopied.
+ */
+export function bodyOf(bundles: readonly BundleBytes[]): Bytes {
+  return bodyAround(bundles) ?? encodeBody(bundles);
+}
+
+function bodyAround(bundles: readonly BundleBytes[]): Bytes | undefined {
+  const last = bundles.at(-1)?.signature;
+  if (last === undefined) return undefined;
+  const size = bodyBytes(bundles);
+  const start = last.byteOffset + last.length - size;
+  if (start < 0) return undefined;
+  const body = new Uint8Array(last.buffer, start, size);
+  const items = splitBody(body, bundles.length);
+  if (isRefusal(items) || items.length !== bundles.length) return undefined;
+  const isThere = (item: BundleBytes, i: number) =>
+    isSameMemory(item.payload, bundles[i]!.payload) && isSameMemory(item.signature, bundles[i]!.signature);
+  return items.every(isThere) ? body : undefined;
 }
 
 export function writeBody(scribe: Scribe, bundles: readonly BundleBytes[]): Scribe {

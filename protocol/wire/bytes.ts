@@ -8,6 +8,10 @@ export function plain(bytes: Bytes): Bytes {
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
+export function isSameMemory(a: Bytes, b: Bytes): boolean {
+  return a.buffer === b.buffer && a.byteOffset === b.byteOffset && a.length === b.length;
+}
+
 /** [WIRE-5] A copy: what is kept after its frame owns its memory, or a hash of 32 bytes would pin a frame of a megabyte. */
 export function own(bytes: Bytes): Bytes {
   return new Uint8Array(bytes);

@@ -133,11 +133,15 @@ export class Scribe {
   }
 
   bin(bytes: Bytes): this {
-    const length = bytes.length;
+    return this.binHeader(bytes.length).raw(bytes);
+  }
+
+  /** What stands before the bytes of a bin that are written next. */
+  binHeader(length: number): this {
     if (length < 0x100) this.head(0xc4, 1, length);
     else if (length < 0x1_0000) this.head(0xc5, 2, length);
     else this.head(0xc6, 4, length);
-    return this.raw(bytes);
+    return this;
   }
 
   /** Bytes that are encoded already. */

@@ -34,9 +34,9 @@ import {
   readCertificate,
   readCheckpoint,
 } from './certificate.ts';
-import { binBytes, Scribe } from './cursor.ts';
+import { arrayBytes, binBytes, Scribe } from './cursor.ts';
 import { Fields, Problem } from './fields.ts';
-import { PAYLOAD_BYTES_MAX } from './frame.ts';
+import { PAYLOAD_BYTES_MAX, type UnwrittenPayload } from './frame.ts';
 import type { DoorKind } from './kinds.ts';
 import { isRefusal, refuse, type WireRefusal } from './refusal.ts';
 import { BLOCKS_MAX, LINKS_MAX, PROOF_HASHES_MAX, STATE_CHUNK_BYTES_MAX } from './replica-payloads.ts';
@@ -129,17 +129,29 @@ export function followedBlockBytes({ bundles, certificate }: FollowedBlock): num
   return 1 + binBytes(HEADER_BYTES) + body + (certificate === null ? 1 : encodeCertificate(certificate).length);
 }
 
-function encodeFollowed(blocks: readonly FollowedBlock[]): Bytes {
+/** The payload of a `follow-blocks`, for a frame (writeFrame). */
+export function followedPayload(blocks: readonly FollowedBlock[]): UnwrittenPayload {
   const nil = encodeMsgpack(null);
-  let size = 1 + (blocks.length < 0x10 ? 1 : 3);
   const certificates = blocks.map(({ certificate }) => (certificate === null ? nil : encodeCertificate(certificate)));
+  let size = 1 + arrayBytes(blocks.length);
   for (const [index, { bundles }] of blocks.entries())
     size += 1 + binBytes(HEADER_BYTES) + (bundles === null ? 1 : bodyBytes(bundles)) + certificates[index]!.length;
-  const scribe = new Scribe(size).array(1).array(blocks.length);
-  for (const [index, { headerBytes, bundles }] of blocks.entries()) {
-    scribe.array(3).bin(headerBytes);
-    (bundles === null ? scribe.raw(nil) : writeBody(scribe, bundles)).raw(certificates[index]!);
-  }
+  return {
+    bytes: size,
+    write(scribe) {
+      scribe.array(1).array(blocks.length);
+      for (const [index, { headerBytes, bundles }] of blocks.entries()) {
+        scribe.array(3).bin(headerBytes);
+        (bundles === null ? scribe.raw(nil) : writeBody(scribe, bundles)).raw(certificates[index]!);
+      }
+    },
+  };
+}
+
+function encodeFollowed(blocks: readonly FollowedBlock[]): Bytes {
+  const payload = followedPayload(blocks);
+  const scribe = new Scribe(payload.bytes);
+  payload.write(scribe);
   return scribe.done();
 }
 

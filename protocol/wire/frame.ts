@@ -39,19 +39,31 @@ export function frameSigningBytes(chainId: Hash, kind: Kind, payload: Bytes): By
     .done();
 }
 
+/** A payload that is not written yet. */
+export interface UnwrittenPayload {
+  readonly bytes: number;
+  /** Exactly so many bytes. */
+  write(scribe: Scribe): void;
+}
+
 /** Throws on a frame that no one would accept: senders split their answers (PAYLOAD_BYTES_MAX), so that is a bug. */
-export function encodeFrame({ kind, payload, sender, signature }: Frame): Bytes {
+export function encodeFrame({ payload, ...rest }: Frame): Bytes {
+  return writeFrame({ ...rest, payload: { bytes: payload.length, write: (scribe) => scribe.raw(payload) } });
+}
+
+/** The same where the payload is large and nobody signs it: it is written where it lies in the frame, and not copied there. */
+export function writeFrame(frame: Omit<Frame, 'payload'> & { readonly payload: UnwrittenPayload }): Bytes {
+  const { kind, payload, sender, signature } = frame;
   assert(sender.length === 32 && signature.length === 64, 'a key and a signature');
-  assert(payload.length <= PAYLOAD_BYTES_MAX, `a ${kind} of ${payload.length} bytes does not fit into a frame`);
+  assert(payload.bytes <= PAYLOAD_BYTES_MAX, `a ${kind} of ${payload.bytes} bytes does not fit into a frame`);
   const number = kindNumbers[kind];
-  return new Scribe(2 + uintBytes(number) + binBytes(payload.length) + binBytes(32) + binBytes(64))
+  const scribe = new Scribe(2 + uintBytes(number) + binBytes(payload.bytes) + binBytes(32) + binBytes(64))
     .array(5)
     .uint(FRAME_VERSION)
     .uint(number)
-    .bin(payload)
-    .bin(sender)
-    .bin(signature)
-    .done();
+    .binHeader(payload.bytes);
+  payload.write(scribe);
+  return scribe.bin(sender).bin(signature).done();
 }
 
 /** [WIRE-7] The frame in these bytes, all of them, as views; nothing in the payload has been looked at. */
