@@ -3,17 +3,17 @@
 // Two generations instead of an LRU list: a hit in the older one moves the entry to the younger; when the younger is
 // full it becomes the older and the older is dropped. Every operation is O(1) and nothing is linked.
 
-export class BoundedCache<V> {
+export class BoundedCache<V, K extends string | number = string> {
   readonly #entriesMax: number;
-  #young = new Map<string, V>();
-  #old = new Map<string, V>();
+  #young = new Map<K, V>();
+  #old = new Map<K, V>();
 
   /** @param entriesMax at least 2; never holds more than this many entries */
   constructor(entriesMax: number) {
     this.#entriesMax = entriesMax;
   }
 
-  get(key: string): V | undefined {
+  get(key: K): V | undefined {
     const young = this.#young.get(key);
     if (young !== undefined) return young;
     const old = this.#old.get(key);
@@ -21,7 +21,7 @@ export class BoundedCache<V> {
     return old;
   }
 
-  set(key: string, value: V): void {
+  set(key: K, value: V): void {
     if (this.#young.size >= this.#entriesMax / 2) {
       this.#old = this.#young;
       this.#young = new Map();

@@ -1,11 +1,12 @@
 // What peers send, until it is an input of the core: queued within bounds, then decoded, wanted, verified. What cannot be is refused with a code; what
-// is of the next epoch waits for that.
+// is of the next epoch waits for that. A vote that completes nothing yet waits here for those that do (LOOP-1): six steps of the core for a block became
+// three, and what nobody needs any more costs none.
 
 import type { Bytes } from '../crypto/bytes.ts';
 import { toHex } from '../crypto/bytes.ts';
-import { decodeFrame, isRefusal } from '../protocol/codec.ts';
+import { decodeFrame, isRefusal, kindInFrame } from '../protocol/codec.ts';
 import type { Core, Input } from '../protocol/core.ts';
-import type { ReplicaMessage, ReplicaPledge, Vote } from '../protocol/messages.ts';
+import type { ReplicaMessage, ReplicaPledge, Signed, Vote } from '../protocol/messages.ts';
 import type { Epoch, ReplicaId } from '../protocol/types.ts';
 import { epochOfFrame, openFrame, type VerifyContext, verifyMessage } from '../protocol/verify.ts';
 import { canBeCarried, isRequest, isVote } from './kinds.ts';
@@ -20,7 +21,7 @@ export interface Arrived {
 }
 
 export interface IntakeParts {
-  readonly core: Pick<Core<ReplicaMessage, ReplicaPledge>, 'wants'>;
+  readonly core: Pick<Core<ReplicaMessage, ReplicaPledge>, 'wants' | 'presses'>;
   readonly verify: VerifyContext;
   readonly meter: Meter;
   /** An honest peer would not have sent it. */
@@ -29,11 +30,19 @@ export interface IntakeParts {
   readonly requested: (from: ReplicaId, request: Request) => void;
 }
 
+/** Small, and the most of what comes: opened when they come, to see whether a turn is due. */
+const mayWait: Partial<Record<string, true>> = { prepare: true, commit: true, status: true };
+
+const nobody: ReadonlySet<ReplicaId> = new Set();
+
 export class Intake {
   readonly #parts: IntakeParts;
-  #frames: (Arrived & { readonly at: number })[] = [];
+  /** `signed`: where it was opened when it came. */
+  #frames: (Arrived & { readonly at: number; readonly signed: Signed<ReplicaMessage> | null })[] = [];
   #bytes = 0;
   readonly #framesOf = new Map<ReplicaId, number>();
+  /** Who has cast which vote: of those that wait, and while a turn takes them, of those that it has checked. */
+  readonly #waiting = new Map<string, Set<ReplicaId>>();
   readonly #votes = new Map<string, Set<ReplicaId>>();
   /** [EPO-22] Of the next epoch, which its sender has begun already. */
   readonly #early = new Map<ReplicaId, { readonly frames: Arrived[]; bytes: number }>();
@@ -54,26 +63,58 @@ export class Intake {
     return this.#frames[0]?.at ?? null;
   }
 
-  /** Nobody takes more than a share of the queue: what is dropped here is said again. */
-  push(from: ReplicaId, bytes: Bytes): void {
+  /** Returns whether a turn is due. Nobody takes more than a share of the queue: what is dropped here is said again. */
+  push(from: ReplicaId, bytes: Bytes): boolean {
     const waiting = this.#framesOf.get(from) ?? 0;
-    if (waiting >= LOOP_LIMITS.framesPerPeerMax)
-      return this.#parts.meter.count('synod_queue_dropped_total', { queue: 'frames' });
+    if (waiting >= LOOP_LIMITS.framesPerPeerMax) {
+      this.#parts.meter.count('synod_queue_dropped_total', { queue: 'frames' });
+      return true;
+    }
+    const signed = this.#glance(from, bytes);
+    if (signed === 'unwanted') return false;
     this.#framesOf.set(from, waiting + 1);
-    this.#frames.push({ from, bytes, at: performance.now() });
+    this.#frames.push({ from, bytes, at: performance.now(), signed });
     this.#bytes += bytes.length;
+    return signed === null || this.presses(signed.message, signed.sender);
+  }
+
+  /** [LOOP-1] Whether a turn is due for a message that waits, or for this replica's own pledge. */
+  presses(message: ReplicaMessage, sender: ReplicaId): boolean {
+    const { core } = this.#parts;
+    if (core.presses === undefined) return true;
+    if (!isVote(message)) return core.presses(message, sender, nobody);
+    const votes = votesLike(this.#waiting, message);
+    votes.add(sender);
+    return core.presses(message, sender, votes);
+  }
+
+  /** Opened, if it is of a kind that may wait; null: it is not, or has a fault that the turn will find. */
+  #glance(from: ReplicaId, bytes: Bytes): Signed<ReplicaMessage> | 'unwanted' | null {
+    const { verify, core } = this.#parts;
+    if (core.presses === undefined || mayWait[kindInFrame(bytes) ?? ''] === undefined) return null;
+    const frame = decodeFrame(bytes);
+    const signed = isRefusal(frame) ? frame : openFrame(frame, verify);
+    if (isRefusal(signed)) return null;
+    const { message, sender } = signed;
+    const isPlain = sender === from && 'epoch' in message && message.epoch === verify.epoch;
+    if (!isPlain) return null;
+    return core.wants(message, sender) ? signed : 'unwanted';
   }
 
   /** As many as a turn has time for, into inputs. */
   take(inputs: Input<ReplicaMessage, ReplicaPledge>[]): void {
     const began = performance.now();
     let taken = 0;
+    this.#waiting.clear();
     this.#votes.clear();
-    for (const { from, bytes } of this.#frames) {
+    for (const input of inputs)
+      if (input.type === 'own' && isVote(input.signed.message))
+        votesLike(this.#votes, input.signed.message).add(input.signed.sender);
+    for (const { from, bytes, signed } of this.#frames) {
       taken += 1;
       this.#bytes -= bytes.length;
       this.#framesOf.set(from, (this.#framesOf.get(from) ?? 1) - 1);
-      const input = this.#open(from, bytes);
+      const input = signed === null ? this.#open(from, bytes) : this.#check(from, signed);
       if (input !== null) inputs.push(input);
       if (performance.now() - began > LOOP_LIMITS.turnMsMax) break;
     }
@@ -87,7 +128,7 @@ export class Intake {
 
   /** Bytes of a peer to an input. */
   #open(from: ReplicaId, bytes: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
-    const { verify, core, meter } = this.#parts;
+    const { verify } = this.#parts;
     const frame = decodeFrame(bytes);
     if (isRefusal(frame)) return this.#refuse(from, frame.refused, 'frame');
     const signed = openFrame(frame, verify);
@@ -96,10 +137,16 @@ export class Intake {
       if (epoch === undefined || epoch === verify.epoch) return this.#refuse(from, signed.refused, frame.kind);
       return this.#ofOtherEpoch(from, bytes, epoch);
     }
-    const { message, sender } = signed;
+    const { message } = signed;
     if ('epoch' in message && message.epoch !== verify.epoch && message.kind !== 'status')
       return this.#ofOtherEpoch(from, bytes, message.epoch);
-    const votes = isVote(message) ? this.#votesLike(message) : undefined;
+    return this.#check(from, signed);
+  }
+
+  #check(from: ReplicaId, signed: Signed<ReplicaMessage>): Input<ReplicaMessage, ReplicaPledge> | null {
+    const { verify, core, meter } = this.#parts;
+    const { message, sender } = signed;
+    const votes = isVote(message) ? votesLike(this.#votes, message) : undefined;
     if (!core.wants(message, sender, votes)) return null;
     // A statement of the moment is said by the one who says it; only pledges may be carried by others (PBFT-NV-5).
     if (sender !== from && !canBeCarried(message.kind)) return this.#refuse(from, 'not-the-sender', message.kind);
@@ -134,15 +181,15 @@ export class Intake {
     this.#early.set(from, kept);
     return null;
   }
+}
 
-  /** Who has cast this vote in this turn: beyond a quorum nobody's need be checked. */
-  #votesLike({ kind, view, height, hash }: Vote): Set<ReplicaId> {
-    const place = `${kind} ${view} ${height} ${toHex(hash)}`;
-    let votes = this.#votes.get(place);
-    if (votes === undefined) {
-      votes = new Set();
-      this.#votes.set(place, votes);
-    }
-    return votes;
+/** Who has cast this vote: beyond a quorum nobody's need be checked. */
+function votesLike(cast: Map<string, Set<ReplicaId>>, { kind, view, height, hash }: Vote): Set<ReplicaId> {
+  const place = `${kind} ${view} ${height} ${toHex(hash)}`;
+  let votes = cast.get(place);
+  if (votes === undefined) {
+    votes = new Set();
+    cast.set(place, votes);
   }
+  return votes;
 }

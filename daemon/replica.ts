@@ -112,7 +112,7 @@ export class Replica implements ReplicaPort, PeerEvents {
       ...parts,
       back: (inputs) => {
         this.#inputs.push(...inputs);
-        this.#wake();
+        if (inputs.some((input) => this.#isDue(input))) this.#wake();
       },
       failed: (error) => this.#die(error),
     });
@@ -144,9 +144,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   // ---- what comes in ----------------------------------------------------------------------------------------------
 
   frame(from: ReplicaId, bytes: Bytes): void {
-    if (this.#stopped) return;
-    this.#intake.push(from, bytes);
-    this.#wake();
+    if (!this.#stopped && this.#intake.push(from, bytes)) this.#wake();
   }
 
   connected(peer: ReplicaId): void {
@@ -181,6 +179,11 @@ export class Replica implements ReplicaPort, PeerEvents {
     if (this.#stopped) return;
     this.#inputs.push(input);
     this.#wake();
+  }
+
+  /** [LOOP-1] */
+  #isDue(input: Input<ReplicaMessage, ReplicaPledge>): boolean {
+    return input.type !== 'own' || this.#intake.presses(input.signed.message, this.#parts.self);
   }
 
   // ---- a turn -----------------------------------------------------------------------------------------------------

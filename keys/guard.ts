@@ -266,7 +266,7 @@ class FileGuard implements Guard {
         if (place.kind === 'prepare' || place.kind === 'commit') this.#burnOnConflict(place.view, error);
         throw error;
       }
-      promised.push([placeName(read.place, read.of), { digest: Uint8Array.from(place.digest), signingBytes }]);
+      promised.push([placeName(read.place, read.of), { digest: new Uint8Array(place.digest), signingBytes }]);
     }
     if (!fits({ marks: draft.marks, lock: lock ?? this.#state.lock })) throw new GuardRefusal('guard-lock-too-large');
     // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
@@ -277,7 +277,7 @@ class FileGuard implements Guard {
       ...this.#state,
       marks: draft.marks,
       floor,
-      lock: isLockNew ? Uint8Array.from(lock) : this.#state.lock,
+      lock: isLockNew ? new Uint8Array(lock) : this.#state.lock,
     };
     for (const [key, entry] of promised) this.#remember(key, { ...entry, change: this.#changes });
     await this.settle();
@@ -360,7 +360,7 @@ class FileGuard implements Guard {
 
   async readmit({ view, height, lock }: Parameters<Guard['readmit']>[0]): Promise<void> {
     if (lock.length > lockBytesMax) throw new GuardRefusal('guard-lock-too-large', { bytes: lock.length });
-    const changes = { lock: Uint8Array.from(lock), quarantined: false };
+    const changes = { lock: new Uint8Array(lock), quarantined: false };
     await this.#giveUp((draft) => draft.readmit(view, height), view, changes);
   }
 
@@ -473,7 +473,7 @@ const burnedAtFirst = ({ marks }: SignState): number => Math.max(marks.led ?? -1
 function copyOf({ sequence, hash }: LogPosition): LogPosition {
   assertCount(sequence, 'sequence');
   assert(hash.length === 32, 'a log position has a hash of 32 bytes');
-  return { sequence, hash: Uint8Array.from(hash) };
+  return { sequence, hash: new Uint8Array(hash) };
 }
 
 function votesOf({ view, votes }: Marks): GuardState['marks'] {

@@ -209,7 +209,7 @@ export class MarksDraft {
     const held = this.#votes.get(height) ?? { prepare: null, commit: null };
     const other = phase === 'prepare' ? held.commit : held.prepare;
     // One array where both phases name one hash: sign-state.ts then writes it once.
-    const kept = other !== null && equalBytes(other, digest) ? other : Uint8Array.from(digest);
+    const kept = other !== null && equalBytes(other, digest) ? other : new Uint8Array(digest);
     this.#votes.set(height, phase === 'prepare' ? { ...held, prepare: kept } : { ...held, commit: kept });
     this.#dropLowestHeights();
   }
@@ -250,7 +250,7 @@ export class MarksDraft {
       throw new GuardRefusal('guard-height-passed', { kind: 'checkpoint', height });
     }
     if (held !== undefined) return;
-    const risen = [...checkpoints, { height, digest: Uint8Array.from(digest) }];
+    const risen = [...checkpoints, { height, digest: new Uint8Array(digest) }];
     this.#marks = { ...this.#marks, checkpoints: risen.slice(-checkpointsMax) };
   }
 
@@ -266,8 +266,8 @@ export class MarksDraft {
     }
     if (view < this.#marks.view) throw new GuardRefusal('guard-view-passed', { kind, view, marked: this.#marks.view });
     this.#raiseView(view);
-    const kept = request === null ? null : Uint8Array.from(request);
-    this.#marks = { ...this.#marks, [field]: { view, digest: Uint8Array.from(digest) }, request: kept };
+    const kept = request === null ? null : new Uint8Array(request);
+    this.#marks = { ...this.#marks, [field]: { view, digest: new Uint8Array(digest) }, request: kept };
   }
 
   /**
@@ -336,7 +336,7 @@ export class Proposals {
     assert(height > this.#highest, 'the heights of proposals rise');
     this.#lowest = Math.min(this.#lowest, height);
     this.#highest = height;
-    this.#hashes.set(height, Uint8Array.from(hash));
+    this.#hashes.set(height, new Uint8Array(hash));
     // Insertion is by rising height: the first key is the lowest, and what is forgotten is refused.
     for (const lowest of this.#hashes.keys()) {
       if (this.#hashes.size <= heightsMax) break;
@@ -354,7 +354,7 @@ export class DecidedWords {
     const said = this.#hashes.get(height);
     if (said !== undefined && !equalBytes(said, hash))
       throw new GuardRefusal('guard-conflict', { kind: 'decided', height });
-    if (said === undefined) this.#hashes.set(height, Uint8Array.from(hash));
+    if (said === undefined) this.#hashes.set(height, new Uint8Array(hash));
     for (const oldest of this.#hashes.keys()) {
       if (this.#hashes.size <= heightsMax) break;
       this.#hashes.delete(oldest);

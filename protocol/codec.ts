@@ -44,6 +44,7 @@ export {
   FRAME_VERSION,
   type Frame,
   frameSigningBytes,
+  kindInFrame,
   PAYLOAD_BYTES_MAX,
 } from './wire/frame.ts';
 export {

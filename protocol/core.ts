@@ -40,6 +40,11 @@ export interface Core<Message, Pledge> {
    * ones that were checked and will be given to the next step.
    */
   wants(message: Message, sender: ReplicaId, others?: ReadonlySet<ReplicaId>): boolean;
+  /**
+   * [LOOP-1] Whether a message that is wanted, or a pledge of this replica's own, can change anything by itself or with those of `others`, who have said the
+   * same and are not counted yet. What cannot may wait, unchecked, for whatever else is a reason for the next step. Not there: nothing may wait.
+   */
+  presses?(message: Message, sender: ReplicaId, others: ReadonlySet<ReplicaId>): boolean;
   /** A bundle that was admitted here and waits: it need not be decoded or checked again. */
   pooled(digest: Hash): SignedBundle | undefined;
   /** The one answer that `synod why`, /readyz, the dashboard and the metrics read. Changes nothing, like the two below it. */

@@ -52,7 +52,8 @@ const OTHER_BYTES_MAX = 8 << 20;
  */
 export function encodeStep({ now, inputs }: RecordedStep): readonly Bytes[] {
   const large: Bytes[] = [];
-  const scribe = new GrowingScribe()
+  scribe
+    .again()
     .raw(LENGTH_TO_COME)
     .array(1 + inputs.length)
     .uint(now);
@@ -63,6 +64,9 @@ export function encodeStep({ now, inputs }: RecordedStep): readonly Bytes[] {
 }
 
 const LENGTH_TO_COME = new Uint8Array(4);
+
+/** One for all steps: what it gives is a copy. */
+const scribe = new GrowingScribe();
 
 function writePayload(payload: Bytes, scribe: GrowingScribe, large: Bytes[]): void {
   if (payload.length < LARGE_BYTES) scribe.bin(payload);

@@ -43,7 +43,7 @@ export class VoteBox {
     const before = slot[phase].get(replica);
     if (before !== undefined) return equalBytes(before.hash, hash) ? 'repeated' : 'conflicting';
     // Copies: the vote may be a view into a larger frame.
-    slot[phase].set(replica, { hash, signature: Uint8Array.from(signature) });
+    slot[phase].set(replica, { hash, signature: new Uint8Array(signature) });
     return 'counted';
   }
 
@@ -53,9 +53,18 @@ export class VoteBox {
 
   /** Who voted for this hash. */
   voters(phase: VotePhase, height: Height, hash: Hash): ReplicaId[] {
-    const slot = this.#slots.get(height);
-    if (slot === undefined) return [];
-    return [...slot[phase]].filter(([, cast]) => equalBytes(cast.hash, hash)).map(([replica]) => replica);
+    const found: ReplicaId[] = [];
+    for (const [replica, cast] of this.#slots.get(height)?.[phase] ?? [])
+      if (equalBytes(cast.hash, hash)) found.push(replica);
+    return found;
+  }
+
+  /** How many they are, together with these: votes that wait, or were checked and are not counted yet. */
+  count(phase: VotePhase, height: Height, hash: Hash, others: ReadonlySet<ReplicaId>): number {
+    let count = others.size;
+    for (const [replica, cast] of this.#slots.get(height)?.[phase] ?? [])
+      if (!others.has(replica) && equalBytes(cast.hash, hash)) count += 1;
+    return count;
   }
 
   /** What was voted for at this height, in the order in which it came. */

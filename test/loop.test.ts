@@ -187,6 +187,7 @@ class TestCore implements Core<ReplicaMessage, ReplicaPledge> {
   readonly steps: { readonly inputs: readonly Step[]; readonly now: Millis }[] = [];
   answer: (inputs: readonly Step[], now: Millis) => Partial<Out> = () => ({});
   wants: Core<ReplicaMessage, ReplicaPledge>['wants'] = () => true;
+  presses?: NonNullable<Core<ReplicaMessage, ReplicaPledge>['presses']>;
   found: Core<ReplicaMessage, ReplicaPledge>['found'] = [];
 
   step(inputs: readonly Step[], now: Millis): Out {
@@ -591,6 +592,71 @@ t.test('of one turn no more votes are checked than make a quorum (PBFT-P-2)', as
   }
   t.strictSame(told, [0, 1, 0]);
 });
+
+t.test(
+  '[LOOP-1] what completes nothing waits, unchecked, for what does, or for any other reason to take a turn',
+  async (t) => {
+    const stage = await Stage.open(t);
+    const core = new TestCore();
+    core.presses = ({ kind }, _sender, others) => kind !== 'prepare' || others.size >= 2;
+    const replica = stage.replica(t, core);
+    await turns();
+    core.steps.length = 0;
+    const [one, two, three] = [1, 2, 3].map(() => stage.solo.block()) as [Block, Block, Block];
+    const hear = async (id: number, block: Block, { spoilt = false } = {}) => {
+      replica.frame(asReplicaId(id), stage.frame(id, vote('prepare', block), { spoilt }));
+      await turns();
+    };
+    await hear(0, one);
+    await hear(0, one);
+    await hear(1, two);
+    t.strictSame(
+      [core.heard, stage.checked, replica.queueDepths().frames],
+      [[], 0, 3],
+      'not yet, and of another block',
+    );
+    await hear(1, one);
+    t.strictSame([core.heard, replica.queueDepths().frames], [[[0, 0, 1, 1]], 0], 'all that waited, as it came');
+
+    await hear(2, two);
+    replica.frame(asReplicaId(1), stage.frame(1, status()));
+    await turns();
+    t.strictSame(core.heard.slice(1), [[2, 1]], 'with whatever comes');
+
+    // This replica's own is one of them.
+    core.answer = () => pledged(vote('prepare', three));
+    replica.connected(asReplicaId(1));
+    await until('its own', () => stage.trace.includes('signed prepare 0/3'));
+    core.answer = () => ({});
+    await turns();
+    t.strictSame([core.heard.slice(2), replica.queueDepths().inputs], [[['connected']], 1]);
+    await hear(0, three);
+    t.strictSame(core.heard.slice(3), [['own', 0]]);
+
+    // No turn for what nobody wants; one for what nobody can read, or has not signed, as soon as it is looked at.
+    const { checked } = stage;
+    core.wants = () => false;
+    await hear(1, three);
+    t.strictSame([core.steps.length, replica.queueDepths().frames, stage.checked], [4, 0, checked]);
+    core.wants = () => true;
+    replica.frame(
+      asReplicaId(2),
+      encodeFrame({ ...frameOf(stage.frame(2, vote('prepare', one))), payload: Uint8Array.of(1) }),
+    );
+    await hear(1, three, { spoilt: true });
+    await hear(0, three);
+    t.strictSame(stage.network.punished, [
+      { peer: 2, code: 'payload-malformed' },
+      { peer: 1, code: 'signature-invalid' },
+    ]);
+  },
+);
+
+function frameOf(bytes: Bytes) {
+  const frame = decodeFrame(bytes);
+  if (isRefusal(frame)) throw new Error(frame.refused);
+  return frame;
+}
 
 t.test('requests of one peer are bounded, and those of another are not its concern (PBFT-CU-1)', async (t) => {
   const stage = await Stage.open(t);

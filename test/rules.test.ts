@@ -11,7 +11,7 @@ import type { SignedBundle } from '../protocol/bundle.ts';
 import { encodePayload } from '../protocol/codec.ts';
 import type { Extension } from '../protocol/ledger.ts';
 import { Ledger } from '../protocol/ledger.ts';
-import type { CheckpointVote, PrePrepare, Status, ViewChange } from '../protocol/messages.ts';
+import type { CheckpointVote, PbftMessage, PrePrepare, Status, ViewChange } from '../protocol/messages.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
 import type { Millis } from '../protocol/types.ts';
 import { asEpoch, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
@@ -1252,6 +1252,40 @@ t.test('GEN-2: the same inputs give the same outputs', async (t) => {
     return outs;
   };
   t.strictSame(run(), run());
+});
+
+t.test('[LOOP-1] what may complete a quorum presses, and so do contradictions, other views and news', async (t) => {
+  const solo = new Solo().connect();
+  const block = solo.block();
+  const rival = altered(block, { proposer: asReplicaId(1) });
+  const presses = (message: PbftMessage, sender: number, others: readonly number[] = []) =>
+    solo.core.presses(message, asReplicaId(sender), new Set(others.map(asReplicaId)));
+  const [prepare, commit] = [vote('prepare', block), vote('commit', block)];
+  t.notOk(presses(prepare, 1, [1]), 'one of three');
+  t.notOk(presses(prepare, 2, [1]), 'two of three');
+  t.ok(presses(prepare, 3, [1, 2]), 'with its own');
+  solo.step(heard(0, proposal(block)));
+  t.notOk(presses(prepare, 1), 'the proposal is one that is counted');
+  t.ok(presses(prepare, 1, [1, 2]));
+  t.notOk(presses(prepare, 0, [0, 1]), 'and only once');
+  t.notOk(presses(commit, 1, [1, 2]), 'of another phase');
+  t.ok(presses(vote('prepare', rival), 0), 'a contradiction to what is counted');
+  t.notOk(presses(vote('prepare', rival), 1), 'no other one is counted');
+  t.ok(presses(vote('prepare', block, 1), 1), 'of another view');
+  t.ok(presses(proposal(block), 0));
+  t.ok(presses(viewChange(1), 1));
+
+  const status = solo.status();
+  t.ok(presses(status, 1), 'the first word of a peer');
+  solo.hear(1, status);
+  t.notOk(presses(status, 1), 'the same again');
+  for (const more of [{ height: asHeight(1) }, { stable: asHeight(4) }, { view: asView(1) }, { active: false }])
+    t.ok(presses({ ...status, ...more }, 1), JSON.stringify(more));
+  solo.hear(1, viewChange(1));
+  solo.hear(2, viewChange(1));
+  t.equal(solo.view, '1?');
+  t.ok(presses(solo.status({ view: asView(1) }), 1), 'between views everything does');
+  t.ok(presses(vote('prepare', block, 1), 1));
 });
 
 t.test('[EPO-13] a message of another epoch is passed over, but for the height in a status', async (t) => {

@@ -7,7 +7,7 @@ import type { SignedBundle } from '../bundle.ts';
 import { Checkpoints } from '../checkpoints.ts';
 import type { BundleExplanation, Core, Evidence, Explanation, HeightExplanation, Input, Ready } from '../core.ts';
 import { Ledger } from '../ledger.ts';
-import type { PbftMessage, PbftPledge, PrePrepare, Verified, Vote } from '../messages.ts';
+import type { PbftMessage, PbftPledge, PrePrepare, Status, Verified, Vote } from '../messages.ts';
 import { asVerified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
 import { Pool } from '../pool.ts';
@@ -289,6 +289,20 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
     }
   }
 
+  /** [LOOP-1] */
+  presses(message: PbftMessage, sender: ReplicaId, others: ReadonlySet<ReplicaId>): boolean {
+    const s = this.#s;
+    switch (message.kind) {
+      case 'prepare':
+      case 'commit':
+        return s.mode !== 'active' || message.view !== s.view || mayComplete(s, message, sender, others);
+      case 'status':
+        return tellsNews(s, message, sender);
+      default:
+        return true;
+    }
+  }
+
   pooled(digest: Hash): SignedBundle | undefined {
     return this.#s.pool.get(digest);
   }
@@ -352,7 +366,26 @@ function wantsVote(
   const counted = s.votes.of(kind, height, sender);
   if (counted !== undefined && !equalBytes(counted.hash, hash)) return true;
   if (height <= s.ledger.height || (kind === 'prepare' && s.committed.has(height))) return false;
-  return new Set([...s.votes.voters(kind, height, hash), ...(others ?? [])]).size < s.quorums.quorum;
+  return s.votes.count(kind, height, hash, others ?? nobody) < s.quorums.quorum;
+}
+
+const nobody: ReadonlySet<ReplicaId> = new Set();
+
+/** A quorum with what is counted, and with those of `others`; or a contradiction to what is counted. */
+function mayComplete(s: State, vote: Vote, sender: ReplicaId, others: ReadonlySet<ReplicaId>): boolean {
+  const { kind, height, hash } = vote;
+  const counted = s.votes.of(kind, height, sender);
+  if (counted !== undefined) return !equalBytes(counted.hash, hash);
+  const count = s.votes.count(kind, height, hash, others) + (others.has(sender) ? 0 : 1);
+  return count >= s.quorums.quorum;
+}
+
+/** Of a peer that is where it was, or behind, the next step hears soon enough. */
+function tellsNews(s: State, { epoch, view, active, height, stable, lowest }: Status, sender: ReplicaId): boolean {
+  const known = s.peers.get(sender)?.status;
+  if (known === null || known === undefined || s.mode !== 'active' || s.quarantine !== null) return true;
+  const isAhead = height > s.ledger.height || stable > s.checkpoints.stableHeight;
+  return epoch !== s.epoch || view !== s.view || active !== known.active || lowest !== known.lowest || isAhead;
 }
 
 /** A proposal is dear to check: only its view's primary's, near enough, and not one that is here already. */

@@ -180,10 +180,20 @@ export class Scribe {
   protected room(_bytes: number): void {}
 }
 
+const GROWING_BYTES = 4096;
+const GROWING_BYTES_KEPT = 1 << 18;
+
 /** The same into memory that grows, where a size is not known before it is written. */
 export class GrowingScribe extends Scribe {
   constructor() {
-    super(4096);
+    super(GROWING_BYTES);
+  }
+
+  /** Begins anew, in the same memory unless that has grown large. */
+  again(): this {
+    if (this.out.length > GROWING_BYTES_KEPT) this.out = new Uint8Array(GROWING_BYTES);
+    this.at = 0;
+    return this;
   }
 
   str(text: string): this {

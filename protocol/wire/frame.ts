@@ -66,6 +66,14 @@ export function writeFrame(frame: Omit<Frame, 'payload'> & { readonly payload: U
   return scribe.bin(sender).bin(signature).done();
 }
 
+/** The kind that these bytes say they are of, at a glance; nothing else in them has been looked at. */
+export function kindInFrame(bytes: Bytes): Kind | undefined {
+  return bytes.length > 3 && bytes[0] === FIVE && bytes[1] === FRAME_VERSION ? kindOf(bytes[2]!) : undefined;
+}
+
+/** The header of an array of five. */
+const FIVE = 0x95;
+
 /** [WIRE-7] The frame in these bytes, all of them, as views; nothing in the payload has been looked at. */
 export function decodeFrame(bytes: Bytes): Frame | WireRefusal {
   if (bytes.length > FRAME_BYTES_MAX) return refuse('frame-too-large', null);

@@ -4,8 +4,9 @@ import type { Bytes } from '../../crypto/bytes.ts';
 import { HEADER_BYTES } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Parameters } from '../genesis.ts';
-import type { Blocks, CertifiedBlock, ReplicaMessage, Signed, Standing, ViewChange } from '../messages.ts';
+import type { Blocks, CertifiedBlock, ReplicaMessage, Signed, Standing, ViewChange, Vote } from '../messages.ts';
 import { decodeMsgpack, encodeMsgpack, type ScanLimits, type WireValue } from '../msgpack.ts';
+import { asEpoch, asHash, asHeight, asView } from '../types.ts';
 import {
   blockBytesOnWire,
   blockOf,
@@ -16,7 +17,7 @@ import {
   writeBody,
 } from './block.ts';
 import { decodeBundle, type WireContext } from './bundle.ts';
-import { own } from './bytes.ts';
+import { own, plain } from './bytes.ts';
 import {
   CERTIFICATE_FIELDS,
   CERTIFICATE_VALUES_MAX,
@@ -30,7 +31,7 @@ import {
   readCheckpoint,
   readPlace,
 } from './certificate.ts';
-import { Scribe, uintBytes } from './cursor.ts';
+import { binBytes, Cursor, Scribe, uintBytes } from './cursor.ts';
 import { Fields, MEMBERS_MAX, Problem } from './fields.ts';
 import { PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { ReplicaKind } from './kinds.ts';
@@ -82,8 +83,11 @@ export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
         message.block,
       ).done();
     case 'prepare':
-    case 'commit':
-      return encodeMsgpack([message.epoch, message.view, message.height, message.hash]);
+    case 'commit': {
+      const { epoch, view, height, hash } = message;
+      const size = 1 + uintBytes(epoch) + uintBytes(view) + uintBytes(height) + binBytes(32);
+      return new Scribe(size).array(4).uint(epoch).uint(view).uint(height).bin(hash).done();
+    }
     case 'view-change': {
       const { epoch, view, commit, prepared } = message;
       return encodeMsgpack([epoch, view, commit && certificateValue(commit), prepared && certificateValue(prepared)]);
@@ -192,6 +196,10 @@ export function decodeReplicaPayload(
   payload: Bytes,
   context: WireContext,
 ): ReplicaMessage | WireRefusal {
+  if (kind === 'prepare' || kind === 'commit') {
+    const vote = soundVote(kind, payload);
+    if (vote !== undefined) return vote;
+  }
   const decoded = decodeMsgpack(payload, limitsOf(kind, context.parameters));
   if ('refused' in decoded) return refuse('payload-malformed', kind, '', decoded.refused);
   const problem = new Problem();
@@ -199,6 +207,18 @@ export function decodeReplicaPayload(
   // The first problem met counts: a body that hangs on a bad field is not looked into.
   if (problem.found !== undefined) return refuse(problem.found.code, kind, problem.found.field);
   return message;
+}
+
+/** Most of what comes, read directly. Undefined: something is wrong with it, and the long way says what. */
+function soundVote(kind: Vote['kind'], payload: Bytes): Vote | undefined {
+  const cursor = new Cursor(plain(payload));
+  const fields = cursor.array();
+  const epoch = asEpoch(cursor.uint());
+  const view = asView(cursor.uint());
+  const height = asHeight(cursor.uint());
+  const hash = cursor.bin();
+  if (fields !== 4 || height < 1 || hash?.length !== 32 || !cursor.done()) return undefined;
+  return { kind, epoch, view, height, hash: asHash(own(hash)) };
 }
 
 function read(
