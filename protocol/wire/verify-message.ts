@@ -33,6 +33,7 @@ import { decodeMessage, type Message } from './payload.ts';
 import { isRefusal } from './refusal.ts';
 import { decodeReplicaPayload } from './replica-payloads.ts';
 import { verifyOnce } from './seen.ts';
+import { signedPart } from './signed-part.ts';
 import {
   headerMarks,
   refuseVerify,
@@ -69,7 +70,7 @@ export function signingBytes(chainId: Hash, message: Message, payload: Bytes): B
     case 'submit':
       return bundleSigningBytes(chainId, message.bundle.digest);
     default:
-      return frameSigningBytes(chainId, message.kind, payload);
+      return frameSigningBytes(chainId, message.kind, signedPart(message, payload));
   }
 }
 
