@@ -7,7 +7,7 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, PledgePayload, PromiseBatch } from '../keys/guard.ts';
-import { encodeCertificate, encodeFrame, encodePayload } from '../protocol/codec.ts';
+import { encodeCertificate, encodeFrame, encodePayload, signedPart } from '../protocol/codec.ts';
 import type { Audience, Input, Ready } from '../protocol/core.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
@@ -241,7 +241,7 @@ export class Speaker {
       if (proposed === null) return;
       signature = proposed;
     } else {
-      signature = guard.signStatement(message.kind, payload);
+      signature = guard.signStatement(message.kind, signedPart(message, payload));
     }
     this.#sendFrame(to, { kind: message.kind, payload, sender: this.#publicKeys[self]!, signature });
   }

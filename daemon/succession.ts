@@ -5,7 +5,7 @@ import { toHex } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { BundleExplanation, EpochEnd, Explanation, HeightExplanation } from '../protocol/core.ts';
-import { fits } from '../protocol/epoch/begin.ts';
+import { goesOn, type Passage } from '../protocol/epoch/begin.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import type { LogStore } from '../storage/log-store.ts';
@@ -26,7 +26,7 @@ export class Succession implements ReplicaPort, PeerEvents {
    * are from whoever has the key under which they came.
    */
   enter(next: Replica, transport: PeerTransport, waiting: readonly SignedBundle[]): void {
-    const { members } = this.#now.genesis;
+    const { members, protocol } = this.#now.genesis;
     const { bundles, frames } = this.#now.leave();
     const idOf = new Map(next.genesis.members.map(({ publicKey, id }) => [toHex(publicKey), id]));
     const ids = members.map(({ publicKey }) => idOf.get(toHex(publicKey)));
@@ -34,16 +34,17 @@ export class Succession implements ReplicaPort, PeerEvents {
     this.#listen(next);
     next.start(transport);
     for (const peer of transport.connectedPeers()) next.connected(peer);
-    for (const bundle of [...waiting, ...bundles]) this.#admit(bundle);
+    const passage = { from: protocol, to: next.genesis, crypto: next.crypto };
+    for (const bundle of [...waiting, ...bundles]) this.#admit(bundle, passage);
     for (const { from, bytes } of frames) {
       const id = ids[from];
       if (id !== undefined) next.frame(id, bytes);
     }
   }
 
-  /** What was in time under other limits is refused for good under these, and whoever waits for it is told. */
-  #admit(bundle: SignedBundle): void {
-    if (!fits(bundle, this.genesis.parameters))
+  /** What was in time in the epoch before and may not stand in this one is refused for good, and whoever waits for it is told. */
+  #admit(bundle: SignedBundle, passage: Passage): void {
+    if (!goesOn(bundle, passage))
       for (const each of this.#subscribers) each.admission?.(bundle.digest, 'bundle-invalid');
     else if (!this.#now.submit(bundle))
       for (const each of this.#subscribers) each.admission?.(bundle.digest, 'pool-full');

@@ -67,3 +67,4 @@ export {
   PROOF_HASHES_MAX,
   STATE_CHUNK_BYTES_MAX,
 } from './wire/replica-payloads.ts';
+export { signedPart } from './wire/signed-part.ts';

@@ -10,7 +10,9 @@ import { decodeHeader, HEADER_BYTES } from '../protocol/block.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { FollowedBlock } from '../protocol/door.ts';
+import { goesOn } from '../protocol/epoch/begin.ts';
 import type { ReplicaMessage, Signed } from '../protocol/messages.ts';
+import type { Protocol } from '../protocol/modes.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import {
   type ChainOptions,
@@ -35,6 +37,7 @@ import {
   verifyReceipt,
   verifyTransactionReceipt,
 } from '../protocol/verify.ts';
+import type { Frame } from '../protocol/wire/frame.ts';
 import { inclusionFromRange } from '../protocol/wire/inclusion.ts';
 import { fc } from './property.ts';
 import * as fx from './wire-fixtures.ts';
@@ -280,6 +283,54 @@ t.test('WIRE-18 WIRE-19: a frame is believed only from its sender, on its chain,
     toHex(fx.text(checkpointSigningText(fx.chainId, fx.placeOf(b1)))),
   );
 });
+
+t.test(
+  'WIRE-18 CFT-W-2: where members are trusted a frame is its sender’s, and the bundles in it are taken from him',
+  async (t) => {
+    const trusted: VerifyContext = { ...context, protocol: 'multi-paxos' };
+    const [good] = b1.bundles as [SignedBundle];
+    const forged: SignedBundle = { ...good, signature: fx.replicas[0]!.sign(good.payload) };
+    const value = fx.block([forged, fx.bundle(2, [fx.text('b')])]);
+    const head = { epoch: fx.epoch, term: asView(9), prev: asHeight(2), prevTerm: asView(1), decided: asHeight(1) };
+    const carriers: readonly [VerifyContext, ReplicaMessage][] = [
+      [trusted, { kind: 'forward', bundles: [forged, good] }],
+      [trusted, { kind: 'block-data', block: value }],
+      [trusted, { kind: 'accept', epoch: fx.epoch, ballot: asView(5), value }],
+      [
+        { ...trusted, protocol: 'fast-paxos' },
+        { kind: 'fast-accept', epoch: fx.epoch, ballot: asView(5), value },
+      ],
+      [
+        { ...trusted, protocol: 'raft' },
+        { kind: 'append-entries', ...head, entry: { term: asView(7), value } },
+      ],
+      [
+        { ...trusted, protocol: 'raft' },
+        { kind: 'append-entries', ...head, entry: null },
+      ],
+    ];
+    for (const [who, message] of carriers) {
+      const frame = fx.frameOf(message, fx.replicas[1]!);
+      t.equal(codeOf(verifyFrame(frame, who)), 'ok', message.kind);
+      t.equal(codeOf(verifyFrame({ ...frame, sender: fx.members[2]!.publicKey }, who)), 'signature-invalid');
+      for (let i = 0; i < frame.payload.length; i += frame.payload.length > 900 ? 3 : 1) {
+        const payload = Uint8Array.from(frame.payload);
+        payload[i]! ^= 1;
+        if (codeOf(verifyFrame({ ...frame, payload }, who)) === 'ok')
+          t.fail(`${message.kind}: byte ${i} is not signed`);
+      }
+    }
+    const submit: Frame = { kind: 'submit', payload: good.payload, sender: good.client, signature: forged.signature };
+    t.equal(codeOf(verifyClientFrame(submit, trusted)), 'bundle-signature', 'from the client itself it is not');
+    const passes = (bundle: SignedBundle, from: Protocol, protocol: Protocol, parameters = fx.parameters) =>
+      goesOn(bundle, { from, to: { parameters, protocol, chainId: fx.chainId }, crypto: context.crypto });
+    t.ok(passes(forged, 'raft', 'multi-paxos'));
+    t.notOk(passes(forged, 'raft', 'pbft'), 'who may lie is shown the signature');
+    t.ok(passes(good, 'raft', 'pbft'));
+    t.ok(passes(forged, 'pbft', 'pbft'), 'and whoever could lie before has been shown it');
+    t.notOk(passes(good, 'raft', 'raft', { ...fx.parameters, bundleBytesMax: 1 }), 'EPO-15');
+  },
+);
 
 const verdict = (message: ReplicaMessage, changes: Partial<VerifyContext> = {}) =>
   codeOf(verifyMessage(fx.signed(message), { ...context, ...changes }));

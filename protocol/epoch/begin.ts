@@ -1,11 +1,14 @@
 // Which epoch a replica starts in: the log says so. There is one way into an epoch, after a crash as after the block that ended the one before
 // (ADR 10): the log holds the decision, the state and the document of the next epoch from one write on.
 
+import type { Crypto } from '../../crypto/provider.ts';
 import type { Sha256 } from '../block.ts';
 import type { SignedBundle } from '../bundle.ts';
 import type { Genesis, Parameters } from '../genesis.ts';
 import { documentIn } from '../ledger.ts';
 import type { RecoveredLog } from '../log.ts';
+import { bearsLies, type Protocol } from '../modes.ts';
+import { verifyBundle } from '../wire/verify-message.ts';
 import { type EpochDocument, genesisEpoch } from './document.ts';
 
 /** [EPO-12] The epoch that goes on from what the log holds. */
@@ -21,4 +24,17 @@ export function fits({ payload, transactions }: SignedBundle, limits: Parameters
     transactions.length <= limits.bundleTransactionsMax &&
     transactions.every(({ length }) => length <= limits.transactionBytesMax)
   );
+}
+
+/** From one epoch to the next. */
+export interface Passage {
+  readonly from: Protocol;
+  readonly to: Pick<Genesis, 'parameters' | 'protocol' | 'chainId'>;
+  readonly crypto: Crypto;
+}
+
+/** [CFT-W-2] Whether a bundle that waits may go on waiting: where members may lie, what trusted ones took each other's word for is checked. */
+export function goesOn(bundle: SignedBundle, { from, to, crypto }: Passage): boolean {
+  if (!fits(bundle, to.parameters)) return false;
+  return bearsLies(from) || !bearsLies(to.protocol) || verifyBundle(bundle, { crypto, chainId: to.chainId });
 }

@@ -23,7 +23,7 @@ import {
   type Verified,
   type ViewChange,
 } from '../messages.ts';
-import { proofOf } from '../modes.ts';
+import { bearsLies, proofOf } from '../modes.ts';
 import type { Epoch, Hash, Member, ReplicaId } from '../types.ts';
 import type { WireContext } from './bundle.ts';
 import { own } from './bytes.ts';
@@ -33,6 +33,7 @@ import { decodeMessage, type Message } from './payload.ts';
 import { isRefusal } from './refusal.ts';
 import { decodeReplicaPayload } from './replica-payloads.ts';
 import { verifyOnce } from './seen.ts';
+import { signedPart } from './signed-part.ts';
 import {
   headerMarks,
   refuseVerify,
@@ -69,7 +70,7 @@ export function signingBytes(chainId: Hash, message: Message, payload: Bytes): B
     case 'submit':
       return bundleSigningBytes(chainId, message.bundle.digest);
     default:
-      return frameSigningBytes(chainId, message.kind, payload);
+      return frameSigningBytes(chainId, message.kind, signedPart(message, payload));
   }
 }
 
@@ -175,17 +176,15 @@ function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRe
       return verifyBundles(message.block.bundles, message.kind, context);
     case 'accept':
     case 'fast-accept': {
-      const { header, bundles } = message.value;
-      if (!equalBytes(header.chainId, context.chainId) || header.epoch !== context.epoch)
-        return refuseVerify('chain-mismatch', message.kind, 'value.header.chainId');
-      return verifyBundles(bundles, message.kind, context);
+      const { header } = message.value;
+      const isOwn = equalBytes(header.chainId, context.chainId) && header.epoch === context.epoch;
+      return isOwn ? null : refuseVerify('chain-mismatch', message.kind, 'value.header.chainId');
     }
     case 'append-entries': {
       if (message.entry === null) return null;
-      const { header, bundles } = message.entry.value;
-      if (!equalBytes(header.chainId, context.chainId) || header.epoch !== message.epoch)
-        return refuseVerify('chain-mismatch', message.kind, 'entry.value.header');
-      return verifyBundles(bundles, message.kind, context);
+      const { header } = message.entry.value;
+      const isOwn = equalBytes(header.chainId, context.chainId) && header.epoch === message.epoch;
+      return isOwn ? null : refuseVerify('chain-mismatch', message.kind, 'entry.value.header');
     }
     case 'blocks':
       return verifyBlocks(message, context);
@@ -202,11 +201,13 @@ function verifyInside(message: ReplicaMessage, context: VerifyContext): VerifyRe
   }
 }
 
+/** [WIRE-20] [CFT-W-2] Each is its client's; where members are trusted, one of them has checked that when it took the bundle in. */
 function verifyBundles(
   bundles: readonly SignedBundle[],
-  kind: 'forward' | 'pre-prepare' | 'block-data' | 'accept' | 'fast-accept' | 'append-entries',
+  kind: 'forward' | 'pre-prepare' | 'block-data',
   context: VerifyContext,
 ): VerifyRefusal | null {
+  if (!bearsLies(context.protocol)) return null; // CFT-W-2
   for (const bundle of bundles)
     if (!verifyBundle(bundle, context)) return refuseVerify('bundle-signature', kind, 'bundles.signature');
   return null;
