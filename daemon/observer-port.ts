@@ -81,6 +81,11 @@ export class ObserverPort implements ReplicaPort {
     return false;
   }
 
+  /** It votes with nobody, and nobody would answer it. */
+  readPoint(): ReturnType<ReplicaPort['readPoint']> {
+    return Promise.resolve({ refused: 'reads-unsupported' });
+  }
+
   explain(): Explanation {
     const { document } = this.#parts.observer;
     const { viewTimeoutMs, window } = document.parameters;

@@ -17,6 +17,7 @@ import type {
 import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import type { LogStore } from '../storage/log-store.ts';
+import type { ReadPoint } from './read-desk.ts';
 
 /** Votes and other small frames overtake blocks and state, never the other way round. */
 export type Lane = 'vote' | 'bulk';
@@ -48,6 +49,8 @@ export interface ReplicaPort {
   readonly log: LogStore;
   /** A checked bundle (decodeBundle and the client's signature); the verdict arrives through `admission`. False: the input queue is full, say busy. */
   submit(bundle: SignedBundle): boolean;
+  /** Everything that anyone was told of before this call stands at or below it, and is decided here (CFT-RP-1); or why it cannot be had. In bounded time. */
+  readPoint(): Promise<ReadPoint>;
   /** What the core says of itself, of a height and of a bundle (protocol/core.ts). */
   explain(): Explanation;
   explainHeight(height: Height): HeightExplanation;

@@ -36,6 +36,7 @@ import { LoopLag } from './loop-lag.ts';
 import { LOOP_LIMITS } from './loop-limits.ts';
 import { PhaseMeter } from './phases.ts';
 import type { Meter, PeerEvents, PeerTransport, ReplicaEvents, ReplicaPort } from './ports.ts';
+import { ReadDesk, type ReadPoint } from './read-desk.ts';
 import type { StepRecorder } from './recorder/recorder.ts';
 import type { Request } from './serve.ts';
 import { Server } from './serve.ts';
@@ -102,6 +103,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   #lowest: Height;
   readonly #phases: PhaseMeter;
   readonly #loopLag: LoopLag;
+  readonly #reads = new ReadDesk();
   #wallAheadMs = 0;
 
   constructor(parts: ReplicaParts) {
@@ -163,6 +165,10 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#bundleBytes += bundle.payload.length;
     this.#input({ type: 'bundle', bundle });
     return true;
+  }
+
+  readPoint(): Promise<ReadPoint> {
+    return this.#reads.ask((id) => this.#input({ type: 'read', id }));
   }
 
   /** While true, the transport leaves bulk data in the kernel's buffers and so pushes back on the sender. */
@@ -286,6 +292,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#speaker.speak(ready);
     if (ready.deliver.length > 0) this.#deliver(ready.deliver);
     for (const admission of ready.admissions) this.#admitted(admission);
+    this.#reads.answered(ready.reads);
     // Every one of these codes says that an honest replica would not have sent it.
     for (const { from, code, kind } of ready.refusals) this.#refused(from, code, kind, 'message');
     for (const evidence of ready.evidence) this.#parts.evidence.found(evidence);
@@ -305,6 +312,7 @@ export class Replica implements ReplicaPort, PeerEvents {
   /** Takes no further turn. When all of it is on disk, whoever runs this replica begins the next epoch. */
   async #end(end: EpochEnd): Promise<void> {
     this.#ended = true;
+    this.#reads.close();
     this.#parts.logger.info({ epoch: end.next.epoch - 1, height: end.next.start.height }, 'the epoch has ended');
     await this.#speaker.flush();
     if (this.#stopped) return; // the write failed
@@ -447,6 +455,7 @@ export class Replica implements ReplicaPort, PeerEvents {
     this.#stopped = true;
     if (this.#turn !== null) clearImmediate(this.#turn);
     if (this.#alarm !== null) clearTimeout(this.#alarm);
+    this.#reads.close();
     this.#speaker.stop();
     this.#loopLag.close();
   }

@@ -105,6 +105,9 @@ export class Succession implements ReplicaPort, PeerEvents {
   submit(bundle: SignedBundle): boolean {
     return this.#now.submit(bundle);
   }
+  readPoint(): ReturnType<ReplicaPort['readPoint']> {
+    return this.#now.readPoint();
+  }
   explain(): Explanation {
     return this.#now.explain();
   }

@@ -195,7 +195,7 @@ export interface Admission {
 /** Everything that was acknowledged anywhere before the read was asked stands at or below `height`, which is decided here (CFT-RP-1). */
 export type ReadAnswer = { readonly id: number } & ({ readonly height: Height } | { readonly refused: ReadRefusal });
 
-/** Stable codes; docs/wire.md says what each means. */
+/** Stable codes; docs/operations.md says what each means. */
 export type ReadRefusal = 'reads-unsupported' | 'reads-full' | 'read-unconfirmed';
 
 export interface Refusal {

@@ -11,6 +11,7 @@ import { HttpDoor } from '../daemon/http/http-door.ts';
 import type { HttpLimits } from '../daemon/http/limits.ts';
 import { Metrics } from '../daemon/metrics.ts';
 import type { ReplicaEvents, ReplicaPort } from '../daemon/ports.ts';
+import type { ReadPoint } from '../daemon/read-desk.ts';
 import type { ClientSocket } from '../daemon/transport/client.ts';
 import { Transport } from '../daemon/transport/peers.ts';
 import type { ClientSigner } from '../keys/client-key.ts';
@@ -153,6 +154,9 @@ export class FakeReplica implements ReplicaPort {
     this.waits.wake();
     return true;
   }
+
+  point: ReadPoint = { refused: 'reads-unsupported' };
+  readPoint = () => Promise.resolve(this.point);
 
   admit(digest: Hash, code: AdmissionCode): void {
     for (const events of this.#subscribers) events.admission?.(digest, code);

@@ -43,6 +43,19 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
     return eventually(`${count} more are ordered`, async () => receipts.size >= from + count, 60_000);
   };
 
+  /** Everything that a receipt was given for stands at or below the read point of any replica. */
+  const readPoints = async (members: readonly string[]) => {
+    const told = Math.max(...[...receipts.values()].map(({ height }) => height));
+    for (const name of members) {
+      const response = await fetch(`${door(name)}/v1/read-point`);
+      const { height } = (await response.json()) as { height?: number };
+      t.ok(
+        response.ok && height !== undefined && height >= told,
+        `CFT-RP-1: ${name} ${response.status}, ${height} of ${told}`,
+      );
+    }
+  };
+
   const change = async (protocol: Protocol, epoch: number, by: string) => {
     const epochs = await fetch(`${door(by)}/v1/epochs`);
     writeFileSync(join(dir, 'net.epochs'), new Uint8Array(await epochs.arrayBuffer()));
@@ -66,12 +79,14 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
   await change('raft', 1, 'node-0');
   await inEpoch(1, names);
   await more(50);
+  await readPoints(names);
   nodes.get('node-1')!.child.kill('SIGKILL');
   await more(50);
   // It sleeps through the next change.
   await change('multi-paxos', 2, 'node-0');
   await inEpoch(2, ['node-0', 'node-2', 'node-3']);
   await more(50);
+  await readPoints(['node-0', 'node-2', 'node-3']);
   start('node-1');
   await inEpoch(2, names);
   nodes.get('node-2')!.child.kill('SIGKILL');
@@ -82,6 +97,7 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
   await more(50);
   isBusy = false;
   await load;
+  t.equal((await fetch(`${door('node-0')}/v1/read-point`)).status, 501, 'in pbft there are none');
 
   // Nothing is lost, nothing is doubled, and everything stands where its receipt says.
   const last = Math.max(...[...receipts.values()].map(({ height }) => height));

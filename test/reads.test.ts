@@ -1,4 +1,4 @@
-// Read points where members are trusted: who answers, how, and what keeps an answer from being older than what was asked after; and planted bugs.
+// Read points where members are trusted: who answers, how, and what keeps an answer from being older than what was asked after; the doors; and planted bugs.
 
 import t from 'tap';
 import { native } from '../crypto/native.ts';
@@ -15,6 +15,7 @@ import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
 import { Linearizability } from '../sim/linearizability.ts';
 import { settingOf } from '../sim/setting.ts';
+import { world } from './door-world.ts';
 import { plantedBugsAreCaught } from './family-lives.ts';
 import { PLANTED_LEASES, PLANTED_READS } from './planted-reads.ts';
 
@@ -361,7 +362,7 @@ t.test('WIRE-32: a lease is a parameter of Multi-Paxos alone, off where nobody a
   t.match(decodeEpoch(native.sha256, zero), { refused: 'field-out-of-range', field: 'parameters' });
 });
 
-// ---- the check -----------------------------------------------------------------------------------------------------
+// ---- the check and the doors --------------------------------------------------------------------------------------------
 
 t.test('the checks of what clients see', async (t) => {
   let head = 0;
@@ -388,6 +389,22 @@ t.test('the checks of what clients see', async (t) => {
   history.handedIn('x');
   failsWith('writes-linearizable', () => history.acknowledged('y', 2));
   history.acknowledged('y', 3);
+});
+
+t.test('HTTP: a read point, or why there is none', async (t) => {
+  const { replica, url } = await world(t);
+  const ask = async () => {
+    const response = await fetch(`${url}/v1/read-point`);
+    const body = (await response.json()) as { height?: number; error?: { code: string } };
+    return [response.status, body.height ?? body.error?.code, response.headers.get('retry-after')];
+  };
+  t.same(await ask(), [501, 'reads-unsupported', null]);
+  replica.point = { height: asHeight(12) };
+  t.same(await ask(), [200, 12, null]);
+  for (const refused of ['reads-full', 'read-unconfirmed'] as const) {
+    replica.point = { refused };
+    t.same(await ask(), [503, refused, '1']);
+  }
 });
 
 plantedBugsAreCaught(PLANTED_READS, 'raft');

@@ -2,6 +2,7 @@
 
 import { fromHex, toHex } from '../../crypto/bytes.ts';
 import { blockHash, decodeHeader } from '../../protocol/block.ts';
+import type { ReadRefusal } from '../../protocol/core.ts';
 import { asHash, asHeight } from '../../protocol/types.ts';
 import type { LogReader } from '../gateway/log-reader.ts';
 import type { ReceiptDesk } from '../gateway/receipt-desk.ts';
@@ -10,6 +11,12 @@ import { type Exchange, integer, isFault, json, type Reply, word } from './excha
 import { blockForm, certificateForm, committedForm, headerForm } from './forms.ts';
 import { type Problem, problem } from './problem.ts';
 
+const pointProblems: Readonly<Record<ReadRefusal, string>> = {
+  'reads-unsupported':
+    'a PBFT chain, an auxiliary and an observer have no read points: take the heads of a quorum, or receipts',
+  'reads-full': 'too many reads wait here',
+  'read-unconfirmed': 'no leader was confirmed in time, or this replica did not get so far',
+};
 const headersMax = 256;
 const headersDefault = 32;
 const headersBytesMax = 4 << 20;
@@ -77,6 +84,14 @@ export class Reads {
       };
     });
     return json(200, { blocks, next: from + blocks.length, lowest, head });
+  }
+
+  /** [CFT-RP-1] */
+  async readPoint(): Promise<Reply | Problem> {
+    const point = await this.#replica.readPoint();
+    if ('height' in point) return json(200, { height: point.height });
+    const { refused } = point;
+    return problem(refused, pointProblems[refused], refused === 'reads-unsupported' ? {} : { retryAfterSeconds: 1 });
   }
 
   bundle({ path, query }: Exchange): Promise<Reply | Problem> {

@@ -54,6 +54,7 @@ export function routesOf(parts: RouteParts): readonly Route[] {
     get('/v1/bundles/{digest}', ['first', 'count', 'receipts'], (exchange) => reads.bundle(exchange)),
     get('/v1/blocks', ['from', 'limit'], (exchange) => reads.headers(exchange)),
     get('/v1/blocks/{height}', ['encoding'], (exchange) => reads.block(exchange)),
+    get('/v1/read-point', [], () => reads.readPoint()),
     get('/v1/status', [], () => json(200, statusForm(replica, node, draining()))),
     get('/v1/evidence', [], () => evidenceList(evidence)),
     get('/v1/evidence/{id}', [], (exchange) => evidenceFile(evidence, exchange)),

@@ -57,6 +57,8 @@ export class Reads {
   /** Of a leader: who has asked it, under which number of theirs, and the question that this waits for. */
   #others = new Map<ReplicaId, { readonly theirs: number; readonly ballot: View; round: number }>();
   #asked: Asked | null = null;
+  /** Of the leader that was last asked, or led by this replica. */
+  #ballot: View | null = null;
   #lastRound = 0;
   /** The last question of a leader that was answered. */
   #confirmed: { readonly ballot: View; readonly round: Millis } | null = null;
@@ -109,17 +111,21 @@ export class Reads {
   tick(s: CrashState, reading: Reading | null): void {
     if (reading === null) return;
     const ballot = reading.leads ?? reading.follows;
-    if (this.#asked !== null && this.#asked.ballot !== ballot) this.#forsake();
+    if (this.#ballot !== ballot) this.#begin(ballot);
     if (reading.leads === null) this.#others.clear();
     else this.#lead(s, reading.leads, reading);
     if (ballot !== null) this.#question(s, ballot, reading);
     this.#answer(s);
   }
 
-  /** Another leads, or none: what was asked is asked anew. */
-  #forsake(): void {
+  /** Another leads, or none: everything is asked anew. What the last one named may never be decided, where it had only proposed it. */
+  #begin(ballot: View | null): void {
+    this.#ballot = ballot;
     this.#asked = null;
-    for (const read of this.#own) if (read.height === null) read.round = 0;
+    for (const read of this.#own) {
+      read.round = 0;
+      read.height = null;
+    }
     for (const other of this.#others.values()) other.round = 0;
   }
 
@@ -207,15 +213,17 @@ export class Reads {
       own: this.#own,
       others: this.#others,
       asked: this.#asked,
+      ballot: this.#ballot,
       lastRound: this.#lastRound,
       confirmed: this.#confirmed,
     };
   }
 
-  load({ own, others, asked, lastRound, confirmed }: ReturnType<Reads['dump']>): void {
+  load({ own, others, asked, ballot, lastRound, confirmed }: ReturnType<Reads['dump']>): void {
     this.#own = own;
     this.#others = others;
     this.#asked = asked;
+    this.#ballot = ballot;
     this.#lastRound = lastRound;
     this.#confirmed = confirmed;
   }
