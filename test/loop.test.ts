@@ -128,7 +128,7 @@ class TestGuard implements Guard {
     throw new Error('nobody asks in these tests');
   }
 
-  beginEpoch(): Promise<void> {
+  beginEpoch(): void {
     throw new Error('no epoch ends in these tests');
   }
 
