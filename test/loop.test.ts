@@ -188,6 +188,7 @@ class TestCore implements Core<ReplicaMessage, ReplicaPledge> {
   answer: (inputs: readonly Step[], now: Millis) => Partial<Out> = () => ({});
   wants: Core<ReplicaMessage, ReplicaPledge>['wants'] = () => true;
   found: Core<ReplicaMessage, ReplicaPledge>['found'] = [];
+  successor: Core<ReplicaMessage, ReplicaPledge>['successor'] = null;
 
   step(inputs: readonly Step[], now: Millis): Out {
     this.steps.push({ inputs, now });
