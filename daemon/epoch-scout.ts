@@ -35,7 +35,6 @@ export interface ScoutParts {
 
 export class EpochScout {
   readonly #parts: ScoutParts;
-  readonly #signer;
   #timer: NodeJS.Timeout | undefined;
   #pauseMs = pauseMsMin;
   #next = 0;
@@ -45,8 +44,6 @@ export class EpochScout {
 
   constructor(parts: ScoutParts) {
     this.#parts = parts;
-    // Of nobody: what is asked for is public.
-    this.#signer = clientSigner(SecretKey.generate(), parts.own.chainId);
     this.#schedule(Math.max(pauseMsMin, 2 * parts.own.parameters.viewTimeoutMs));
   }
 
@@ -97,7 +94,8 @@ export class EpochScout {
       chainId: own.chainId,
       epochs,
       crypto: native,
-      signer: this.#signer,
+      // Of nobody: what is asked for is public.
+      signer: clientSigner(SecretKey.generate(), own.chainId),
       openSocket: openWebSocket,
       timeoutMs: answerMsMax,
     });

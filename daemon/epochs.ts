@@ -6,12 +6,13 @@ import { dirname } from 'node:path';
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { assert } from '../protocol/assert.ts';
-import { blockHash } from '../protocol/block.ts';
+import { decodeHeader } from '../protocol/block.ts';
 import { decodeCertificate, decodeStoredBlock, isRefusal } from '../protocol/codec.ts';
 import type { EpochEnd } from '../protocol/core.ts';
 import { controlIn, encodeEpochLink } from '../protocol/epoch/chain.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
 import { type Genesis, storedParameters } from '../protocol/genesis.ts';
+import { asHeight, type Epoch, type Height } from '../protocol/types.ts';
 import { EpochChain } from '../protocol/verify.ts';
 import { syncDirectory } from '../storage/files.ts';
 import type { LogStore } from '../storage/log-store.ts';
@@ -30,26 +31,28 @@ export interface EpochsOptions {
 /** [EPO-11] What is known of the epochs up to this one; durable, as far as the log or the file knows them. */
 export async function keepEpochs({ path, genesis, log, document, logger }: EpochsOptions): Promise<EpochChain> {
   const chain = (await readEpochs(path, genesis, logger)) ?? new EpochChain({ genesis, crypto: native });
-  if (chain.last.epoch + 1 === document.epoch) {
-    const link = await linkIn(log, document, genesis);
-    const known = link === null ? null : chain.add(link);
-    if (known === null || 'refused' in known)
+  const before = chain.last.epoch;
+  // The file is written behind the log, which may have ended more than one epoch since.
+  while (chain.last.epoch < document.epoch) {
+    const link = await linkOutOf(log, chain.last.epoch, genesis);
+    if (link === null || 'refused' in chain.add(link)) {
       logger.warn(
-        { epoch: document.epoch },
-        'the block that began this epoch is not in the log: its proof is not served',
+        { epoch: chain.last.epoch, path },
+        'the link out of this epoch is missing: no later proofs are served',
       );
-    else await writeEpochs(path, chain, genesis);
-  } else if (chain.last.epoch < document.epoch)
-    logger.warn({ epoch: document.epoch, path }, 'links of earlier epochs are missing: their proofs are not served');
+      break;
+    }
+  }
+  if (chain.last.epoch > before) await writeEpochs(path, chain, genesis);
   return chain;
 }
 
 /** [EPO-11] One epoch more, with the link that proves it. */
-export function addEpoch(chain: EpochChain, { certificate, ...link }: EpochEnd['link'], logger: Logger): void {
-  assert(certificate !== null, 'the block that ends an epoch has its own proof');
-  const known = chain.add(encodeEpochLink({ ...link, certificate }));
+export function addEpoch(chain: EpochChain, { next, link: { certificate, ...link } }: EpochEnd, logger: Logger): void {
+  assert(certificate !== null, 'the caller of a core has put its proof in');
   // Where links of earlier epochs are missing, this one proves nothing (keepEpochs has said so).
-  if ('refused' in known) logger.warn({ code: known.refused }, 'this epoch is not added to those that are served');
+  if (!chain.append(next, { ...link, certificate }))
+    logger.warn({ epoch: next.epoch }, 'this epoch is not added to those that are served');
 }
 
 async function readEpochs(path: string, genesis: Genesis, logger: Logger): Promise<EpochChain | null> {
@@ -66,9 +69,10 @@ async function readEpochs(path: string, genesis: Genesis, logger: Logger): Promi
   return null;
 }
 
-/** The last block of the epoch before, with its certificate and its control transaction; null: it is not here. */
-async function linkIn(log: LogStore, { start }: EpochDocument, genesis: Genesis): Promise<Bytes | null> {
-  const { blocks } = await log.readDecidedRange({ from: start.height, to: start.height, bytesMax: 1 << 20 });
+/** The last block of an epoch, with its certificate and its control transaction; null: it is not here. */
+async function linkOutOf(log: LogStore, epoch: Epoch, genesis: Genesis): Promise<Bytes | null> {
+  const height = await lastOf(log, epoch);
+  const { blocks } = await log.readDecidedRange({ from: height, to: height, bytesMax: 1 << 20 });
   const stored = blocks[0];
   if (stored === undefined || stored.certificate === null) return null;
   const parameters = storedParameters(genesis.parameters);
@@ -76,9 +80,20 @@ async function linkIn(log: LogStore, { start }: EpochDocument, genesis: Genesis)
   const certificate = decodeCertificate(stored.certificate);
   if (isRefusal(block) || isRefusal(certificate)) return null;
   const control = controlIn(block.bundles);
-  if (control === null || blockHash(native.sha256, block.headerBytes).some((byte, i) => byte !== start.hash[i]))
-    return null;
-  return encodeEpochLink({ headerBytes: block.headerBytes, certificate, control });
+  return control === null ? null : encodeEpochLink({ headerBytes: block.headerBytes, certificate, control });
+}
+
+/** The highest block here that is of no later epoch: epochs rise with the height. */
+async function lastOf(log: LogStore, epoch: Epoch): Promise<Height> {
+  let [from, to]: [number, number] = [log.lowest, log.head];
+  while (from < to) {
+    const height = asHeight(Math.ceil((from + to) / 2));
+    const { blocks } = await log.readDecidedRange({ from: height, to: height, bytesMax: 0, headersOnly: true });
+    const header = blocks[0] === undefined ? undefined : decodeHeader(blocks[0].bytes.header);
+    if (header === undefined || header.epoch > epoch) to = height - 1;
+    else from = height;
+  }
+  return asHeight(from);
 }
 
 /** What is known of the epochs, durably: as it is now. */

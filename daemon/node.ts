@@ -34,9 +34,9 @@ import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
 import type { ReplicaPort } from './ports.ts';
-import type { Logger } from './replica.ts';
+import type { Logger, Replica } from './replica.ts';
 import { Succession } from './succession.ts';
-import { type Between, beginTerm, type Surroundings, type Term } from './term.ts';
+import { type Between, beginTerm, recorderOf, type Surroundings, type Term } from './term.ts';
 import { Transport, type TransportEpoch } from './transport/peers.ts';
 import { version } from './version.ts';
 
@@ -108,19 +108,11 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       logger,
     });
     opened.push(() => evidence.settle());
-    const surroundings: Surroundings = {
-      config,
-      first,
-      document,
-      log,
-      clock: new Clock(),
-      metrics,
-      evidence,
-      logger,
-      between,
-    };
-    let term = beginTerm(surroundings, { own, recovered, guard, self: place.self });
-    opened.push(async () => term.recorder?.close(term.core));
+    const recorder = recorderOf(config, { first, document, own, self: place.self, metrics, logger });
+    const clock = new Clock();
+    const surroundings: Surroundings = { config, first, log, clock, metrics, evidence, recorder, logger, between };
+    let term = beginTerm(surroundings, { own, from: { log: recovered }, guard, self: place.self });
+    opened.push(async () => recorder?.close(term.core));
     const replica = new Succession(term.replica);
     metrics.watch(replica);
     const signStatement = (kind: string, payload: Uint8Array) => guard.signStatement(kind, payload);
@@ -132,7 +124,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       epochLinks: () => epochs.links,
       limits: gatewayLimits(config),
     });
-    const transportEpoch = ({ own: { epoch }, genesis, self }: Term): TransportEpoch => {
+    const transportEpoch = ({ epoch, members }: EpochDocument, self: ReplicaId): TransportEpoch => {
       const former = keysBefore(epochs, epoch);
       return {
         self,
@@ -140,16 +132,16 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           crypto: native,
           chainId,
           epoch: () => epoch,
-          members: () => genesis.members,
+          members: () => members,
           isRetired: (other) => former.has(toHex(other)),
           key: guard.publicKey,
           signStatement,
         },
-        peers: addressesOf(config, genesis, self, logger),
+        peers: addressesOf(config, members, self, logger),
       };
     };
     const transport = await Transport.open({
-      ...transportEpoch(term),
+      ...transportEpoch(own, place.self),
       listen: config.listen,
       events: replica,
       onClient: (socket) => gateway.accept(socket),
@@ -178,7 +170,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           });
     if (http !== null) opened.push(() => http.close());
 
-    let stopping = false;
+    const stopping = new AbortController();
     let scout: EpochScout | null = null;
     opened.push(async () => scout?.close());
     let entering: Promise<void> = Promise.resolve();
@@ -187,43 +179,51 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
       replica.subscribe({
         fatal: () => {
-          const kept = Promise.allSettled([evidence.settle(), term.recorder?.close(term.core)]);
+          const kept = Promise.allSettled([evidence.settle(), recorder?.close(term.core)]);
           void Promise.race([kept, later(LAST_WORDS_MS_MAX)]).finally(() => resolve(1));
         },
       });
       /** [EPO-22] The next epoch, over the same log, connections and doors. */
       const enter = async (end: EpochEnd): Promise<void> => {
-        const { next, link, waiting } = end;
+        const { next, waiting } = end;
         const place = placeIn(next, config, keys);
         if ('refused' in place) {
           replica.over(end);
           return resolve('ended');
         }
         const before = guard;
-        assert(link.certificate !== null, 'the caller of a core has put its proof in');
-        addEpoch(epochs, { ...link, certificate: link.certificate }, logger);
-        // Nobody waits for the file, but the end.
-        keeping = keeping.then(() => writeEpochs(config.epochsFile, epochs, first));
-        keeping.catch(reject);
-        const [recovered, mine] = await Promise.all([
-          log.recover(),
-          guardFor(guard, place.key, config, next),
-          term.recorder?.close(term.core),
-        ]);
-        guard = mine;
-        const own = epochOf(sha256, first, recovered);
-        assert(equalBytes(own.hash, next.hash), 'the log holds the epoch that has begun');
-        if (guard.state.quarantined) await guard.abstain(tracesIn(recovered, own.epoch));
-        if (stopping) return;
+        addEpoch(epochs, end, logger);
+        // The file of a key that was replaced may still be open.
+        if (!equalBytes(guard.publicKey, place.key.secret.publicKey)) await keeping;
+        guard = await guardFor(guard, place.key, config, next);
+        // Where the guard has forgotten what its key has said, the log tells. Else nothing has to be read: the core before holds what it has just written.
+        const recovered = guard.state.quarantined ? await log.recover() : null;
+        if (recovered !== null) await guard.abstain(tracesIn(recovered, next.epoch));
+        if (stopping.signal.aborted) return;
         // From here on nothing comes in between.
-        evidence.enter(genesisOf(first, own));
-        term = beginTerm(surroundings, { own, recovered, guard, self: place.self });
-        transport.enter(transportEpoch(term));
+        const ledger = term.core.successor;
+        assert(
+          ledger !== null && equalBytes(ledger.document.hash, next.hash),
+          'the core before leaves the state of this epoch',
+        );
+        transport.enter(transportEpoch(next, place.self));
+        const connected = transport.connectedPeers();
+        const from =
+          recovered === null
+            ? { log: null, inherited: { ledger, lowest: log.lowest }, connected }
+            : { log: recovered, connected };
+        evidence.enter(genesisOf(first, next));
+        term = beginTerm(surroundings, { own: next, from, guard, self: place.self });
         replica.enter(term.replica, peers, waiting);
-        gateway.enter(own.epoch);
+        gateway.enter(next.epoch);
         settle(term);
-        logger.info({ epoch: own.epoch, height: replica.head().height }, 'the next epoch has begun');
-        if (before !== guard) await before.close();
+        logger.info({ epoch: next.epoch, height: replica.head().height }, 'the next epoch has begun');
+        // Nobody waits for these, but the end: the first block of the epoch goes before.
+        keeping = Promise.all([keeping, firstBlock(term.replica, stopping.signal)]).then(async () => {
+          await writeEpochs(config.epochsFile, epochs, first);
+          if (before !== guard) await before.close();
+        });
+        keeping.catch(reject);
       };
       /** What is watched for in each epoch. */
       const settle = ({ own, replica: current }: Term): void => {
@@ -265,7 +265,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       replica,
       done,
       async stop() {
-        stopping = true;
+        stopping.abort();
         gateway.drain();
         http?.drain();
         await entering;
@@ -309,7 +309,7 @@ async function guardFor(
   { epoch, chainId }: EpochDocument,
 ): Promise<Guard> {
   if (!equalBytes(guard.publicKey, key.secret.publicKey)) return openGuardOf(config, key, chainId, epoch);
-  if (guard.state.epoch !== epoch) await guard.beginEpoch(epoch);
+  if (guard.state.epoch !== epoch) guard.beginEpoch(epoch);
   return guard;
 }
 
@@ -317,6 +317,21 @@ async function guardFor(
 function keysBefore(epochs: EpochChain, epoch: Epoch): ReadonlySet<string> {
   const earlier = epochs.documents.filter((document) => document.epoch < epoch);
   return new Set(earlier.flatMap(({ members }) => members.map(({ publicKey }) => toHex(publicKey))));
+}
+
+/** Resolves with the next block that this replica decides; or after a view's time, or when there is no more time. */
+function firstBlock(replica: Replica, ended: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      unsubscribe();
+      ended.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, replica.genesis.parameters.viewTimeoutMs);
+    const unsubscribe = replica.subscribe({ decided: done });
+    ended.addEventListener('abort', done);
+  });
 }
 
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms).unref());
@@ -389,7 +404,7 @@ async function openLatestGuard(config: NodeConfig, keys: readonly OwnKey[], chai
 /** The operator's own word first, then the epoch's. */
 function addressesOf(
   { peers }: NodeConfig,
-  { members }: Genesis,
+  members: Genesis['members'],
   self: ReplicaId,
   logger: Logger,
 ): Map<ReplicaId, string> {

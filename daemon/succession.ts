@@ -33,7 +33,6 @@ export class Succession implements ReplicaPort, PeerEvents {
     this.#now = next;
     this.#listen(next);
     next.start(transport);
-    for (const peer of transport.connectedPeers()) next.connected(peer);
     const passage = { from: protocol, to: next.genesis, crypto: next.crypto };
     for (const bundle of [...waiting, ...bundles]) this.#admit(bundle, passage);
     for (const { from, bytes } of frames) {

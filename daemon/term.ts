@@ -1,5 +1,5 @@
-// One epoch of a replica: a core that is recovered from the log, and the loop around it. Begun when the process starts, and again at each end of an
-// epoch, over the same log, connections and doors (EPO-12, EPO-22).
+// One epoch of a replica: a core that goes on from the log, or from what the core before has left, and the loop around it. Begun when the process starts, and
+// again at each end of an epoch, over the same log, connections and doors (EPO-12, EPO-22).
 
 import { randomBytes } from 'node:crypto';
 import { equalBytes } from '../crypto/bytes.ts';
@@ -9,11 +9,10 @@ import type { Guard } from '../keys/guard.ts';
 import { blockHash } from '../protocol/block.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
-import { makeCore, type ReplicaCore } from '../protocol/cores.ts';
+import { makeCore, type Recovery, type ReplicaCore } from '../protocol/cores.ts';
 import { type EpochDocument, genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import { Ledger } from '../protocol/ledger.ts';
-import type { RecoveredLog } from '../protocol/log.ts';
 import { bearsLies, quorumsOf } from '../protocol/modes.ts';
 import type { Hash, Height, ReplicaId } from '../protocol/types.ts';
 import { asEpoch, asHash, asHeight, asView } from '../protocol/types.ts';
@@ -47,20 +46,20 @@ export interface Surroundings {
   readonly config: NodeConfig;
   /** With the members of epoch 0. */
   readonly first: Genesis;
-  /** The genesis document. */
-  readonly document: Uint8Array;
   readonly log: LogStore;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly evidence: EvidenceBook;
+  /** Null: the operator wants none. */
+  readonly recorder: Recorder | null;
   readonly logger: Logger;
   readonly between: Between;
 }
 
 export interface Beginning {
   readonly own: EpochDocument;
-  /** What the log holds. */
-  readonly recovered: RecoveredLog;
+  /** What the core starts from: what the log holds, or what the term before left. */
+  readonly from: Pick<Recovery, 'log' | 'inherited' | 'connected'>;
   /** Of this epoch, and of the key that this replica has in it. */
   readonly guard: Guard;
   readonly self: ReplicaId;
@@ -72,16 +71,14 @@ export interface Term {
   readonly self: ReplicaId;
   readonly core: ReplicaCore;
   readonly replica: Replica;
-  /** Null: the operator wants none. */
-  readonly recorder: Recorder | null;
 }
 
 /**
  * [EPO-12] Waits for nothing, and takes no turn before its replica is started.
  * @throws GuardError guard-memory-lost
  */
-export function beginTerm(surroundings: Surroundings, { own, recovered, guard, self }: Beginning): Term {
-  const { config, first, document, log, clock, metrics, evidence, logger, between } = surroundings;
+export function beginTerm(surroundings: Surroundings, { own, from, guard, self }: Beginning): Term {
+  const { config, first, log, clock, metrics, evidence, recorder, logger, between } = surroundings;
   const { sha256 } = native;
   const { epoch } = own;
   const genesis = genesisOf(first, own);
@@ -93,7 +90,7 @@ export function beginTerm(surroundings: Surroundings, { own, recovered, guard, s
   const core = makeCore(
     { genesis, epoch, document: own, self, sha256 },
     {
-      log: recovered,
+      ...from,
       guard: {
         view: asView(Math.max(view, abstained.view ?? 0)),
         led,
@@ -107,23 +104,7 @@ export function beginTerm(surroundings: Surroundings, { own, recovered, guard, s
     clock.now(),
   );
   between.core?.(core, { genesis, self });
-  const recorder =
-    config.recorderMiB === 0
-      ? null
-      : new Recorder({
-          folder: folderAt(config.recorderDir),
-          bytesMax: config.recorderMiB * 2 ** 20,
-          chainId: first.chainId,
-          genesisDocument: document,
-          epoch: own,
-          self,
-          member: config.member,
-          software: version(),
-          startedAt: Date.now(),
-          sha256,
-          meter: metrics,
-          logger,
-        });
+  recorder?.enter({ epoch: own, self });
   const verify: VerifyContext = {
     crypto: native,
     chainId: genesis.chainId,
@@ -156,9 +137,36 @@ export function beginTerm(surroundings: Surroundings, { own, recovered, guard, s
     evidence,
     recorder,
     witness: bearsLies(own.protocol) ? undefined : { self, epoch, sign: (place) => guard.signDecided(place) },
-    head: recoveredHead(first, recovered),
+    head: headOf(from, first),
   });
-  return { own, genesis, self, core, replica, recorder };
+  return { own, genesis, self, core, replica };
+}
+
+/** One for all epochs; null: the operator wants none. */
+export function recorderOf(
+  { recorderMiB, recorderDir, member }: NodeConfig,
+  beginning: Pick<Surroundings, 'first' | 'metrics' | 'logger'> &
+    Pick<Beginning, 'own' | 'self'> & {
+      /** The genesis document. */
+      readonly document: Uint8Array;
+    },
+): Recorder | null {
+  if (recorderMiB === 0) return null;
+  const { first, document, own, self, metrics, logger } = beginning;
+  return new Recorder({
+    folder: folderAt(recorderDir),
+    bytesMax: recorderMiB * 2 ** 20,
+    chainId: first.chainId,
+    genesisDocument: document,
+    epoch: own,
+    self,
+    member,
+    software: version(),
+    startedAt: Date.now(),
+    sha256: native.sha256,
+    meter: metrics,
+    logger,
+  });
 }
 
 function certificateIn(bytes: Uint8Array): Certificate {
@@ -168,10 +176,13 @@ function certificateIn(bytes: Uint8Array): Certificate {
   return certificate;
 }
 
-function recoveredHead(
+function headOf(
+  { log: recovered, inherited }: Beginning['from'],
   genesis: Genesis,
-  recovered: RecoveredLog,
 ): { height: Height; hash: Hash; certificate: Certificate | null } {
+  const { head } = inherited?.ledger ?? new Ledger({ sha256: native.sha256, genesis, epoch: asEpoch(0) });
+  const here = { height: head.header.height, hash: asHash(head.hash), certificate: null };
+  if (recovered === null) return here;
   const certified = recovered.decided.findLast((block) => block.certificate !== null)?.certificate ?? null;
   const certificate = certified === null ? null : certificateIn(certified);
   const last = recovered.decided.at(-1);
@@ -180,6 +191,5 @@ function recoveredHead(
     const { height, header } = recovered.checkpoint;
     return { height, hash: blockHash(native.sha256, header), certificate };
   }
-  const { head } = new Ledger({ sha256: native.sha256, genesis, epoch: asEpoch(0) });
-  return { height: head.header.height, hash: asHash(head.hash), certificate: null };
+  return here;
 }

@@ -3,7 +3,11 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 
+const file = new URL('../../package.json', import.meta.url);
+
+let known: string | undefined;
+
 export function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(file, 'utf8'))).version;
+  known ??= z.object({ version: z.string() }).parse(JSON.parse(readFileSync(file, 'utf8'))).version;
+  return known;
 }

@@ -131,10 +131,11 @@ export interface Guard {
    */
   readmit(options: { readonly view: View; readonly height: Height; readonly lock: Bytes }): Promise<void>;
   /**
-   * [GRD-10] Goes on in a later epoch, with no marks but those of checkpoints, no lock and no lead; durable when it resolves. Nothing else may be under
-   * way but statements. @throws GuardError guard-epoch-passed: it is there already, or farther
+   * [GRD-10] Goes on in a later epoch, with no marks but those of checkpoints, no lock and no lead. Durable with the first mark in it: until then nothing
+   * that binds is signed there, and whoever opens the file for that epoch comes to the same. Nothing else may be under way but statements.
+   * @throws GuardError guard-epoch-passed: it is there already, or farther
    */
-  beginEpoch(epoch: Epoch): Promise<void>;
+  beginEpoch(epoch: Epoch): void;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -379,7 +380,7 @@ class FileGuard implements Guard {
     await this.settle();
   }
 
-  async beginEpoch(epoch: Epoch): Promise<void> {
+  beginEpoch(epoch: Epoch): void {
     this.#assertAlive();
     const { path } = this.#options;
     const { marks } = this.#state;
@@ -389,7 +390,6 @@ class FileGuard implements Guard {
     this.#proposals = new Proposals();
     this.#promised.clear();
     this.#changes += 1;
-    await this.settle();
   }
 
   async resetFloor(log: LogPosition): Promise<void> {

@@ -47,10 +47,14 @@ const keyOf = (place: CheckpointPlace): string =>
  * The state at the head, as a checkpoint that nobody has signed. [EPO-10] At the start of an epoch its own members will, in their epoch.
  */
 export function checkpointOf(ledger: Ledger): LogRecord[] {
-  const { stateDigest, logRoot, changed } = ledger.checkpoint();
-  const { epoch, hash: memberSetHash } = ledger.document;
-  const { height, head } = ledger;
-  return recordsOf({ epoch, height, hash: head.hash, logRoot, memberSetHash, stateDigest }, changed);
+  const { changed } = ledger.checkpoint();
+  return recordsOf(placeOf(ledger), changed);
+}
+
+/** Where the checkpoint at the head stands, just taken or restored. */
+export function placeOf({ document, height, head, logRoot, stateDigest }: Ledger): CheckpointPlace {
+  const { epoch, hash: memberSetHash } = document;
+  return { epoch, height, hash: head.hash, logRoot, memberSetHash, stateDigest };
 }
 
 function recordsOf(place: CheckpointPlace, changed: ReturnType<Ledger['checkpoint']>['changed']): LogRecord[] {
@@ -70,6 +74,8 @@ export class Checkpoints {
   /** What this replica computed itself, until it is stable. */
   #own: Map<Height, CheckpointPlace> = new Map();
   #stable: CheckpointCertificate | null = null;
+  /** Where a vote was cast before a start, or an epoch has begun: it is still to be cast. */
+  #resumed: Height | null = null;
 
   constructor(quorums: Quorums, interval: number, start: Height = asHeight(0)) {
     this.#quorums = quorums;
@@ -92,16 +98,9 @@ export class Checkpoints {
 
   /** [PBFT-CP-1] The block just decided is a checkpoint: digests the state, writes what changed, and votes once that is durable. */
   take(host: CheckpointHost, block: Block): void {
-    const { stateDigest, logRoot, changed } = host.ledger.checkpoint();
+    const { changed } = host.ledger.checkpoint();
     const { height } = block.header;
-    const place: CheckpointPlace = {
-      epoch: host.epoch,
-      height,
-      hash: block.hash,
-      logRoot,
-      memberSetHash: host.ledger.memberSetHash,
-      stateDigest,
-    };
+    const place = placeOf(host.ledger);
     host.out.records.push(...recordsOf(place, changed));
     if (height <= this.stableHeight) return;
     this.#own.set(height, place);
@@ -109,10 +108,17 @@ export class Checkpoints {
     this.#settle(host, height);
   }
 
-  /** After a restart: the vote for a checkpoint that was written and is not yet stable is cast again. */
-  resume(host: CheckpointHost, place: CheckpointPlace): void {
+  /** After a restart: the vote for a checkpoint that was written and is not yet stable is cast again. At the start of an epoch, for the first time. */
+  resume(place: CheckpointPlace): void {
     this.#own.set(place.height, place);
-    host.out.pledge({ kind: 'checkpoint', ...place });
+    this.#resumed = place.height;
+  }
+
+  /** With the first heartbeat, or behind the first block: that one has others waiting for it. */
+  sayResumed(host: CheckpointHost): void {
+    const place = this.#resumed === null ? undefined : this.#own.get(this.#resumed);
+    this.#resumed = null;
+    if (place !== undefined) host.out.pledge({ kind: 'checkpoint', ...place });
   }
 
   onVote(host: CheckpointHost, signed: Verified<CheckpointVote>): void {
@@ -204,10 +210,10 @@ export class Checkpoints {
 
   dump() {
     const votes = [...this.#votes].map(([height, tally]) => [height, tally.dump()] as const);
-    return { votes, own: this.#own, stable: this.#stable };
+    return { votes, own: this.#own, stable: this.#stable, resumed: this.#resumed };
   }
 
-  load({ votes, own, stable }: ReturnType<Checkpoints['dump']>): void {
+  load({ votes, own, stable, resumed }: ReturnType<Checkpoints['dump']>): void {
     this.#votes = new Map();
     for (const [height, dumped] of votes) {
       const tally = new Tally<Verified<CheckpointVote>>();
@@ -216,5 +222,6 @@ export class Checkpoints {
     }
     this.#own = own;
     this.#stable = stable;
+    this.#resumed = resumed;
   }
 }

@@ -13,7 +13,7 @@
 //      gives them no certificate: first of all the caller puts this replica's word in its place, there and in the records (attest.ts).
 //   5. Call `step` again at `wakeAt` at the latest, even if nothing arrived.
 //   6. Where `ended` is set, the core has done its work: make its records durable, sign none of its pledges, and begin the next epoch
-//      with a core that is recovered from the log (EPO-12).
+//      with a core that goes on from its `successor`, or after a crash from the log (EPO-12).
 //   7. If step throws, stop the process: a bug was found, and going on could break agreement. A bad peer never makes it throw.
 
 import type { Bytes } from '../crypto/bytes.ts';
@@ -22,6 +22,7 @@ import type { SignedBundle } from './bundle.ts';
 import type { Certificate } from './certificate.ts';
 import type { EpochLink } from './epoch/chain.ts';
 import type { EpochDocument } from './epoch/document.ts';
+import type { Ledger } from './ledger.ts';
 import type { LogRecord } from './log.ts';
 import type { Verified } from './messages.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId, View } from './types.ts';
@@ -35,6 +36,8 @@ export interface Core<Message, Pledge> {
   step(inputs: readonly Input<Message, Pledge>[], now: Millis): Ready<Message, Pledge>;
   /** After a step that threw: the evidence that it had found, which no Ready hands out. Empty after every other step. */
   readonly found: readonly Evidence<Message>[];
+  /** [EPO-12] Of a core that has ended: the state that its last records wrote, for the core of the next epoch alone. Null until then. */
+  readonly successor: Ledger | null;
   /**
    * Whether a message is worth the price of checking its signatures; that of a late peer often is not. `others` are the senders of equal
    * ones that were checked and will be given to the next step.

@@ -78,6 +78,9 @@ export class Ledger {
   #frontier: Frontier;
   #head: { header: BlockHeader; hash: Hash };
   #ended: { readonly next: EpochDocument; readonly control: Bytes } | null = null;
+  #successor: Ledger | null = null;
+  /** Of `#chunkLeaves`; null: not reckoned since they changed. */
+  #stateDigest: Hash | null = null;
 
   /** @param document of the epoch, where it is not the first; `genesis` has its members and parameters (genesisOf) */
   constructor({
@@ -346,7 +349,13 @@ export class Ledger {
     ledger.#chunkLeaves = this.#chunkLeaves;
     ledger.#frontier = this.#frontier;
     ledger.#head = this.#head;
+    this.#successor = ledger;
     return ledger;
+  }
+
+  /** The ledger of the next epoch, once this one has ended and its state has been written; null until then. */
+  get successor(): Ledger | null {
+    return this.#successor;
   }
 
   /** [SES-4] At a checkpoint height: forgets expired sessions, and digests the state. `changed` are the chunks since the last call. */
@@ -357,11 +366,8 @@ export class Ledger {
       ...this.#sessions.takeChanged().map(({ bucket, bytes }) => ({ chunk: 1 + bucket, bytes })),
     ];
     for (const { chunk, bytes } of changed) this.#chunkLeaves[chunk] = leafHash(this.#sha256, bytes);
-    return { stateDigest: this.#digest(), logRoot: asHash(this.#frontier.root()), changed };
-  }
-
-  #digest(): Hash {
-    return asHash(merkleRoot(this.#sha256, this.#chunkLeaves));
+    this.#stateDigest = null;
+    return { stateDigest: this.stateDigest, logRoot: this.logRoot, changed };
   }
 
   #encodeLog(): Bytes {
@@ -395,11 +401,17 @@ export class Ledger {
       this.#chunkLeaves[chunk] = leafHash(this.#sha256, bytes);
     }
     this.#sessions.takeChanged();
+    this.#stateDigest = null;
   }
 
   /** The digest of the restored or last checkpointed state. */
   get stateDigest(): Hash {
-    return this.#digest();
+    this.#stateDigest ??= asHash(merkleRoot(this.#sha256, this.#chunkLeaves));
+    return this.#stateDigest;
+  }
+
+  get logRoot(): Hash {
+    return asHash(this.#frontier.root());
   }
 
   dump() {
@@ -415,6 +427,7 @@ export class Ledger {
 
   load({ sessions, chunkLeaves, frontier, head, ended }: ReturnType<Ledger['dump']>): void {
     this.#ended = ended;
+    this.#stateDigest = null;
     this.#sessions.load(sessions);
     this.#chunkLeaves = chunkLeaves;
     this.#frontier = frontier;

@@ -5,7 +5,7 @@ import { assert } from './assert.ts';
 import type { Block, Sha256 } from './block.ts';
 import { blockHash, decodeHeader } from './block.ts';
 import type { Certificate } from './certificate.ts';
-import type { CheckpointHost, Checkpoints } from './checkpoints.ts';
+import { type CheckpointHost, type Checkpoints, placeOf } from './checkpoints.ts';
 import type { WireContext } from './codec.ts';
 import {
   decodeCertificate,
@@ -16,6 +16,7 @@ import {
 } from './codec.ts';
 import type { Parameters } from './genesis.ts';
 import { LayoutReader } from './layout.ts';
+import type { Ledger } from './ledger.ts';
 import type { BlockBytes, RecoveredLog } from './log.ts';
 import type { Epoch, Height } from './types.ts';
 
@@ -24,6 +25,21 @@ export interface RestartHost extends CheckpointHost {
   readonly parameters: Parameters;
   readonly checkpoints: Checkpoints;
   lowest: Height;
+}
+
+/** [EPO-12] The state that an epoch starts from, as the core before left it in memory: what the write that ended its epoch has made of the log. */
+export interface Inheritance {
+  /** Of this epoch. */
+  readonly ledger: Ledger;
+  /** As RecoveredLog has it. */
+  readonly lowest: Height;
+}
+
+/** [EPO-12] The same as if the log were read (sim/replica.ts compares them at each end of an epoch), and nothing is read. */
+export function inherit(s: RestartHost, { ledger, lowest }: Inheritance): void {
+  assert(s.ledger === ledger, 'the ledger of this epoch');
+  s.checkpoints.resume(placeOf(ledger));
+  s.lowest = lowest;
 }
 
 /** The last checkpoint, and the decided blocks above it by the same rules as when they were decided; `certified` for each certificate. */
@@ -40,7 +56,7 @@ export function recoverLedger(s: RestartHost, log: RecoveredLog, certified: (cer
     s.ledger.restore(header, blockHash(s.sha256, log.checkpoint.header), log.checkpoint.chunks);
     const place = known(decodeCheckpointPlace(log.checkpoint.place));
     assert(equalBytes(place.stateDigest, s.ledger.stateDigest), 'the stored state has the digest of its checkpoint');
-    if (log.checkpoint.height > s.checkpoints.stableHeight) s.checkpoints.resume(s, place);
+    if (log.checkpoint.height > s.checkpoints.stableHeight) s.checkpoints.resume(place);
   }
   for (const stored of log.decided) {
     const extension = s.ledger.extend([], decoded(stored.bytes, s));

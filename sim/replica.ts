@@ -2,7 +2,7 @@
 // before you speak, and a process that ends whenever the simulation wants it to. What a planted bug may override is `protected`.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { ascii } from '../crypto/bytes.ts';
+import { ascii, equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { Witness } from '../protocol/attest.ts';
 import { attested } from '../protocol/attest.ts';
@@ -21,6 +21,7 @@ import type { QuarantineStart } from '../protocol/pbft/quarantine.ts';
 import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import type { Pending } from '../protocol/pending.ts';
 import { gather, isEmpty, isUrgent, LAZY_WRITE_MS_MAX, nothingPending } from '../protocol/pending.ts';
+import type { Inheritance } from '../protocol/restart.ts';
 import type { Height, ReplicaId } from '../protocol/types.ts';
 import { asHeight } from '../protocol/types.ts';
 import { WriteLag } from '../protocol/write-lag.ts';
@@ -123,7 +124,7 @@ export class SimReplica {
 
   // ---- life and death -----------------------------------------------------------------------------------------------
 
-  boot(): void {
+  boot(inherited: Inheritance | null = null): void {
     this.life += 1;
     this.#write = null;
     this.#inbox = [];
@@ -147,10 +148,22 @@ export class SimReplica {
         'durable-before-spoken',
         `the log of node-${this.id} ends at write ${this.disk.writes}, and it has signed upon ${this.guard.floor.sequence}`,
       );
-    this.core = this.makeCore({ log, quarantine: this.#quarantine(log), guard: this.guard.recovery });
+    const quarantine = this.#quarantine(log);
+    const guard = this.guard.recovery;
+    if (inherited === null || quarantine !== null) this.core = this.makeCore({ log, quarantine, guard });
+    else {
+      this.core = this.makeCore({ log: null, inherited, connected: [], quarantine, guard });
+      this.#assertAlike(this.core, { log, connected: [], guard });
+    }
     this.wake();
     // Without operators no epoch ends.
     if (this.world.genesis.members[0]?.operatorKey !== undefined) this.#scout(null);
+  }
+
+  /** [EPO-12] [FLR-1] What a core inherits is what it would find in the log. */
+  #assertAlike(core: ReplicaCore, recovery: Recovery): void {
+    if (!equalBytes(core.snapshot(), this.#coreFrom(recovery).snapshot()))
+      fail('no-invariant-breaks', `node-${this.id} begins epoch ${this.epoch.epoch} otherwise than its log has it`);
   }
 
   /** [EPO-12] The log says which epoch goes on. A key that is new in it begins with a file of its own. */
@@ -209,6 +222,10 @@ export class SimReplica {
 
   /** What starts from the recovered state. */
   protected makeCore(recovery: Recovery): ReplicaCore {
+    return this.#coreFrom(recovery);
+  }
+
+  #coreFrom(recovery: Recovery): ReplicaCore {
     const { epoch: document } = this;
     const genesis = genesisOf(this.world.genesis, document);
     const self = this.member!; // only a member has a core
@@ -421,8 +438,9 @@ export class SimReplica {
   /** [EPO-12] The end of the epoch is durable: what follows is what a start of the process would do, without its loss of the pool. */
   #nextEpoch({ waiting }: EpochEnd): void {
     if (this.world.strikes(this, 'epoch-ended')) return;
+    const ledger = this.core?.successor ?? null;
     this.core = null;
-    this.boot();
+    this.boot(ledger === null ? null : { ledger, lowest: asHeight(this.disk.lowest) });
     for (const bundle of waiting) if (fits(bundle, this.epoch.parameters)) this.input({ type: 'bundle', bundle });
     this.world.began(this);
   }

@@ -45,7 +45,7 @@ export interface LogStore {
    * stays; told too much, the next start cannot find the guard's floor and refuses.
    */
   moveFloor(floor: LogPosition): void;
-  /** What a start would find now, for the core of the next epoch (EPO-12). Not while a write is under way. */
+  /** What a start would find now, where a replica in quarantine begins the next epoch (EPO-12). Not while a write is under way. */
   recover(): Promise<RecoveredLog>;
   readDecided(height: Height): Promise<StoredBlock | undefined>;
   readDecidedRange(query: DecidedRangeQuery): Promise<DecidedRange>;

@@ -1,7 +1,7 @@
 // Changes of the epoch as operators handle them: files that travel, the plan, the command line; and what `synod verify` makes of later epochs.
 
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -11,6 +11,7 @@ import { native } from '../crypto/native.ts';
 import { ChainFileWriter } from '../daemon/cli/chain-file.ts';
 import { combineControls, inOrder } from '../daemon/cli/control-file.ts';
 import { planInWords, planOf } from '../daemon/cli/epoch-plan.ts';
+import { keepEpochs } from '../daemon/epochs.ts';
 import { decodeEpochsFile, encodeEpochsFile } from '../daemon/epochs-file.ts';
 import {
   decodeWitness,
@@ -22,6 +23,7 @@ import {
 import { SecretKey } from '../keys/keypair.ts';
 import { operatorSigner, signJoin } from '../keys/operator-key.ts';
 import { encodeFrame, encodePayload } from '../protocol/codec.ts';
+import { Observer } from '../protocol/epoch/observer.ts';
 import type { ReplicaMessage, Signed } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import {
@@ -33,6 +35,8 @@ import {
   signingBytes,
   transactionReceipt,
 } from '../protocol/verify.ts';
+import { openLogStore } from '../storage/log-store.ts';
+import { MemoryDisk } from '../storage/memory.ts';
 import { adding, controlFor, EpochWorld, opened, replicaKey, sha256, signerOf } from './epoch-world.ts';
 
 t.setTimeout(200_000);
@@ -165,6 +169,41 @@ t.test('[EPO-11] the file of epochs proves itself from the genesis document', as
   const bent = Uint8Array.from(bytes);
   bent[bent.length - 100]! ^= 1;
   t.not(code(bent), 'epoch 2');
+});
+
+t.test('[EPO-11] links that the file has not got yet are in the log', async (t) => {
+  const world = new EpochWorld();
+  world.idle(3).end({ changes: [adding('e')], by: abc, joins: { e: 0 } });
+  world.end({ changes: [{ change: 'remove-member', name: 'a' }], by: ['b', 'c', 'd', 'e'] });
+  world
+    .idle(2)
+    .end({ changes: [{ change: 'set-parameter', parameter: 'window', value: 5 }], by: ['b', 'c', 'd', 'e'] });
+  world.idle(1);
+  const { genesis, links, epoch: document } = world;
+  const { chainId } = genesis;
+  const logOf = async (blocks: typeof world.blocks) => {
+    const options = { sha256, chainId, floor: null, retainBlocks: 'all' } as const;
+    const { log } = await openLogStore(new MemoryDisk().open(), options);
+    const observer = new Observer({ sha256, genesis }, null);
+    for (const { block, certificate } of blocks) await log.write(observer.take(block, certificate));
+    return log;
+  };
+  const log = await logOf(world.blocks);
+  const warnings: object[] = [];
+  const ignore = () => {};
+  const logger = { debug: ignore, info: ignore, warn: (fields: object) => warnings.push(fields), error: ignore };
+  const path = join(t.testdir(), 'epochs');
+  for (const known of [0, 1, 2, 3]) {
+    writeFileSync(path, encodeEpochsFile(chainId, links.slice(0, known)));
+    const chain = await keepEpochs({ path, genesis, log, document, logger });
+    t.same(chain.links, links, `${known} links in the file`);
+    t.same(readFileSync(path), Buffer.from(encodeEpochsFile(chainId, links)));
+  }
+  t.strictSame(warnings, []);
+  rmSync(path);
+  const short = await logOf(world.blocks.slice(0, 3));
+  t.equal((await keepEpochs({ path, genesis, log: short, document, logger })).last.epoch, 0, 'what is nowhere is said');
+  t.match(warnings, [{ epoch: 0 }]);
 });
 
 t.test('[EVD-2] [EVD-4] evidence and statements of a later epoch hold where its members are known', async (t) => {

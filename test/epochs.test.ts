@@ -753,6 +753,33 @@ t.test('[EPO-17] an observer keeps the log that a member starts from, through ev
   );
 });
 
+t.test('[EPO-12] [FLR-1] what a core inherits is what the log gives back', async (t) => {
+  const world = new EpochWorld();
+  world.idle(3).end({ changes: [{ change: 'set-parameter', parameter: 'window', value: 5 }], by: abc });
+  const disk = new SimDisk();
+  const observer = new Observer({ sha256, genesis: world.genesis }, null);
+  for (const { block, certificate } of world.blocks) disk.write(observer.take(block, certificate));
+  const { epoch, ledger } = world;
+  ledger.checkpoint();
+  const genesis = genesisOf(world.genesis, epoch);
+  const options = { genesis, epoch: epoch.epoch, document: epoch, self: asReplicaId(1), sha256 };
+  const guard = { view: asView(0), led: null, lock: null };
+  const connected = [0, 2, 3].map(asReplicaId);
+  let now = start + 1_000;
+  const read = new Pbft(options, { log: disk.recover(), connected, guard }, asMillis(now));
+  const inherited = { ledger, lowest: asHeight(disk.lowest) };
+  const core = new Pbft(options, { log: null, inherited, connected, guard }, asMillis(now));
+  t.same(core.snapshot(), read.snapshot());
+  const first = core.step([], asMillis(now));
+  t.strictSame([first.send, first.pledges], [[], []], 'nothing that the first block would wait for');
+  now += genesis.parameters.heartbeatMs;
+  const second = core.step([], asMillis(now));
+  t.match(second.send, [{ to: 'all', message: { kind: 'status', epoch: epoch.epoch } }]);
+  t.match(second.pledges, [{ pledge: { kind: 'checkpoint', epoch: epoch.epoch, height: world.height } }]);
+  t.equal(second.pledges.length, 1);
+  t.equal(core.successor, null, 'it has not ended');
+});
+
 t.test('[EPO-10] the checkpoint at the start of an epoch is proved by its own members', async (t) => {
   const world = new EpochWorld();
   world.idle(1).end({ changes: [rekey('a', 'a2')], by: abc, joins: { a2: 0 } });

@@ -551,8 +551,8 @@ t.test('GRD-10: a guard that goes on in the next epoch is one that was opened th
   await guard.lead(asView(3));
   guard.signProposal(proposal(3, 1, A));
   await guard.promise({ pledges: [prepare(5, 1, A), checkpoint(64, A)], lock: A, log: start });
-  await t.rejects(guard.beginEpoch(asEpoch(0)), { code: 'guard-epoch-passed' }, 'the same one');
-  await guard.beginEpoch(asEpoch(2));
+  t.throws(() => guard.beginEpoch(asEpoch(0)), { code: 'guard-epoch-passed' }, 'the same one');
+  guard.beginEpoch(asEpoch(2));
   t.match(guard.state, { epoch: 2, view: 0, led: null, burned: null, lock: null, marks: [] });
   t.throws(
     () => guard.sign(prepare(5, 1, A).pledge, none),
@@ -560,7 +560,7 @@ t.test('GRD-10: a guard that goes on in the next epoch is one that was opened th
     'what was promised is forgotten',
   );
   const { state } = guard;
-  await t.rejects(guard.beginEpoch(asEpoch(1)), { code: 'guard-epoch-passed' });
+  t.throws(() => guard.beginEpoch(asEpoch(1)), { code: 'guard-epoch-passed' });
   const again = { pledge: { ...checkpoint(64, B).pledge, epoch: asEpoch(2) }, payload: none };
   await t.rejects(promise(guard, again), { code: 'guard-conflict' }, 'heights go on');
   await guard.lead(asView(0));

@@ -128,7 +128,7 @@ class TestGuard implements Guard {
     throw new Error('nobody asks in these tests');
   }
 
-  beginEpoch(): Promise<void> {
+  beginEpoch(): void {
     throw new Error('no epoch ends in these tests');
   }
 
@@ -189,6 +189,7 @@ class TestCore implements Core<ReplicaMessage, ReplicaPledge> {
   wants: Core<ReplicaMessage, ReplicaPledge>['wants'] = () => true;
   presses?: NonNullable<Core<ReplicaMessage, ReplicaPledge>['presses']>;
   found: Core<ReplicaMessage, ReplicaPledge>['found'] = [];
+  successor: Core<ReplicaMessage, ReplicaPledge>['successor'] = null;
 
   step(inputs: readonly Step[], now: Millis): Out {
     this.steps.push({ inputs, now });

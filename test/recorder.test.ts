@@ -142,6 +142,28 @@ async function record(t: Test, name = 'recorder'): Promise<{ file: string; direc
   return { directory, file: join(directory, segmentName(1)), flight };
 }
 
+t.test('FLR-3, FLR-5: the steps of the next epoch have a segment of their own', async (t) => {
+  const directory = join(t.testdir(), 'recorder');
+  const flight = new Flight({ folder: folderAt(directory) });
+  flight.step({ type: 'leading', view: asView(0) });
+  flight.step({ type: 'connected', peer: asReplicaId(1) });
+  const epoch = genesisEpoch(native.sha256, settingOf(4).genesis);
+  flight.recorder.enter({ epoch, self: asReplicaId(0) });
+  flight.recorder.enter({ epoch, self: asReplicaId(0) });
+  flight.step({ type: 'bundle', bundle: flight.solo.client.bundle([text('one')]) });
+  await flight.close();
+  t.equal(flight.recorder.waitingBytes, 0);
+  t.strictSame(filesIn(directory), [segmentName(1), segmentName(2)]);
+  const [before, after] = filesIn(directory).map((name) => segment(join(directory, name)));
+  t.match(before, { stop: { kind: 'end' }, end: { why: 'stopped', steps: 2, state: null } });
+  t.match(after, { head: { gap: 'start', missed: 0 }, stop: { kind: 'end' }, end: { why: 'stopped', steps: 1 } });
+  for (const name of filesIn(directory)) {
+    const { code, stdout } = await replay(join(directory, name));
+    t.equal(code, 0, name);
+    t.match(stdout, 'identical');
+  }
+});
+
 // ---- the ring ---------------------------------------------------------------------------------------------------------
 
 t.test('FLR-4: a ring never takes more than its bytes, and each segment replays by itself', async (t) => {

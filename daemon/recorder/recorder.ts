@@ -97,7 +97,7 @@ type Work =
   | { readonly type: 'append'; readonly parts: readonly Bytes[] };
 
 export class Recorder implements StepRecorder {
-  readonly #options: RecorderOptions;
+  #options: RecorderOptions;
   readonly #segmentBytesMax: number;
   readonly #monotonic: () => number;
   #segment: OpenSegment | null = null;
@@ -164,6 +164,16 @@ export class Recorder implements StepRecorder {
     this.#segment = null;
     this.#closed = true;
     this.#flush();
+  }
+
+  /** The steps of the next core follow, in a segment of their own; nothing of that is written at once, for others wait for what the core is to say. */
+  enter(place: Pick<RecorderOptions, 'epoch' | 'self'>): void {
+    if (this.#closed) return;
+    if (this.#segment !== null) this.#end('stopped', null);
+    this.#options = { ...this.#options, ...place };
+    this.#snapshotAt = Number.NEGATIVE_INFINITY;
+    this.#resumeAt = Number.NEGATIVE_INFINITY;
+    if (this.#gap === 'none') this.#gap = 'start';
   }
 
   /** Ends the segment, and resolves when all is written or has failed. `core`: to say what state it ended in. */
@@ -245,7 +255,7 @@ export class Recorder implements StepRecorder {
     this.#waiting += lengthOf(state);
     this.#missed = 0;
     this.#gap = 'none';
-    this.#write();
+    this.#flushSoon();
     return true;
   }
 
@@ -253,7 +263,7 @@ export class Recorder implements StepRecorder {
     const { steps } = this.#segment!; // called with one
     const state = snapshot === null ? null : this.#options.sha256(snapshot);
     this.#append(encodeEnd({ why, steps, state }));
-    this.#flush();
+    this.#hold();
     this.#segment = null;
   }
 
@@ -292,18 +302,27 @@ export class Recorder implements StepRecorder {
     this.#partBytes += bytes;
     this.#waiting += bytes;
     this.#segment!.bytes += bytes; // called with one
-    if (this.#partBytes >= RECORDER_LIMITS.flushBytes) return this.#flush();
+    if (this.#partBytes >= RECORDER_LIMITS.flushBytes) this.#flush();
+    else this.#flushSoon();
+  }
+
+  #flushSoon(): void {
     this.#timer ??= setTimeout(() => this.#flush(), RECORDER_LIMITS.flushMs).unref();
   }
 
   #flush(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
+    this.#hold();
+    if (this.#work.length > 0) this.#write();
+  }
+
+  /** What was appended takes its place among the work. */
+  #hold(): void {
     if (this.#partBytes === 0) return;
     this.#work.push({ type: 'append', parts: this.#parts });
     this.#parts = [];
     this.#partBytes = 0;
-    this.#write();
   }
 
   #write(): void {

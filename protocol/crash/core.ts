@@ -21,10 +21,10 @@ import type { CoreOptions, Recovery } from '../cores.ts';
 import type { CertifiedState } from '../deliver.ts';
 import { adoptState, deliver, endEpoch } from '../deliver.ts';
 import { handOn } from '../forward.ts';
-import type { Extension } from '../ledger.ts';
+import type { Extension, Ledger } from '../ledger.ts';
 import type { ReplicaMessage, ReplicaPledge, Verified } from '../messages.ts';
 import { Outbox } from '../outbox.ts';
-import { decoded, hardStateIn, isOfOtherEpoch, recoverLedger } from '../restart.ts';
+import { decoded, hardStateIn, inherit, isOfOtherEpoch, recoverLedger } from '../restart.ts';
 import type { SnapshotRefusal } from '../snapshot.ts';
 import { stalledMs } from '../stalls.ts';
 import { loadSnapshot, snapshotOf } from '../state-snapshot.ts';
@@ -42,8 +42,8 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   protected readonly s: CrashState;
   #wakeAt: Millis;
 
-  constructor(options: CoreOptions, now: Millis) {
-    this.s = newState(options, now, {
+  constructor(options: CoreOptions, { inherited }: Recovery, now: Millis) {
+    this.s = newState(options, inherited?.ledger ?? null, now, {
       noteCertificate: () => {},
       decideFetched: (block) => this.#decideFetched(block),
       install: (state) => this.#install(state),
@@ -106,12 +106,14 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   protected installing(_header: BlockHeader): void {}
 
   /** At the end of the constructor of each. Gives back the hard state and the accepted values of this epoch; the ledger is recovered. */
-  protected recoverDecided({ log, quarantine }: Recovery): {
+  protected recoverDecided({ log, inherited, connected = [], quarantine }: Recovery): {
     readonly hardState: Uint8Array | null;
     readonly accepted: readonly { readonly height: Height; readonly ballot: View; readonly value: Block }[];
   } {
     const { s } = this;
     assert(!quarantine, 'who has forgotten what its key has signed does not start here (CFT-R-1)');
+    for (const id of connected) Object.assign(this.peer(id), { connected: true, heardAt: s.now, heard: 'handshake' });
+    if (inherited) inherit(s, inherited);
     if (log === null) return { hardState: null, accepted: [] };
     recoverLedger(s, log, () => {});
     const accepted = log.accepted.flatMap(({ height, view, bytes }) => {
@@ -164,6 +166,10 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
 
   get found(): readonly Evidence<ReplicaMessage>[] {
     return this.s.out.evidence;
+  }
+
+  get successor(): Ledger | null {
+    return this.s.ledger.successor;
   }
 
   /** [CFT-T-1] [STALL-1] Held up, or called late: this replica was the one that stalled (adversary's book, A32). */
@@ -341,6 +347,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     deliver(s, extension, null);
     this.#passed(height);
     if (this.isOver) return endEpoch(s, block, null);
+    s.checkpoints.sayResumed(s);
     if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
   }
 
@@ -396,6 +403,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     if (s.now < s.heartbeatAt) return;
     s.heartbeatAt = plus.millis(s.now, s.parameters.heartbeatMs);
     this.#sayStatus('all');
+    s.checkpoints.sayResumed(s);
   }
 
   /** Says at once what the next heartbeat would. */

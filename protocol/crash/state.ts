@@ -1,6 +1,7 @@
 // What every crash-fault replica knows, whichever protocol it runs: the decided part and what serves it. What is undecided, and who leads, is
 // the protocol's own. Nothing here is durable by itself.
 
+import { assert } from '../assert.ts';
 import type { Block, Sha256 } from '../block.ts';
 import { Checkpoints } from '../checkpoints.ts';
 import type { CoreOptions } from '../cores.ts';
@@ -83,11 +84,13 @@ export interface CrashState {
 
 export function newState(
   { genesis, epoch, document, self, sha256 }: CoreOptions,
+  inherited: Ledger | null,
   now: Millis,
   actions: ConstructorParameters<typeof CatchUp>[0],
 ): CrashState {
   const quorums = quorumsOf(genesis);
-  const ledger = new Ledger({ sha256, genesis, epoch, document });
+  const ledger = inherited ?? new Ledger({ sha256, genesis, epoch, document });
+  assert(ledger.document.epoch === epoch, 'a ledger of this epoch');
   const { checkpointInterval } = genesis.parameters;
   const votes = { ...quorums, quorum: checkpointQuorum(genesis, quorums.quorum) };
   const peers = genesis.members.filter(({ id }) => id !== self);

@@ -1,4 +1,4 @@
-// Which epoch a replica starts in: the log says so. There is one way into an epoch, after a crash as after the block that ended the one before
+// Which epoch a replica starts in: the log says so. An epoch begins from one state, after a crash as after the block that ended the one before
 // (ADR 10): the log holds the decision, the state and the document of the next epoch from one write on.
 
 import type { Crypto } from '../../crypto/provider.ts';

@@ -147,6 +147,19 @@ export class EpochChain {
     return known;
   }
 
+  /**
+   * The epoch that this process itself has seen decided: what decided it has checked all that a link proves. False: an earlier one is missing here, or
+   * another one is known in its place.
+   */
+  append(next: EpochDocument, link: EpochLink): boolean {
+    const known = this.#documents[next.epoch];
+    if (known !== undefined) return equalBytes(known.hash, next.hash);
+    if (next.epoch !== this.last.epoch + 1) return false;
+    this.#documents.push(next);
+    this.#links.push(encodeEpochLink(link));
+    return true;
+  }
+
   #verify(epoch: EpochDocument, header: BlockHeader, link: EpochLink): EpochDocument | VerifyRefusal {
     const { sha256 } = this.#crypto;
     const { headerBytes, certificate, control } = link;

@@ -46,7 +46,7 @@ export class MultiPaxos extends CrashCore {
   readonly #lease: Lease;
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
-    super(options, now);
+    super(options, recovery, now);
     const { hardState, accepted } = this.recoverDecided(recovery);
     const hard = hardState === null ? null : decodeHardState(hardState);
     assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');

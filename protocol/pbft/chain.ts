@@ -78,6 +78,7 @@ export function decide(s: State, extension: Extension, certificate: Certificate 
     assert(certificate !== null, 'nothing extends the block that ends an epoch, so its certificate is its own');
     return endEpoch(s, block, certificate);
   }
+  s.checkpoints.sayResumed(s);
   if (height % s.parameters.checkpointInterval === 0) s.checkpoints.take(s, block);
 }
 

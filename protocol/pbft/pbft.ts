@@ -59,7 +59,7 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
 
   /** From what the log and the guard gave back; empty ones for a new chain. Throws where they contradict each other. */
   constructor(options: PbftOptions, recovery: PbftRecovery, now: Millis) {
-    const s = newState(options, now);
+    const s = newState(options, recovery.inherited?.ledger ?? null, now);
     this.#s = s;
     recover(s, recovery);
     this.#wakeAt = now;
@@ -96,6 +96,10 @@ export class Pbft implements Core<PbftMessage, PbftPledge> {
 
   get found(): readonly Evidence<PbftMessage>[] {
     return this.#s.out.evidence;
+  }
+
+  get successor(): Ledger | null {
+    return this.#s.ledger.successor;
   }
 
   #take(input: Input<PbftMessage, PbftPledge>): void {
@@ -403,9 +407,14 @@ function with_<M extends PbftMessage>(signed: Verified<PbftMessage>, message: M)
   return asVerified({ ...signed, message });
 }
 
-function newState({ genesis, epoch, document, self, sha256 }: PbftOptions, now: Millis): State {
+function newState(
+  { genesis, epoch, document, self, sha256 }: PbftOptions,
+  inherited: Ledger | null,
+  now: Millis,
+): State {
   const quorums = byzantineQuorums(genesis.members.length);
-  const ledger = new Ledger({ sha256, genesis, epoch, document });
+  const ledger = inherited ?? new Ledger({ sha256, genesis, epoch, document });
+  assert(ledger.document.epoch === epoch, 'a ledger of this epoch');
   const s: State = {
     genesis,
     parameters: genesis.parameters,

@@ -12,9 +12,9 @@ import type { Genesis } from '../genesis.ts';
 import type { Extension } from '../ledger.ts';
 import type { RecoveredLog } from '../log.ts';
 import { asVerified } from '../messages.ts';
-import { decoded, hardStateIn, isOfOtherEpoch, known, recoverLedger } from '../restart.ts';
+import { decoded, hardStateIn, type Inheritance, inherit, isOfOtherEpoch, known, recoverLedger } from '../restart.ts';
 import type { Epoch, Height, ReplicaId, View } from '../types.ts';
-import { next } from '../types.ts';
+import { next, plus } from '../types.ts';
 import { noteCommitCertificate } from './chain.ts';
 import type { HardState } from './hard-state.ts';
 import { decodeHardState } from './hard-state.ts';
@@ -22,7 +22,7 @@ import { baseOf } from './new-view.ts';
 import type { QuarantineStart } from './quarantine.ts';
 import { beginQuarantine } from './quarantine.ts';
 import type { State } from './state.ts';
-import { hexOf, isPrimary } from './state.ts';
+import { hexOf, isPrimary, peerOf } from './state.ts';
 import { startViewChange } from './view-change.ts';
 
 export interface PbftOptions {
@@ -35,8 +35,12 @@ export interface PbftOptions {
 }
 
 export interface PbftRecovery {
-  /** Null for a new chain. */
+  /** Null for a new chain, and where the state was inherited. */
   readonly log: RecoveredLog | null;
+  /** Given at the start of an epoch that this process has seen begin. */
+  readonly inherited?: Inheritance | null;
+  /** Given where an epoch begins over connections that go on: to whom. They have nothing to be told before the next heartbeat (EPO-22). */
+  readonly connected?: readonly ReplicaId[];
   /** What the guard's file says: the highest view it has a mark of, the view it led last, the highest prepared certificate. */
   readonly guard: {
     readonly view: View;
@@ -52,10 +56,12 @@ export interface PbftRecovery {
   readonly quarantine?: QuarantineStart | null;
 }
 
-export function recover(s: State, { log, guard, quarantine = null }: PbftRecovery): void {
+export function recover(s: State, { log, inherited = null, connected, guard, quarantine = null }: PbftRecovery): void {
   const context: WireContext = { sha256: s.sha256, parameters: s.parameters };
+  if (connected !== undefined) goOnWith(s, connected);
   if (quarantine !== null) beginQuarantine(s, quarantine);
   rememberOwnWords(s, log, guard);
+  if (inherited !== null) inherit(s, inherited);
   if (log !== null) recoverLedger(s, log, (certificate) => noteCommitCertificate(s, certificate));
   if (quarantine !== null) return; // REC-1: it is shown the view by the others, and votes for nothing that it finds
   s.prepared = guard.lock;
@@ -74,12 +80,18 @@ export function recover(s: State, { log, guard, quarantine = null }: PbftRecover
   if (s.view === 0 && s.mode === 'active' && isPrimary(s)) s.out.lead = s.view; // PBFT-PP-6
 }
 
+function goOnWith(s: State, connected: readonly ReplicaId[]): void {
+  for (const id of connected) Object.assign(peerOf(s, id), { connected: true, heardAt: s.now, heard: 'handshake' });
+  s.heartbeatAt = plus.millis(s.now, s.parameters.heartbeatMs);
+}
+
 /** [REC-9] First: what the log holds of this key's votes must be known by the guard as well. */
 function rememberOwnWords(s: State, log: RecoveredLog | null, guard: PbftRecovery['guard']): void {
   s.ownWords.givenUp = Math.max(guard.led ?? -1, guard.abstained ?? -1);
   s.ownWords.view = guard.view;
-  const heights = [log?.checkpoint, log?.decided.at(-1), log?.accepted.at(-1), guard.lock].map((at) => at?.height ?? 0);
-  s.ownWords.height = Math.max(...heights, guard.height ?? 0);
+  const accepted = log?.accepted.findLast(({ bytes }) => !isOfOtherEpoch(s, bytes));
+  const heights = [log?.checkpoint, log?.decided.at(-1), accepted, guard.lock].map((at) => at?.height ?? 0);
+  s.ownWords.height = Math.max(s.ledger.height, ...heights, guard.height ?? 0);
 }
 /** The view is the highest that the log or the guard knows of. What the log does not know of it was never signed: both are durable before. */
 function recoverView(s: State, hard: HardState | null, guard: PbftRecovery['guard'], context: WireContext): void {

@@ -39,6 +39,7 @@ function heartbeat(s: State): void {
   if (s.now < s.heartbeatAt) return;
   s.heartbeatAt = plus.millis(s.now, s.parameters.heartbeatMs);
   s.out.say('all', statusOf(s));
+  s.checkpoints.sayResumed(s);
 }
 
 export function statusOf(s: State) {

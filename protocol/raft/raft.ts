@@ -40,7 +40,7 @@ export class Raft extends CrashCore {
   #r: RaftState;
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
-    super(options, now);
+    super(options, recovery, now);
     const { hardState, accepted } = this.recoverDecided(recovery);
     const hard = hardState === null ? null : decodeHardState(hardState);
     assert(hard !== undefined, 'the hard state is of a version and a protocol that this program knows');
