@@ -120,18 +120,18 @@ export class Changes {
   }
 
   /**
-   * Another protocol; null: none. Only where members are trusted in all of them: a liar that PBFT bears, the others do not. And not where
-   * it is Cheap Paxos that is tried, whose lives need times in which all mains are well.
+   * Another protocol; null: none. Only where members are trusted in all of them: a liar that PBFT bears, the others do not. And to Cheap Paxos only in lives
+   * that begin with it, since those have times in which all mains are well (life.ts).
    */
   #protocol(pick: number): Change | null {
     const { genesis } = this.#cluster;
-    if (bearsLies(genesis.protocol) || genesis.protocol === 'cheap-paxos') return null;
+    if (bearsLies(genesis.protocol)) return null;
     const { members } = this.#operators;
     const broken = members.filter((id) => this.#broken.has(id)).length;
     const others = protocols.filter(
       (each) =>
         each !== this.#operators.epoch.protocol &&
-        each !== 'cheap-paxos' &&
+        (each !== 'cheap-paxos' || genesis.protocol === 'cheap-paxos') &&
         members.length >= membersMin(each) &&
         broken <= quorumsAmong(each, members.length).f,
     );

@@ -36,6 +36,8 @@ export const anyLogIsUpToDate = patchedEnd((found) => ({
   decided: asHeight(2 ** 40),
   last: asHeight(2 ** 40),
 }));
+/** Figure 8: an entry of any term is committed by counting. */
+export const anyTermCounts = patched(EntryLog, { mayCount: (height) => height > 0 });
 export const everythingMatches = patched(EntryLog, { matches: () => true });
 
 export const PLANTED_RAFT: readonly PlantedBug[] = [

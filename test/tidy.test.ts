@@ -60,7 +60,7 @@ t.test('every row of the adversary’s book has its test', async (t) => {
   const rows = [...page.matchAll(/^\| (A\d+) \|.*$/gm)].map(([line, row = '']) => ({ row, cells: line.split(' | ') }));
   t.strictSame(
     rows.map(({ row }) => row).sort((a, b) => Number(a.slice(1)) - Number(b.slice(1))),
-    [...Array.from({ length: 27 }, (_, i) => `A${i + 1}`), 'A32'],
+    Array.from({ length: 32 }, (_, i) => `A${i + 1}`),
   );
   const testText = new Map(tests.map(({ path, text }) => [path, text]));
   const missing: string[] = [];

@@ -1,9 +1,11 @@
 // `synod demo`: the command of daemon/demo, which tells the whole story on one machine.
 
 import { Command } from 'commander';
-import { duration, wholeNumber } from './options.ts';
+import type { Protocol } from '../../protocol/modes.ts';
+import { duration, protocolOption, replicasOf, wholeNumber } from './options.ts';
 
 export interface DemoOptions {
+  readonly protocol: Protocol;
   readonly replicas: number;
   readonly input?: string;
   readonly dir?: string;
@@ -17,7 +19,8 @@ export interface DemoOptions {
 export function demoCommand(): Command {
   return new Command('demo')
     .description('the whole story on this machine: real replicas, a real block, a crash, a proof')
-    .option('--replicas <n>', '4 to 31', wholeNumber(4, 31), 4)
+    .addOption(protocolOption())
+    .option('--replicas <n>', 'up to 31, at least 4 for pbft, else 3 (default: as few as that)', wholeNumber(3, 31))
     .option('--input <file>', 'a raw Bitcoin block before segwit (default: block 413567, which comes along)')
     .option('--dir <dir>', 'a new directory for it (default: a new one in ./data)')
     .option('--once', 'end after the checks instead of leaving the network running')
@@ -28,17 +31,19 @@ export function demoCommand(): Command {
     .addHelpText(
       'after',
       `
-Starts n replicas as processes of their own, submits the transactions of a Bitcoin block in order, kills the primary half-way,
-starts it again, and checks that what a follower received folds to the Merkle root in that block's header, that all replicas
+Starts n replicas as processes of their own, submits the transactions of a Bitcoin block in order, kills the primary half-way
+(in basic-paxos, where nobody leads, any one), starts it again, and checks that what a follower received folds to the Merkle root in that block's header, that all replicas
 hold the same chain, and that a receipt convinces a process that knows nothing but the genesis document.
 Exit code 1 if a check fails.
 
 Examples:
   $ synod demo
   $ synod demo --once --json
+  $ synod demo --protocol raft
   $ synod demo --replicas 7 --pace 0ms --bundle 100`,
     )
-    .action(async (options: DemoOptions) => {
+    .action(async (given: Omit<DemoOptions, 'replicas'> & { readonly replicas?: number }) => {
+      const options: DemoOptions = { ...given, replicas: replicasOf(given) };
       // Loaded only here: nothing else needs it.
       const { runDemo } = await import('../demo/run.ts');
       process.exitCode = await runDemo(options);

@@ -65,6 +65,16 @@ export function checkViewChange({ replica, oldView, viewChange }: Crash): Check 
   };
 }
 
+/** Where nobody leads, there is no view to leave. */
+export function checkWentOn({ replica, killedAt, restartedAt }: Crash, receipts: readonly Committed[]): Check {
+  const without = receipts.filter(({ sentAt, committedAt }) => sentAt > killedAt && committedAt < restartedAt).length;
+  return {
+    name: 'the network went on without the killed replica',
+    passed: without > 0,
+    detail: `${without} bundles sent and committed while ${replica} was down`,
+  };
+}
+
 export function checkCatchUp({ replica, behind, caughtUpAt, restartedAt }: Crash): Check {
   return {
     name: 'the killed replica caught up by itself',
@@ -77,8 +87,8 @@ export function checkCatchUp({ replica, behind, caughtUpAt, restartedAt }: Crash
 }
 
 /** Header bytes from every replica's HTTP door, hashed here, compared block by block. */
-export async function checkChains({ network }: Stage): Promise<Check> {
-  const chains = await Promise.all(network.replicas.map(({ http }) => hashesOf(http)));
+export async function checkChains({ keepers }: Stage): Promise<Check> {
+  const chains = await Promise.all(keepers.map(({ http }) => hashesOf(http)));
   const lengths = chains.map((chain) => chain.length);
   const [first = []] = chains;
   const differing = first.findIndex((hash, index) => chains.some((chain) => chain[index] !== hash));

@@ -2,10 +2,11 @@
 
 import { mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { mainsOf, type Protocol } from '../../protocol/modes.ts';
 import { LocalCluster, type ReplicaExit } from '../cli/cluster.ts';
 import { Complaint } from '../cli/errors.ts';
 import { describeExit } from '../cli/exits.ts';
-import { findNetwork, type Network } from '../cli/network.ts';
+import { findNetwork, type KnownReplica, type Network } from '../cli/network.ts';
 import { CONFIG_FILE, createNetwork, localReplicas } from '../cli/network-files.ts';
 import { freePortRange } from '../cli/ports.ts';
 import { type LoggedEvent, Watch } from './watch.ts';
@@ -14,6 +15,7 @@ const host = '127.0.0.1';
 const startMsMax = 30_000;
 
 export interface StageOptions {
+  readonly protocol: Protocol;
   readonly replicas: number;
   readonly directory: string | undefined;
   readonly keep: boolean;
@@ -57,6 +59,7 @@ export class Stage {
     await createNetwork({
       directory,
       name: 'demo',
+      protocol: options.protocol,
       replicas: localReplicas(options.replicas, host, basePort),
       parameters: {},
       passphrase: null,
@@ -64,6 +67,11 @@ export class Stage {
       logFormat: 'json',
     });
     return new Stage(directory, findNetwork({ network: directory }), options);
+  }
+
+  /** Those that keep the log: in Cheap Paxos not all do. */
+  get keepers(): readonly KnownReplica[] {
+    return this.network.replicas.slice(0, mainsOf(this.network.genesis).length);
   }
 
   /** Resolves when every replica says that it is ready. */

@@ -76,6 +76,11 @@ export class EntryLog {
     return prev <= this.#decided || (term !== 0 && this.termAt(prev) === term);
   }
 
+  /** [RAFT-L-3] Section 5.4.2, figure 8: what a leader of this term may commit by counting who holds it; with it all before it. */
+  mayCount(height: Height, term: View): boolean {
+    return height > this.#decided && this.termAt(height) === term;
+  }
+
   /**
    * [RAFT-L-2] Puts an entry where it belongs, and cuts off what contradicts it, with all that follows; the same entry changes nothing. The records make it
    * durable. An entry that is decided is not looked at.

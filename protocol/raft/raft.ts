@@ -335,7 +335,7 @@ export class Raft extends CrashCore {
   #matches(replica: ReplicaId, match: Height): void {
     if (!this.#progress.matched(replica, match)) return;
     const held = this.#progress.heldBy(this.s.quorums.quorum);
-    if (held !== undefined && held > this.#log.decided && this.#log.termAt(held) === this.#r.term) this.#commit(held);
+    if (held !== undefined && this.#log.mayCount(held, this.#r.term)) this.#commit(held);
   }
 
   #commit(height: Height): void {
