@@ -41,7 +41,7 @@ export class Outbox<Message, Pledge> {
     this.pledges.push(to === undefined ? { pledge, broadcast } : { pledge, broadcast, to });
   }
 
-  say(to: ReplicaId | 'all', message: Exclude<Message, Pledge>): void {
+  say(to: Audience, message: Exclude<Message, Pledge>): void {
     this.send.push({ to, message });
   }
 

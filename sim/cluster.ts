@@ -494,8 +494,4 @@ export class Cluster {
   placeOf(digest: string): number | undefined {
     return this.checks.executed.get(digest);
   }
-
-  acknowledge(digest: string, height: number): void {
-    this.checks.acknowledged(digest, height);
-  }
 }

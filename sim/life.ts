@@ -424,7 +424,7 @@ class Life {
       // A liar's word is no receipt.
       height: (id: number) => (cluster.byzantine.has(id) ? 0 : cluster.height(id)),
       placeOf: (digest: string) => cluster.placeOf(digest),
-      acknowledge: (digest: string, height: number) => cluster.acknowledge(digest, height),
+      acknowledge: (digest: string, height: number) => cluster.checks.acknowledged(digest, height),
     };
     return Array.from({ length: habits.clients }, (_, i) => {
       const name = `${prefix}-${i}`;

@@ -7,7 +7,7 @@ import { native } from '../crypto/native.ts';
 import type { Witness } from '../protocol/attest.ts';
 import { attested } from '../protocol/attest.ts';
 import { encodePayload } from '../protocol/codec.ts';
-import type { EpochEnd, Input, Pledged, Ready } from '../protocol/core.ts';
+import type { EpochEnd, Input, Ready } from '../protocol/core.ts';
 import type { Recovery, ReplicaCore } from '../protocol/cores.ts';
 import { makeCore } from '../protocol/cores.ts';
 import { epochOf, fits } from '../protocol/epoch/begin.ts';
@@ -30,10 +30,10 @@ import type { Held } from './checks.ts';
 import { fail } from './checks.ts';
 import { SimClock } from './clock.ts';
 import { SimDisk } from './disk.ts';
-import type { Content, PledgePayload, SimGuard } from './guard.ts';
+import type { PledgePayload, SimGuard } from './guard.ts';
 import { Keyring } from './keyring.ts';
 import { memberIn } from './membership.ts';
-import type { Interrupted, Surroundings } from './surroundings.ts';
+import type { Interrupted, Surroundings, Write } from './surroundings.ts';
 import { Alarm } from './timeline.ts';
 
 /** Inputs that wait for one turn; as daemon/replica.ts bounds the frames of one peer. */
@@ -46,17 +46,6 @@ const OBSERVE_MS = 40;
 const SCOUT_MS = 3_000;
 
 export type { CrashPoint, Interrupted, Surroundings } from './surroundings.ts';
-
-/** A write under way. */
-interface Write {
-  readonly batch: Pending;
-  readonly kept: readonly (PledgePayload & Pledged<ReplicaPledge>)[];
-  readonly led: Pending['lead'];
-  /** Of the sign-state file. */
-  readonly content: Content;
-  logDone: boolean;
-  guardDone: boolean;
-}
 
 type Step = Input<ReplicaMessage, ReplicaPledge>;
 

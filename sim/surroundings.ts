@@ -2,11 +2,13 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Witness } from '../protocol/attest.ts';
-import type { Audience, Ready } from '../protocol/core.ts';
+import type { Audience, Pledged, Ready } from '../protocol/core.ts';
 import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { CertifiedBlock, ReplicaMessage, ReplicaPledge, Signed, Verified } from '../protocol/messages.ts';
+import type { Pending } from '../protocol/pending.ts';
 import type { ReplicaId } from '../protocol/types.ts';
+import type { Content, PledgePayload } from './guard.ts';
 import type { SimReplica } from './replica.ts';
 import type { Timeline } from './timeline.ts';
 
@@ -51,4 +53,15 @@ export type CrashPoint = 'write-begun' | 'log-written' | 'guard-written' | 'spok
 export interface Interrupted {
   readonly log: 'lost' | 'kept';
   readonly guard: 'lost' | 'kept';
+}
+
+/** A write under way. */
+export interface Write {
+  readonly batch: Pending;
+  readonly kept: readonly (PledgePayload & Pledged<ReplicaPledge>)[];
+  readonly led: Pending['lead'];
+  /** Of the sign-state file. */
+  readonly content: Content;
+  logDone: boolean;
+  guardDone: boolean;
 }

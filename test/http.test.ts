@@ -415,7 +415,7 @@ t.test('HTTP: reads', async (t) => {
   t.strictSame((await ask(`${url}/v1/openapi.json`)).body, openapi);
   const head = await fetch(`${url}/healthz`, { method: 'HEAD' });
   t.strictSame([head.status, await head.text()], [200, '']);
-  t.equal(http.routes.length, 15);
+  t.equal(http.routes.length, 16);
   await replica.resetTo(900);
   const pruned = await ask(`${url}/v1/blocks/7`);
   t.strictSame([pruned.status, codeOf(pruned)], [410, 'block-pruned']);

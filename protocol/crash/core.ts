@@ -35,7 +35,7 @@ import { beginHandOver, handOver, type Lead } from './hand-over.ts';
 import { with_ } from './narrow.ts';
 import type { Reading } from './reads.ts';
 import type { CrashState, Peer } from './state.ts';
-import { newState } from './state.ts';
+import { heardWithin, newState, peerOf, statusOf } from './state.ts';
 import { chained, makeValue } from './value.ts';
 
 export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
@@ -412,11 +412,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   }
 
   #sayStatus(to: ReplicaId | 'all'): void {
-    const { epoch, ledger, checkpoints, lowest, out } = this.s;
-    const { height, head } = ledger;
-    const stable = checkpoints.stableHeight;
-    const { ballot: view, active } = this;
-    out.say(to, { kind: 'status', epoch, view, active, height, hash: head.hash, stable, lowest });
+    this.s.out.say(to, statusOf(this.s, { view: this.ballot, active: this.active }));
   }
 
   /** [PBFT-HB-2] When nothing moves, what was said is said again: a connection may have lost it. */
@@ -445,20 +441,12 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
   // ---- who is there -------------------------------------------------------------------------------------------------
 
   protected peer(replica: ReplicaId): Peer {
-    let peer = this.s.peers.get(replica);
-    if (peer === undefined) {
-      peer = { connected: false, heardAt: null, heard: null, status: null };
-      this.s.peers.set(replica, peer);
-    }
-    return peer;
+    return peerOf(this.s, replica);
   }
 
   /** Replicas that have said something within `ms`, this one included. */
   protected heardWithin(ms: number): number {
-    let heard = 1;
-    for (const { connected, heardAt } of this.s.peers.values())
-      if (connected && heardAt !== null && this.s.now - heardAt <= ms) heard += 1;
-    return heard;
+    return heardWithin(this.s, ms);
   }
 
   protected get members(): number {

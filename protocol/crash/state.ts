@@ -126,3 +126,27 @@ export function newState(
     mayPropose: true,
   };
 }
+
+export function peerOf({ peers }: CrashState, replica: ReplicaId): Peer {
+  let peer = peers.get(replica);
+  if (peer === undefined) {
+    peer = { connected: false, heardAt: null, heard: null, status: null };
+    peers.set(replica, peer);
+  }
+  return peer;
+}
+
+/** Replicas that have said something within `ms`, this one included. */
+export function heardWithin({ peers, now }: CrashState, ms: number): number {
+  let heard = 1;
+  for (const { connected, heardAt } of peers.values())
+    if (connected && heardAt !== null && now - heardAt <= ms) heard += 1;
+  return heard;
+}
+
+/** What a heartbeat says. */
+export function statusOf(s: CrashState, { view, active }: Pick<Status, 'view' | 'active'>): Status {
+  const { epoch, ledger, checkpoints, lowest } = s;
+  const { height, head } = ledger;
+  return { kind: 'status', epoch, view, active, height, hash: head.hash, stable: checkpoints.stableHeight, lowest };
+}

@@ -30,6 +30,7 @@ import { decodeHardState, encodeHardState } from './hard-state.ts';
 import { EntryLog, isUpToDate } from './log.ts';
 import { Progress } from './progress.ts';
 import { readingOf } from './reads.ts';
+import { type Replicating, replicate, replicateLast, sayAppend } from './replicate.ts';
 import { newState, type RaftState } from './state.ts';
 
 export class Raft extends CrashCore {
@@ -296,7 +297,7 @@ export class Raft extends CrashCore {
     if (message.last < this.#log.decided) return;
     const { now, parameters } = this.s;
     if (!this.#progress.backUp(sender, message.last, { now, pauseMs: parameters.heartbeatMs })) return;
-    this.#replicate(sender);
+    replicate(this.#replicating, sender);
   }
 
   // ---- the leader ---------------------------------------------------------------------------------------------------
@@ -307,28 +308,11 @@ export class Raft extends CrashCore {
     this.#log.put({ term: this.#r.term, value }, s.out.records);
     this.#r.dirty = true;
     this.#r.toAck = this.#log.last;
-    for (const replica of this.#progress.followers) this.#replicate(replica);
+    replicateLast(this.#replicating);
   }
 
-  /** Everything that this replica was not sent yet, one entry a message, without waiting for answers. */
-  #replicate(to: ReplicaId): void {
-    const from = Math.max(this.#progress.nextOf(to), this.#log.decided + 1);
-    for (let at = from; at <= this.#log.last; at++) this.#sayAppend(to, asHeight(at - 1), this.#log.at(at) ?? null);
-    this.#progress.send(to, plus.height(this.#log.last, 1));
-  }
-
-  #sayAppend(to: ReplicaId | 'all', prev: Height, entry: AppendEntries['entry']): void {
-    const { epoch, out } = this.s;
-    const prevTerm = this.#log.termAt(prev);
-    out.say(to, {
-      kind: 'append-entries',
-      epoch,
-      term: this.#r.term,
-      prev,
-      prevTerm,
-      decided: this.#r.committed,
-      entry,
-    });
+  get #replicating(): Replicating {
+    return { s: this.s, r: this.#r, log: this.#log, progress: this.#progress };
   }
 
   /** [RAFT-L-3] An entry of this term that a majority holds is committed, and with it all before it. */
@@ -352,10 +336,15 @@ export class Raft extends CrashCore {
       this.decideValue(entry.value);
       this.#r.deciding = false;
     }
-    // The others decide it with the next entry, or with this: [EPO-12] also that the epoch has ended.
+    // [EPO-12] The others learn that the epoch has ended, too: this is the last that is said in it.
+    if (this.isOver) this.#tellDecided();
+  }
+
+  /** The others decide it with the next entry, where one leaves in this step, or with this. */
+  #tellDecided(): void {
     if (!this.leads || this.#log.decided <= this.#r.told) return;
     this.#r.told = this.#log.decided;
-    this.#sayAppend('all', this.#log.decided, null);
+    sayAppend(this.#replicating, 'all', this.#log.decided, null);
   }
 
   protected forget(height: Height): void {
@@ -412,6 +401,7 @@ export class Raft extends CrashCore {
       this.#r.toAck = null;
     }
     if (this.#r.dirty) this.#persist();
+    this.#tellDecided();
   }
 
   #persist(): void {
@@ -457,9 +447,9 @@ export class Raft extends CrashCore {
     else if (this.leads) {
       for (const replica of to === 'all' ? this.#progress.followers : [to]) {
         this.#progress.send(replica, plus.height(this.#progress.matchOf(replica) ?? this.#log.decided, 1));
-        this.#replicate(replica);
+        replicate(this.#replicating, replica);
       }
-      this.#sayAppend(to, this.#log.decided, null);
+      sayAppend(this.#replicating, to, this.#log.decided, null);
     } else if (this.#r.ack !== null && this.forwardTo !== null)
       s.out.resend.push({ to: this.forwardTo, signed: this.#r.ack });
   }
