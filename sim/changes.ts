@@ -6,9 +6,9 @@ import { bearsLies, mainsOf, membersMin, protocols, quorumsAmong } from '../prot
 import type { Change } from '../protocol/verify.ts';
 import type { Cluster } from './cluster.ts';
 import type { EpochChange, Fault } from './faults.ts';
+import { nodeOf } from './membership.ts';
 import { Operators } from './operators.ts';
 import type { Dice } from './random.ts';
-import { nodeOf } from './replica.ts';
 
 /** Nodes beside the first members, for those that come. */
 export const SPARE_NODES = 3;

@@ -18,6 +18,7 @@ import { verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/
 import { BallotChecks, inEpoch, mustBeDurable } from './ballot-checks.ts';
 import type { SimDisk } from './disk.ts';
 import { fail } from './failure.ts';
+import { sealOf } from './sealed.ts';
 
 export { CHECKS, CheckFailure, type CheckName, fail } from './failure.ts';
 
@@ -60,11 +61,11 @@ export class Checks {
   readonly #durable: (replica: ReplicaId) => Durable;
   readonly #said: Said[];
   readonly #sessions = new Map<string, SessionSeen>();
-  /** Signed objects that were looked at: a retransmission is the same object. */
-  readonly #seen = new WeakSet<object>();
   /** Where the views of honest primaries begin, from their own new-views. */
   readonly #bases = new Map<string, Certificate | null>();
   readonly #certified = new Map<string, string>();
+  /** By phase and height, the last one that was verified: most replicas make the same of the same votes. */
+  readonly #proved = new Map<Certificate['phase'], Map<number, Certificate>>();
   readonly #ballots = new BallotChecks((replica, place, what) => this.#mark(replica, place, what));
   readonly #acknowledged = new Map<string, number>();
   #highestAcknowledged = 0;
@@ -111,8 +112,9 @@ export class Checks {
 
   /** An honest replica says this, to someone or to all. */
   said(replica: ReplicaId, signed: Signed<ReplicaMessage>, isOwn = signed.sender === replica): void {
-    if (!isOwn || this.#seen.has(signed)) return;
-    this.#seen.add(signed);
+    const seal = isOwn ? sealOf(signed) : undefined;
+    if (!isOwn || seal?.looked === true) return;
+    if (seal !== undefined) seal.looked = true;
     const { message, payload } = signed;
     const said = this.#said[replica]!;
     this.#isDurable(replica, message);
@@ -332,8 +334,13 @@ export class Checks {
   }
 
   #verifyCertificate(certificate: Certificate): { readonly refused: string } | null {
-    const context = this.#contextOf(certificate.epoch);
-    return context === undefined ? { refused: 'certificate-epoch' } : verifyCertificate(certificate, context);
+    const { phase, epoch, height } = certificate;
+    const known = this.#proved.get(phase)?.get(height);
+    if (known !== undefined && isSame(known, certificate)) return null;
+    const context = this.#contextOf(epoch);
+    const problem = context === undefined ? { refused: 'certificate-epoch' } : verifyCertificate(certificate, context);
+    if (problem === null) this.#proved.set(phase, (this.#proved.get(phase) ?? new Map()).set(height, certificate));
+    return problem;
   }
 
   /** An honest replica has decided this. */
@@ -450,6 +457,19 @@ export interface Held {
   readonly inbox: number;
   readonly inboxMax: number;
 }
+
+/** Byte for byte. */
+const isSame = (a: Certificate, b: Certificate): boolean =>
+  a.phase === b.phase &&
+  a.epoch === b.epoch &&
+  a.view === b.view &&
+  a.height === b.height &&
+  equalBytes(a.hash, b.hash) &&
+  a.signatures.length === b.signatures.length &&
+  a.signatures.every(({ replica, signature }, i) => {
+    const other = b.signatures[i]!; // as many
+    return replica === other.replica && equalBytes(signature, other.signature);
+  });
 
 /** PBFT-NV-2, reckoned here once more: the latest certificate by view, then height. */
 function baseOf({ viewChanges }: NewView): Certificate | null {

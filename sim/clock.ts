@@ -18,6 +18,7 @@ export class SimClock {
   #wallAt: number;
   #seenAt: number;
   #leftMs = 0;
+  #seenOffsetMs = 0;
 
   constructor(timeline: Timeline) {
     this.#timeline = timeline;
@@ -28,6 +29,9 @@ export class SimClock {
 
   #look(): void {
     const { now } = this.#timeline;
+    // Asked several times in each turn, and nothing has gone by since.
+    if (now === this.#seenAt && this.offsetMs === this.#seenOffsetMs) return;
+    this.#seenOffsetMs = this.offsetMs;
     const elapsed = (now - this.#seenAt) * this.rate;
     this.#seenAt = now;
     this.#at += elapsed;

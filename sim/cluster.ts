@@ -23,12 +23,13 @@ import { KnownEpochs } from './epochs.ts';
 import { ClusterEvent, type ClusterRefusal } from './events.ts';
 import type { Reaches } from './hosts.ts';
 import { Hosts, isAmong } from './hosts.ts';
+import { memberIn, nodeOf } from './membership.ts';
 import type { Faults, Tamper, Weather } from './network.ts';
 import { Network } from './network.ts';
 import type { ClusterOptions } from './options.ts';
 import { Dice, seedOf } from './random.ts';
 import type { CrashPoint, Interrupted, Surroundings } from './replica.ts';
-import { memberIn, nodeOf, SimReplica } from './replica.ts';
+import { SimReplica } from './replica.ts';
 import { Seals } from './seals.ts';
 import { servingOf } from './serving.ts';
 import { settingOf } from './setting.ts';
@@ -77,13 +78,13 @@ export class Cluster {
   forgives: (replica: SimReplica, error: unknown) => boolean = () => false;
   viewChanges = 0;
   readmissions = 0;
+  turns = 0;
   readonly #hasHistory: boolean;
   readonly #epochs: KnownEpochs;
   readonly #seals: Seals;
   readonly #heights: number[];
   /** Heights that a replica delivered in any of its lives. */
   readonly #deliveredEver: Set<number>[];
-  #steps = 0;
 
   constructor({
     n: memberCount = 4,
@@ -165,7 +166,7 @@ export class Cluster {
       timeline: this.timeline,
       genesis: this.genesis,
       writeMs: (id) => diskDice[id]!.between(...this.faults.writeMs) + this.slowMs(id),
-      sign: (id, message) => this.sign(id, message),
+      sign: (id, message, payload) => this.#seals.sign(id, message, payload),
       verify: (id, signed) => this.#seals.verified(id, signed),
       verifyBytes: (id, bytes) => this.#seals.verifiedBytes(id, bytes),
       signDecided: (id, place) => this.#seals.keyOf(id).sign(decidedSigningBytes(this.genesis.chainId, place)),
@@ -411,13 +412,14 @@ export class Cluster {
     }
     let installed: number | null = null;
     for (const event of ready.events) {
-      const { type, ...detail } = event;
       if (event.type === 'readmitted') {
         this.readmissions += 1;
         if (!this.byzantine.has(id)) this.checks.readmitted(id, event);
       }
-      if (type === 'view-change-started') this.viewChanges += 1;
-      if (type === 'checkpoint-installed' && 'height' in detail) installed = detail.height;
+      if (event.type === 'view-change-started') this.viewChanges += 1;
+      if (event.type === 'checkpoint-installed' && 'height' in event) installed = event.height;
+      if (!this.#hasHistory && this.trace.sink === null) continue;
+      const { type, ...detail } = event;
       if (this.#hasHistory) this.events.push(new ClusterEvent(id, this.now - this.start, type, detail));
       this.#say(id, () => `${type} ${JSON.stringify(detail)}`);
     }
@@ -430,8 +432,8 @@ export class Cluster {
       this.checks.installed(id, installed);
       this.#heights[id] = installed;
     }
-    this.#steps += 1;
-    if (this.#steps % STEPS_PER_LOOK !== 0 || this.byzantine.has(id)) return;
+    this.turns += 1;
+    if (this.turns % STEPS_PER_LOOK !== 0 || this.byzantine.has(id)) return;
     const held = replica.held();
     if (held !== null) this.checks.bounds(id, held);
   }

@@ -2,7 +2,7 @@
 // its bytes: the store there waits for promises, and this one answers at once, inside one moment of virtual time.
 
 import type { Bytes } from '../crypto/bytes.ts';
-import { toHex } from '../crypto/bytes.ts';
+import { equalBytes } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
 import { STATE_CHUNKS } from '../protocol/ledger.ts';
 import type { BlockBytes, LogPosition, LogRecord, RecoveredLog } from '../protocol/log.ts';
@@ -14,6 +14,11 @@ interface StoredCheckpoint {
   readonly certificate: Bytes | null;
   /** Where the state was taken from peers; null: the block at its height is here. */
   readonly header: Bytes | null;
+}
+
+interface Sibling {
+  readonly hash: Hash;
+  readonly bytes: BlockBytes;
 }
 
 function refill<Value>(
@@ -29,8 +34,8 @@ const NO_BYTES = new Uint8Array(0);
 const NO_HASH = new Uint8Array(32);
 
 export class SimDisk {
-  /** By height, then hash: siblings stand side by side until one is decided. */
-  readonly #blocks = new Map<number, Map<string, BlockBytes>>();
+  /** By height: siblings stand side by side until one is decided. */
+  readonly #blocks = new Map<number, readonly Sibling[]>();
   readonly accepted = new Map<number, { readonly hash: Hash; readonly view: View }>();
   readonly decided = new Map<number, { readonly hash: Hash; readonly certificate: Bytes | null }>();
   /** Versions by rising height. */
@@ -57,8 +62,8 @@ export class SimDisk {
 
   /** What is on it is lost, and what is on the other stands here. */
   become(other: SimDisk): void {
-    // What the maps hold is replaced, never changed in place; but for the lists and maps in them.
-    refill(this.#blocks, other.#blocks, (siblings) => new Map(siblings));
+    // What the maps hold is replaced, never changed in place; but for the lists of versions.
+    refill(this.#blocks, other.#blocks);
     refill(this.accepted, other.accepted);
     refill(this.decided, other.decided);
     refill(this.chunks, other.chunks, (versions) => [...versions]);
@@ -82,7 +87,7 @@ export class SimDisk {
   /** Blocks held, decided or not. */
   get blockCount(): number {
     let count = 0;
-    for (const siblings of this.#blocks.values()) count += siblings.size;
+    for (const siblings of this.#blocks.values()) count += siblings.length;
     return count;
   }
 
@@ -100,8 +105,9 @@ export class SimDisk {
   #apply(record: LogRecord): void {
     switch (record.type) {
       case 'block': {
-        const siblings = this.#blocks.get(record.height) ?? new Map<string, BlockBytes>();
-        this.#blocks.set(record.height, siblings.set(toHex(record.hash), record.bytes));
+        const { height, hash, bytes } = record;
+        const others = (this.#blocks.get(height) ?? []).filter((sibling) => !equalBytes(sibling.hash, hash));
+        this.#blocks.set(height, [...others, { hash, bytes }]);
         return;
       }
       case 'accepted':
@@ -116,7 +122,7 @@ export class SimDisk {
         this.decided.set(record.height, record);
         this.#head = Math.max(this.#head, record.height);
         // LOG-6
-        this.#blocks.set(record.height, new Map([[toHex(record.hash), bytes]]));
+        this.#blocks.set(record.height, [{ hash: record.hash, bytes }]);
         this.accepted.delete(record.height);
         return;
       }
@@ -177,7 +183,7 @@ export class SimDisk {
   }
 
   block(height: number, hash: Hash): BlockBytes | undefined {
-    return this.#blocks.get(height)?.get(toHex(hash));
+    return this.#blocks.get(height)?.find((sibling) => equalBytes(sibling.hash, hash))?.bytes;
   }
 
   /** A chunk that was never written is empty. */

@@ -9,10 +9,12 @@ import type { EpochDocument } from '../protocol/epoch/document.ts';
 import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import { STATE_CHUNKS } from '../protocol/ledger.ts';
 import type { CertifiedBlock, ReplicaMessage, Signed, Verified } from '../protocol/messages.ts';
+import { asVerified } from '../protocol/messages.ts';
 import { asHeight } from '../protocol/types.ts';
 import type { VerifyContext } from '../protocol/verify.ts';
 import { type SeenSignatures, verifyCertificate, verifyCheckpoint, verifyMessage } from '../protocol/verify.ts';
 import { type Answers, isRequest } from './answers.ts';
+import { originOf, sealOf } from './sealed.ts';
 
 type Verdict = Verified<ReplicaMessage> | string;
 
@@ -27,8 +29,6 @@ export class KnownEpochs {
   /** One memory for all: what is valid for one of them is valid for each. */
   readonly #seen: SeenSignatures | undefined;
   readonly #epochs = new Map<number, KnownEpoch>();
-  /** In which epoch a message was signed: its sender's number is of that epoch. By its signature, which stays the same wherever it is put. */
-  readonly #origins = new WeakMap<Uint8Array, number>();
   readonly #translations = new WeakMap<Signed<ReplicaMessage>, Map<number, Signed<ReplicaMessage> | null>>();
   /** By public key, for replicas that have come to another one. */
   readonly #newKeys = new Map<string, SimulationKey>();
@@ -56,21 +56,17 @@ export class KnownEpochs {
   }
 
   keyOf(publicKey: Uint8Array): SimulationKey | undefined {
-    return this.#newKeys.get(toHex(publicKey));
-  }
-
-  signedIn(epoch: number, signed: Signed<ReplicaMessage>): void {
-    this.#origins.set(signed.signature, epoch);
+    return this.#newKeys.size === 0 ? undefined : this.#newKeys.get(toHex(publicKey));
   }
 
   /** Under whose key a message was signed. */
   senderKey(signed: Signed<ReplicaMessage>): Uint8Array | undefined {
-    return this.contextOf(this.#origins.get(signed.signature) ?? 0)?.members[signed.sender]?.publicKey;
+    return this.contextOf(originOf(signed) ?? 0)?.members[signed.sender]?.publicKey;
   }
 
   /** The same with its sender's number in another epoch; null: whoever is in that one does not know the key. */
   asHeardIn(epoch: number, signed: Signed<ReplicaMessage>): Signed<ReplicaMessage> | null {
-    const origin = this.#origins.get(signed.signature) ?? epoch;
+    const origin = originOf(signed) ?? epoch;
     if (origin === epoch) return signed;
     const byEpoch = this.#translations.get(signed) ?? new Map<number, Signed<ReplicaMessage> | null>();
     this.#translations.set(signed, byEpoch);
@@ -80,19 +76,17 @@ export class KnownEpochs {
       const member = this.contextOf(epoch)?.members.find(
         ({ publicKey }) => key !== undefined && equalBytes(publicKey, key),
       );
-      heard = member === undefined ? null : member.id === signed.sender ? signed : { ...signed, sender: member.id };
+      if (member === undefined) heard = null;
+      else heard = member.id === signed.sender ? signed : { ...signed, sender: member.id };
       byEpoch.set(epoch, heard);
     }
     return heard;
   }
 
-  /** Made a line ago by whoever may make it: it need not be looked at again. */
-  trust(epoch: number, signed: Verified<ReplicaMessage>): void {
-    this.#epochs.get(epoch)?.verdicts.set(signed, signed);
-  }
-
   /** Verified, or the code of why not. */
   verify(epoch: number, signed: Signed<ReplicaMessage>): Verdict {
+    const seal = sealOf(signed);
+    if (seal?.trusted === true && seal.epoch === epoch) return asVerified(signed);
     const { context, verdicts } = this.#epochs.get(epoch)!; // its replica has come to it
     let verdict = verdicts.get(signed);
     if (verdict === undefined) {

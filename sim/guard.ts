@@ -1,6 +1,6 @@
 // The vote guard of one replica: the real rules (keys/marks.ts) over the real bytes (keys/sign-state.ts), on a simulated file. What
 // keys/guard.ts adds to them, the waiting for the disk, is the replica's here: `promise` changes what the process knows, `content` is
-// what must be in `file` before anything of it is said.
+// what must be in the file before anything of it is said.
 
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
@@ -38,39 +38,70 @@ export interface Durably {
   readonly quarantined: boolean;
 }
 
+/** What a file holds, or is to hold. Its bytes are made when somebody reads them: most are written over before that. */
+export class Content {
+  #state: SignState | null;
+  #bytes: Bytes | null;
+
+  constructor(what: { readonly state: SignState } | { readonly bytes: Bytes }) {
+    this.#state = 'state' in what ? what.state : null;
+    this.#bytes = 'bytes' in what ? what.bytes : null;
+  }
+
+  get state(): SignState {
+    this.#state ??= decoded(this.bytes);
+    return this.#state;
+  }
+
+  get bytes(): Bytes {
+    this.#bytes ??= encodeSignState(this.state);
+    return this.#bytes;
+  }
+}
+
 export class SimGuard {
-  /** What is on the disk. */
-  file: Bytes;
+  #content: Content;
   readonly #chainId: Hash;
   /** What the process knows: ahead of the file while a write is under way. */
   #state: SignState;
   #burned = -1;
   #proposals = new Proposals();
-  /** What contents say, without reading them. */
-  readonly #contents = new WeakMap<Bytes, SignState>();
 
   constructor(owner: SignStateOwner) {
     this.#chainId = owner.chainId;
     this.#state = firstState(owner, asEpoch(0), false);
-    this.file = encodeSignState(this.#state);
+    this.#content = this.content();
+  }
+
+  /** What is on the disk. */
+  get file(): Bytes {
+    return this.#content.bytes;
+  }
+  set file(bytes: Bytes) {
+    this.#content = new Content({ bytes });
+  }
+
+  /** A write is done: this is on the disk. */
+  write(content: Content): void {
+    this.#content = content;
   }
 
   /** [REC-1] While no process has it open, the file is lost, and one in quarantine made (`synod repair --readmit`). */
   lose(): void {
     this.#state = firstState(this.#state, asEpoch(0), true);
-    this.file = encodeSignState(this.#state);
+    this.write(this.content());
   }
 
   /** As it was made, before the key signed anything. */
   forget(): void {
     this.#state = firstState(this.#state, asEpoch(0), false);
-    this.file = encodeSignState(this.#state);
+    this.write(this.content());
   }
 
   /** [REC-6] While no process has it open: the log is given up (`synod repair --log`). */
   giveUpLog(): void {
     this.#state = withoutLog(decoded(this.file));
-    this.file = encodeSignState(this.#state);
+    this.write(this.content());
   }
 
   /** The start of a process, or of an epoch: the file is all there is. [GRD-7] Views that were led before are burned. */
@@ -85,7 +116,7 @@ export class SimGuard {
 
   /** What the file says: what a crash now would leave. */
   get durable(): Durably {
-    const { marks, lock, quarantined } = this.#contents.get(this.file) ?? decoded(this.file);
+    const { marks, lock, quarantined } = this.#content.state;
     return { marks, lock, quarantined };
   }
 
@@ -150,10 +181,8 @@ export class SimGuard {
   }
 
   /** For the file; durable, it makes true what `promise` and `lead` have said until now. */
-  content(): Bytes {
-    const content = encodeSignState(this.#state);
-    this.#contents.set(content, this.#state);
-    return content;
+  content(): Content {
+    return new Content({ state: this.#state });
   }
 
   /** Those of the pledges that may be signed once `content` is durable; the others are refused (as daemon/speaker.ts asks, one by one then). */

@@ -15,9 +15,10 @@ import { Dawdler } from './dawdler.ts';
 import type { Fault, Swarm } from './faults.ts';
 import { brokenForEver, drawFaults, drawForgetting } from './faults.ts';
 import { Injector } from './injector.ts';
+import { nodeOf } from './membership.ts';
 import type { Faults } from './network.ts';
 import { Dice, seedOf } from './random.ts';
-import { nodeOf, type SimReplica } from './replica.ts';
+import type { SimReplica } from './replica.ts';
 import { keyPair, standInKey } from './signatures.ts';
 
 export interface LifeOptions {
@@ -185,6 +186,16 @@ function drawTrial(dice: Dice): Dawdling | null {
   return dice.chance(0.7) ? { how: 'constant', ms: dice.between(300, 480) } : { how: 'censor' };
 }
 
+/** The same condition, reckoned anew only where some replica has moved since: it depends on nothing else. */
+function lookedAtMoves(cluster: Cluster, condition: () => boolean): () => boolean {
+  let [seen, held] = [-1, false];
+  return () => {
+    const moves = cluster.nodes.reduce((sum, { life }) => sum + life, cluster.turns);
+    if (moves !== seen) [seen, held] = [moves, condition()];
+    return held;
+  };
+}
+
 export function live(options: LifeOptions): Outcome {
   return new Life(options).run();
 }
@@ -328,9 +339,13 @@ class Life {
     const dawdler = new Dawdler(cluster, slow, dawdling);
     // A liar may keep one of them in a view change of its own: those who order without it are enough.
     const { f, quorum } = quorumsOf(cluster.nodes[slow]!.epoch);
-    const isLeft = () =>
-      explained().every(({ leader }) => leader !== slow) &&
-      explained().filter(({ phase }) => phase !== 'view-change').length >= quorum - f;
+    const isLeft = lookedAtMoves(cluster, () => {
+      const now = explained();
+      return (
+        now.every(({ leader }) => leader !== slow) &&
+        now.filter(({ phase }) => phase !== 'view-change').length >= quorum - f
+      );
+    });
     if (!cluster.until(isLeft, Math.max(...patience)))
       fail(
         'slow-primary-is-replaced',

@@ -29,9 +29,11 @@ import type { Held } from './checks.ts';
 import { fail } from './checks.ts';
 import { SimClock } from './clock.ts';
 import { SimDisk } from './disk.ts';
-import type { PledgePayload, SimGuard } from './guard.ts';
+import type { Content, PledgePayload, SimGuard } from './guard.ts';
 import { Keyring } from './keyring.ts';
+import { memberIn } from './membership.ts';
 import type { Interrupted, Surroundings } from './surroundings.ts';
+import { Alarm } from './timeline.ts';
 
 /** Inputs that wait for one turn; as daemon/replica.ts bounds the frames of one peer. */
 const INBOX_PER_PEER_MAX = 1024;
@@ -42,15 +44,6 @@ const OBSERVE_MS = 40;
 /** Between two looks of a member at whether its epoch is over (EPO-19). */
 const SCOUT_MS = 3_000;
 
-/** A node keeps its name, and has another number in each epoch. */
-export function memberIn({ members }: EpochDocument, node: number): ReplicaId | null {
-  return members.find(({ name }) => name === `node-${node}`)?.id ?? null;
-}
-
-/** The node that has this number in an epoch. */
-export const nodeOf = ({ members }: EpochDocument, member: ReplicaId): number =>
-  Number((members[member]?.name ?? 'node--1').slice('node-'.length));
-
 export type { CrashPoint, Interrupted, Surroundings } from './surroundings.ts';
 
 /** A write under way. */
@@ -59,7 +52,7 @@ interface Write {
   readonly kept: readonly (PledgePayload & Pledged<ReplicaPledge>)[];
   readonly led: Pending['lead'];
   /** Of the sign-state file. */
-  readonly content: Bytes;
+  readonly content: Content;
   logDone: boolean;
   guardDone: boolean;
 }
@@ -101,7 +94,10 @@ export class SimReplica {
   #inbox: Step[] = [];
   readonly #inboxOf = new Map<ReplicaId, number>();
   #woken = false;
-  #alarm = 0;
+  /** When the core wants to be asked again. */
+  readonly #alarm: Alarm;
+  #alarmLife = 0;
+  #turns = 0;
   #lowest = 1;
   #isObserving = false;
 
@@ -115,6 +111,7 @@ export class SimReplica {
     this.keyring = new Keyring(genesis.chainId);
     this.guard = this.keyring.guardOf(publicKey);
     this.clock = new SimClock(timeline);
+    this.#alarm = new Alarm(timeline, () => this.#ring());
     this.#lag = new WriteLag(genesis.parameters.viewTimeoutMs);
     this.#answers = new Answers(this.disk, genesis.parameters);
   }
@@ -205,7 +202,7 @@ export class SimReplica {
   #quarantine(log: RecoveredLog): QuarantineStart | null {
     if (!this.guard.quarantined) return null;
     this.guard.abstain(tracesIn(log, this.epoch.epoch));
-    this.guard.file = this.guard.content();
+    this.guard.write(this.guard.content());
     const nonce = native.sha256(ascii(`nonce ${this.id} ${this.life}`));
     return { nonce, abstained: this.guard.abstained };
   }
@@ -226,7 +223,7 @@ export class SimReplica {
     const write = this.#write;
     if (write !== null) {
       if (!write.logDone && log === 'kept' && write.batch.records.length > 0) this.disk.write(write.batch.records);
-      if (!write.guardDone && guard === 'kept') this.guard.file = write.content;
+      if (!write.guardDone && guard === 'kept') this.guard.write(write.content);
     }
     this.core = null;
     this.life += 1;
@@ -317,9 +314,19 @@ export class SimReplica {
       return;
     }
     if (this.core !== core) return; // it crashed in the middle of it
-    const alarm = ++this.#alarm;
-    this.#soon(this.clock.until(ready.wakeAt), () => {
-      if (this.#alarm === alarm) this.wake();
+    this.#turns += 1;
+    this.#alarmLife = this.life;
+    this.#alarm.set(this.clock.until(ready.wakeAt));
+  }
+
+  /** There was no turn since the one that asked for it. */
+  #ring(): void {
+    if (this.life !== this.#alarmLife) return;
+    const restMs = this.stalledUntil - this.world.timeline.now;
+    if (restMs <= 0) return this.wake();
+    const turns = this.#turns;
+    this.#soon(restMs, () => {
+      if (this.#turns === turns) this.wake();
     });
   }
 
@@ -384,7 +391,7 @@ export class SimReplica {
       batch,
       kept,
       led,
-      content: urgent ? this.guard.content() : this.guard.file,
+      content: this.guard.content(),
       logDone: batch.records.length === 0,
       guardDone: !urgent,
     };
@@ -402,7 +409,7 @@ export class SimReplica {
     }
     if (!write.guardDone) {
       this.#soon(this.world.writeMs(this.id), () => {
-        this.guard.file = write.content;
+        this.guard.write(write.content);
         write.guardDone = true;
         if (!write.logDone && this.world.strikes(this, 'guard-written')) return;
         this.#written(write);
@@ -445,8 +452,8 @@ export class SimReplica {
   protected speak({ kept, led, batch: { readmit } }: Pick<Write, 'kept' | 'led' | 'batch'>): void {
     if (led !== null) this.input({ type: 'leading', view: led });
     if (readmit !== null) this.input({ type: 'readmitted', view: readmit.view, height: readmit.height });
-    for (const { pledge, broadcast, to } of kept) {
-      const signed = this.world.sign(this.id, pledge);
+    for (const { pledge, payload, broadcast, to } of kept) {
+      const signed = this.world.sign(this.id, pledge, payload);
       if (broadcast) this.world.send(this, to ?? 'all', signed);
       this.input({ type: 'own', signed: asVerified(signed) });
     }

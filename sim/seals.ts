@@ -11,6 +11,7 @@ import type { VerifyContext } from '../protocol/verify.ts';
 import { openFrame, signingBytes, verifyMessage } from '../protocol/verify.ts';
 import type { KnownEpochs } from './epochs.ts';
 import type { SimReplica } from './replica.ts';
+import { sealed } from './sealed.ts';
 import { PLAIN_KINDS } from './signatures.ts';
 
 export interface SealsOptions {
@@ -39,18 +40,15 @@ export class Seals {
     return (publicKey && epochs.keyOf(publicKey)) ?? keys[id]!;
   }
 
-  sign<M extends ReplicaMessage>(id: ReplicaId, message: M): Verified<M> {
-    const { epochs, chainId, isReal, nodeOf } = this.#options;
-    const payload = encodePayload(message);
+  sign<M extends ReplicaMessage>(id: ReplicaId, message: M, payload = encodePayload(message)): Verified<M> {
+    const { chainId, isReal, nodeOf } = this.#options;
     const bytes = signingBytes(chainId, message, payload);
     const signature = this.keyOf(id).sign(bytes);
     const { member } = nodeOf(id)!;
-    const signed = asVerified({ sender: member ?? id, message, payload, signature });
     const { epoch } = this.#contextAt(id);
-    epochs.signedIn(epoch, signed);
     // Messages go by value here, so what a member has signed a line ago need not be looked at again.
-    if (!isReal && member !== null && PLAIN_KINDS.has(message.kind)) epochs.trust(epoch, signed);
-    return signed;
+    const trusted = !isReal && member !== null && PLAIN_KINDS.has(message.kind);
+    return sealed(asVerified({ sender: member ?? id, message, payload, signature }), { epoch, trusted });
   }
 
   frameOf(signed: Signed<ReplicaMessage>): Bytes {

@@ -16,7 +16,8 @@ export interface Surroundings {
   readonly genesis: Genesis;
   /** In milliseconds, a new draw for each write. */
   writeMs(replica: ReplicaId): number;
-  sign<M extends ReplicaMessage>(replica: ReplicaId, message: M): Verified<M>;
+  /** `payload`: of the message, where it is encoded already. */
+  sign<M extends ReplicaMessage>(replica: ReplicaId, message: M, payload?: Bytes): Verified<M>;
   /** As protocol/verify.ts says; null: refused, and counted. */
   verify(replica: ReplicaId, signed: Signed<ReplicaMessage>): Verified<ReplicaMessage> | null;
   /** Decoded and verified from bytes; null: refused, and counted. */

@@ -16,14 +16,27 @@ export class Timeline {
   readonly start = START_MS;
   /** Events that have happened. */
   happened = 0;
-  /** A binary heap by (at, order). */
+  /** A binary heap by (at, order): what was asked for before its time came. */
   readonly #queue: Planned[] = [];
+  /** What was asked for at this very moment, in order, and how much of it has happened. */
+  readonly #atOnce: Planned[] = [];
+  #atOnceDone = 0;
   #order = 0;
 
   /** In `ms` from now; whole milliseconds, at once where it is not above 0. */
   after(ms: number, run: () => void): void {
+    const planned = { at: this.now + Math.max(0, ms), order: this.takeOrder(), run };
+    if (ms <= 0) this.#atOnce.push(planned);
+    else this.plan(planned);
+  }
+
+  /** A place in the order of what is asked for, for something that `plan` is told at a later moment. */
+  takeOrder(): number {
+    return this.#order++;
+  }
+
+  plan(planned: Planned): void {
     const queue = this.#queue;
-    const planned: Planned = { at: this.now + Math.max(0, ms), order: this.#order++, run };
     let i = queue.length;
     queue.push(planned);
     while (i > 0) {
@@ -39,12 +52,11 @@ export class Timeline {
   until(condition: () => boolean, ms: number): boolean {
     const end = this.now + ms;
     while (!condition()) {
-      const next = this.#queue[0];
-      if (next === undefined || next.at > end) {
+      const next = this.#next(end);
+      if (next === undefined) {
         this.now = end;
         return condition();
       }
-      this.#pop();
       this.now = Math.max(this.now, next.at);
       this.happened += 1;
       next.run();
@@ -54,6 +66,28 @@ export class Timeline {
 
   run(ms: number): void {
     this.until(() => false, ms);
+  }
+
+  /** Undefined: nothing up to then. */
+  #next(end: number): Planned | undefined {
+    const first = this.#queue[0];
+    // What was asked for before this moment came is before what is asked for in it.
+    if (first !== undefined && first.at <= this.now) {
+      this.#pop();
+      return first;
+    }
+    if (this.#atOnce.length > 0) {
+      const next = this.#atOnce[this.#atOnceDone]!;
+      this.#atOnceDone += 1;
+      if (this.#atOnceDone === this.#atOnce.length) {
+        this.#atOnce.length = 0;
+        this.#atOnceDone = 0;
+      }
+      return next;
+    }
+    if (first === undefined || first.at > end) return undefined;
+    this.#pop();
+    return first;
   }
 
   #pop(): void {
@@ -71,6 +105,41 @@ export class Timeline {
       i = least;
     }
     queue[i] = last;
+  }
+}
+
+/** Rings once, when it was told last. Telling it anew is cheap: only the earliest of its times stands in the queue. */
+export class Alarm {
+  readonly #timeline: Timeline;
+  readonly #ring: () => void;
+  #at = 0;
+  #order = -1;
+  /** Of what stands in the queue for it; null: nothing. */
+  #queued: { readonly at: number; readonly order: number } | null = null;
+
+  constructor(timeline: Timeline, ring: () => void) {
+    this.#timeline = timeline;
+    this.#ring = ring;
+  }
+
+  /** In `ms` from now, at least 1, and not when it was told before. */
+  set(ms: number): void {
+    this.#at = this.#timeline.now + ms;
+    this.#order = this.#timeline.takeOrder();
+    if (this.#queued === null || this.#queued.at > this.#at) this.#enqueue();
+  }
+
+  #enqueue(): void {
+    const [at, order] = [this.#at, this.#order];
+    this.#queued = { at, order };
+    this.#timeline.plan({ at, order, run: () => this.#look(order) });
+  }
+
+  #look(order: number): void {
+    if (order !== this.#queued?.order) return;
+    this.#queued = null;
+    if (order === this.#order) this.#ring();
+    else this.#enqueue();
   }
 }
 

@@ -243,7 +243,7 @@ t.test('checks that the planted bugs do not reach first, one by one', async (t) 
       log: nodes[0]!.disk.position,
       decided: asHeight(0),
     });
-    nodes[0]!.guard.file = nodes[0]!.guard.content();
+    nodes[0]!.guard.write(nodes[0]!.guard.content());
     nodes[0]!.disk.checkpoints.set(64, { place: digest, certificate: null, header: null });
     checks[first](a, cluster.sign(a, { ...vote, stateDigest: hash }));
     checks.said(a, cluster.sign(a, { ...vote, stateDigest: asHash(digest) }));
