@@ -321,6 +321,8 @@ t.test('synod sim: one seed, a range, a trace, JSON', async (t) => {
   t.match(traced.stdout, /decides height 1/);
   const few = await synodSim('--seed', 7, '--ms', 2_000, '--faults', 'none', '--n', 5, '--json');
   t.match(JSON.parse(few.stdout), { seeds: 1, failed: 0, faults: 0 });
+  const wrong = await synodSim('--seed', 7, '--ms', 2_000, '--faults', '1,999');
+  t.match(wrong, { code: 2, stderr: /--faults 999: seed 7 has \d+ faults.*\[usage\]/ }, 'no replay of what never was');
 });
 
 t.test(

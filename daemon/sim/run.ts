@@ -11,7 +11,7 @@ import type { Shrunk } from '../../sim/shrink.ts';
 import { shrink } from '../../sim/shrink.ts';
 import type { Totals } from '../../sim/tally.ts';
 import { Tally } from '../../sim/tally.ts';
-import { EXIT } from '../cli/errors.ts';
+import { EXIT, usageError } from '../cli/errors.ts';
 import { note, paletteFor, writeLine } from '../cli/output.ts';
 import type { SimOptions } from '../cli/sim.ts';
 import { recordTo } from './record.ts';
@@ -90,6 +90,13 @@ export async function runSim(options: SimOptions): Promise<number> {
 }
 
 async function runOne(life: LifeOptions, options: SimOptions): Promise<number> {
+  const drawn = drawPlan(life).faults.length;
+  const missing = life.only?.find((number) => number >= drawn);
+  if (missing !== undefined)
+    throw usageError(
+      `--faults ${missing}: seed ${life.seed} has ${drawn} faults, numbered from 0`,
+      'Give the options that the seed failed with.',
+    );
   const began = performance.now();
   // Straight out: a trace is long, and whoever reads it wants its beginning.
   const onLine = options.trace === true ? (line: string) => void process.stdout.write(`${line}\n`) : undefined;
