@@ -1,6 +1,16 @@
 // The command line, as a user meets it: real processes, their output and their exit codes.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import tap from 'tap';
@@ -50,6 +60,7 @@ tap.test('help, version, usage', async (t) => {
     'follow',
     'export',
     'backup',
+    'restore',
     'repair',
     'verify',
     'evidence',
@@ -302,6 +313,34 @@ tap.test(
     t.equal(statSync(join(out, 'replica.key')).mode & 0o777, 0o600);
     t.match((await synod(['repair', join(out, 'config.json')])).stdout, /sign-state: in quarantine/);
     complains(t, await synod(['backup', config, '--out', out]), 'directory-not-empty', 2, /copy/);
+
+    const back = join(net, 'back');
+    t.match(await synod(['restore', out, '--to', back]), {
+      code: 0,
+      stdout: /node-3, in quarantine\nnext: synod start/,
+    });
+    t.strictSame(readdirSync(back).sort(), readdirSync(out).sort());
+    t.equal(statSync(join(back, 'replica.key')).mode & 0o777, 0o600);
+    t.equal(statSync(join(back, 'data', 'evidence', 'whole.witness')).mtimeMs, 1_000_000_000);
+    t.match((await synod(['repair', join(back, 'config.json')])).stdout, /sign-state: in quarantine/);
+    complains(t, await synod(['restore', out, '--to', back]), 'directory-not-empty', 2, /back/);
+    const elsewhere = (copy: string, fields: object) => {
+      const named = join(copy, 'config.json');
+      writeFileSync(named, JSON.stringify({ ...JSON.parse(readFileSync(named, 'utf8')), ...fields }));
+    };
+    for (const [name, spoil, why] of [
+      ['marks', (copy: string) => cpSync(signState, join(copy, 'data', 'sign-state')), /older than/],
+      ['no marks', (copy: string) => rmSync(join(copy, 'data', 'sign-state')), /is missing/],
+      ['data', (copy: string) => elsewhere(copy, { dataDir: join(home, 'data') }), /not in it/],
+      ['key', (copy: string) => elsewhere(copy, { key: join(home, 'replica.key') }), /not in it/],
+    ] as const) {
+      const copy = join(net, `spoilt ${name}`);
+      cpSync(out, copy, { recursive: true });
+      spoil(copy);
+      const place = join(net, 'place');
+      complains(t, await synod(['restore', copy, '--to', place]), 'not-a-backup', 2, why);
+      t.notOk(existsSync(place), 'what is refused leaves nothing');
+    }
     const both = await synod(['backup', config, '--out', join(net, 'both'), '--with-log']);
     t.equal(both.code, 1, 'there is no log yet');
     t.notOk(existsSync(join(net, 'both')), 'a backup that fails leaves nothing');

@@ -42,7 +42,7 @@ export function backupCommand(): Command {
       'after',
       `
 The copy is a replica's directory: config, genesis document, what proves the epochs since, its keys (sealed if they are sealed), the evidence
-it has kept, and for each key a sign-state in quarantine, never the replica's own. To restore it, put it in its place and start it: it votes for nothing until what the key may have signed since is
+it has kept, and for each key a sign-state in quarantine, never the replica's own. \`synod restore\` puts it in its place: it votes for nothing until what the key may have signed since is
 past, and the quarantine ends by itself. Without --with-log the replica may run meanwhile; the log comes back from its peers.
 
 Keep it as safe as the key that is in it.

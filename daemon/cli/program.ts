@@ -18,6 +18,7 @@ import { memberCommand, paramCommand } from './member.ts';
 import { installPipeHandling, ReaderGone } from './output.ts';
 import { repairCommand } from './repair.ts';
 import { replayCommand } from './replay.ts';
+import { restoreCommand } from './restore.ts';
 import { simCommand } from './sim.ts';
 import { startCommand } from './start.ts';
 import { statusCommand } from './status.ts';
@@ -75,6 +76,7 @@ Exit codes: 0 done, 1 failed (why: not healthy), 2 wrong arguments or files, 3 n
     followCommand(),
     exportCommand(),
     backupCommand(),
+    restoreCommand(),
     repairCommand(),
     verifyCommand(),
     evidenceCommand(),
