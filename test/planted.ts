@@ -33,6 +33,8 @@ export interface PlantedBug {
   readonly plant?: () => () => void;
   /** Caught within this many seeds, from 1 on, or the suite fails. */
   readonly seedsMax: number;
+  /** The one of these that caught it when this was written: looked at first, and the others only where it does no longer. */
+  readonly seed?: number;
   /** Whether the operators change the epoch in these lives. Default: they do not. */
   readonly changes?: boolean;
   /** Any of these may be the one that notices it first. */
@@ -382,6 +384,14 @@ const sessionOf = Ledger.prototype.session;
 const pick = Pool.prototype.pick;
 
 export const PLANTED: readonly PlantedBug[] = [
+  // These two live 900 simulated seconds more before they are caught: first, so that nothing waits for them at the end.
+  {
+    name: 'nothing is ever asked for',
+    Replica: NeverAsks,
+    seedsMax: 10,
+    by: ['everything-is-ordered', 'heads-agree', 'readmitted'],
+  },
+  { name: 'nobody answers a replica in quarantine', Replica: NoStanding, seedsMax: 20, by: ['readmitted'] },
   {
     name: 'a quorum is one vote too small',
     Replica: QuorumOffByOne,
@@ -415,12 +425,14 @@ export const PLANTED: readonly PlantedBug[] = [
   {
     name: 'a primary leads a view again after a restart',
     Replica: LeadsAgain,
+    seed: 4,
     seedsMax: 20,
     by: ['one-vote-per-place', 'no-invariant-breaks'],
   },
   {
     name: 'the base of a new view is not recomputed',
     Replica: BaseIgnored,
+    seed: 4,
     seedsMax: 30,
     by: ['base-is-kept', 'one-block-per-height', 'one-certificate-per-place', 'no-invariant-breaks'],
   },
@@ -441,6 +453,7 @@ export const PLANTED: readonly PlantedBug[] = [
   {
     name: 'catch-up verifies nothing',
     Replica: CatchUpUnverified,
+    seed: 6,
     seedsMax: 40,
     by: ['certificates-verify', 'no-invariant-breaks', 'one-block-per-height'],
   },
@@ -452,12 +465,6 @@ export const PLANTED: readonly PlantedBug[] = [
   },
   { name: 'a decided block is not delivered', Replica: DeliversNotAll, seedsMax: 5, by: ['in-order'] },
   {
-    name: 'nothing is ever asked for',
-    Replica: NeverAsks,
-    seedsMax: 10,
-    by: ['everything-is-ordered', 'heads-agree', 'readmitted'],
-  },
-  {
     name: 'a primary proposes two blocks at one height',
     Replica: ProposesTwice,
     seedsMax: 1,
@@ -466,30 +473,35 @@ export const PLANTED: readonly PlantedBug[] = [
   {
     name: 'a replica whose marks are lost begins as if it had none',
     Replica: NoQuarantine,
+    seed: 9,
     seedsMax: 30,
     by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'no-invariant-breaks'],
   },
   {
     name: 'a quarantine ends when the others have answered, and not later',
     Replica: QuarantineTooShort,
+    seed: 27,
     seedsMax: 40,
     by: ['readmitted-above-votes'],
   },
   {
     name: 'the bound of a quarantine heeds nothing that its peers have proven',
     Replica: BoundOfNoProof,
+    seed: 9,
     seedsMax: 40,
     by: ['readmitted-above-votes'],
   },
   {
     name: 'the bound of a quarantine has no margin for votes above what is decided',
     Replica: BoundWithoutMargin,
+    seed: 31,
     seedsMax: 80,
     by: ['readmitted-above-votes'],
   },
   {
     name: 'a replica is readmitted in the view it is in',
     Replica: ReadmittedInItsView,
+    seed: 22,
     seedsMax: 50,
     by: ['readmitted-above-votes', 'views-never-run-back'],
   },
@@ -497,6 +509,7 @@ export const PLANTED: readonly PlantedBug[] = [
     name: 'a quarantine ends with its epoch',
     Replica: QuarantineOfOneEpoch,
     changes: true,
+    seed: 13,
     seedsMax: 80,
     by: ['one-vote-per-place', 'views-never-run-back', 'lock-is-kept', 'no-invariant-breaks'],
   },
@@ -504,10 +517,10 @@ export const PLANTED: readonly PlantedBug[] = [
     name: 'the bound of a quarantine leaves out the block that its epoch starts from',
     Replica: BoundFromNothing,
     changes: true,
+    seed: 50,
     seedsMax: 80,
     by: ['readmitted-above-votes'],
   },
-  { name: 'nobody answers a replica in quarantine', Replica: NoStanding, seedsMax: 20, by: ['readmitted'] },
   { name: 'time runs back', Replica: TimeRunsBack, seedsMax: 1, by: ['no-invariant-breaks'] },
   {
     name: 'a checkpoint does not restore the sessions',
@@ -531,6 +544,7 @@ export const PLANTED: readonly PlantedBug[] = [
     name: 'a slow primary is never judged',
     Replica: SimReplica,
     plant: patched(Pace, { isTooSlow: () => false }),
+    seed: 9,
     seedsMax: 20,
     by: ['slow-primary-is-replaced'],
   },
@@ -560,13 +574,14 @@ export const PLANTED: readonly PlantedBug[] = [
   },
 ];
 
-/** The first seed from 1 on that catches the bug; null: none of its budget does. */
+/** The seed that is known to catch the bug, or else the first one from 1 on; null: none of its budget does. */
 export function caughtAt(
   bug: PlantedBug,
   ms: number,
   protocol: Protocol = 'pbft',
 ): { readonly seed: number; readonly outcome: Outcome } | null {
-  for (let seed = 1; seed <= bug.seedsMax; seed++) {
+  const all = Array.from({ length: bug.seedsMax }, (_, i) => i + 1);
+  for (const seed of bug.seed === undefined ? all : [bug.seed, ...all]) {
     const outcome = liveWith(bug, { seed, n: null, ms, realSignatures: false, protocol });
     if (outcome.failure !== null) return { seed, outcome };
   }

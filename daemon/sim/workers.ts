@@ -11,11 +11,11 @@ const YOUNG_MEGABYTES = 32;
 /** In no particular order; `done` is called once for each. Rejects where a process ends before its answer. */
 export async function liveAll(
   lives: Iterator<LifeOptions>,
-  { jobs, done }: { readonly jobs: number; readonly done: (outcome: Outcome) => void },
+  { jobs, done }: { readonly jobs: number; readonly done: (outcome: Outcome, life: LifeOptions) => void },
 ): Promise<void> {
   if (jobs === 1) {
     for (let next = lives.next(); next.done !== true; next = lives.next()) {
-      done(live(next.value));
+      done(live(next.value), next.value);
       // Signals and output in between.
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -25,7 +25,7 @@ export async function liveAll(
     jobs,
     nameOf: ({ seed }) => `seed ${seed}`,
     // What that program answers with.
-    done: (answer) => done(answer as Outcome),
+    done: (answer, life) => done(answer as Outcome, life),
   });
 }
 
@@ -37,7 +37,11 @@ export async function askAll<Task extends object>(
     jobs,
     nameOf,
     done,
-  }: { readonly jobs: number; readonly nameOf: (task: Task) => string; readonly done: (answer: unknown) => void },
+  }: {
+    readonly jobs: number;
+    readonly nameOf: (task: Task) => string;
+    readonly done: (answer: unknown, task: Task) => void;
+  },
 ): Promise<void> {
   const children: ChildProcess[] = [];
   try {
@@ -49,7 +53,7 @@ export async function askAll<Task extends object>(
         });
         children.push(child);
         for (let next = tasks.next(); next.done !== true; next = tasks.next())
-          done(await ask(child, next.value, nameOf(next.value)));
+          done(await ask(child, next.value, nameOf(next.value)), next.value);
         child.disconnect();
       }),
     );
