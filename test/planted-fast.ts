@@ -36,7 +36,8 @@ export const PLANTED_FAST: readonly PlantedBug[] = [
         return { ...bound, hash: last.hash, holders: [last.by] };
       },
     }),
-    seedsMax: 100,
+    seedsMax: 150,
+    seed: 113,
     by: FORKS,
   },
   {
