@@ -43,6 +43,8 @@ const clients = 2;
 /** Of all clients together: enough bundles for a full window of full blocks, or as many single ones as fill blocks. */
 const outstandingOf = (bundle: number) => Math.max(48, Math.round(2048 / bundle));
 const sampleMs = 250;
+/** One bundle at a time runs a replica's code a hundred times less often than full load does: it takes so long until V8 has compiled it. */
+const unloadedWarmupMs = 30_000;
 export const unloadedName = 'unloaded';
 export const saturatedName = 'saturated';
 export const steadyName = 'half load';
@@ -95,9 +97,14 @@ function phasesOf({ transactionBytes, bundle, seconds, withLatency }: Scenario):
     pace: { kind: 'closed', outstanding: outstandingOf(bundle) },
   };
   if (!withLatency) return [saturated];
-  const unloaded: Phase = { ...common, name: unloadedName, pace: { kind: 'closed', outstanding: 1 }, ms: ms / 2 };
+  const unloaded: Phase = {
+    ...common,
+    name: unloadedName,
+    pace: { kind: 'closed', outstanding: 1 },
+    warmupMs: Math.min(unloadedWarmupMs, 5 * ms),
+  };
   const steady: Phase = { ...common, name: steadyName, pace: { kind: 'open-share', share: 0.5 } };
-  // Last, when the code of every process has been compiled: a replica runs for years, and its first seconds say little about it.
+  // Last and late, when the code of every process has been compiled: a replica runs for years, and its first minute says little about it.
   return [saturated, steady, unloaded];
 }
 
