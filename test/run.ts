@@ -25,17 +25,18 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const folder = fileURLToPath(new URL('.', import.meta.url));
 const outputBytesMax = 16 << 20;
 const failuresShownMax = 20;
+/** Has every core to itself, when all others have ended: what it lives has no clock, and would only slow down those that have one. */
+const lastFile = 'seeds.test.js';
 /** Started first: nothing else may wait for them at the end. */
 const slowFiles = [
-  'seeds.test.js',
   'e2e.test.js',
   'chaos.test.js',
   'epochs-e2e.test.js',
   'epochs-return-e2e.test.js',
   'real-adversaries.test.js',
 ];
-/** What a file may take beyond the others: five hundred lives take as long as there are cores for them. */
-const patience: Readonly<Record<string, number>> = { 'seeds.test.js': 5 };
+/** How many times as long as the others the last file may take: five hundred lives take as long as there are cores for them. */
+const lastPatience = 5;
 
 interface Job {
   readonly name: string;
@@ -49,6 +50,8 @@ interface Outcome {
   /** Title and details, to print. */
   readonly failures: readonly string[];
   readonly skipped: number;
+  /** What its tests have to say beside it: figures. */
+  readonly remarks: readonly string[];
 }
 
 const settings = readSettings();
@@ -59,17 +62,21 @@ async function main(): Promise<number> {
   const files = readdirSync(folder)
     .filter((name) => name.endsWith('.test.js'))
     .sort((a, b) => placeOf(a) - placeOf(b) || (a < b ? -1 : 1))
-    .filter((name) => !(settings.quick && slowFiles.includes(name)))
+    .filter((name) => !(settings.quick && (slowFiles.includes(name) || name === lastFile)))
     .filter((name) => settings.filters.length === 0 || settings.filters.some((filter) => isMeant(name, filter)));
   if (settings.list) {
     for (const name of files) console.log(name.slice(0, -'.test.js'.length));
     return 0;
   }
-  const jobs: Job[] = [...(settings.checks ? checks() : []), ...files.map(testFile)];
+  const jobs: Job[] = [
+    ...(settings.checks ? checks() : []),
+    ...files.filter((name) => name !== lastFile).map(testFile),
+  ];
+  const last = files.filter((name) => name === lastFile).map(testFile);
   const totals = { passed: 0, failed: 0, skipped: 0 };
   const report: string[] = [];
-  const width = Math.max(...jobs.map((job) => job.name.length), 0);
-  await inParallel(jobs, settings.jobs, async (job) => {
+  const width = Math.max(...[...jobs, ...last].map((job) => job.name.length), 0);
+  const run = async (job: Job) => {
     const startedAt = performance.now();
     const outcome = await runJob(job);
     const seconds = ((performance.now() - startedAt) / 1000).toFixed(1).padStart(6);
@@ -80,8 +87,11 @@ async function main(): Promise<number> {
     const bad = outcome.failures.length > 0 ? `, ${outcome.failures.length} FAILED` : '';
     const skips = outcome.skipped > 0 ? `, ${outcome.skipped} skipped` : '';
     console.log(`${job.name.padEnd(width)}${count}${seconds} s${bad}${skips}`);
+    if (last.includes(job)) for (const remark of outcome.remarks) console.log(`  ${remark}`);
     for (const failure of outcome.failures) report.push(`--- ${job.name}: ${failure}`);
-  });
+  };
+  await inParallel(jobs, settings.jobs, run);
+  await inParallel(last, 1, run);
   if (report.length > 0) console.log(`\n${report.slice(0, failuresShownMax).join('\n\n')}\n`);
   if (report.length > failuresShownMax) console.log(`... and ${report.length - failuresShownMax} more failures\n`);
   if (files.length === 0) console.log('No test file: build first (node setup.mjs), or look at the filter.');
@@ -137,6 +147,12 @@ async function runJob(job: Job): Promise<Outcome> {
     parser.on(kind, () => {
       skipped += 1;
     });
+  const remarks: string[] = [];
+  parser.on('child', (child: Parser) =>
+    child.on('comment', (line: string) => {
+      if (!/^# (Subtest|time=)/.test(line)) remarks.push(line.slice(2).trimEnd());
+    }),
+  );
   const ended = await execute(job.command, (chunk) => {
     if (job.tap) parser.write(chunk);
   });
@@ -153,7 +169,7 @@ async function runJob(job: Job): Promise<Outcome> {
   else if (failures.length === 0 && (ended.code !== 0 || parser.results?.ok !== true))
     failures.push(`ended with exit code ${ended.code} ${planProblem(parser)}\n${tail}`.trim());
   else if (failures.length === 0 && passed === 0) failures.push(`asserted nothing\n${tail}`.trim());
-  return { passed, failures, skipped };
+  return { passed, failures, skipped, remarks };
 }
 
 function planProblem(parser: Parser): string {
@@ -173,7 +189,7 @@ interface Ended {
 function execute(command: readonly string[], onOutput: (chunk: Buffer) => void): Promise<Ended> {
   return new Promise((resolve) => {
     const [file = '', ...args] = command;
-    const seconds = settings.timeoutSeconds * (patience[basename(args.at(-1) ?? '')] ?? 1);
+    const seconds = settings.timeoutSeconds * (basename(args.at(-1) ?? '') === lastFile ? lastPatience : 1);
     const env = {
       ...process.env,
       TAP: '1',

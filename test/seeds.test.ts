@@ -1,7 +1,7 @@
 // The lives of the simulator (docs/simulator.md), from seeds, on all cores: whole clusters under faults of all kinds, and then bugs that were
 // planted and must be caught. A failing seed is replayed by the command it prints, or with SEED=n; SEEDS=5000 lives more of them.
 
-import { availableParallelism, setPriority } from 'node:os';
+import { availableParallelism } from 'node:os';
 import t from 'tap';
 import { askAll, liveAll } from '../daemon/sim/workers.ts';
 import { protocols } from '../protocol/modes.ts';
@@ -14,8 +14,6 @@ import type { Caught } from './planted-worker.ts';
 
 // Five hundred lives take minutes, and more where others want the machine.
 t.setTimeout(0);
-// Nothing here has a clock: whoever has, in another file, comes first.
-setPriority(10);
 
 const SAFETY_MS = 60_000;
 const PLANTED_MS = 20_000;
