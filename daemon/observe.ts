@@ -16,6 +16,7 @@ import type { Genesis } from '../protocol/genesis.ts';
 import type { LogRecord } from '../protocol/log.ts';
 import type { Epoch } from '../protocol/types.ts';
 import type { EpochChain } from '../protocol/verify.ts';
+import { bulkBytesMin } from '../storage/bulk.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
 import { gatewayLimits, loadGenesis, type NodeConfig, transportLimits } from './config.ts';
@@ -37,6 +38,9 @@ const progressMs = 2_000;
 const HELD_RECORDS_MAX = 1_024;
 /** Payload bytes of the blocks among them. */
 const HELD_BYTES_MAX = 8 << 20;
+/** Of these, what is written at once while more comes than the disk takes one by one. */
+const BULK_BYTES = 2 * bulkBytesMin;
+const BULK_RECORDS = HELD_RECORDS_MAX / 2;
 /** Before it tries again where nobody can be reached, or nothing can be taken. */
 const pauseMs = 1_000;
 /** For each step of a conversation about a checkpoint. */
@@ -232,9 +236,7 @@ async function follow(following: Following): Promise<void> {
   /** Of the blocks that are held or being written. */
   let bytes = 0;
   let writing: Promise<unknown> | null = null;
-  // What comes while a write is under way shares the next one.
-  const pump = () => {
-    if (writing !== null || held.length === 0) return;
+  const start = () => {
     port.writes(true);
     const taken = bytes;
     writing = write(held.splice(0)).finally(() => {
@@ -244,8 +246,18 @@ async function follow(following: Following): Promise<void> {
       pump();
     });
   };
+  // What comes while a write is under way shares the next one. Far behind, where more comes at once, it waits for what is worth files of its own.
+  const pump = () => {
+    if (writing !== null || held.length === 0) return;
+    const isBehind = client.head().height > observer.height + observer.document.parameters.window;
+    if (!isBehind || bytes >= BULK_BYTES || held.length > BULK_RECORDS) start();
+  };
   const flush = async () => {
-    while (writing !== null) await writing;
+    for (;;) {
+      if (writing === null && held.length > 0) start();
+      if (writing === null) return;
+      await writing;
+    }
   };
   const isFull = () => held.length > HELD_RECORDS_MAX || bytes > HELD_BYTES_MAX;
   let saidAt = performance.now();

@@ -10,8 +10,8 @@ import { asHash, asHeight, asView, type Hash, type Height, type View } from '../
 import { crc32 } from './checksum.ts';
 import { StorageError } from './errors.ts';
 
-/** Written into the meta record; a reader refuses every other one. 2: bodies come first; 3: and by their own hash. */
-export const FORMAT_VERSION = 3;
+/** Written into the meta record; a reader refuses every other one. 2: bodies come first; 3: and by their own hash; 4: or in files (bulk.ts). */
+export const FORMAT_VERSION = 4;
 
 export const column = {
   // Below all that is small and written again and again: so a table of new blocks overlaps none of older ones, and no engine writes the chain
@@ -58,6 +58,9 @@ export const keys = {
   end: (name: Column): Bytes => Uint8Array.of(column[name] + 1),
 };
 
+/** Column, height, body hash. */
+export const BODY_KEY_BYTES = 1 + 8 + 32;
+
 function numbered(prefix: number, number: number): Bytes {
   return new LayoutWriter(9).u8(prefix).u64(number).done();
 }
@@ -81,7 +84,7 @@ export function placeOf(key: Bytes): KeyPlace | undefined {
   const reader = new LayoutReader(key);
   reader.u8();
   if (kind === 'chunk') return key.length === 13 ? { ...none, chunk: reader.u32(), number: reader.u64() } : undefined;
-  const length = kind === 'header' || kind === 'body' ? 41 : 9;
+  const length = kind === 'header' || kind === 'body' ? BODY_KEY_BYTES : 9;
   if (key.length !== length) return undefined;
   return { ...none, number: reader.u64(), hash: key.subarray(9) };
 }

@@ -3,6 +3,7 @@
 
 import { open, readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { withBulk } from './bulk.ts';
 import { openClassic } from './classic.ts';
 import { reasonOf, StorageError } from './errors.ts';
 import { makeDirectory, syncDirectory } from './files.ts';
@@ -14,6 +15,8 @@ export type Backend = 'rocksdb' | 'classic-level';
 export interface StoreOptions {
   /** For a new directory; one that has an engine and is asked for another is refused. */
   readonly backend?: Backend;
+  /** Bytes of bodies in one batch that are worth files of their own (bulk.ts). Without it 2 MiB. */
+  readonly bulkBytesMin?: number;
 }
 
 /** The directory's memory of its engine: one line, written before the engine writes anything. */
@@ -38,7 +41,8 @@ export async function openStore(directory: string, options: StoreOptions = {}): 
     if (missing !== undefined) throw unavailable(directory, missing);
   }
   await remember(directory, chosen);
-  return chosen === 'rocksdb' ? openRocks(directory) : openClassic(directory);
+  const engine = await (chosen === 'rocksdb' ? openRocks(directory) : openClassic(directory));
+  return await withBulk({ engine, directory, bytesMin: options.bulkBytesMin });
 }
 
 /** Undefined for a directory that has none yet. Throws `storage-damaged` where its mark and its files contradict each other. */

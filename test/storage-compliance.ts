@@ -14,7 +14,7 @@ import { StorageError } from '../storage/errors.ts';
 import type { KeyValueStore, KvEntry, KvRange } from '../storage/kv.ts';
 import { type column, encodeMeta, keys, seal } from '../storage/layout.ts';
 import { type LogOptions, type LogStore, openLogStore } from '../storage/log-store.ts';
-import { type Backend, openStore } from '../storage/open.ts';
+import { openStore, type StoreOptions } from '../storage/open.ts';
 
 export const { sha256 } = native;
 export const chainId = asHash(sha256(ascii('a chain')));
@@ -123,8 +123,8 @@ export async function keysIn(kv: KeyValueStore, name: keyof typeof column): Prom
  * What storage.test.ts runs in a process of its own, to kill it: block after block, one synced batch each; prints the position of a
  * batch (sequence and hash) when the log says that it is durable. A failed write ends it: the last line is then `failed`, code.
  */
-export async function writeUntilKilled(path: string, bytes: number, backend: Backend): Promise<never> {
-  const { log, recovered } = await openLogStore(await openStore(path, { backend }), options());
+export async function writeUntilKilled(path: string, bytes: number, store: StoreOptions): Promise<never> {
+  const { log, recovered } = await openLogStore(await openStore(path, store), options());
   let parent = recovered.decided.at(-1)?.hash ?? zero;
   for (let height = log.head + 1; ; height++) {
     const next = block(height, parent, { bytes });

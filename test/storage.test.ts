@@ -319,7 +319,7 @@ interface Writer {
 /** Arguments of node. */
 function writerCall(path: string, bytes: number, backend: Backend): readonly string[] {
   const from = JSON.stringify(new URL('./storage-compliance.js', import.meta.url).href);
-  const call = `writeUntilKilled(${JSON.stringify(path)}, ${bytes}, '${backend}')`;
+  const call = `writeUntilKilled(${JSON.stringify(path)}, ${bytes}, { backend: '${backend}' })`;
   return ['--input-type=module', '-e', `import { writeUntilKilled } from ${from}; await ${call};`];
 }
 

@@ -3,9 +3,13 @@
 import type { Decided } from '../../protocol/core.ts';
 import type { FollowedBlock } from '../../protocol/door.ts';
 import { asHeight, type Height } from '../../protocol/types.ts';
+import { collectYoung } from '../young.ts';
 import type { LogReader } from './log-reader.ts';
 import { RecentBlocks } from './recent-blocks.ts';
 import type { FrameSealer } from './seal-frames.ts';
+
+/** Before the collector takes them for a reason to go through all of the heap. */
+const spentBytesMax = 8 << 20;
 
 export interface FrameWanted {
   readonly from: Height;
@@ -35,6 +39,8 @@ export interface FollowSourceOptions {
 export class FollowSource {
   readonly #options: FollowSourceOptions;
   readonly #recent: RecentBlocks;
+  /** Of frames from the log since the young were collected. */
+  #spentBytes = 0;
 
   constructor(options: FollowSourceOptions) {
     this.#options = options;
@@ -77,10 +83,17 @@ export class FollowSource {
     if (mustProve && links.length === 0) return undefined;
     const seal = () => sealer.seal({ kind: 'follow-blocks', blocks: [...blocks, ...links] });
     const key = `${from}:${blocks.length}:${links.length}:${headersOnly}`;
-    return {
-      frame: recent === undefined ? seal() : this.#recent.frame(key, seal),
-      blocks: blocks.length,
-    };
+    const frame = recent === undefined ? seal() : this.#recent.frame(key, seal);
+    if (recent === undefined) this.#spend(frame.length);
+    return { frame, blocks: blocks.length };
+  }
+
+  /** What came from the log for one frame, and the frame itself, are garbage as soon as it is sent. */
+  #spend(bytes: number): void {
+    this.#spentBytes += bytes;
+    if (this.#spentBytes < spentBytesMax) return;
+    this.#spentBytes = 0;
+    collectYoung();
   }
 
   async #linksAbove(height: Height): Promise<readonly FollowedBlock[]> {
