@@ -17,6 +17,7 @@ export function concat(...parts: readonly Bytes[]): Bytes {
 
 /** Equality of public values; not constant-time, never used on secrets. */
 export function equalBytes(a: Bytes, b: Bytes): boolean {
+  if (a === b) return true;
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
   return true;
@@ -29,11 +30,24 @@ export function compareBytes(a: Bytes, b: Bytes): number {
   return a.length - b.length;
 }
 
-const hexOfByte = Array.from({ length: 256 }, (_, i) => i.toString(16).padStart(2, '0'));
+const digits = ascii('0123456789abcdef');
+const HEX_PIECE_BYTES = 32;
+/** Reused: a string made of so many characters at once is flat, where one that grows digit by digit is a tree, dear to hash, to compare and to keep. */
+const hexCodes: number[] = new Array<number>(2 * HEX_PIECE_BYTES).fill(0);
 
 export function toHex(bytes: Bytes): string {
   let out = '';
-  for (let i = 0; i < bytes.length; i++) out += hexOfByte[bytes[i]!];
+  for (let start = 0; start < bytes.length; start += HEX_PIECE_BYTES) {
+    const length = Math.min(HEX_PIECE_BYTES, bytes.length - start);
+    for (let i = 0; i < length; i++) {
+      const byte = bytes[start + i]!;
+      hexCodes[2 * i] = digits[byte >> 4]!;
+      hexCodes[2 * i + 1] = digits[byte & 0xf]!;
+    }
+    const codes = length === HEX_PIECE_BYTES ? hexCodes : hexCodes.slice(0, 2 * length);
+    const piece = String.fromCharCode.apply(null, codes);
+    out = start === 0 ? piece : out + piece;
+  }
   return out;
 }
 

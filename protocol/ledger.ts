@@ -16,7 +16,7 @@ import { blockTransactionsMax, type Genesis } from './genesis.ts';
 import { genesisBlock } from './genesis-block.ts';
 import { LayoutReader, LayoutWriter } from './layout.ts';
 import { bearsLies } from './modes.ts';
-import type { Session, SessionKey } from './sessions.ts';
+import type { Placed, Session, SessionKey } from './sessions.ts';
 import { BUCKET_SESSIONS_MAX, bucketOf, SESSION_BUCKETS, SessionTable, sessionKey } from './sessions.ts';
 import { bodyMarks } from './transaction-tree.ts';
 import type { Epoch, Hash, Height, Millis, ReplicaId } from './types.ts';
@@ -28,7 +28,7 @@ export { genesisBlock } from './genesis-block.ts';
 export interface Extension {
   readonly block: Block;
   readonly frontier: Frontier;
-  readonly sessions: ReadonlyMap<SessionKey, { readonly bucket: number; readonly session: Session }>;
+  readonly sessions: ReadonlyMap<SessionKey, Placed>;
   /** New sessions per bucket. */
   readonly opened: ReadonlyMap<number, number>;
   /** The epoch that starts from this block; null where this one goes on. */
@@ -61,7 +61,7 @@ export const STATE_CHUNKS = 1 + SESSION_BUCKETS;
 
 /** The session changes of the bundles of one block, as far as they have been gone through. */
 class Execution {
-  readonly sessions = new Map<SessionKey, { bucket: number; session: Session }>();
+  readonly sessions = new Map<SessionKey, Placed>();
   readonly opened = new Map<number, number>();
   transactions = 0;
 }
@@ -129,7 +129,7 @@ export class Ledger {
     const key = sessionKey(bundle);
     let found: Session | undefined;
     for (let i = chain.length - 1; i >= 0 && found === undefined; i--) found = chain[i]!.sessions.get(key)?.session;
-    found ??= this.#sessions.get(bucketOf(this.#sha256, bundle), key);
+    found ??= this.#sessions.get(key)?.session;
     return found !== undefined && found.expires >= height ? found : undefined;
   }
 
@@ -237,7 +237,7 @@ export class Ledger {
     const key = sessionKey(bundle);
     const before = running.sessions.get(key)?.session ?? this.session(chain, bundle, height);
     if (bundle.sequence !== (before?.lastSequence ?? 0) + 1) return 'block-bundle-out-of-sequence';
-    const bucket = bucketOf(this.#sha256, bundle);
+    const bucket = this.#sessions.get(key)?.bucket ?? bucketOf(this.#sha256, bundle);
     if (before === undefined) {
       if (this.#isFull(chain, bucket, height, running)) return 'block-sessions-full';
       running.opened.set(bucket, (running.opened.get(bucket) ?? 0) + 1);
@@ -331,7 +331,7 @@ export class Ledger {
   apply(extension: Extension): void {
     const { block } = extension;
     assert(equalBytes(block.header.parent, this.#head.hash), 'a decided block follows the head');
-    for (const [key, { bucket, session }] of extension.sessions) this.#sessions.set(bucket, key, session);
+    for (const [key, placed] of extension.sessions) this.#sessions.set(key, placed);
     this.#frontier = extension.frontier;
     this.#head = { header: block.header, hash: block.hash };
     if (extension.next !== null) this.#ended = { next: extension.next, control: controlIn(block.bundles)! }; // it has a next for that
@@ -395,10 +395,13 @@ export class Ledger {
     );
     this.#frontier = frontier;
     this.#head = { header, hash };
+    const nothing = new Uint8Array(0);
+    // Most chunks are: one leaf for all of them.
+    const emptyLeaf = leafHash(this.#sha256, nothing);
     for (let chunk = 0; chunk < STATE_CHUNKS; chunk++) {
-      const bytes = chunks.get(chunk) ?? new Uint8Array(0);
+      const bytes = chunks.get(chunk) ?? nothing;
       if (chunk > 0) this.#sessions.restore(chunk - 1, bytes);
-      this.#chunkLeaves[chunk] = leafHash(this.#sha256, bytes);
+      this.#chunkLeaves[chunk] = bytes.length === 0 ? emptyLeaf : leafHash(this.#sha256, bytes);
     }
     this.#sessions.takeChanged();
     this.#stateDigest = null;

@@ -40,23 +40,31 @@ export function bucketOf(sha256: Sha256, bundle: Pick<Bundle, 'client' | 'sessio
   return sha256(concat(bundle.client, new LayoutWriter(8).u64(bundle.session).done()))[0]!;
 }
 
+/** A session, and the bucket it falls into: whoever has found one need not hash its name. */
+export interface Placed {
+  readonly bucket: number;
+  readonly session: Session;
+}
+
 /** The sessions after the last decided block. */
 export class SessionTable {
+  readonly #all = new Map<SessionKey, Placed>();
   readonly #buckets: Map<SessionKey, Session>[] = Array.from({ length: SESSION_BUCKETS }, () => new Map());
   /** Buckets that changed since they were last encoded. */
   readonly #dirty = new Set<number>();
 
   get size(): number {
-    return this.#buckets.reduce((sum, bucket) => sum + bucket.size, 0);
+    return this.#all.size;
   }
 
-  get(bucket: number, key: SessionKey): Session | undefined {
-    return this.#buckets[bucket]!.get(key);
+  get(key: SessionKey): Placed | undefined {
+    return this.#all.get(key);
   }
 
-  set(bucket: number, key: SessionKey, session: Session): void {
-    this.#buckets[bucket]!.set(key, session);
-    this.#dirty.add(bucket);
+  set(key: SessionKey, placed: Placed): void {
+    this.#all.set(key, placed);
+    this.#buckets[placed.bucket]!.set(key, placed.session);
+    this.#dirty.add(placed.bucket);
   }
 
   /** Sessions of a bucket that a checkpoint at `height` would not have forgotten. */
@@ -76,6 +84,7 @@ export class SessionTable {
       for (const [key, session] of bucket) {
         if (session.expires >= height) continue;
         bucket.delete(key);
+        this.#all.delete(key);
         this.#dirty.add(index);
       }
     }
@@ -105,6 +114,7 @@ export class SessionTable {
   restore(bucket: number, bytes: Bytes): void {
     assert(bytes.length % SESSION_BYTES === 0, 'a certified session chunk is whole');
     const into = this.#buckets[bucket]!;
+    for (const key of into.keys()) this.#all.delete(key);
     into.clear();
     const reader = new LayoutReader(bytes);
     for (let at = 0; at < bytes.length; at += SESSION_BYTES) {
@@ -117,7 +127,9 @@ export class SessionTable {
         firstTransaction: reader.u32(),
         transactionCount: reader.u32(),
       };
-      into.set(sessionKey(session), session);
+      const key = sessionKey(session);
+      into.set(key, session);
+      this.#all.set(key, { bucket, session });
     }
   }
 
@@ -131,6 +143,7 @@ export class SessionTable {
 
   load({ buckets, dirty }: ReturnType<SessionTable['dump']>): void {
     for (const bucket of this.#buckets) bucket.clear();
+    this.#all.clear();
     for (const [index, bytes] of buckets) this.restore(index, bytes);
     this.#dirty.clear();
     for (const index of dirty) this.#dirty.add(index);

@@ -126,7 +126,8 @@ export class Cluster {
     const contextOf = (epoch: number) => this.#epochs.contextOf(epoch);
     this.checks = new Checks(contextOf, n, (id) => {
       const { guard, disk } = this.nodes[id]!;
-      return { ...guard.durable, disk };
+      const { marks, lock } = guard.durable;
+      return { marks, lock, disk };
     });
     this.delivered = keys.map(() => []);
     this.#deliveredEver = keys.map(() => new Set());
@@ -375,8 +376,8 @@ export class Cluster {
   }
 
   #arrive(from: ReplicaId, to: ReplicaId, signed: Signed<ReplicaMessage>): void {
-    const hosts = this.hosts.at(to, from).filter(({ core }) => core !== null);
-    if (hosts.length === 0) return;
+    const hosts = this.hosts.at(to, from);
+    if (hosts.every(({ core }) => core === null)) return;
     this.trace.add(this.now);
     this.trace.add(from * 256 + to);
     this.trace.addDigest(signed.signature);

@@ -180,6 +180,7 @@ const NOT_DUMPED: Readonly<Record<string, readonly string[]>> = {
   CatchUp: ['actions'],
   Ledger: ['sha256', 'genesis', 'mayBeEmpty', 'stateDigest', 'successor'],
   Pool: ['bytes', 'cost', 'limits'],
+  SessionTable: ['all'], // what its buckets hold
 };
 /** Classes that are no part of what a core knows from one step to the next. `Pbft` itself is: its two fields are what a snapshot is made of. */
 const NO_STATE = [

@@ -5,8 +5,11 @@ import type { LifeOptions, Outcome } from '../../sim/life.ts';
 import { live } from '../../sim/life.ts';
 import { Complaint } from '../cli/errors.ts';
 
-/** Most of what a life allocates is soon garbage: with the default of 16 MB a fifth of its time goes to collecting it (measured on seeds 1 to 24). */
-const YOUNG_MEGABYTES = 32;
+/**
+ * Most of what a life allocates is soon garbage: with the default of 16 MB a fifth of its time goes to collecting it (measured on seeds 1 to 24), and
+ * with 64 from the beginning a life takes 7 % less than with up to 32 (seeds 13 to 32).
+ */
+const YOUNG_MEGABYTES = 64;
 
 /** In no particular order; `done` is called once for each. Rejects where a process ends before its answer. */
 export async function liveAll(
@@ -49,7 +52,11 @@ export async function askAll<Task extends object>(
       Array.from({ length: jobs }, async () => {
         const child = fork(program, {
           stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-          execArgv: [...process.execArgv, `--max-semi-space-size=${YOUNG_MEGABYTES}`],
+          execArgv: [
+            ...process.execArgv,
+            `--min-semi-space-size=${YOUNG_MEGABYTES}`,
+            `--max-semi-space-size=${YOUNG_MEGABYTES}`,
+          ],
         });
         children.push(child);
         for (let next = tasks.next(); next.done !== true; next = tasks.next())

@@ -125,6 +125,10 @@ export class Scribe {
     return this;
   }
 
+  bool(value: boolean): this {
+    return this.tag(value ? 0xc3 : 0xc2);
+  }
+
   array(count: number): this {
     if (count < 0x10) this.tag(0x90 | count);
     else if (count < 0x1_0000) this.head(0xdc, 2, count);

@@ -55,7 +55,9 @@ export function encodeReplicaPayload(message: ReplicaMessage): Bytes {
   switch (message.kind) {
     case 'status': {
       const { epoch, view, active, height, hash, stable, lowest } = message;
-      return encodeMsgpack([epoch, view, active, height, hash, stable, lowest]);
+      const counts = uintBytes(epoch) + uintBytes(view) + uintBytes(height) + uintBytes(stable) + uintBytes(lowest);
+      const scribe = new Scribe(2 + counts + binBytes(32)).array(7).uint(epoch).uint(view).bool(active);
+      return scribe.uint(height).bin(hash).uint(stable).uint(lowest).done();
     }
     case 'forward':
       return writeBody(new Scribe(1 + bodyBytes(message.bundles)).array(1), message.bundles).done();
