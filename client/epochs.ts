@@ -39,9 +39,10 @@ export function learnEpochs(request: LearnRequest): Promise<Learnt> {
   });
 }
 
-/** In their order; null, or why one does not hold: those before it are known. */
+/** In their order; null, or why one does not hold: those before it are known. At an end of an epoch every replica tells the same. */
 export function learnLinks(epochs: EpochChain, links: readonly Bytes[]): string | null {
   for (const link of links) {
+    if (epochs.knows(link)) continue;
     const known = epochs.add(link);
     if ('refused' in known) return known.refused;
   }

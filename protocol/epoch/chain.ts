@@ -147,6 +147,15 @@ export class EpochChain {
     return known;
   }
 
+  /** Whether it says what is known already: of the same block. Whether it proves that is not looked at. */
+  knows(bytes: Bytes): boolean {
+    const link = decodeEpochLink(bytes);
+    if ('refused' in link) return false;
+    const header = decodeHeader(link.headerBytes);
+    const next = header === undefined ? undefined : this.#documents[header.epoch + 1];
+    return next !== undefined && equalBytes(next.start.hash, blockHash(this.#crypto.sha256, link.headerBytes));
+  }
+
   /**
    * The epoch that this process itself has seen decided: what decided it has checked all that a link proves. False: an earlier one is missing here, or
    * another one is known in its place.
