@@ -21,7 +21,8 @@ const fileBytesMax = 64 << 20;
 const FILES = 0xff;
 /** Behind a body's key: the key of its place, so that the two lie side by side. */
 const PLACE = Uint8Array.of(1);
-const fileNamePattern = /^bodies-(\d{10})$/;
+/** Nine digits count: a number is four bytes in the engine. */
+const fileNamePattern = /^bodies-0(\d{9})$/;
 
 interface Place extends Part {
   readonly file: number;
@@ -162,7 +163,8 @@ class BulkStore implements KeyValueStore {
     });
     assert(heights !== undefined, 'a batch of bodies has a body');
     this.#known.set(file.number, heights);
-    await this.#engine.write([...placed, putFile(file.number, heights), ...forget]);
+    // First: without its record a file is nobody's, and goes.
+    await this.#engine.write([putFile(file.number, heights), ...placed, ...forget]);
     if (file.bytes >= fileBytesMax) await this.#leaveFile();
   }
 
@@ -192,6 +194,8 @@ class BulkStore implements KeyValueStore {
       await this.#unlink(file);
       this.#orphans.delete(file);
     }
+    // Each start begins one: without this a node that is often started keeps those that retention has emptied.
+    await this.#dropFiles();
     const number = this.#next++;
     const file = new BodyFile(number, await open(this.#pathOf(number), 'wx', 0o600));
     try {
@@ -228,10 +232,13 @@ class BulkStore implements KeyValueStore {
     return out;
   }
 
-  /** Files of whose heights no body is left; the one that is written to stays. */
+  /**
+   * The oldest files, while no body of their heights is left; the one that is written to stays. The map itself is walked: what is written meanwhile
+   * has changed the heights of the file that was written to.
+   */
   async #dropFiles(): Promise<void> {
-    for (const [file, { lowest, highest }] of [...this.#known]) {
-      if (file === this.#file?.number || (await this.#hasBodies(lowest, highest))) continue;
+    for (const [file, { lowest, highest }] of this.#known) {
+      if (file === this.#file?.number || (await this.#hasBodies(lowest, highest))) return;
       await this.#unlink(file);
       this.#known.delete(file);
       this.#gone.push(file);

@@ -9,12 +9,16 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
 import { type Bytes, equalBytes, fromHex } from '../crypto/bytes.ts';
+import { deferred } from '../daemon/cli/deferred.ts';
 import type { LogPosition } from '../protocol/log.ts';
 import { asHash, asHeight } from '../protocol/types.ts';
+import { withBulk } from '../storage/bulk.ts';
+import { openClassic } from '../storage/classic.ts';
 import type { KeyValueStore } from '../storage/kv.ts';
 import { bodyHashIn, keys } from '../storage/layout.ts';
 import { openLogStore } from '../storage/log-store.ts';
 import { type Backend, bearsRocks, openStore } from '../storage/open.ts';
+import { openRocks } from '../storage/rocks.ts';
 import {
   type BlockRecord,
   block,
@@ -269,4 +273,72 @@ onDisk('LOG-8 LOG-14 pruning gives the files of bodies back', async (t, backend)
   const floor = log.position;
   await log.close();
   t.same(await readThrough(path, backend, floor), floor);
+});
+
+onDisk('LOG-8 LOG-14 a node that is started again and again keeps no more', async (t, backend) => {
+  const path = await directory(t);
+  let [parent, height] = [genesis, 0];
+  // Less than the log has compacted for: what is dropped here is dropped by the next file.
+  for (let life = 0; life < 6; life++) {
+    const { log } = await openLogStore(
+      await openStore(path, { backend, bulkBytesMin: always }),
+      options({ retainBlocks: 5, recentBytesMax: 1 << 20 }),
+    );
+    for (let i = 0; i < 10; i++) {
+      const b = block(++height, parent, { bytes: 1_000_000 });
+      parent = b.hash;
+      log.moveFloor(await log.write([b, decided(b), checkpoint(height)]));
+    }
+    await settle(log, 30);
+    await log.close();
+    t.ok((await bodyFiles(path)).length <= 3, `${await bodyFiles(path)} after ${life + 1} lives`);
+  }
+});
+
+onDisk('LOG-14 a file that is written to while others go stays', async (t, backend) => {
+  const path = await directory(t);
+  const engine = await (backend === 'rocksdb' ? openRocks(path) : openClassic(path));
+  // A slow disk: the first look for bodies that are left waits for the test.
+  const [reached, goOn] = [deferred<void>(), deferred<void>()];
+  let isSlow = false;
+  const slow: KeyValueStore = {
+    name: engine.name,
+    get: (key) => engine.get(key),
+    getMany: (keys) => engine.getMany(keys),
+    write: (ops) => engine.write(ops),
+    reclaim: (gte, lt) => engine.reclaim(gte, lt),
+    sizeBytes: () => engine.sizeBytes(),
+    close: () => engine.close(),
+    range: async function* (range) {
+      if (isSlow && range.limit === 1) {
+        isSlow = false;
+        reached.resolve();
+        await goOn.promise;
+      }
+      yield* engine.range(range);
+    },
+  };
+  const kv = await withBulk({ engine: slow, directory: path, bytesMin: 2 << 20 });
+  const keyOf = (height: number) => keys.body(asHeight(height), asHash(new Uint8Array(32).fill(height)));
+  const put = (height: number, bytes: number) => ({
+    type: 'put' as const,
+    key: keyOf(height),
+    value: new Uint8Array(bytes).fill(height),
+  });
+  const between = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
+  // One file of 64 MiB, and one of 60 that gets more.
+  for (let from = 1; from < 65; from += 8)
+    await kv.write(between(from, from + 8).map((height) => put(height, 1 << 20)));
+  for (let from = 65; from < 125; from += 6)
+    await kv.write(between(from, from + 6).map((height) => put(height, 1 << 20)));
+  await kv.write(between(1, 125).map((height) => ({ type: 'del' as const, key: keyOf(height) })));
+  isSlow = true;
+  const reclaimed = kv.reclaim(keys.at('body', asHeight(1)), keys.at('body', asHeight(125)));
+  await reached.promise;
+  await kv.write(between(200, 206).map((height) => put(height, 1 << 20)));
+  goOn.resolve();
+  await reclaimed;
+  for (const height of between(200, 206)) t.equal((await kv.get(keyOf(height)))?.length, 1 << 20, `block ${height}`);
+  t.same(await bodyFiles(path), ['bodies-0000000002'], 'and the first one is gone');
+  await kv.close();
 });

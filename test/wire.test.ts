@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs';
 import t from 'tap';
-import { type Bytes, concat, fromHex, toHex } from '../crypto/bytes.ts';
+import { type Bytes, concat, equalBytes, fromHex, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { isWellFormed } from '../crypto/utf8.ts';
 import { type Block, blockHash, decodeHeader, encodeHeader, HEADER_BYTES, memberSetHash } from '../protocol/block.ts';
@@ -48,6 +48,7 @@ import { genesisBlock } from '../protocol/ledger.ts';
 import type { ReplicaMessage } from '../protocol/messages.ts';
 import { decodeMsgpack, encodeMsgpack, scanMsgpack, type WireValue } from '../protocol/msgpack.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { certificateValue } from '../protocol/wire/certificate.ts';
 import { followedPayload } from '../protocol/wire/door-payloads.ts';
 import { writeFrame } from '../protocol/wire/frame.ts';
 import { fc } from './property.ts';
@@ -931,6 +932,20 @@ t.test('WIRE-9: a known bundle is used again, by its digest, and only with its o
   if (isRefusal(other)) return t.fail();
   t.equal(toHex(other.signature), '00'.repeat(64), 'another signature stays another signature');
   t.same(other.leaves, pooled.leaves);
+});
+
+t.test('WIRE-2: what is written by hand is what the encoder writes, at every border of a length', async (t) => {
+  const hash = asHash(new Uint8Array(32).fill(7));
+  for (const a of [0, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x10000, 0xffffffff, 0x100000000, 2 ** 53 - 1])
+    for (const count of [0, 1, 15, 16, 31, 32, 255, 256, 65_535, 65_536]) {
+      const place = { epoch: asEpoch(a), view: asView(count), height: asHeight(a), hash };
+      const status = { kind: 'status' as const, ...place, active: a > 0, stable: asHeight(count), lowest: asHeight(a) };
+      t.strictSame(encodePayload(status), encodeMsgpack([a, count, a > 0, a, hash, count, a]), `status ${a} ${count}`);
+      const one = { replica: asReplicaId(a % 7), signature: new Uint8Array(64) };
+      const signatures = Array.from({ length: a === 0 ? count : count % 300 }, () => one);
+      const certificate = { phase: 'commit' as const, ...place, signatures };
+      t.ok(equalBytes(encodeCertificate(certificate), encodeMsgpack(certificateValue(certificate))));
+    }
 });
 
 t.test('WIRE-10: a block is its header’s body or nothing', async (t) => {
