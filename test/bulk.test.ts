@@ -27,6 +27,7 @@ import {
   collect,
   compliance,
   decided,
+  fill,
   options,
   type Reopen,
   settle,
@@ -256,17 +257,8 @@ onDisk('LOG-8 LOG-14 pruning gives the files of bodies back', async (t, backend)
     await openStore(path, { backend, bulkBytesMin: always }),
     options({ retainBlocks: 20, recentBytesMax: 1 << 20 }),
   );
-  let [parent, most] = [genesis, 0];
   // 400 MB in all, of which 20 MB are to stay.
-  for (let height = 1; height <= 400; height++) {
-    const b = block(height, parent, { bytes: 1_000_000 });
-    parent = b.hash;
-    const stable = height % 10 === 0 ? [checkpoint(height)] : [];
-    const position = await log.write([b, decided(b), ...stable]);
-    if (height % 50 === 0) log.moveFloor(position);
-    most = Math.max(most, await log.sizeBytes());
-  }
-  await settle(log, 30);
+  const most = await fill(log, 400, 1_000_000);
   t.comment(`at most ${most >> 20} MiB, at the end ${(await log.sizeBytes()) >> 20} MiB in ${await bodyFiles(path)}`);
   t.ok(most < 320 << 20, 'bounded while it is written');
   t.ok((await bodyFiles(path)).length <= 4);

@@ -100,6 +100,21 @@ export async function settle(log: LogStore, rounds = 1): Promise<LogPosition> {
   return position;
 }
 
+/** A chain of so many blocks of so many bytes, a checkpoint at every tenth; the most bytes that the log had on disk meanwhile. */
+export async function fill(log: LogStore, blocks: number, bytes: number): Promise<number> {
+  let [parent, most] = [asHash(new Uint8Array(32)), 0];
+  for (let height = 1; height <= blocks; height++) {
+    const b = block(height, parent, { bytes });
+    parent = b.hash;
+    const stable = height % 10 === 0 ? [checkpoint(height)] : [];
+    const position = await log.write([b, decided(b), ...stable]);
+    if (height % 50 === 0) log.moveFloor(position);
+    most = Math.max(most, await log.sizeBytes());
+  }
+  await settle(log, 30);
+  return most;
+}
+
 /** Old records go a few with each write, and what goes is looked up beside the writes: how many that takes is the machine's to say. */
 async function settleUntil(log: LogStore, isSo: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + 30_000;

@@ -29,10 +29,10 @@ import {
   compliance,
   decided,
   digestsOf,
+  fill,
   hardState,
   options,
   type Reopen,
-  settle,
 } from './storage-compliance.ts';
 import { randomHistories } from './storage-model.ts';
 
@@ -526,17 +526,8 @@ onDisk('LOG-8 pruning gives disk space back', async (t, backend) => {
   const path = await directory(t);
   const kv = await openStore(path, { backend });
   const { log } = await openLogStore(kv, options({ retainBlocks: 20, recentBytesMax: 1 << 20 }));
-  let [parent, most] = [asHash(new Uint8Array(32)), 0];
   // 250 MB in all, of which 10 MB are to stay.
-  for (let height = 1; height <= 500; height++) {
-    const b = block(height, parent, { bytes: 500_000 });
-    parent = b.hash;
-    const stable = height % 10 === 0 ? [checkpoint(height)] : [];
-    const position = await log.write([b, decided(b), ...stable]);
-    if (height % 50 === 0) log.moveFloor(position);
-    most = Math.max(most, await log.sizeBytes());
-  }
-  await settle(log, 30);
+  const most = await fill(log, 500, 500_000);
   const mib = (bytes: number): number => Math.round(bytes / (1 << 20));
   t.comment(`disk: at most ${mib(most)} MiB, at the end ${mib(await log.sizeBytes())} MiB, of 238 MiB written`);
   t.ok(most < 200 << 20, 'bounded while it is written');
