@@ -73,8 +73,11 @@ export interface ReplicaEvents {
   event?(event: CoreEvent): void;
   /** The process must end: a write failed, or an invariant broke. The cause has been logged. */
   fatal?(error: Error): void;
-  /** The epoch has ended, durably: this replica does nothing more, and the next epoch begins with another (EPO-12). */
-  ended?(end: EpochEnd): void;
+  /**
+   * The epoch has ended: this replica does nothing more, and the next epoch begins with another (EPO-12), when `written` is true: all of this one is
+   * durable. False: it has not come to that, and `fatal` says why.
+   */
+  ended?(end: EpochEnd, written: Promise<boolean>): void;
 }
 
 /** Figures that the parts report; metrics.ts turns them into Prometheus series. All times in milliseconds. */

@@ -69,7 +69,7 @@ export class Succession implements ReplicaPort, PeerEvents {
 
   /** The epoch has ended, and this process does not go on in the next one. */
   over(end: EpochEnd): void {
-    for (const each of this.#subscribers) each.ended?.(end);
+    for (const each of this.#subscribers) each.ended?.(end, Promise.resolve(true));
   }
 
   // ---- from the transport -------------------------------------------------------------------------------------------

@@ -136,6 +136,8 @@ export interface Guard {
    * @throws GuardError guard-epoch-passed: it is there already, or farther
    */
   beginEpoch(epoch: Epoch): void;
+  /** What `state` will say after `beginEpoch`, as long as nothing else comes in between. Changes nothing. */
+  stateIn(epoch: Epoch): GuardState;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -220,21 +222,12 @@ class FileGuard implements Guard {
   }
 
   get state(): GuardState {
-    const { marks, floor, lock, quarantined } = this.#state;
-    return {
-      epoch: marks.epoch,
-      view: marks.view,
-      led: marks.led,
-      burned: this.#burned < 0 ? null : asView(this.#burned),
-      abstained: { view: marks.abstainedView, height: marks.abstainedHeight },
-      quarantined,
-      lock,
-      floor,
-      viewChange: marks.viewChange,
-      newView: marks.newView,
-      request: marks.request,
-      marks: votesOf(marks),
-    };
+    return shown(this.#state, this.#burned);
+  }
+
+  stateIn(epoch: Epoch): GuardState {
+    const state = beginEpoch(this.#state, epoch);
+    return shown(state, burnedAtFirst(state));
   }
 
   get floor(): LogPosition {
@@ -469,6 +462,21 @@ class FileGuard implements Guard {
 
 /** [GRD-7] What a guard that has just been opened signs nothing at or below. */
 const burnedAtFirst = ({ marks }: SignState): number => Math.max(marks.led ?? -1, marks.abstainedView ?? -1);
+
+const shown = ({ marks, floor, lock, quarantined }: SignState, burned: number): GuardState => ({
+  epoch: marks.epoch,
+  view: marks.view,
+  led: marks.led,
+  burned: burned < 0 ? null : asView(burned),
+  abstained: { view: marks.abstainedView, height: marks.abstainedHeight },
+  quarantined,
+  lock,
+  floor,
+  viewChange: marks.viewChange,
+  newView: marks.newView,
+  request: marks.request,
+  marks: votesOf(marks),
+});
 
 function copyOf({ sequence, hash }: LogPosition): LogPosition {
   assertCount(sequence, 'sequence');

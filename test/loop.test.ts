@@ -128,6 +128,10 @@ class TestGuard implements Guard {
     throw new Error('nobody asks in these tests');
   }
 
+  stateIn(): GuardState {
+    throw new Error('no epoch ends in these tests');
+  }
+
   beginEpoch(): void {
     throw new Error('no epoch ends in these tests');
   }
