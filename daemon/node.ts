@@ -195,12 +195,13 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         addEpoch(epochs, end, logger);
         // The file of a key that was replaced may still be open.
         if (!equalBytes(guard.publicKey, place.key.secret.publicKey)) await keeping;
-        guard = await guardFor(guard, place.key, config, next);
+        const after = await guardFor(guard, place.key, config, next);
         // Where the guard has forgotten what its key has said, the log tells. Else nothing has to be read: the core before holds what it has just written.
-        const recovered = guard.state.quarantined ? await log.recover() : null;
-        if (recovered !== null) await guard.abstain(tracesIn(recovered, next.epoch));
+        const recovered = after.state.quarantined ? await log.recover() : null;
+        if (recovered !== null) await after.abstain(tracesIn(recovered, next.epoch));
+        // From here on nothing comes in between: what is said under another key comes after its proof (EPO-23).
+        guard = after;
         if (stopping.signal.aborted) return;
-        // From here on nothing comes in between.
         const ledger = term.core.successor;
         assert(
           ledger !== null && equalBytes(ledger.document.hash, next.hash),
@@ -219,7 +220,11 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         settle(term);
         logger.info({ epoch: next.epoch, height: replica.head().height }, 'the next epoch has begun');
         // Nobody waits for these, but the end: the first block of the epoch goes before.
-        keeping = Promise.all([keeping, firstBlock(term.replica, stopping.signal)]).then(async () => {
+        const decided = firstBlock(term.replica, stopping.signal);
+        // [EPO-24] Without newcomers there may be no block.
+        if (connected.length + 1 < quorumsOf(next).quorum) transport.meet();
+        else void decided.then(() => transport.meet());
+        keeping = Promise.all([keeping, decided]).then(async () => {
           await writeEpochs(config.epochsFile, epochs, first);
           if (before !== guard) await before.close();
         });
