@@ -74,8 +74,8 @@ export class Succession implements ReplicaPort, PeerEvents {
 
   // ---- from the transport -------------------------------------------------------------------------------------------
 
-  frame(from: ReplicaId, bytes: Uint8Array): void {
-    this.#now.frame(from, bytes);
+  frame(from: ReplicaId, bytes: Uint8Array, key?: Uint8Array): void {
+    this.#now.frame(from, bytes, key);
   }
   connected(peer: ReplicaId): void {
     this.#now.connected(peer);
