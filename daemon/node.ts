@@ -92,7 +92,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     const place = placeIn(own, config, keys);
     if ('refused' in place) throw place.refused;
     const latest = guard;
-    guard = await guardFor(latest, place.key, config, own);
+    guard = await guardFor({ guard: latest, spare: null }, place.key, config, own);
     if (latest !== guard) await latest.close();
     const epochs = await keepEpochs({ path: config.epochsFile, genesis: first, log, document: own, logger });
     // Following overwrites what the log still shows of this key's words.
@@ -170,6 +170,8 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           });
     if (http !== null) opened.push(() => http.close());
 
+    let spare = openSpare(guard, config, keys, chainId);
+    opened.push(async () => (await spare)?.close());
     const stopping = new AbortController();
     let scout: EpochScout | null = null;
     opened.push(async () => scout?.close());
@@ -195,7 +197,8 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         addEpoch(epochs, end, logger);
         // The file of a key that was replaced may still be open.
         if (!equalBytes(guard.publicKey, place.key.secret.publicKey)) await keeping;
-        const after = await guardFor(guard, place.key, config, next);
+        const after = await guardFor({ guard, spare: await spare }, place.key, config, next);
+        if (after === (await spare)) spare = Promise.resolve(null);
         // Where the guard has forgotten what its key has said, the log tells. Else nothing has to be read: the core before holds what it has just written.
         const recovered = after.state.quarantined ? await log.recover() : null;
         if (recovered !== null) await after.abstain(tracesIn(recovered, next.epoch));
@@ -306,16 +309,30 @@ function placeIn(
   return { self: member.id, key };
 }
 
-/** [GRD-10] The guard of this key, in this epoch: the one that is open, or another one, which leaves that one open. */
+/** [GRD-10] The guard of this key, in this epoch: one of those that are open, or another one. Those are left open. */
 async function guardFor(
-  guard: Guard,
+  { guard, spare }: { readonly guard: Guard; readonly spare: Guard | null },
   key: OwnKey,
   config: NodeConfig,
   { epoch, chainId }: EpochDocument,
 ): Promise<Guard> {
-  if (!equalBytes(guard.publicKey, key.secret.publicKey)) return openGuardOf(config, key, chainId, epoch);
-  if (guard.state.epoch !== epoch) guard.beginEpoch(epoch);
-  return guard;
+  const open = [guard, spare].find((each) => each !== null && equalBytes(each.publicKey, key.secret.publicKey));
+  if (open == null) return openGuardOf(config, key, chainId, epoch);
+  if (open.state.epoch !== epoch) open.beginEpoch(epoch);
+  return open;
+}
+
+/** [EPO-23] The guard of the key that is to follow this one: at the switch everybody would wait for its disk. Null: there is none, or it cannot be opened, of which that switch will complain. */
+function openSpare(
+  guard: Guard,
+  config: NodeConfig,
+  [key, next]: readonly OwnKey[],
+  chainId: Hash,
+): Promise<Guard | null> {
+  if (next === undefined || key === undefined || !equalBytes(guard.publicKey, key.secret.publicKey))
+    return Promise.resolve(null);
+  if (signStateOf(config, key.path) === signStateOf(config, next.path)) return Promise.resolve(null);
+  return openGuardOf(config, next, chainId, null).catch(() => null);
 }
 
 /** [EPO-16] Who comes under one of these was a member, and is told so. */
