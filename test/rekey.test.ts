@@ -465,7 +465,8 @@ t.test('[EPO-23] clients hear of the key before anything under it, on the connec
 });
 
 t.test('[EPO-24] who comes is met, and who goes is cut off, when there is time for it', async (t) => {
-  const nodes = await Promise.all([zero, one, two].map((id) => Node.open(id)));
+  const options = { handshakeMsMax: 60_000 };
+  const nodes = await Promise.all([zero, one, two].map((id) => Node.open(id, [], { options })));
   const [a, b, c] = nodes as [Node, Node, Node];
   t.teardown(() => Promise.all(nodes.map((node) => node.close())));
   const ports = new Map([zero, one, two].map((id) => [id, nodes[id]!.port]));
@@ -503,6 +504,16 @@ t.test('[EPO-24] who comes is met, and who goes is cut off, when there is time f
   await a.until('cut off', () => a.seen('disconnected 1') > 0);
   await b.until('the newcomer', () => b.transport.connectedPeers().length === 1);
   t.match(await caller.ended, { code: 4001, reason: 'handshake-not-a-member' });
+});
+
+t.test('[EPO-24] nobody waits for ever', async (t) => {
+  const node = await Node.open(zero, [], { options: { handshakeMsMax: 1_000 } });
+  t.teardown(() => node.close());
+  node.transport.enter(epochOf(zero, { epoch: 1 }));
+  const caller = new Stranger(node.port, '/peer/vote');
+  await shake(caller, { key: memberKey(one) });
+  await node.until('it', () => node.transport.connectedPeers().length === 1);
+  t.strictSame(node.transport.connectedPeers(), [one]);
 });
 
 t.test('[EPO-22] a handshake that began in the epoch before is of whoever has the key by now', async (t) => {

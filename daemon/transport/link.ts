@@ -182,7 +182,8 @@ export class Link {
   /** Called every sweepMs. Connections that came in are swept by the server. */
   sweep(now: number): void {
     const live = this.#live;
-    if (live?.standing === 'nobody' && now - live.judgedAt > this.#context.options.rekeyMsMax)
+    // What is not read may be the proof.
+    if (live?.standing === 'nobody' && !this.#paused && now - live.judgedAt > this.#context.options.rekeyMsMax)
       this.#refuse(live, 'rekey-missing');
     if (this.#live?.dialledBySelf === true) this.#live.connection.sweep(now);
     this.#attempt?.connection?.sweep(now);

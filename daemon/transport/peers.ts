@@ -62,6 +62,7 @@ export class Transport implements PeerTransport {
   #leavers: readonly Peer[] = [];
   #credentials: Credentials;
   #server: Server | undefined;
+  #meeting: NodeJS.Timeout | undefined;
   #sweeper: NodeJS.Timeout | undefined;
   #overload: NodeJS.Timeout | undefined;
   #closed = false;
@@ -126,10 +127,14 @@ export class Transport implements PeerTransport {
     for (const { links } of this.#leavers) for (const lane of lanes) links[lane].leave();
     this.#comers = [...this.#peers.values()].filter((peer) => !kept.has(peer) || late.includes(peer));
     this.#server?.hold();
+    // Whoever calls does not wait for ever.
+    clearTimeout(this.#meeting);
+    this.#meeting = setTimeout(() => this.meet(), this.#context.options.handshakeMsMax / 2);
   }
 
   /** [EPO-24] Whoever has come or gone with the last switch: that can be seen to now. */
   meet(): void {
+    clearTimeout(this.#meeting);
     if (this.#closed) return;
     this.#cutLeavers();
     const comers = this.#comers;
@@ -149,6 +154,7 @@ export class Transport implements PeerTransport {
     this.#closed = true;
     clearInterval(this.#sweeper);
     clearTimeout(this.#overload);
+    clearTimeout(this.#meeting);
     this.#cutLeavers();
     for (const peer of this.#peers.values()) for (const lane of lanes) peer.links[lane].close();
     await this.#server?.close();
