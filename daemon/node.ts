@@ -93,7 +93,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     const place = placeIn(own, config, keys);
     if ('refused' in place) throw place.refused;
     const latest = guard;
-    guard = await guardOf(latest, place.key, config, own);
+    guard = await guardOf([latest], place.key, config, own);
     if (latest !== guard) await latest.close();
     // [GRD-10]
     if (guard.state.epoch !== own.epoch) guard.beginEpoch(own.epoch);
@@ -181,6 +181,8 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           });
     if (http !== null) opened.push(() => http.close());
 
+    let spare = openSpare(guard, config, keys, chainId);
+    opened.push(async () => (await spare)?.close());
     const stopping = new AbortController();
     let scout: EpochScout | null = null;
     opened.push(async () => scout?.close());
@@ -208,18 +210,19 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         // The file of a key that was replaced may still be open.
         if (!equalBytes(guard.publicKey, place.key.secret.publicKey)) await keeping;
         // [EPO-12] While the end of the last epoch is written, the next one is made ready: nothing of it is said, signed or marked until it is.
-        const coming = await guardOf(guard, place.key, config, next);
+        const held = await spare;
+        const coming = await guardOf([guard, held], place.key, config, next);
         const isWritten = async () => {
           if ((await written) && !stopping.signal.aborted) return true;
-          if (coming !== guard) await coming.close();
+          if (coming !== guard && coming !== held) await coming.close();
           return false;
         };
-        let marks = coming === guard ? guard.stateIn(next.epoch) : coming.state;
+        let marks = coming.state.epoch === next.epoch ? coming.state : coming.stateIn(next.epoch);
         // Nothing has to be read, since the core before holds what it has just given away; but where the guard has forgotten what its key has said, the log tells.
         let recovered: RecoveredLog | null = null;
         if (marks.quarantined) {
           if (!(await isWritten())) return;
-          if (coming === guard) guard.beginEpoch(next.epoch);
+          if (coming.state.epoch !== next.epoch) coming.beginEpoch(next.epoch);
           recovered = await log.recover();
           await coming.abstain(tracesIn(recovered, next.epoch));
           marks = coming.state;
@@ -238,6 +241,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         if (!(await isWritten())) return;
         // From here on nothing comes in between.
         guard = coming;
+        if (coming === held) spare = Promise.resolve(null);
         if (guard.state.epoch !== next.epoch) guard.beginEpoch(next.epoch);
         transport.enter(transportEpoch(next, place.self));
         evidence.enter(genesisOf(first, next));
@@ -250,7 +254,11 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         gateway.enter(next.epoch);
         settle(term);
         // Nobody waits for these, but the end: the first block of the epoch goes before.
-        keeping = Promise.all([keeping, firstBlock(term.replica, stopping.signal)]).then(async () => {
+        const decided = firstBlock(term.replica, stopping.signal);
+        // [EPO-24] Without newcomers there may be no block.
+        if (connected.length + 1 < quorumsOf(next).quorum) transport.meet();
+        else void decided.then(() => transport.meet());
+        keeping = Promise.all([keeping, decided]).then(async () => {
           logger.info({ epoch: next.epoch, height: next.start.height }, 'the next epoch has begun');
           await writeEpochs(config.epochsFile, epochs, first);
           if (before !== guard) await before.close();
@@ -333,20 +341,34 @@ function placeIn(
   return { self: member.id, key };
 }
 
-/** Of this key: the guard that is open, or another one, of this epoch, which leaves that one open. */
+/** Of this key: one of the guards that are open, or another one, of this epoch. Those are left as they are. */
 async function guardOf(
-  guard: Guard,
+  open: readonly (Guard | null)[],
   key: OwnKey,
   config: NodeConfig,
   { epoch, chainId }: EpochDocument,
 ): Promise<Guard> {
-  return equalBytes(guard.publicKey, key.secret.publicKey) ? guard : openGuardOf(config, key, chainId, epoch);
+  const found = open.find((guard) => guard !== null && equalBytes(guard.publicKey, key.secret.publicKey));
+  return found ?? openGuardOf(config, key, chainId, epoch);
 }
 
 /** The numbers in an epoch of those whose keys are members' in it as in the term before. */
 function numbersIn({ members }: EpochDocument, { genesis }: Term, peers: readonly ReplicaId[]): ReplicaId[] {
   const keys = new Set(peers.map((peer) => toHex(genesis.members[peer]!.publicKey)));
   return members.filter(({ publicKey }) => keys.has(toHex(publicKey))).map(({ id }) => id);
+}
+
+/** [EPO-23] The guard of the key that is to follow this one: at the switch everybody would wait for its disk. Null: there is none, or it cannot be opened, of which that switch will complain. */
+function openSpare(
+  guard: Guard,
+  config: NodeConfig,
+  [key, next]: readonly OwnKey[],
+  chainId: Hash,
+): Promise<Guard | null> {
+  if (next === undefined || key === undefined || !equalBytes(guard.publicKey, key.secret.publicKey))
+    return Promise.resolve(null);
+  if (signStateOf(config, key.path) === signStateOf(config, next.path)) return Promise.resolve(null);
+  return openGuardOf(config, next, chainId, null).catch(() => null);
 }
 
 /** [EPO-16] Who comes under one of these was a member, and is told so. */

@@ -36,7 +36,8 @@ export interface PeerTransport {
 /** What the transport calls. Never throws, never blocks. */
 export interface PeerEvents {
   /** A whole frame from an authenticated peer; `bytes` is the frame as received (within FRAME_BYTES_MAX), not yet decoded. */
-  frame(from: ReplicaId, bytes: Bytes): void;
+  /** `key`: [EPO-23] it came under one that the peer has proved for a later epoch; whether that is its key then, the epochs say. */
+  frame(from: ReplicaId, bytes: Bytes, key?: Bytes): void;
   connected(peer: ReplicaId): void;
   disconnected(peer: ReplicaId): void;
 }

@@ -145,8 +145,8 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   // ---- what comes in ----------------------------------------------------------------------------------------------
 
-  frame(from: ReplicaId, bytes: Bytes): void {
-    if (!this.#stopped && this.#intake.push(from, bytes)) this.#wake();
+  frame(from: ReplicaId, bytes: Bytes, key?: Bytes): void {
+    if (!this.#stopped && this.#intake.push(from, bytes, key)) this.#wake();
   }
 
   connected(peer: ReplicaId): void {
