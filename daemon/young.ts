@@ -10,6 +10,18 @@ setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as (options: { readonly type: 'minor' }) => void;
 setFlagsFromString('--no-expose-gc');
 
-export function collectYoung(): void {
-  collect({ type: 'minor' });
+/** Before the collector takes them for a reason to go through all of the heap. */
+const spentBytesMax = 8 << 20;
+
+/** Of memory outside of the heap that is garbage by now, or soon. */
+export class SpentBytes {
+  #bytes = 0;
+
+  /** Collects the young when it is time. */
+  add(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.#bytes < spentBytesMax) return;
+    this.#bytes = 0;
+    collect({ type: 'minor' });
+  }
 }
