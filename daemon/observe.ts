@@ -30,6 +30,7 @@ import { monotonicNow, ObserverPort } from './observer-port.ts';
 import type { Logger } from './replica.ts';
 import { Transport } from './transport/peers.ts';
 import { version } from './version.ts';
+import { SpentBytes } from './young.ts';
 
 const RECENT_BYTES_MAX = 16 << 20;
 /** Between two lines of the log that say how far it has come. */
@@ -37,9 +38,9 @@ const progressMs = 2_000;
 /** Records that wait for a disk that does not keep up. */
 const HELD_RECORDS_MAX = 1_024;
 /** Payload bytes of the blocks among them. */
-const HELD_BYTES_MAX = 8 << 20;
-/** Of these, what is written at once while more comes than the disk takes one by one. */
-const BULK_BYTES = 2 * bulkBytesMin;
+const HELD_BYTES_MAX = 16 << 20;
+/** Of these, what is written at once while more comes than the disk takes one by one: each step of a write waits for its turn on a busy thread. */
+const BULK_BYTES = 4 * bulkBytesMin;
 const BULK_RECORDS = HELD_RECORDS_MAX / 2;
 /** Before it tries again where nobody can be reached, or nothing can be taken. */
 const pauseMs = 1_000;
@@ -235,6 +236,7 @@ async function follow(following: Following): Promise<void> {
   const held: LogRecord[] = [];
   /** Of the blocks that are held or being written. */
   let bytes = 0;
+  const spent = new SpentBytes();
   let writing: Promise<unknown> | null = null;
   const start = () => {
     port.writes(true);
@@ -274,6 +276,8 @@ async function follow(following: Following): Promise<void> {
       const { epoch } = observer.document;
       held.push(...observer.take(block, certificate));
       bytes += header.payloadBytes;
+      // The frame lay in pieces before it was one.
+      spent.add(header.payloadBytes);
       port.saw(client.head().height);
       port.took({ block, certificate });
       pump();

@@ -1,54 +1,104 @@
-// A file of bodies, one behind the other and nothing between them: what refers to them says where they lie and what they are (bulk.ts).
+// A file of bodies, one behind the other: what refers to them says where they lie and what they are (bulk.ts). What is appended at once begins at a
+// whole number of blocks, and goes around the page cache where the system lets it: nobody reads it soon, and copying it there costs more than the rest
+// of the write.
 
-import { type FileHandle, open } from 'node:fs/promises';
+import { constants, type FileHandle, open, rm } from 'node:fs/promises';
 import type { Bytes } from '../crypto/bytes.ts';
 
-/** Buffers in one call: the system takes no more than 1,024. */
-const buffersMax = 512;
+/** What a write around the page cache has to be a multiple of, in its place, its length and its memory. No disk in use asks for more. */
+const blockBytes = 4096;
+/** Bytes written at once. */
+const stageBytes = 4 << 20;
 /** Bytes read at once where bodies lie side by side. */
 const spanBytesMax = 4 << 20;
+
+/** The part of it that is used here; the types of Node do not know it. */
+declare const WebAssembly: {
+  readonly Memory: new (pages: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
+};
+
+/** Memory that a write goes from. That of WebAssembly begins at a page, which nothing else in Node promises. */
+export function makeStage(): Bytes {
+  const pages = stageBytes / 65_536;
+  return new Uint8Array(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer);
+}
 
 export class BodyFile {
   readonly number: number;
   readonly #handle: FileHandle;
+  readonly #stage: Bytes;
   #bytes = 0;
 
-  /** Of an empty file. */
-  constructor(number: number, handle: FileHandle) {
+  private constructor(number: number, handle: FileHandle, stage: Bytes) {
     this.number = number;
     this.#handle = handle;
+    this.#stage = stage;
+  }
+
+  /** A new file; its name is not durable yet. Throws what the system throws. */
+  static async create(path: string, number: number, stage: Bytes): Promise<BodyFile> {
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+    const handle = (await openDirect(path, flags, stage)) ?? (await open(path, flags, 0o600));
+    return new BodyFile(number, handle, stage);
   }
 
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Durable when it resolves. After an error nothing more may be appended: nobody knows what is there. */
-  async append(values: readonly Bytes[]): Promise<void> {
-    let rest = values.filter((value) => value.length > 0);
-    while (rest.length > 0) {
-      const { bytesWritten } = await this.#handle.writev(rest.slice(0, buffersMax), this.#bytes);
-      this.#bytes += bytesWritten;
-      rest = behind(rest, bytesWritten);
-    }
+  /** Durable when it resolves, which it does with the place of the first. After an error nothing more may be appended: nobody knows what is there. */
+  async append(values: readonly Bytes[]): Promise<number> {
+    const start = this.#bytes;
+    const stage = this.#stage;
+    let filled = 0;
+    for (const value of values)
+      for (let from = 0; from < value.length; ) {
+        const some = value.subarray(from, from + stage.length - filled);
+        stage.set(some, filled);
+        from += some.length;
+        filled += some.length;
+        if (filled < stage.length) continue;
+        await this.#write(filled);
+        filled = 0;
+      }
+    const end = Math.ceil(filled / blockBytes) * blockBytes;
+    stage.fill(0, filled, end);
+    await this.#write(end);
     await this.#handle.datasync();
+    return start;
   }
 
   close(): Promise<void> {
     return this.#handle.close();
   }
+
+  async #write(bytes: number): Promise<void> {
+    for (let have = 0; have < bytes; ) {
+      const { bytesWritten } = await this.#handle.write(this.#stage, have, bytes - have, this.#bytes);
+      have += bytesWritten;
+      this.#bytes += bytesWritten;
+    }
+  }
 }
 
-/** What is left of these buffers when so many bytes are written. */
-function behind(buffers: readonly Bytes[], written: number): Bytes[] {
-  let bytes = written;
-  const whole = buffers.findIndex((buffer) => {
-    if (buffer.length > bytes) return true;
-    bytes -= buffer.length;
-    return false;
-  });
-  if (whole < 0) return [];
-  return [buffers[whole]!.subarray(bytes), ...buffers.slice(whole + 1)];
+/** Null: not here. Some file systems say so when the file is opened, and others with the first write. */
+async function openDirect(path: string, flags: number, stage: Bytes): Promise<FileHandle | null> {
+  // Absent where there is no such thing.
+  const { O_DIRECT } = constants;
+  if (O_DIRECT === undefined) return null;
+  let handle: FileHandle | null = null;
+  try {
+    handle = await open(path, flags | O_DIRECT, 0o600);
+    await handle.write(stage, 0, blockBytes, 0);
+    return handle;
+  } catch (error) {
+    await handle?.close();
+    const isRefused = error instanceof Error && 'code' in error && error.code === 'EINVAL';
+    // It may be there all the same.
+    if (handle !== null || isRefused) await rm(path, { force: true });
+    if (isRefused) return null;
+    throw error;
+  }
 }
 
 /** Where a body lies in a file. */

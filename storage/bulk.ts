@@ -2,12 +2,12 @@
 // table and every table that this one is merged into. What comes in small batches, as all does that an acknowledgement waits for, stays in the
 // engine and takes one sync; a batch with files takes two, the bytes first and then what refers to them. docs/adr/0002-storage.md.
 
-import { open, readdir, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Bytes, concat } from '../crypto/bytes.ts';
 import { assert } from '../protocol/assert.ts';
 import { LayoutReader, LayoutWriter } from '../protocol/layout.ts';
-import { BodyFile, type Part, readParts } from './body-file.ts';
+import { BodyFile, makeStage, type Part, readParts } from './body-file.ts';
 import { readError, syncDirectory, UnderWay, writeError } from './files.ts';
 import type { KeyValueStore, KvEntry, KvOp, KvRange } from './kv.ts';
 import { BODY_KEY_BYTES, column, damaged, keys, placeOf, seal, unseal } from './layout.ts';
@@ -72,6 +72,8 @@ class BulkStore implements KeyValueStore {
   #gone: number[] = [];
   /** Where the next bodies go; null: into a new file. One that was written before this start gets no more. */
   #file: BodyFile | null = null;
+  /** From the first file on. */
+  #stage: Bytes | null = null;
   #next: number;
   #writing = false;
   readonly #underWay = new UnderWay();
@@ -151,8 +153,8 @@ class BulkStore implements KeyValueStore {
       return;
     }
     // [LOG-14] Durable before what refers to it.
-    const file = await this.#append(bodies.map(({ value }) => value));
-    let at = file.bytes - bytes;
+    const { file, start } = await this.#append(bodies.map(({ value }) => value));
+    let at = start;
     let heights = this.#known.get(file.number);
     const placed = this.#withPlaces(ops, true).map((op) => {
       if (op.type === 'del' || !isBody(op.key)) return op;
@@ -175,11 +177,10 @@ class BulkStore implements KeyValueStore {
   }
 
   /** Durable when it resolves. */
-  async #append(values: readonly Bytes[]): Promise<BodyFile> {
+  async #append(values: readonly Bytes[]): Promise<{ readonly file: BodyFile; readonly start: number }> {
     try {
       this.#file ??= await this.#begin();
-      await this.#file.append(values);
-      return this.#file;
+      return { file: this.#file, start: await this.#file.append(values) };
     } catch (error) {
       const file = this.#file;
       await this.#leaveFile().catch(() => {});
@@ -197,7 +198,8 @@ class BulkStore implements KeyValueStore {
     // Each start begins one: without this a node that is often started keeps those that retention has emptied.
     await this.#dropFiles();
     const number = this.#next++;
-    const file = new BodyFile(number, await open(this.#pathOf(number), 'wx', 0o600));
+    this.#stage ??= makeStage();
+    const file = await BodyFile.create(this.#pathOf(number), number, this.#stage);
     try {
       await syncDirectory(this.#directory);
       return file;

@@ -3,13 +3,10 @@
 import type { Decided } from '../../protocol/core.ts';
 import type { FollowedBlock } from '../../protocol/door.ts';
 import { asHeight, type Height } from '../../protocol/types.ts';
-import { collectYoung } from '../young.ts';
+import { SpentBytes } from '../young.ts';
 import type { LogReader } from './log-reader.ts';
 import { RecentBlocks } from './recent-blocks.ts';
 import type { FrameSealer } from './seal-frames.ts';
-
-/** Before the collector takes them for a reason to go through all of the heap. */
-const spentBytesMax = 8 << 20;
 
 export interface FrameWanted {
   readonly from: Height;
@@ -39,8 +36,7 @@ export interface FollowSourceOptions {
 export class FollowSource {
   readonly #options: FollowSourceOptions;
   readonly #recent: RecentBlocks;
-  /** Of frames from the log since the young were collected. */
-  #spentBytes = 0;
+  readonly #spent = new SpentBytes();
 
   constructor(options: FollowSourceOptions) {
     this.#options = options;
@@ -84,16 +80,9 @@ export class FollowSource {
     const seal = () => sealer.seal({ kind: 'follow-blocks', blocks: [...blocks, ...links] });
     const key = `${from}:${blocks.length}:${links.length}:${headersOnly}`;
     const frame = recent === undefined ? seal() : this.#recent.frame(key, seal);
-    if (recent === undefined) this.#spend(frame.length);
+    // What came from the log for it, and the frame itself, are garbage as soon as it is sent.
+    if (recent === undefined) this.#spent.add(frame.length);
     return { frame, blocks: blocks.length };
-  }
-
-  /** What came from the log for one frame, and the frame itself, are garbage as soon as it is sent. */
-  #spend(bytes: number): void {
-    this.#spentBytes += bytes;
-    if (this.#spentBytes < spentBytesMax) return;
-    this.#spentBytes = 0;
-    collectYoung();
   }
 
   async #linksAbove(height: Height): Promise<readonly FollowedBlock[]> {
