@@ -72,7 +72,10 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   asleep.child.kill('SIGTERM');
   t.equal((await asleep.ended).code, 0);
   const three = four.slice(0, 3);
-  const awake = await disconnects(three);
+  // Of those that are awake: the end of the other one may not have been counted yet.
+  const between = async () =>
+    (await disconnects(three)).map((lines) => lines?.filter((line) => !line.includes('peer="3"')) ?? []);
+  const awake = await between();
   lost.splice(0);
   await change(
     'node-0',
@@ -88,7 +91,7 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
     [],
     '[EPO-23] the doors have stayed open for the replica with another key',
   );
-  t.strictSame(await disconnects(three), awake, 'and the links between them');
+  t.strictSame(await between(), awake, 'and the links between them');
   // Killed in the middle of the switch, by the word that says that it has begun.
   const killed = nodes.get('node-0')!;
   killed.child.stdout?.on('data', (chunk: string) => {
