@@ -65,6 +65,9 @@ const handshakeMsMax = 5_000;
 /** Until the connection has proved the key that the member has by now. */
 const rekeyMsMax = 2_000;
 
+/** Beyond what the epochs have said meanwhile. */
+const rekeysMax = 8;
+
 const noKey = new Uint8Array(0);
 
 let connections = 0;
@@ -84,6 +87,8 @@ export class Link {
   #session: Session | null = null;
   /** [EPO-23] Since when the other end has not proved #key; null: it has. */
   #unprovedSince: number | null = null;
+  /** Since the connection, or an epoch, began. */
+  #rekeys = 0;
   #connection = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Attempts since it last worked. */
@@ -121,6 +126,7 @@ export class Link {
     if (!isSameKey && this.#state !== 'open') return false;
     this.#member = member;
     this.#key = member.publicKey;
+    this.#rekeys = 0;
     if (!isSameKey) this.#believe();
     return true;
   }
@@ -313,8 +319,11 @@ export class Link {
 
   /** [EPO-23] That it is the member's key by now is not said by this: the links of the epochs say so, which are on their way. */
   #rekeyed(frame: Frame): void {
+    // Nobody is suspected for it: who holds a key that was replaced may be somebody else.
     const refusal = this.#session?.receive(frame) ?? null;
-    if (refusal !== null) return this.suspect(refusal.refused);
+    if (refusal !== null) return this.end(refusal.refused);
+    this.#rekeys += 1;
+    if (this.#rekeys > rekeysMax) return this.end('rekeys-max');
     // Who answers for a stranger is whoever proves to be there.
     if (this.#member === null) this.#key = this.#session?.peer.key ?? null;
     this.#believe();
@@ -370,6 +379,7 @@ export class Link {
     this.#handshake = null;
     this.#session = null;
     this.#unprovedSince = null;
+    this.#rekeys = 0;
     this.#claim = null;
     this.#askedAt = null;
     this.#nextQuestionAt = 0;

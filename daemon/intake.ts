@@ -145,22 +145,18 @@ export class Intake {
     const { message } = signed;
     if ('epoch' in message && message.epoch !== verify.epoch && message.kind !== 'status')
       return this.#ofOtherEpoch(arrived, message.epoch);
-    return this.#check(from, signed, verify);
+    return this.#check(from, signed, key);
   }
 
-  #check(
-    from: ReplicaId,
-    signed: Signed<ReplicaMessage>,
-    verify: VerifyContext = this.#parts.verify,
-  ): Input<ReplicaMessage, ReplicaPledge> | null {
-    const { core, meter } = this.#parts;
+  #check(from: ReplicaId, signed: Signed<ReplicaMessage>, key?: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
+    const { core, meter, verify } = this.#parts;
     const { message, sender } = signed;
     const votes = isVote(message) ? votesLike(this.#votes, message) : undefined;
     if (!core.wants(message, sender, votes)) return null;
     // A statement of the moment is said by the one who says it; only pledges may be carried by others (PBFT-NV-5).
     if (sender !== from && !canBeCarried(message.kind)) return this.#refuse(from, 'not-the-sender', message.kind);
     const started = performance.now();
-    const checked = verifyMessage(signed, verify);
+    const checked = verifyMessage(signed, verify, key);
     meter.observe('synod_verify_ms', performance.now() - started, { kind: message.kind });
     if (isRefusal(checked)) return this.#refuse(from, checked.refused, message.kind);
     votes?.add(sender);
@@ -196,7 +192,7 @@ export class Intake {
   }
 }
 
-/** As if the peer had this key already: good for what proves itself. */
+/** As if the peer had this key already: to open what it says. What that holds is checked as everybody's. */
 const underKey = (verify: VerifyContext, from: ReplicaId, publicKey: Bytes): VerifyContext => ({
   ...verify,
   members: verify.members.map((member) => (member.id === from ? { ...member, publicKey } : member)),

@@ -181,7 +181,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           });
     if (http !== null) opened.push(() => http.close());
 
-    let spare = openSpare(guard, config, keys, chainId);
+    let spare = openSpare(guard, config, keys, { chainId, logger });
     opened.push(async () => (await spare)?.close());
     const stopping = new AbortController();
     let scout: EpochScout | null = null;
@@ -223,8 +223,11 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         if (marks.quarantined) {
           if (!(await isWritten())) return;
           if (coming.state.epoch !== next.epoch) coming.beginEpoch(next.epoch);
-          recovered = await log.recover();
-          await coming.abstain(tracesIn(recovered, next.epoch));
+          // That may have been over with what has just been written (REC-4).
+          if (coming.state.quarantined) {
+            recovered = await log.recover();
+            await coming.abstain(tracesIn(recovered, next.epoch));
+          }
           marks = coming.state;
         }
         const ledger = term.core.successor;
@@ -240,9 +243,9 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         newest = beginTerm(surroundings, { own: next, from, guard: coming, marks, self: place.self });
         if (!(await isWritten())) return;
         // From here on nothing comes in between.
+        if (coming.state.epoch !== next.epoch) coming.beginEpoch(next.epoch);
         guard = coming;
         if (coming === held) spare = Promise.resolve(null);
-        if (guard.state.epoch !== next.epoch) guard.beginEpoch(next.epoch);
         transport.enter(transportEpoch(next, place.self));
         evidence.enter(genesisOf(first, next));
         term = newest;
@@ -341,15 +344,15 @@ function placeIn(
   return { self: member.id, key };
 }
 
-/** Of this key: one of the guards that are open, or another one, of this epoch. Those are left as they are. */
+/** Of this key: one of the guards that are open, or another one. Those are left as they are. */
 async function guardOf(
   open: readonly (Guard | null)[],
   key: OwnKey,
   config: NodeConfig,
-  { epoch, chainId }: EpochDocument,
+  { chainId }: EpochDocument,
 ): Promise<Guard> {
   const found = open.find((guard) => guard !== null && equalBytes(guard.publicKey, key.secret.publicKey));
-  return found ?? openGuardOf(config, key, chainId, epoch);
+  return found ?? openGuardOf(config, key, chainId);
 }
 
 /** The numbers in an epoch of those whose keys are members' in it as in the term before. */
@@ -363,12 +366,15 @@ function openSpare(
   guard: Guard,
   config: NodeConfig,
   [key, next]: readonly OwnKey[],
-  chainId: Hash,
+  { chainId, logger }: { readonly chainId: Hash; readonly logger: Logger },
 ): Promise<Guard | null> {
   if (next === undefined || key === undefined || !equalBytes(guard.publicKey, key.secret.publicKey))
     return Promise.resolve(null);
   if (signStateOf(config, key.path) === signStateOf(config, next.path)) return Promise.resolve(null);
-  return openGuardOf(config, next, chainId, null).catch(() => null);
+  return openGuardOf(config, next, chainId).catch((error: unknown) => {
+    logger.warn({ key: next.path, error: String(error) }, 'the guard of the key that is to follow cannot be opened');
+    return null;
+  });
 }
 
 /** [EPO-16] Who comes under one of these was a member, and is told so. */
@@ -417,18 +423,13 @@ function signStateOf({ signState }: NodeConfig, keyPath: string): string {
   return existsSync(beside) ? beside : signState;
 }
 
-async function openGuardOf(
-  config: NodeConfig,
-  { path: keyPath, secret }: OwnKey,
-  chainId: Hash,
-  epoch: Epoch | null,
-): Promise<Guard> {
+async function openGuardOf(config: NodeConfig, { path: keyPath, secret }: OwnKey, chainId: Hash): Promise<Guard> {
   const path = signStateOf(config, keyPath);
   const guard = await openGuard({
     path,
     secret,
     chainId,
-    epoch,
+    epoch: null,
     create: false,
     checkpointSigningBytes: (place) => checkpointSigningBytes(chainId, place),
   });
@@ -449,9 +450,9 @@ async function openLatestGuard(config: NodeConfig, keys: readonly OwnKey[], chai
   const paths = keys.map(({ path }) => signStateOf(config, path));
   const used = keys.filter((_, index) => existsSync(paths[index]!) && paths.indexOf(paths[index]!) === index);
   const [first = keys[0]!, ...others] = used;
-  let latest = await openGuardOf(config, first, chainId, null);
+  let latest = await openGuardOf(config, first, chainId);
   for (const key of others) {
-    const guard = await openGuardOf(config, key, chainId, null);
+    const guard = await openGuardOf(config, key, chainId);
     const isLater = guard.state.floor.sequence > latest.state.floor.sequence;
     await (isLater ? latest : guard).close();
     if (isLater) latest = guard;

@@ -136,7 +136,7 @@ export interface Guard {
    * @throws GuardError guard-epoch-passed: it is there already, or farther
    */
   beginEpoch(epoch: Epoch): void;
-  /** What `state` will say after `beginEpoch`, as long as nothing else comes in between. Changes nothing. */
+  /** What `state` will say after `beginEpoch`, as long as nothing else comes in between. Changes nothing. @throws GuardError guard-epoch-passed */
   stateIn(epoch: Epoch): GuardState;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
@@ -226,6 +226,7 @@ class FileGuard implements Guard {
   }
 
   stateIn(epoch: Epoch): GuardState {
+    this.#assertLater(epoch);
     const state = beginEpoch(this.#state, epoch);
     return shown(state, burnedAtFirst(state));
   }
@@ -375,9 +376,7 @@ class FileGuard implements Guard {
 
   beginEpoch(epoch: Epoch): void {
     this.#assertAlive();
-    const { path } = this.#options;
-    const { marks } = this.#state;
-    if (epoch <= marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: marks.epoch });
+    this.#assertLater(epoch);
     this.#state = beginEpoch(this.#state, epoch);
     this.#burned = burnedAtFirst(this.#state);
     this.#proposals = new Proposals();
@@ -453,6 +452,12 @@ class FileGuard implements Guard {
   /** [REC-1] Pledges, a lead and with it proposals need a memory; statements bind nobody. */
   #assertRemembers(): void {
     if (this.#state.quarantined) throw new GuardRefusal('guard-quarantined');
+  }
+
+  #assertLater(epoch: Epoch): void {
+    const { path } = this.#options;
+    const { marks } = this.#state;
+    if (epoch <= marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: marks.epoch });
   }
 
   #assertAlive(): void {

@@ -60,7 +60,7 @@ interface Live {
   standing: Standing;
   /** The last change of `standing` by an epoch. */
   judgedAt: number;
-  /** Since it last had the peer's present key. */
+  /** Since the epoch at hand has begun here. */
   rekeys: number;
 }
 
@@ -87,6 +87,7 @@ export class Link {
   #timer: NodeJS.Timeout | undefined;
   #attachedAt = Number.NEGATIVE_INFINITY;
   #paused = false;
+  #started = false;
   #closed = false;
 
   constructor(parts: LinkParts) {
@@ -114,16 +115,27 @@ export class Link {
 
   /** Begins to dial. */
   start(): void {
+    this.#started = true;
     this.#schedule(this.#backoff.next());
   }
 
-  /** [EPO-22] [EPO-23] Another epoch, in which both have other numbers, and each perhaps another key. Nothing is said of it to the owner. */
-  enter(ends: LinkEnds, key: Bytes): void {
+  /**
+   * [EPO-22] [EPO-23] Another epoch, in which both have other numbers, and each perhaps another key. Nothing is said of it to the owner. `isAnew`: one of them
+   * has another key; what was refused or in vain under the one before is tried at once.
+   */
+  enter(ends: LinkEnds, key: Bytes, isAnew: boolean): void {
     const isSameKey = equalBytes(this.#key, key);
     this.#ends = ends;
     this.#key = key;
     const live = this.#live;
-    if (live === undefined) return;
+    if (live === undefined) {
+      if (!isAnew || !this.#started) return;
+      this.#abandon();
+      this.#backoff.reset();
+      this.#schedule(this.#backoff.next());
+      return;
+    }
+    live.rekeys = 0;
     const { peer } = live.session;
     const isAhead = isSameKey && live.standing === 'ahead' && peer.epoch > this.#parts.credentials().epoch();
     if (equalBytes(peer.key, key)) live.standing = 'present';
@@ -132,6 +144,8 @@ export class Link {
       live.judgedAt = this.#context.now();
     }
     this.#announce(live);
+    // What has waited for the peer's proof.
+    this.#drain();
   }
 
   send(frame: Bytes): void {
@@ -353,7 +367,6 @@ export class Link {
     if (live.rekeys > REKEYS_MAX) return this.#refuse(live, 'rekeys-max');
     if (equalBytes(key, this.#key)) {
       live.standing = 'present';
-      live.rekeys = 0;
       if (wasUp) return;
       this.#parts.up();
       this.#drain();

@@ -79,7 +79,7 @@ export class Transport implements PeerTransport {
     const { meter, log, now = () => performance.now(), random = systemRandom } = config;
     this.#context = new Context({ options: { ...defaultOptions, ...config.options }, meter, log, now, random });
     this.#credentials = credentialsOf(config);
-    this.#setPeers(config, []);
+    this.#setPeers(config, [], true);
   }
 
   /** The port it listens on. */
@@ -119,16 +119,19 @@ export class Transport implements PeerTransport {
     if (this.#closed) return;
     const late = this.#comers;
     this.#cutLeavers();
+    const isSameKey = equalBytes(this.#credentials.key, epoch.credentials.key);
     this.#credentials = credentialsOf(epoch);
     const before = [...this.#peers.values()];
     this.#peers.clear();
-    const kept = this.#setPeers(epoch, before);
+    const kept = this.#setPeers(epoch, before, isSameKey);
     this.#leavers = before.filter((peer) => !kept.has(peer));
     for (const { links } of this.#leavers) for (const lane of lanes) links[lane].leave();
     this.#comers = [...this.#peers.values()].filter((peer) => !kept.has(peer) || late.includes(peer));
+    clearTimeout(this.#meeting);
+    // Somebody has another address. Perhaps nothing is decided without that member.
+    if (this.#comers.some(({ name }) => before.some((peer) => peer.name === name))) return this.meet();
     this.#server?.hold();
     // Whoever calls does not wait for ever.
-    clearTimeout(this.#meeting);
     this.#meeting = setTimeout(() => this.meet(), this.#context.options.handshakeMsMax / 2);
   }
 
@@ -175,7 +178,11 @@ export class Transport implements PeerTransport {
   }
 
   /** Returns those of `before` that stay. */
-  #setPeers({ self, credentials, peers }: TransportEpoch, before: readonly Peer[]): ReadonlySet<Peer> {
+  #setPeers(
+    { self, credentials, peers }: TransportEpoch,
+    before: readonly Peer[],
+    isSameKey: boolean,
+  ): ReadonlySet<Peer> {
     const kept = new Set<Peer>();
     if (self === null) return kept;
     for (const member of credentials.members()) {
@@ -186,10 +193,11 @@ export class Transport implements PeerTransport {
       const known = before.find((peer) => peer.name === name && peer.url === url);
       this.#peers.set(id, known ?? this.#peer(ends, member, url));
       if (known === undefined) continue;
+      const isAnew = !isSameKey || !equalBytes(known.key, publicKey);
       if (!equalBytes(known.key, publicKey)) known.penalty = new Penalty(this.#context.options);
       known.id = id;
       known.key = publicKey;
-      for (const lane of lanes) known.links[lane].enter(ends, publicKey);
+      for (const lane of lanes) known.links[lane].enter(ends, publicKey, isAnew);
       kept.add(known);
     }
     return kept;
