@@ -357,11 +357,39 @@ t.test('[EPO-16] [EPO-23] whoever has a stolen key says that it has another one 
   nodes.get('b')!.tellLinks();
   await until(() => lost.includes('c rekey-missing'));
   t.strictSame(suspected, []);
-  // What is no proof at all ends the connection; the member is not suspected for what somebody else may have said.
+  // What is no proof at all may be the thief's, too: the connection ends, and the member is not blamed.
   const forged = nodes.get('d')!;
   forged.forge(stranger);
-  await until(() => lost.includes('d rekey-transcript'));
+  await until(() => lost.some((line) => line.startsWith('d ')));
+  t.strictSame(lost.slice(2), ['d rekey-transcript']);
   t.strictSame(suspected, []);
+  t.ok((await client.submit(text('the others'))).height > 0);
+});
+
+t.test('[EPO-23] eight keys on one connection are taken, and none is anybody’s; the ninth ends it', async (t) => {
+  const net = await network(t, ['a', 'b', 'c', 'd']);
+  const { world, nodes } = net;
+  const client = await connectTo(t, net);
+  await allOpen(client);
+  const { lost, suspected } = troubles(client);
+  for (const node of nodes.values()) node.epoch = 0;
+  windows(world, 9);
+  for (const [name, count] of [
+    ['c', 8],
+    ['d', 9],
+  ] as const) {
+    const node = nodes.get(name)!;
+    // Each proof is of a later epoch than the one before.
+    for (let epoch = 0; epoch < count; epoch++) {
+      node.epoch = epoch;
+      node.prove(replicaKey(`${name}, stolen ${epoch}`), 'nothing');
+    }
+    node.epoch = 0;
+  }
+  await until(() => lost.some((line) => line.startsWith('c ')) && lost.some((line) => line.startsWith('d ')));
+  t.strictSame(lost.toSorted(), ['c rekey-missing', 'd rekeys-max']);
+  t.strictSame(suspected, []);
+  for (const node of nodes.values()) node.epoch = null;
   t.ok((await client.submit(text('the others'))).height > 0);
 });
 

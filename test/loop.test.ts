@@ -28,7 +28,7 @@ import {
 import type { Core, Evidence, Explanation, Input, Ready } from '../protocol/core.ts';
 import type { ReplicaCore } from '../protocol/cores.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { CheckpointVote, ReplicaMessage, ReplicaPledge, Status } from '../protocol/messages.ts';
+import type { Blocks, CheckpointVote, ReplicaMessage, ReplicaPledge, Status } from '../protocol/messages.ts';
 import { Outbox } from '../protocol/outbox.ts';
 import { LAZY_WRITE_MS_MAX } from '../protocol/pending.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
@@ -613,6 +613,58 @@ t.test(
     t.equal(second.leave().frames.length, earlyFramesPerPeerMax);
   },
 );
+
+for (const when of ['in epoch 0', 'where headers name a document'] as const)
+  t.test(
+    `[EPO-23] an answer under the next key may hold the vote that its sender cast under the present one, ${when}`,
+    async (t) => {
+      const stage = await Stage.open(t);
+      const core = new TestCore();
+      const replica = stage.replica(t, core);
+      await turns();
+      core.steps.length = 0;
+      const { chainId } = stage.solo.genesis;
+      const [one, next] = [asReplicaId(1), simulationKey('the next one of replica 1')];
+      const block = stage.solo.block();
+      const { hash, header } = block;
+      if (when !== 'in epoch 0') Object.assign(stage.verify, { memberSetHash: header.memberSetHash });
+      const place = { phase: 'commit', epoch, view: asView(0), height: header.height, hash } as const;
+      const voteBy = (id: number, key = stage.keys[id]!) => ({
+        replica: asReplicaId(id),
+        signature: key.sign(voteSigningBytes(chainId, place)),
+      });
+      const answer = (...signatures: ReturnType<typeof voteBy>[]): Bytes => {
+        const message: Blocks = {
+          kind: 'blocks',
+          blocks: [{ block, certificate: { ...place, signatures } }],
+          tail: null,
+        };
+        const payload = encodePayload(message);
+        const signature = next.sign(signingBytes(chainId, message, payload));
+        return encodeFrame({ kind: 'blocks', payload, sender: next.publicKey, signature });
+      };
+      const refused = () => stage.network.punished.length;
+      const taken = () => core.heard.flat().length;
+
+      replica.frame(one, answer(voteBy(0), voteBy(1), voteBy(2)), next.publicKey);
+      replica.frame(one, answer(voteBy(0), voteBy(2), voteBy(3)), next.publicKey);
+      await until('both are read', () => taken() + refused() === 2);
+      t.strictSame(stage.network.punished, [], 'nobody is blamed');
+      t.strictSame(core.heard.flat(), [1, 1]);
+
+      // A vote of this epoch is under the key of this epoch, whoever brings it.
+      const spoilt = { ...voteBy(2), signature: new Uint8Array(64).fill(9) };
+      for (const [what, bad] of [
+        ['a wrong vote of another', answer(voteBy(0), voteBy(1), spoilt)],
+        ['its own vote under the next key', answer(voteBy(0), voteBy(1, next), voteBy(2))],
+      ] as const) {
+        const [heard, before] = [taken(), refused()];
+        replica.frame(one, bad, next.publicKey);
+        await until(what, () => taken() + refused() > heard + before);
+        t.strictSame([taken(), refused()], [heard, before + 1], what);
+      }
+    },
+  );
 
 t.test('[EPO-22] [EPO-23] at the switch frames go to whoever has the key under which they came', async (t) => {
   const stage = await Stage.open(t);

@@ -355,6 +355,124 @@ t.test('[EPO-23] two keys in a row while the other is behind, and both with anot
   t.strictSame(figures(a, b), before);
 });
 
+t.test(
+  '[EPO-23] what was said to nobody is sent as soon as an epoch makes it somebody, and all that follows',
+  async (t) => {
+    const { a, b, ports, toA, toB } = await pairOf(t);
+    const before = figures(a, b);
+    const steps: readonly Change[] = [
+      { epoch: 1, keys: new Map([[zero, next]]), ports },
+      { epoch: 2, keys: new Map([[zero, afterNext]]), ports },
+    ];
+    for (const step of steps) a.transport.enter(epochOf(zero, step));
+    for (const lane of ['vote', 'bulk'] as const)
+      t.strictSame(await toB(lane), { from: zero, key: afterNext.publicKey }, 'it is two epochs ahead');
+    b.transport.enter(epochOf(one, steps[0]!));
+    t.strictSame(b.transport.connectedPeers(), []);
+    const waits = { vote: 1 << 23, bulk: 1 << 24 };
+    const heard = a.frames.length;
+    for (const lane of ['vote', 'bulk'] as const) b.transport.broadcast(frame(waits[lane]), lane);
+    b.transport.enter(epochOf(one, steps[1]!));
+    t.strictSame(b.transport.connectedPeers(), [zero]);
+    await a.until('what waited', () =>
+      Object.values(waits).every((mark) => a.frames.some(({ bytes }) => numberOf(bytes) === mark)),
+    );
+    for (const lane of ['vote', 'bulk'] as const) {
+      t.match(await toA(lane), { from: one, key: undefined });
+      t.match(await toB(lane), { from: zero, key: undefined });
+    }
+    t.equal(a.frames.length, heard + 4, 'each once');
+    t.strictSame(figures(a, b), before);
+  },
+);
+
+/** Long past the deadline of every wait: whoever is up before has not waited for it. */
+const longMs = 600_000;
+
+for (const [whose, id] of [
+  ['the peer’s', one],
+  ['its own', zero],
+] as const)
+  t.test(
+    `[EPO-23] a link that is down is dialled with another key, ${whose}, however long it would wait`,
+    async (t) => {
+      const b = await Node.open(one);
+      const ports = new Map([[one, b.port]]);
+      const change = { epoch: 1, keys: new Map([[id, next]]), ports };
+      // It is ahead, and nobody calls it or is let in until the other one is as far.
+      b.enter(epochOf(one, change));
+      const a = await Node.open(zero, [...ports], { options: { backoffMsMin: longMs, backoffMsMax: longMs } });
+      t.teardown(() => Promise.all([a.close(), b.close()]));
+      const refusals = () => a.logs.filter((line) => line.includes('handshake refused')).length;
+      await a.until('both lanes are refused', () => refusals() === 2);
+      a.enter(epochOf(zero, change));
+      await a.until('1', () => a.seen('connected 1') > 0);
+      // On the bulk lane frames wait for the connection.
+      const [toA, toB] = [marks(b, a), marks(a, b)];
+      for (const lane of ['vote', 'bulk'] as const) {
+        t.match(await toB(lane), { from: zero, key: undefined });
+        t.match(await toA(lane), { from: one, key: undefined });
+      }
+    },
+  );
+
+t.test('[EPO-23] the penalty of a key is over with the key, and its link is dialled', async (t) => {
+  const b = await Node.open(one);
+  const ports = new Map([[one, b.port]]);
+  const a = await Node.open(zero, [...ports], { options: { punishMsMin: longMs, punishMsMax: longMs } });
+  t.teardown(() => Promise.all([a.close(), b.close()]));
+  const [toA, toB] = [marks(b, a), marks(a, b)];
+  await a.until('1', () => a.seen('connected 1') > 0);
+  await b.until('0', () => b.seen('connected 0') > 0);
+  await toB('bulk');
+  // Whoever has stolen the key of 1 misbehaves, and 1 is given another one.
+  a.transport.punish(one, 'stolen');
+  await b.until('cut off', () => b.seen('disconnected 0') > 0);
+  const change = { epoch: 1, keys: new Map([[one, next]]), ports };
+  b.enter(epochOf(one, change));
+  a.enter(epochOf(zero, change));
+  await a.until('1 again', () => a.seen('connected 1') === 2);
+  for (const lane of ['vote', 'bulk'] as const) {
+    t.match(await toB(lane), { from: zero, key: undefined });
+    t.match(await toA(lane), { from: one, key: undefined });
+  }
+  t.equal(a.count('synod_transport_punished_total 1'), 1);
+});
+
+t.test('[EPO-23] eight proofs an epoch, however often they come back to the key that it has', async (t) => {
+  const b = await Node.open(one);
+  t.teardown(() => b.close());
+  const member = new Stranger(b.port, '/peer/vote');
+  const session = await sessionOf(member, memberKey(zero));
+  await b.until('it', () => b.seen('connected 0') > 0);
+  let said = 0;
+  /** There and back. */
+  const say = (count: number) => {
+    for (let i = 0; i < count; i++) {
+      said += 1;
+      const key = said % 2 === 1 ? next : memberKey(zero);
+      member.send(seal(session.renew({ key: key.publicKey, epoch: asEpoch(said) })!, { key }));
+    }
+    member.send(frame(said));
+  };
+  const isHeard = () => b.frames.some(({ bytes }) => numberOf(bytes) === said);
+  const cutOff = () => b.logs.some((line) => line.includes('rekeys-max'));
+  for (const epoch of [1, 2]) {
+    say(8);
+    await b.until('both keys, four times each', () => isHeard() || cutOff());
+    t.match(b.frames.at(-1), { from: zero, key: undefined });
+    t.notOk(cutOff(), `before epoch ${epoch}`);
+    b.enter(epochOf(one, { epoch }));
+    t.strictSame(b.transport.connectedPeers(), [zero]);
+  }
+  say(9);
+  await b.until('too many', () => isHeard() || cutOff());
+  t.ok(cutOff(), 'the ninth');
+  t.notOk(isHeard());
+  t.strictSame(b.transport.connectedPeers(), []);
+  t.equal(b.count('synod_transport_punished_total 0'), 0);
+});
+
 t.test('[EPO-16] [EPO-23] a stolen key: its connection is nobody’s from the switch on, and is closed', async (t) => {
   const b = await Node.open(one, [], { options: { rekeyMsMax: 400 } });
   const thief = new Stranger(b.port, '/peer/vote');
