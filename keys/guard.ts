@@ -21,11 +21,11 @@ import {
   assertVotable,
   assertVoteFree,
   DecidedWords,
-  type Marks,
   MarksDraft,
   Proposals,
   placeName,
   type ViewMark,
+  votesOf,
 } from './marks.ts';
 import { type PledgeLayouts, readPledge } from './pledges.ts';
 import { beginEpoch, encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
@@ -487,16 +487,4 @@ function copyOf({ sequence, hash }: LogPosition): LogPosition {
   assertCount(sequence, 'sequence');
   assert(hash.length === 32, 'a log position has a hash of 32 bytes');
   return { sequence, hash: new Uint8Array(hash) };
-}
-
-function votesOf({ view, votes }: Marks): GuardState['marks'] {
-  const marks: Omit<VotePlace, 'epoch'>[] = [];
-  for (const [height, held] of [...votes].sort(([a], [b]) => a - b)) {
-    for (const phase of ['prepare', 'commit'] as const) {
-      const hash = held[phase];
-      // The marks of votes are the hashes of blocks; the brand was lost on the way through the file.
-      if (hash !== null) marks.push({ phase, view, height, hash: hash as Hash });
-    }
-  }
-  return marks;
 }
