@@ -1,8 +1,9 @@
 // What a change of the epoch costs those who order: one bundle at a time all along, and changes of every kind meanwhile. The pause is the longest
-// time between two acknowledgements around a change; beside it stand the latency of the same load without one, and what the exchange of a
-// checkpoint takes on the same cluster.
+// time between two acknowledgements, from when a change is handed in until everybody has begun the next epoch, by their logs, and half a second more
+// for what is put off until then. Beside it stand the longest such time in as long a while just before, without a change, the latency of the same load
+// away from all of them, and what the exchange of a checkpoint takes on the same cluster.
 
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { addressOf, giveNextKey, handIn, makeObserver, publicKeyOf, signedChange } from './changes.ts';
 import { BenchCluster } from './cluster.ts';
 import { Histogram, median } from './histogram.ts';
@@ -23,6 +24,8 @@ export interface ChangeRound {
   readonly epoch: number;
   /** The longest time between two acknowledgements in a row around it. */
   readonly pauseMs: number;
+  /** The same, in as long a while that ended as it was handed in. */
+  readonly undisturbedMs: number;
   /** Of what was submitted around it, from due to acknowledged. */
   readonly p99Ms: number;
 }
@@ -42,8 +45,10 @@ const n = 4;
 const fifth = 'node-4';
 /** Between changes: a few checkpoints' worth of undisturbed load. */
 const quietMs = 1_500;
-/** Around a change, from the moment when it is handed in. */
+/** Around a change, from the moment when it is handed in: nobody asks anything meanwhile. */
 const windowMs = 2_000;
+/** After everybody has begun the epoch. */
+const afterMs = 500;
 const patienceMs = 30_000;
 
 export async function measureEpochs(options: {
@@ -66,7 +71,8 @@ export async function measureEpochs(options: {
     transactionBytes: 256,
     bundle: 1,
     pace: { kind: 'closed', outstanding: 1 },
-    warmupMs: 3_000,
+    // V8 compiles late what runs a hundred times a second, and a pause in code that is still interpreted is no replica's that has run for a minute.
+    warmupMs: 25_000,
     ms: 20 * 60_000,
     timeline: true,
   };
@@ -83,7 +89,7 @@ export async function measureEpochs(options: {
   });
   try {
     await Promise.race([begun, worker.result()]);
-    const changes: Omit<Changed, 'pauseMs' | 'p99Ms'>[] = [];
+    const changes: Changed[] = [];
     for (let round = 0; round < rounds; round++)
       for (const kind of changeKinds) {
         const change = await makeChange(cluster, kind, round);
@@ -92,7 +98,6 @@ export async function measureEpochs(options: {
         const at = performance.timeOrigin + performance.now();
         await handIn(cluster, change.control);
         await untilEpoch(cluster, change.epoch, [...cluster.names, ...(kind === 'a member comes' ? [fifth] : [])]);
-        await pause(Math.max(0, at + windowMs - (performance.timeOrigin + performance.now())));
         changes.push({ kind, epoch: change.epoch, at, until: performance.timeOrigin + performance.now() });
       }
     await pause(quietMs);
@@ -168,8 +173,10 @@ const untilClose = (cluster: BenchCluster): Promise<void> =>
     return there !== null && height - there.height < 64;
   });
 
-interface Changed extends ChangeRound {
-  /** Milliseconds since 1970: handed in, and everybody was there. */
+interface Changed {
+  readonly kind: ChangeKind;
+  readonly epoch: number;
+  /** Milliseconds since 1970: handed in, and all was quiet again. */
   readonly at: number;
   readonly until: number;
 }
@@ -177,18 +184,28 @@ interface Changed extends ChangeRound {
 function resultOf(
   cluster: BenchCluster,
   { timeline, failures, unsettled }: PhaseResult,
-  changes: readonly Omit<Changed, 'pauseMs' | 'p99Ms'>[],
+  changes: readonly Changed[],
 ): EpochsResult {
   const acks = [...timeline].sort(([, a], [, b]) => a - b);
-  const rounds = changes.map(({ kind, epoch, at, until }) => {
+  const longestGap = (from: number, to: number): number => {
+    const gaps = acks.map(([, ack], i) => {
+      const [, before] = acks[i - 1] ?? [0, from];
+      return ack >= from && before <= to ? ack - before : 0;
+    });
+    return Math.max(...gaps);
+  };
+  const rounds = changes.map(({ kind, epoch, at }) => {
+    const until = begunAt(cluster, epoch) + afterMs;
     const latencies = new Histogram();
-    let pauseMs = 0;
-    for (const [i, [due, ack]] of acks.entries()) {
-      const [, before] = acks[i - 1] ?? [0, at];
-      if (ack >= at && before <= until) pauseMs = Math.max(pauseMs, ack - before);
-      if (ack >= at && due <= until) latencies.record(ack - due);
-    }
-    return { kind, epoch, pauseMs, p99Ms: latencies.quantiles().p99 };
+    for (const [due, ack] of acks) if (ack >= at && due <= until) latencies.record(ack - due);
+    const { p99: p99Ms } = latencies.quantiles();
+    return {
+      kind,
+      epoch,
+      pauseMs: longestGap(at, until),
+      undisturbedMs: longestGap(Math.max(at - quietMs, at - (until - at)), at),
+      p99Ms,
+    };
   });
   const quiet = acks.filter(([due, ack]) => changes.every(({ at, until }) => ack < at || due > until));
   return {
@@ -199,6 +216,20 @@ function resultOf(
     failed: Object.values(failures).reduce((sum, count) => sum + count, 0),
     unsettled,
   };
+}
+
+/** When the last of them had the first block of this epoch, or started in it. */
+function begunAt(cluster: BenchCluster, epoch: number): number {
+  const names = [...cluster.names, fifth].filter((name) => existsSync(cluster.logOf(name)));
+  const times = names.flatMap((name) =>
+    readFileSync(cluster.logOf(name), 'utf8')
+      .split('\n')
+      .filter((line) => /"msg":"(the next epoch has begun|started)"/.test(line))
+      .map((line): { readonly epoch: number; readonly time: number | string } => JSON.parse(line))
+      .filter((line) => line.epoch === epoch)
+      .map(({ time }) => new Date(time).getTime()),
+  );
+  return Math.max(...times);
 }
 
 /**

@@ -196,18 +196,19 @@ function catchUpTable(result: CatchUpResult, floors: Floors): string {
 }
 
 function epochsTable(result: EpochsResult): string {
-  const rows = pausesOf(result).map(({ kind, medianPauseMs, worstPauseMs, medianP99Ms, changes }) => [
-    kind,
-    String(changes),
-    ms(medianPauseMs),
-    ms(worstPauseMs),
-    ms(medianP99Ms),
+  const rows = pausesOf(result).map((each) => [
+    each.kind,
+    String(each.changes),
+    ms(each.medianPauseMs),
+    ms(each.worstPauseMs),
+    ms(each.medianUndisturbedMs),
+    ms(each.medianP99Ms),
   ]);
   const { n, unloadedMs, checkpointMs, failed, unsettled } = result;
   const title =
     `changes of the epoch, n = ${n}: unloaded p50 ${ms(unloadedMs)}, checkpoint exchange ${ms(checkpointMs)}; ` +
     `${failed} failed, ${unsettled} open`;
-  return table(title, [['', 'changes', 'pause', 'worst', 'p99 around it'], ...rows]);
+  return table(title, [['', 'changes', 'pause', 'worst', 'longest gap just before', 'p99 around it'], ...rows]);
 }
 
 function targetsTable(targets: readonly Target[]): string {

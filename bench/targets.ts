@@ -109,6 +109,7 @@ export interface Pauses {
   readonly kind: ChangeKind;
   readonly medianPauseMs: number;
   readonly worstPauseMs: number;
+  readonly medianUndisturbedMs: number;
   readonly medianP99Ms: number;
   readonly changes: number;
 }
@@ -123,6 +124,7 @@ export const pausesOf = ({ rounds }: EpochsResult): Pauses[] =>
         kind,
         medianPauseMs: median(pauses),
         worstPauseMs: Math.max(...pauses),
+        medianUndisturbedMs: median(these.map(({ undisturbedMs }) => undisturbedMs)),
         medianP99Ms: median(these.map(({ p99Ms }) => p99Ms)),
         changes: these.length,
       },

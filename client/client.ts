@@ -1,6 +1,6 @@
 // The client: connections to all replicas, one submitting pipeline, any number of streams, and the events of all of them.
 
-import { type Bytes, equalBytes } from '../crypto/bytes.ts';
+import type { Bytes } from '../crypto/bytes.ts';
 import type { Crypto } from '../crypto/provider.ts';
 import { type ClientSigner, clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
@@ -55,8 +55,6 @@ export interface ClientHead {
   readonly primary: string;
 }
 
-/** Of nobody. */
-const noKey: Bytes = new Uint8Array(0);
 /** Streams of one client, each with a connection of its own. */
 const streamsMax = 32;
 
@@ -347,17 +345,16 @@ export class Client {
     });
   }
 
-  /** Connections to keys that stay are kept; the caller's address is good until a later epoch names another. */
+  /** Connections to members that stay are kept; the caller's address is good until a later epoch names another. */
   #relink(): void {
     const before = this.#links.splice(0);
     for (const member of mainMembers(this.epochs.last)) {
-      const { name, address, publicKey } = member;
+      const { name, address } = member;
       const given = this.#given.get(name);
       const url = given === undefined || given.said !== address ? (address ?? given?.url) : given.url;
       // In the first epoch the caller says whom to use.
       if (url === undefined || (given === undefined && this.epochs.last.epoch === 0)) continue;
-      const kept = before.find((link) => link.url === url && equalBytes(link.member?.publicKey ?? noKey, publicKey));
-      kept?.renumber(member);
+      const kept = before.find((link) => link.url === url && link.name === name && link.enter(member));
       this.#links.push(kept ?? this.#link({ member, name, url }, this.#linkEvents));
     }
     for (const link of before) if (!this.#links.includes(link)) link.close();

@@ -94,6 +94,8 @@ export class Conversation {
       return this.#events.ready();
     }
     const { kind, payload } = frame;
+    // Under whatever key.
+    if (kind === 'rekey') return;
     if (!isDoorKind(kind)) return this.end('frame-kind');
     const { crypto, epochs } = this.#request;
     // What is asked for proves itself, so no signature of the frame is looked at.

@@ -132,7 +132,9 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     this.#avoided.clear();
     this.#pruned.clear();
     this.#prunedRounds = 0;
-    if (this.#sourceLink?.state === 'closed') this.#leave('not-a-member', 'keep');
+    const member = this.#sourceLink?.member ?? null;
+    const isGone = this.#sourceLink?.state === 'closed' || (member !== null && this.#source?.enter(member) === false);
+    if (isGone) this.#leave('not-a-member', 'keep');
   }
 
   /** Called every few milliseconds. */
@@ -145,7 +147,7 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
     }
     this.#source.tick(now);
     // It takes the client's own connection and not this one, or went away before this one was open: nothing would ever tell.
-    if (!this.#source.open && now - this.#dialledAt > settings.withholdMs) {
+    if (this.#source.state !== 'open' && now - this.#dialledAt > settings.withholdMs) {
       this.#leave('unreachable', 'keep');
       return;
     }
@@ -233,7 +235,7 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
 
   #ask(): void {
     const room = this.#room();
-    if (this.#source?.open !== true || room < 1) return;
+    if (this.#source?.state !== 'open' || room < 1) return;
     this.#asked = true;
     this.#credit = room;
     const to = asHeight(this.#to === Number.MAX_SAFE_INTEGER ? 0 : this.#to);
@@ -242,7 +244,7 @@ export class FollowStream implements AsyncIterableIterator<FollowedBlock, undefi
 
   /** The consumer took a block. Half a buffer at once, since every grant is a signed message. */
   #grant(): void {
-    if (this.#source?.open !== true || this.#end !== null) return;
+    if (this.#source?.state !== 'open' || this.#end !== null) return;
     if (!this.#asked) {
       this.#ask();
       return;

@@ -20,6 +20,7 @@ import {
 import { type ClientMessage, type DoorMessage, type Head, provesItself } from '../protocol/door.ts';
 import { type Parameters, storedParameters } from '../protocol/genesis.ts';
 import { Handshake, type HandshakeMessage } from '../protocol/handshake.ts';
+import { Session } from '../protocol/session.ts';
 import { asReplicaId, type Epoch, type Hash, type Member, type ReplicaId } from '../protocol/types.ts';
 import type { Settings } from './options.ts';
 import { randomBytes } from './runtime.ts';
@@ -61,6 +62,13 @@ export interface LinkOptions {
 
 /** Until the handshake is done; then the answers to query-head take over. */
 const handshakeMsMax = 5_000;
+/** Until the connection has proved the key that the member has by now. */
+const rekeyMsMax = 2_000;
+
+/** Beyond what the epochs have said meanwhile. */
+const rekeysMax = 8;
+
+const noKey = new Uint8Array(0);
 
 let connections = 0;
 let strangers = 0;
@@ -70,12 +78,17 @@ export class Link {
   readonly url: string;
   readonly #options: LinkOptions;
   #member: Member | null;
-  /** Whose frames are taken: the member's, or the one that a stranger has proved on this connection. */
+  /** Whose word counts: the member's, as the epochs say, or the one that a stranger has proved on this connection. */
   #key: Bytes | null;
   readonly #stranger: ReplicaId;
   #state: LinkState = 'closed';
   #socket: MessageSocket | null = null;
   #handshake: Handshake | null = null;
+  #session: Session | null = null;
+  /** [EPO-23] Since when the other end has not proved #key; null: it has. */
+  #unprovedSince: number | null = null;
+  /** Since the connection, or an epoch, began. */
+  #rekeys = 0;
   #connection = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Attempts since it last worked. */
@@ -104,9 +117,18 @@ export class Link {
   get member(): Member | null {
     return this.#member;
   }
-  /** The same key has another number in the next epoch. */
-  renumber(member: Member): void {
+  /**
+   * [EPO-22] [EPO-23] The same member in the next epoch, under another number and perhaps another key. An open connection goes on: at once where the other
+   * end has proved that key, else as soon as it does. Returns whether there is one to go on with.
+   */
+  enter(member: Member): boolean {
+    const isSameKey = equalBytes(this.#key ?? noKey, member.publicKey);
+    if (!isSameKey && this.#state !== 'open') return false;
     this.#member = member;
+    this.#key = member.publicKey;
+    this.#rekeys = 0;
+    if (!isSameKey) this.#believe();
+    return true;
   }
 
   get state(): LinkState {
@@ -117,7 +139,7 @@ export class Link {
     return this.#connection;
   }
   get open(): boolean {
-    return this.#state === 'open';
+    return this.#state === 'open' && this.#unprovedSince === null;
   }
   get suspected(): boolean {
     return performance.now() < this.#suspectedUntil;
@@ -202,6 +224,7 @@ export class Link {
 
   /** Called every few milliseconds: heads are compared all the time, and a silent connection is ended. */
   tick(now: number): void {
+    if (this.#unprovedSince !== null && now - this.#unprovedSince > rekeyMsMax) return this.end('rekey-missing');
     if (!this.open) return;
     if (this.#askedAt !== null && now - this.#askedAt > this.#options.settings.silenceMsMax) {
       this.end('silent');
@@ -253,8 +276,9 @@ export class Link {
       this.#greet(this.#handshake, frame);
       return;
     }
+    if (frame.kind === 'rekey') return this.#rekeyed(frame);
     const { epoch, crypto } = this.#options;
-    if (this.#key === null || !equalBytes(frame.sender, this.#key)) {
+    if (this.#session === null || !equalBytes(frame.sender, this.#session.peer.key)) {
       this.suspect('frame-sender');
       return;
     }
@@ -273,6 +297,8 @@ export class Link {
       this.suspect('frame-kind');
       return;
     }
+    // [EPO-23] Under a key that is not known to be the member's, links prove themselves, and what is not signed needs no key.
+    if (!this.open && message.kind !== 'epochs' && !provesItself(message)) return;
     if (!provesItself(message) && !this.#signed(frame)) {
       this.end('frame-signature');
       return;
@@ -291,6 +317,29 @@ export class Link {
     return crypto.verify(sender, frameSigningBytes(chainId, kind, payload), signature);
   }
 
+  /** [EPO-23] That it is the member's key by now is not said by this: the links of the epochs say so, which are on their way. */
+  #rekeyed(frame: Frame): void {
+    // Nobody is suspected for it: who holds a key that was replaced may be somebody else.
+    const refusal = this.#session?.receive(frame) ?? null;
+    if (refusal !== null) return this.end(refusal.refused);
+    this.#rekeys += 1;
+    if (this.#rekeys > rekeysMax) return this.end('rekeys-max');
+    // Who answers for a stranger is whoever proves to be there.
+    if (this.#member === null) this.#key = this.#session?.peer.key ?? null;
+    this.#believe();
+  }
+
+  /** One of the two keys, the one that counts and the one that has been proved, is another one now. */
+  #believe(): void {
+    const wasOpen = this.open;
+    const isProved = equalBytes(this.#session?.peer.key ?? noKey, this.#key ?? noKey);
+    this.#unprovedSince = isProved ? null : (this.#unprovedSince ?? performance.now());
+    if (!isProved || wasOpen) return;
+    // What was asked meanwhile may have been answered in vain.
+    this.#askedAt = null;
+    this.queryHead(performance.now());
+  }
+
   #greet(handshake: Handshake, frame: Frame): void {
     const step = handshake.receive(frame);
     if ('refused' in step) {
@@ -302,6 +351,9 @@ export class Link {
     for (const message of step.send) this.send(message);
     if (step.peer === null) return;
     this.#key = step.peer.key;
+    const { crypto, chainId, signer, epoch } = this.#options;
+    const own = { crypto, chainId, side: 'initiator', key: signer.publicKey, epoch: epoch().epoch } as const;
+    this.#session = new Session(own, step.peer);
     clearTimeout(this.#timer);
     this.#handshake = null;
     this.#state = 'open';
@@ -325,6 +377,9 @@ export class Link {
     const socket = this.#socket;
     this.#socket = null;
     this.#handshake = null;
+    this.#session = null;
+    this.#unprovedSince = null;
+    this.#rekeys = 0;
     this.#claim = null;
     this.#askedAt = null;
     this.#nextQuestionAt = 0;

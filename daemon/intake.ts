@@ -9,7 +9,7 @@ import type { Core, Input } from '../protocol/core.ts';
 import type { ReplicaMessage, ReplicaPledge, Signed, Vote } from '../protocol/messages.ts';
 import type { Epoch, ReplicaId } from '../protocol/types.ts';
 import { epochOfFrame, openFrame, type VerifyContext, verifyMessage } from '../protocol/verify.ts';
-import { canBeCarried, isRequest, isVote } from './kinds.ts';
+import { canBeCarried, isAnswer, isRequest, isVote } from './kinds.ts';
 import { LOOP_LIMITS } from './loop-limits.ts';
 import type { Meter } from './ports.ts';
 import type { Request } from './serve.ts';
@@ -18,6 +18,8 @@ import type { Request } from './serve.ts';
 export interface Arrived {
   readonly from: ReplicaId;
   readonly bytes: Bytes;
+  /** Undefined: under the key that the peer has in the epoch at hand. */
+  readonly key?: Bytes | undefined;
 }
 
 export interface IntakeParts {
@@ -64,16 +66,16 @@ export class Intake {
   }
 
   /** Returns whether a turn is due. Nobody takes more than a share of the queue: what is dropped here is said again. */
-  push(from: ReplicaId, bytes: Bytes): boolean {
+  push(from: ReplicaId, bytes: Bytes, key?: Bytes): boolean {
     const waiting = this.#framesOf.get(from) ?? 0;
     if (waiting >= LOOP_LIMITS.framesPerPeerMax) {
       this.#parts.meter.count('synod_queue_dropped_total', { queue: 'frames' });
       return true;
     }
-    const signed = this.#glance(from, bytes);
+    const signed = key === undefined ? this.#glance(from, bytes) : null;
     if (signed === 'unwanted') return false;
     this.#framesOf.set(from, waiting + 1);
-    this.#frames.push({ from, bytes, at: performance.now(), signed });
+    this.#frames.push({ from, bytes, key, at: performance.now(), signed });
     this.#bytes += bytes.length;
     return signed === null || this.presses(signed.message, signed.sender);
   }
@@ -110,11 +112,11 @@ export class Intake {
     for (const input of inputs)
       if (input.type === 'own' && isVote(input.signed.message))
         votesLike(this.#votes, input.signed.message).add(input.signed.sender);
-    for (const { from, bytes, signed } of this.#frames) {
+    for (const { from, bytes, key, signed } of this.#frames) {
       taken += 1;
       this.#bytes -= bytes.length;
       this.#framesOf.set(from, (this.#framesOf.get(from) ?? 1) - 1);
-      const input = signed === null ? this.#open(from, bytes) : this.#check(from, signed);
+      const input = signed === null ? this.#open({ from, bytes, key }) : this.#check(from, signed);
       if (input !== null) inputs.push(input);
       if (performance.now() - began > LOOP_LIMITS.turnMsMax) break;
     }
@@ -127,31 +129,34 @@ export class Intake {
   }
 
   /** Bytes of a peer to an input. */
-  #open(from: ReplicaId, bytes: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
-    const { verify } = this.#parts;
+  #open(arrived: Arrived): Input<ReplicaMessage, ReplicaPledge> | null {
+    const { from, bytes, key } = arrived;
+    // [EPO-23] All that it says under another key is of a later epoch, whether it says so or not, but for what it answers to this replica in this one.
+    if (key !== undefined && !isAnswer(kindInFrame(bytes))) return this.#keep(arrived);
+    const verify = key === undefined ? this.#parts.verify : underKey(this.#parts.verify, from, key);
     const frame = decodeFrame(bytes);
     if (isRefusal(frame)) return this.#refuse(from, frame.refused, 'frame');
     const signed = openFrame(frame, verify);
     if (isRefusal(signed)) {
       const epoch = epochOfFrame(frame, verify);
       if (epoch === undefined || epoch === verify.epoch) return this.#refuse(from, signed.refused, frame.kind);
-      return this.#ofOtherEpoch(from, bytes, epoch);
+      return this.#ofOtherEpoch(arrived, epoch);
     }
     const { message } = signed;
     if ('epoch' in message && message.epoch !== verify.epoch && message.kind !== 'status')
-      return this.#ofOtherEpoch(from, bytes, message.epoch);
-    return this.#check(from, signed);
+      return this.#ofOtherEpoch(arrived, message.epoch);
+    return this.#check(from, signed, key);
   }
 
-  #check(from: ReplicaId, signed: Signed<ReplicaMessage>): Input<ReplicaMessage, ReplicaPledge> | null {
-    const { verify, core, meter } = this.#parts;
+  #check(from: ReplicaId, signed: Signed<ReplicaMessage>, key?: Bytes): Input<ReplicaMessage, ReplicaPledge> | null {
+    const { core, meter, verify } = this.#parts;
     const { message, sender } = signed;
     const votes = isVote(message) ? votesLike(this.#votes, message) : undefined;
     if (!core.wants(message, sender, votes)) return null;
     // A statement of the moment is said by the one who says it; only pledges may be carried by others (PBFT-NV-5).
     if (sender !== from && !canBeCarried(message.kind)) return this.#refuse(from, 'not-the-sender', message.kind);
     const started = performance.now();
-    const checked = verifyMessage(signed, verify);
+    const checked = verifyMessage(signed, verify, key);
     meter.observe('synod_verify_ms', performance.now() - started, { kind: message.kind });
     if (isRefusal(checked)) return this.#refuse(from, checked.refused, message.kind);
     votes?.add(sender);
@@ -171,17 +176,27 @@ export class Intake {
    * [EPO-13] [EPO-22] Passed over, and nobody is blamed for it. What the next epoch begins with is kept until this replica has come so far: each peer
    * has its own share of the room, and what finds none is said again.
    */
-  #ofOtherEpoch(from: ReplicaId, bytes: Bytes, epoch: Epoch | null): null {
-    if (epoch !== this.#parts.verify.epoch + 1) return null;
+  #ofOtherEpoch(arrived: Arrived, epoch: Epoch | null): null {
+    return epoch === this.#parts.verify.epoch + 1 ? this.#keep(arrived) : null;
+  }
+
+  #keep(arrived: Arrived): null {
+    const { from, bytes } = arrived;
     const kept = this.#early.get(from) ?? { frames: [], bytes: 0 };
     const { earlyFramesPerPeerMax, earlyBytesPerPeerMax } = LOOP_LIMITS;
     if (kept.frames.length >= earlyFramesPerPeerMax || kept.bytes + bytes.length > earlyBytesPerPeerMax) return null;
-    kept.frames.push({ from, bytes });
+    kept.frames.push(arrived);
     kept.bytes += bytes.length;
     this.#early.set(from, kept);
     return null;
   }
 }
+
+/** As if the peer had this key already: to open what it says. What that holds is checked as everybody's. */
+const underKey = (verify: VerifyContext, from: ReplicaId, publicKey: Bytes): VerifyContext => ({
+  ...verify,
+  members: verify.members.map((member) => (member.id === from ? { ...member, publicKey } : member)),
+});
 
 /** Who has cast this vote: beyond a quorum nobody's need be checked. */
 function votesLike(cast: Map<string, Set<ReplicaId>>, { kind, view, height, hash }: Vote): Set<ReplicaId> {

@@ -1,5 +1,6 @@
 // What the loop needs to know of a message by its kind alone.
 
+import type { Kind } from '../protocol/codec.ts';
 import type { ReplicaMessage, Vote } from '../protocol/messages.ts';
 import type { Height } from '../protocol/types.ts';
 import type { Lane } from './ports.ts';
@@ -29,6 +30,11 @@ export function canBeCarried(kind: ReplicaMessage['kind']): boolean {
 export function isRequest(message: ReplicaMessage): message is Request {
   const { kind } = message;
   return kind === 'fetch-block' || kind === 'fetch-blocks' || kind === 'fetch-checkpoint' || kind === 'fetch-state';
+}
+
+/** To a request: it proves itself by certificates of its epoch, or by a digest that is known. */
+export function isAnswer(kind: Kind | undefined): boolean {
+  return kind === 'blocks' || kind === 'block-data' || kind === 'checkpoint-proof' || kind === 'state-chunk';
 }
 
 export function isVote(message: ReplicaMessage): message is Vote {

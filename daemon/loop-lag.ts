@@ -5,6 +5,18 @@ import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
 
 const resolutionMs = 10;
 
+/** One for the process, as the loop is; never ends, and keeps no process alive. */
+let ofThisLoop: IntervalHistogram | null = null;
+
+function loopDelays(): IntervalHistogram {
+  if (ofThisLoop === null) {
+    ofThisLoop = monitorEventLoopDelay({ resolution: resolutionMs });
+    ofThisLoop.enable();
+  }
+  ofThisLoop.reset();
+  return ofThisLoop;
+}
+
 export class LoopLag {
   /** Delays up to this are everyday. */
   readonly #quietMs: number;
@@ -21,8 +33,7 @@ export class LoopLag {
     this.#now = now;
     this.#readAt = now();
     this.#toldAt = this.#readAt;
-    this.#histogram = delays ? monitorEventLoopDelay({ resolution: resolutionMs }) : null;
-    this.#histogram?.enable();
+    this.#histogram = delays ? loopDelays() : null;
   }
 
   /**
@@ -49,9 +60,5 @@ export class LoopLag {
     this.#readAt = now;
     this.#histogram.reset();
     return ms > this.#quietMs && now > this.#ownedUntil ? ms : 0;
-  }
-
-  close(): void {
-    this.#histogram?.disable();
   }
 }

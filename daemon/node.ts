@@ -16,6 +16,7 @@ import type { EpochEnd } from '../protocol/core.ts';
 import { epochOf } from '../protocol/epoch/begin.ts';
 import { type EpochDocument, genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
+import type { RecoveredLog } from '../protocol/log.ts';
 import { quorumsOf } from '../protocol/modes.ts';
 import { tracesIn } from '../protocol/pbft/quarantine.ts';
 import type { Epoch, Hash, ReplicaId } from '../protocol/types.ts';
@@ -92,8 +93,10 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     const place = placeIn(own, config, keys);
     if ('refused' in place) throw place.refused;
     const latest = guard;
-    guard = await guardFor(latest, place.key, config, own);
+    guard = await guardOf([latest], place.key, config, own);
     if (latest !== guard) await latest.close();
+    // [GRD-10]
+    if (guard.state.epoch !== own.epoch) guard.beginEpoch(own.epoch);
     const epochs = await keepEpochs({ path: config.epochsFile, genesis: first, log, document: own, logger });
     // Following overwrites what the log still shows of this key's words.
     if (guard.state.quarantined) await guard.abstain(tracesIn(recovered, own.epoch));
@@ -111,8 +114,16 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
     const recorder = recorderOf(config, { first, document, own, self: place.self, metrics, logger });
     const clock = new Clock();
     const surroundings: Surroundings = { config, first, log, clock, metrics, evidence, recorder, logger, between };
-    let term = beginTerm(surroundings, { own, from: { log: recovered }, guard, self: place.self });
-    opened.push(async () => recorder?.close(term.core));
+    let term = beginTerm(surroundings, {
+      own,
+      from: { log: recovered },
+      guard,
+      marks: guard.state,
+      self: place.self,
+    });
+    /** The newest term, which may not have been begun yet. */
+    let newest = term;
+    opened.push(async () => recorder?.close(newest.core));
     const replica = new Succession(term.replica);
     metrics.watch(replica);
     const signStatement = (kind: string, payload: Uint8Array) => guard.signStatement(kind, payload);
@@ -170,6 +181,8 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           });
     if (http !== null) opened.push(() => http.close());
 
+    let spare = openSpare(guard, config, keys, { chainId, logger });
+    opened.push(async () => (await spare)?.close());
     const stopping = new AbortController();
     let scout: EpochScout | null = null;
     opened.push(async () => scout?.close());
@@ -179,15 +192,16 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       // What it has found out about others, and what led to the end, are worth a moment; a disk that hangs must not keep the process alive.
       replica.subscribe({
         fatal: () => {
-          const kept = Promise.allSettled([evidence.settle(), recorder?.close(term.core)]);
+          const kept = Promise.allSettled([evidence.settle(), recorder?.close(newest.core)]);
           void Promise.race([kept, later(LAST_WORDS_MS_MAX)]).finally(() => resolve(1));
         },
       });
       /** [EPO-22] The next epoch, over the same log, connections and doors. */
-      const enter = async (end: EpochEnd): Promise<void> => {
+      const enter = async (end: EpochEnd, written: Promise<boolean>): Promise<void> => {
         const { next, waiting } = end;
         const place = placeIn(next, config, keys);
         if ('refused' in place) {
+          if (!(await written)) return;
           replica.over(end);
           return resolve('ended');
         }
@@ -195,31 +209,60 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
         addEpoch(epochs, end, logger);
         // The file of a key that was replaced may still be open.
         if (!equalBytes(guard.publicKey, place.key.secret.publicKey)) await keeping;
-        guard = await guardFor(guard, place.key, config, next);
-        // Where the guard has forgotten what its key has said, the log tells. Else nothing has to be read: the core before holds what it has just written.
-        const recovered = guard.state.quarantined ? await log.recover() : null;
-        if (recovered !== null) await guard.abstain(tracesIn(recovered, next.epoch));
-        if (stopping.signal.aborted) return;
-        // From here on nothing comes in between.
+        // [EPO-12] While the end of the last epoch is written, the next one is made ready: nothing of it is said, signed or marked until it is.
+        const held = await spare;
+        const coming = await guardOf([guard, held], place.key, config, next);
+        const isWritten = async () => {
+          if ((await written) && !stopping.signal.aborted) return true;
+          if (coming !== guard && coming !== held) await coming.close();
+          return false;
+        };
+        let marks = coming.state.epoch === next.epoch ? coming.state : coming.stateIn(next.epoch);
+        // Nothing has to be read, since the core before holds what it has just given away; but where the guard has forgotten what its key has said, the log tells.
+        let recovered: RecoveredLog | null = null;
+        if (marks.quarantined) {
+          if (!(await isWritten())) return;
+          if (coming.state.epoch !== next.epoch) coming.beginEpoch(next.epoch);
+          // That may have been over with what has just been written (REC-4).
+          if (coming.state.quarantined) {
+            recovered = await log.recover();
+            await coming.abstain(tracesIn(recovered, next.epoch));
+          }
+          marks = coming.state;
+        }
         const ledger = term.core.successor;
         assert(
           ledger !== null && equalBytes(ledger.document.hash, next.hash),
           'the core before leaves the state of this epoch',
         );
-        transport.enter(transportEpoch(next, place.self));
-        const connected = transport.connectedPeers();
+        const foreseen = numbersIn(next, term, transport.connectedPeers());
         const from =
           recovered === null
-            ? { log: null, inherited: { ledger, lowest: log.lowest }, connected }
-            : { log: recovered, connected };
+            ? { log: null, inherited: { ledger, lowest: log.lowest }, connected: foreseen }
+            : { log: recovered, connected: foreseen };
+        newest = beginTerm(surroundings, { own: next, from, guard: coming, marks, self: place.self });
+        if (!(await isWritten())) return;
+        // From here on nothing comes in between.
+        if (coming.state.epoch !== next.epoch) coming.beginEpoch(next.epoch);
+        guard = coming;
+        if (coming === held) spare = Promise.resolve(null);
+        transport.enter(transportEpoch(next, place.self));
         evidence.enter(genesisOf(first, next));
-        term = beginTerm(surroundings, { own: next, from, guard, self: place.self });
+        term = newest;
         replica.enter(term.replica, peers, waiting);
+        // Who has come or gone since the core was made.
+        const connected = transport.connectedPeers();
+        for (const peer of connected) if (!foreseen.includes(peer)) replica.connected(peer);
+        for (const peer of foreseen) if (!connected.includes(peer)) replica.disconnected(peer);
         gateway.enter(next.epoch);
         settle(term);
-        logger.info({ epoch: next.epoch, height: replica.head().height }, 'the next epoch has begun');
         // Nobody waits for these, but the end: the first block of the epoch goes before.
-        keeping = Promise.all([keeping, firstBlock(term.replica, stopping.signal)]).then(async () => {
+        const decided = firstBlock(term.replica, stopping.signal);
+        // [EPO-24] Without newcomers there may be no block.
+        if (connected.length + 1 < quorumsOf(next).quorum) transport.meet();
+        else void decided.then(() => transport.meet());
+        keeping = Promise.all([keeping, decided]).then(async () => {
+          logger.info({ epoch: next.epoch, height: next.start.height }, 'the next epoch has begun');
           await writeEpochs(config.epochsFile, epochs, first);
           if (before !== guard) await before.close();
         });
@@ -228,9 +271,9 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
       /** What is watched for in each epoch. */
       const settle = ({ own, replica: current }: Term): void => {
         current.subscribe({
-          ended: (end) => {
+          ended: (end, written) => {
             scout?.close();
-            entering = enter(end).catch(reject);
+            entering = enter(end, written).catch(reject);
           },
         });
         scout = new EpochScout({
@@ -301,16 +344,37 @@ function placeIn(
   return { self: member.id, key };
 }
 
-/** [GRD-10] The guard of this key, in this epoch: the one that is open, or another one, which leaves that one open. */
-async function guardFor(
-  guard: Guard,
+/** Of this key: one of the guards that are open, or another one. Those are left as they are. */
+async function guardOf(
+  open: readonly (Guard | null)[],
   key: OwnKey,
   config: NodeConfig,
-  { epoch, chainId }: EpochDocument,
+  { chainId }: EpochDocument,
 ): Promise<Guard> {
-  if (!equalBytes(guard.publicKey, key.secret.publicKey)) return openGuardOf(config, key, chainId, epoch);
-  if (guard.state.epoch !== epoch) guard.beginEpoch(epoch);
-  return guard;
+  const found = open.find((guard) => guard !== null && equalBytes(guard.publicKey, key.secret.publicKey));
+  return found ?? openGuardOf(config, key, chainId);
+}
+
+/** The numbers in an epoch of those whose keys are members' in it as in the term before. */
+function numbersIn({ members }: EpochDocument, { genesis }: Term, peers: readonly ReplicaId[]): ReplicaId[] {
+  const keys = new Set(peers.map((peer) => toHex(genesis.members[peer]!.publicKey)));
+  return members.filter(({ publicKey }) => keys.has(toHex(publicKey))).map(({ id }) => id);
+}
+
+/** [EPO-23] The guard of the key that is to follow this one: at the switch everybody would wait for its disk. Null: there is none, or it cannot be opened, of which that switch will complain. */
+function openSpare(
+  guard: Guard,
+  config: NodeConfig,
+  [key, next]: readonly OwnKey[],
+  { chainId, logger }: { readonly chainId: Hash; readonly logger: Logger },
+): Promise<Guard | null> {
+  if (next === undefined || key === undefined || !equalBytes(guard.publicKey, key.secret.publicKey))
+    return Promise.resolve(null);
+  if (signStateOf(config, key.path) === signStateOf(config, next.path)) return Promise.resolve(null);
+  return openGuardOf(config, next, chainId).catch((error: unknown) => {
+    logger.warn({ key: next.path, error: String(error) }, 'the guard of the key that is to follow cannot be opened');
+    return null;
+  });
 }
 
 /** [EPO-16] Who comes under one of these was a member, and is told so. */
@@ -359,18 +423,13 @@ function signStateOf({ signState }: NodeConfig, keyPath: string): string {
   return existsSync(beside) ? beside : signState;
 }
 
-async function openGuardOf(
-  config: NodeConfig,
-  { path: keyPath, secret }: OwnKey,
-  chainId: Hash,
-  epoch: Epoch | null,
-): Promise<Guard> {
+async function openGuardOf(config: NodeConfig, { path: keyPath, secret }: OwnKey, chainId: Hash): Promise<Guard> {
   const path = signStateOf(config, keyPath);
   const guard = await openGuard({
     path,
     secret,
     chainId,
-    epoch,
+    epoch: null,
     create: false,
     checkpointSigningBytes: (place) => checkpointSigningBytes(chainId, place),
   });
@@ -391,9 +450,9 @@ async function openLatestGuard(config: NodeConfig, keys: readonly OwnKey[], chai
   const paths = keys.map(({ path }) => signStateOf(config, path));
   const used = keys.filter((_, index) => existsSync(paths[index]!) && paths.indexOf(paths[index]!) === index);
   const [first = keys[0]!, ...others] = used;
-  let latest = await openGuardOf(config, first, chainId, null);
+  let latest = await openGuardOf(config, first, chainId);
   for (const key of others) {
-    const guard = await openGuardOf(config, key, chainId, null);
+    const guard = await openGuardOf(config, key, chainId);
     const isLater = guard.state.floor.sequence > latest.state.floor.sequence;
     await (isLater ? latest : guard).close();
     if (isLater) latest = guard;

@@ -263,6 +263,8 @@ async function follow(following: Following): Promise<void> {
   };
   const isFull = () => held.length > HELD_RECORDS_MAX || bytes > HELD_BYTES_MAX;
   let saidAt = performance.now();
+  /** It is where it was to come. */
+  let leaving: NodeJS.Timeout | null = null;
   try {
     port.saw(client.head().height);
     const retain = config.retainBlocks === 'all' ? Number.POSITIVE_INFINITY : config.retainBlocks;
@@ -288,20 +290,26 @@ async function follow(following: Following): Promise<void> {
         saidAt = performance.now();
         logger.info({ height: observer.height, known: client.head().height }, 'following');
       }
-      if (observer.document.epoch === epoch) continue;
+      if (observer.document.epoch === epoch) {
+        if (leaving !== null) break;
+        continue;
+      }
       logger.info({ epoch: observer.document.epoch, height: observer.height }, 'the epoch has ended');
       await flush();
       await learnt();
-      if (isThere()) break;
+      // [EPO-24] The others begin the epoch before they meet anybody; if they cannot without this one, it comes all the same.
+      clearTimeout(leaving ?? undefined);
+      leaving = isThere() ? setTimeout(end, observer.document.parameters.viewTimeoutMs) : null;
     }
     await flush();
   } catch (error) {
     await flush();
-    if (signal.aborted) return;
+    if (signal.aborted || isThere()) return;
     if (!(error instanceof ClientError)) throw error;
     logger.warn({ height: observer.height, code: error.code }, 'cannot follow from here');
     if (error.code !== 'pruned' || !(await takeCheckpoint(following, client))) await later(pauseMs, signal);
   } finally {
+    clearTimeout(leaving ?? undefined);
     signal.removeEventListener('abort', end);
     await client.close();
   }

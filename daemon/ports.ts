@@ -36,7 +36,8 @@ export interface PeerTransport {
 /** What the transport calls. Never throws, never blocks. */
 export interface PeerEvents {
   /** A whole frame from an authenticated peer; `bytes` is the frame as received (within FRAME_BYTES_MAX), not yet decoded. */
-  frame(from: ReplicaId, bytes: Bytes): void;
+  /** `key`: [EPO-23] it came under one that the peer has proved for a later epoch; whether that is its key then, the epochs say. */
+  frame(from: ReplicaId, bytes: Bytes, key?: Bytes): void;
   connected(peer: ReplicaId): void;
   disconnected(peer: ReplicaId): void;
 }
@@ -73,8 +74,11 @@ export interface ReplicaEvents {
   event?(event: CoreEvent): void;
   /** The process must end: a write failed, or an invariant broke. The cause has been logged. */
   fatal?(error: Error): void;
-  /** The epoch has ended, durably: this replica does nothing more, and the next epoch begins with another (EPO-12). */
-  ended?(end: EpochEnd): void;
+  /**
+   * The epoch has ended: this replica does nothing more, and the next epoch begins with another (EPO-12), when `written` is true: all of this one is
+   * durable. False: it has not come to that, and `fatal` says why.
+   */
+  ended?(end: EpochEnd, written: Promise<boolean>): void;
 }
 
 /** Figures that the parts report; metrics.ts turns them into Prometheus series. All times in milliseconds. */

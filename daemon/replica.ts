@@ -145,8 +145,8 @@ export class Replica implements ReplicaPort, PeerEvents {
 
   // ---- what comes in ----------------------------------------------------------------------------------------------
 
-  frame(from: ReplicaId, bytes: Bytes): void {
-    if (!this.#stopped && this.#intake.push(from, bytes)) this.#wake();
+  frame(from: ReplicaId, bytes: Bytes, key?: Bytes): void {
+    if (!this.#stopped && this.#intake.push(from, bytes, key)) this.#wake();
   }
 
   connected(peer: ReplicaId): void {
@@ -305,18 +305,17 @@ export class Replica implements ReplicaPort, PeerEvents {
       for (const subscriber of this.#subscribers) subscriber.event?.(event);
     }
     this.#wakeAt = ready.wakeAt;
-    if (ready.ended !== null) return void this.#end(ready.ended);
+    if (ready.ended !== null) return this.#end(ready.ended);
     this.#setAlarm();
   }
 
-  /** Takes no further turn. When all of it is on disk, whoever runs this replica begins the next epoch. */
-  async #end(end: EpochEnd): Promise<void> {
+  /** Takes no further turn. Whoever runs this replica makes the next epoch ready meanwhile, and begins it when all of this one is on disk. */
+  #end(end: EpochEnd): void {
     this.#ended = true;
     this.#reads.close();
     this.#parts.logger.info({ epoch: end.next.epoch - 1, height: end.next.start.height }, 'the epoch has ended');
-    await this.#speaker.flush();
-    if (this.#stopped) return; // the write failed
-    for (const subscriber of this.#subscribers) subscriber.ended?.(end);
+    const written = this.#speaker.flush().then(() => !this.#stopped); // stopped: a write failed
+    for (const subscriber of this.#subscribers) subscriber.ended?.(end, written);
   }
 
   /** Every step names a new time, nearly always a later one: an alarm that is set for an earlier one is let ring, and then set again. */
@@ -457,7 +456,6 @@ export class Replica implements ReplicaPort, PeerEvents {
     if (this.#alarm !== null) clearTimeout(this.#alarm);
     this.#reads.close();
     this.#speaker.stop();
-    this.#loopLag.close();
   }
 
   get fatal(): Error | null {

@@ -23,21 +23,21 @@ export class Succession implements ReplicaPort, PeerEvents {
 
   /**
    * [EPO-15] [EPO-22] The next one takes over, at once: who is connected, what waited in the pool, and what has come since the other one ended. Frames
-   * are from whoever has the key under which they came.
+   * are from whoever has the key under which they came; [EPO-23] if that is another one now, the same member must have it.
    */
   enter(next: Replica, transport: PeerTransport, waiting: readonly SignedBundle[]): void {
     const { members, protocol } = this.#now.genesis;
     const { bundles, frames } = this.#now.leave();
-    const idOf = new Map(next.genesis.members.map(({ publicKey, id }) => [toHex(publicKey), id]));
-    const ids = members.map(({ publicKey }) => idOf.get(toHex(publicKey)));
+    const memberOf = new Map(next.genesis.members.map((member) => [toHex(member.publicKey), member]));
     this.#now = next;
     this.#listen(next);
     next.start(transport);
     const passage = { from: protocol, to: next.genesis, crypto: next.crypto };
     for (const bundle of [...waiting, ...bundles]) this.#admit(bundle, passage);
-    for (const { from, bytes } of frames) {
-      const id = ids[from];
-      if (id !== undefined) next.frame(id, bytes);
+    for (const { from, bytes, key } of frames) {
+      const sender = members[from]!; // the transport knows members alone
+      const member = memberOf.get(toHex(key ?? sender.publicKey));
+      if (member !== undefined && (key === undefined || member.name === sender.name)) next.frame(member.id, bytes);
     }
   }
 
@@ -69,13 +69,13 @@ export class Succession implements ReplicaPort, PeerEvents {
 
   /** The epoch has ended, and this process does not go on in the next one. */
   over(end: EpochEnd): void {
-    for (const each of this.#subscribers) each.ended?.(end);
+    for (const each of this.#subscribers) each.ended?.(end, Promise.resolve(true));
   }
 
   // ---- from the transport -------------------------------------------------------------------------------------------
 
-  frame(from: ReplicaId, bytes: Uint8Array): void {
-    this.#now.frame(from, bytes);
+  frame(from: ReplicaId, bytes: Uint8Array, key?: Uint8Array): void {
+    this.#now.frame(from, bytes, key);
   }
   connected(peer: ReplicaId): void {
     this.#now.connected(peer);

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { GuardError } from '../keys/errors.ts';
-import type { Guard } from '../keys/guard.ts';
+import type { Guard, GuardState } from '../keys/guard.ts';
 import { blockHash } from '../protocol/block.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, isRefusal } from '../protocol/codec.ts';
@@ -60,8 +60,10 @@ export interface Beginning {
   readonly own: EpochDocument;
   /** What the core starts from: what the log holds, or what the term before left. */
   readonly from: Pick<Recovery, 'log' | 'inherited' | 'connected'>;
-  /** Of this epoch, and of the key that this replica has in it. */
+  /** Of the key that this replica has in this epoch. */
   readonly guard: Guard;
+  /** The guard's, in this epoch: it need not have come so far before the replica is started. */
+  readonly marks: GuardState;
   readonly self: ReplicaId;
 }
 
@@ -77,16 +79,16 @@ export interface Term {
  * [EPO-12] Waits for nothing, and takes no turn before its replica is started.
  * @throws GuardError guard-memory-lost
  */
-export function beginTerm(surroundings: Surroundings, { own, from, guard, self }: Beginning): Term {
+export function beginTerm(surroundings: Surroundings, { own, from, guard, marks: state, self }: Beginning): Term {
   const { config, first, log, clock, metrics, evidence, recorder, logger, between } = surroundings;
   const { sha256 } = native;
   const { epoch } = own;
   const genesis = genesisOf(first, own);
-  const { quarantined, view, led, abstained, marks, request } = guard.state;
+  const { quarantined, view, led, abstained, marks, request } = state;
   // [CFT-R-1] A promise that is forgotten, or what was accepted under one, would be missing in every quorum that this replica is in.
   if (!bearsLies(own.protocol) && (quarantined || abstained.view !== null))
     throw new GuardError('guard-memory-lost', { member: config.member, epoch });
-  const lock = guard.state.lock === null ? null : certificateIn(guard.state.lock);
+  const lock = state.lock === null ? null : certificateIn(state.lock);
   const core = makeCore(
     { genesis, epoch, document: own, self, sha256 },
     {
@@ -104,7 +106,7 @@ export function beginTerm(surroundings: Surroundings, { own, from, guard, self }
     clock.now(),
   );
   between.core?.(core, { genesis, self });
-  recorder?.enter({ epoch: own, self });
+  recorder?.enter({ epoch: own, self }, core);
   const verify: VerifyContext = {
     crypto: native,
     chainId: genesis.chainId,

@@ -21,11 +21,11 @@ import {
   assertVotable,
   assertVoteFree,
   DecidedWords,
-  type Marks,
   MarksDraft,
   Proposals,
   placeName,
   type ViewMark,
+  votesOf,
 } from './marks.ts';
 import { type PledgeLayouts, readPledge } from './pledges.ts';
 import { beginEpoch, encodeSignState, firstState, fits, lockBytesMax, type SignState } from './sign-state.ts';
@@ -136,6 +136,8 @@ export interface Guard {
    * @throws GuardError guard-epoch-passed: it is there already, or farther
    */
   beginEpoch(epoch: Epoch): void;
+  /** What `state` will say after `beginEpoch`, as long as nothing else comes in between. Changes nothing. @throws GuardError guard-epoch-passed */
+  stateIn(epoch: Epoch): GuardState;
   /** After the log was repaired: deliberately replaces the floor, which else only rises. @throws GuardError */
   resetFloor(log: LogPosition): Promise<void>;
   /** Waits for the writes under way, then gives the file and its lock back. Nothing is signed any more. */
@@ -220,21 +222,13 @@ class FileGuard implements Guard {
   }
 
   get state(): GuardState {
-    const { marks, floor, lock, quarantined } = this.#state;
-    return {
-      epoch: marks.epoch,
-      view: marks.view,
-      led: marks.led,
-      burned: this.#burned < 0 ? null : asView(this.#burned),
-      abstained: { view: marks.abstainedView, height: marks.abstainedHeight },
-      quarantined,
-      lock,
-      floor,
-      viewChange: marks.viewChange,
-      newView: marks.newView,
-      request: marks.request,
-      marks: votesOf(marks),
-    };
+    return shown(this.#state, this.#burned);
+  }
+
+  stateIn(epoch: Epoch): GuardState {
+    this.#assertLater(epoch);
+    const state = beginEpoch(this.#state, epoch);
+    return shown(state, burnedAtFirst(state));
   }
 
   get floor(): LogPosition {
@@ -382,9 +376,7 @@ class FileGuard implements Guard {
 
   beginEpoch(epoch: Epoch): void {
     this.#assertAlive();
-    const { path } = this.#options;
-    const { marks } = this.#state;
-    if (epoch <= marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: marks.epoch });
+    this.#assertLater(epoch);
     this.#state = beginEpoch(this.#state, epoch);
     this.#burned = burnedAtFirst(this.#state);
     this.#proposals = new Proposals();
@@ -462,6 +454,12 @@ class FileGuard implements Guard {
     if (this.#state.quarantined) throw new GuardRefusal('guard-quarantined');
   }
 
+  #assertLater(epoch: Epoch): void {
+    const { path } = this.#options;
+    const { marks } = this.#state;
+    if (epoch <= marks.epoch) throw new GuardError('guard-epoch-passed', { path, epoch, file: marks.epoch });
+  }
+
   #assertAlive(): void {
     if (this.#ended !== null) throw new GuardError(this.#ended, { path: this.#options.path }, this.#cause);
   }
@@ -470,20 +468,23 @@ class FileGuard implements Guard {
 /** [GRD-7] What a guard that has just been opened signs nothing at or below. */
 const burnedAtFirst = ({ marks }: SignState): number => Math.max(marks.led ?? -1, marks.abstainedView ?? -1);
 
+const shown = ({ marks, floor, lock, quarantined }: SignState, burned: number): GuardState => ({
+  epoch: marks.epoch,
+  view: marks.view,
+  led: marks.led,
+  burned: burned < 0 ? null : asView(burned),
+  abstained: { view: marks.abstainedView, height: marks.abstainedHeight },
+  quarantined,
+  lock,
+  floor,
+  viewChange: marks.viewChange,
+  newView: marks.newView,
+  request: marks.request,
+  marks: votesOf(marks),
+});
+
 function copyOf({ sequence, hash }: LogPosition): LogPosition {
   assertCount(sequence, 'sequence');
   assert(hash.length === 32, 'a log position has a hash of 32 bytes');
   return { sequence, hash: new Uint8Array(hash) };
-}
-
-function votesOf({ view, votes }: Marks): GuardState['marks'] {
-  const marks: Omit<VotePlace, 'epoch'>[] = [];
-  for (const [height, held] of [...votes].sort(([a], [b]) => a - b)) {
-    for (const phase of ['prepare', 'commit'] as const) {
-      const hash = held[phase];
-      // The marks of votes are the hashes of blocks; the brand was lost on the way through the file.
-      if (hash !== null) marks.push({ phase, view, height, hash: hash as Hash });
-    }
-  }
-  return marks;
 }

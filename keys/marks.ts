@@ -6,8 +6,8 @@
 import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { assert, unreachable } from '../protocol/assert.ts';
-import type { VotePhase } from '../protocol/certificate.ts';
-import { asHeight, asView, type Epoch, type Height, type ReplicaId, type View } from '../protocol/types.ts';
+import type { VotePhase, VotePlace } from '../protocol/certificate.ts';
+import { asHeight, asView, type Epoch, type Hash, type Height, type ReplicaId, type View } from '../protocol/types.ts';
 import { GuardRefusal } from './errors.ts';
 
 /** Heights of one view that are remembered: twice the widest window of a chain (64). Beyond it the floor rises (GRD-5). */
@@ -416,4 +416,17 @@ export function assertVoteFree(
   }
   if (height <= marks.heightFloor) throw new GuardRefusal('guard-height-passed', fields);
   return 'free';
+}
+
+/** As places, by rising height. */
+export function votesOf({ view, votes }: Marks): Omit<VotePlace, 'epoch'>[] {
+  const marks: Omit<VotePlace, 'epoch'>[] = [];
+  for (const [height, held] of [...votes].sort(([a], [b]) => a - b)) {
+    for (const phase of ['prepare', 'commit'] as const) {
+      const hash = held[phase];
+      // The marks of votes are the hashes of blocks; the brand was lost on the way through the file.
+      if (hash !== null) marks.push({ phase, view, height, hash: hash as Hash });
+    }
+  }
+  return marks;
 }

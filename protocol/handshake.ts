@@ -43,7 +43,16 @@ export interface Auth {
   readonly transcript: Hash;
 }
 
-export type HandshakeMessage = Hello | Auth;
+/** After the handshake: the sender of the frame is another key of the same end (session.ts). */
+export interface Rekey {
+  readonly kind: 'rekey';
+  /** The one from which on the sender has the key. */
+  readonly epoch: Epoch;
+  /** What `rekeyTranscript` gives for the sender's direction. */
+  readonly transcript: Hash;
+}
+
+export type HandshakeMessage = Hello | Auth | Rekey;
 
 export type HandshakeCode =
   | WireRefusal['refused']
@@ -60,10 +69,11 @@ export type HandshakeCode =
   | 'handshake-key-changed';
 
 const numberOfRole: Record<PeerRole, number> = { replica: 1, client: 2 };
-const sessionTag = domainTag('synod-v1:session');
+export const sessionTag = domainTag('synod-v1:session');
 
 export function encodeHandshakePayload(message: HandshakeMessage): Bytes {
   if (message.kind === 'auth') return encodeMsgpack([message.transcript]);
+  if (message.kind === 'rekey') return encodeMsgpack([message.epoch, message.transcript]);
   const { protocol, chainId, epoch, role, nonce } = message;
   return encodeMsgpack([protocol, chainId, epoch, numberOfRole[role], nonce]);
 }
@@ -72,8 +82,15 @@ export function decodeHandshakePayload(kind: HandshakeKind, payload: Bytes): Han
   const decoded = decodeMsgpack(payload, { bytesMax: 128, depthMax: 1, valuesMax: 6 });
   if ('refused' in decoded) return refuse('payload-malformed', kind, '', decoded.refused);
   const problem = new Problem();
-  const message = kind === 'auth' ? readAuth(decoded.value, problem) : readHello(decoded.value, problem);
+  const message = readers[kind](decoded.value, problem);
   return problem.found === undefined ? message : refuse(problem.found.code, kind, problem.found.field);
+}
+
+const readers = { hello: readHello, auth: readAuth, rekey: readRekey };
+
+function readRekey(value: Parameters<typeof Fields.of>[0], problem: Problem): Rekey {
+  const f = Fields.of(value, 2, '', problem);
+  return { kind: 'rekey', epoch: f.epoch('epoch'), transcript: f.hash('transcript') };
 }
 
 function readAuth(value: Parameters<typeof Fields.of>[0], problem: Problem): Auth {
@@ -150,6 +167,8 @@ export interface Peer {
   /** Its place in the member list; null for a client. */
   readonly replica: ReplicaId | null;
   readonly epoch: Epoch;
+  /** What both ends call this connection, and no other is called: the transcript of the initiator's auth. */
+  readonly session: Hash;
 }
 
 export type HandshakeStep =
@@ -163,7 +182,7 @@ export class Handshake {
   readonly #options: HandshakeOptions;
   readonly #hello: Hello;
   #state: 'new' | 'hello' | 'auth' | 'done' = 'new';
-  #theirs: { readonly peer: Peer; readonly payload: Bytes } | undefined;
+  #theirs: { readonly peer: Omit<Peer, 'session'>; readonly payload: Bytes } | undefined;
 
   constructor(options: HandshakeOptions) {
     this.#options = options;
@@ -190,6 +209,7 @@ export class Handshake {
     if (kind !== this.#state || (kind !== 'hello' && kind !== 'auth')) return { refused: 'handshake-order' };
     const message = decodeHandshakePayload(kind, payload);
     if (isRefusal(message)) return { refused: message.refused };
+    if (message.kind === 'rekey') return { refused: 'handshake-order' };
     const refused = message.kind === 'hello' ? this.#judgeHello(message, sender) : this.#judgeAuth(message, sender);
     if (refused !== undefined) return { refused };
     const { crypto, chainId } = this.#options;
@@ -228,7 +248,8 @@ export class Handshake {
 
   #authCame(): HandshakeStep {
     this.#state = 'done';
-    return { send: this.#options.side === 'initiator' ? [] : [this.#auth()], peer: this.#theirs?.peer ?? null };
+    const send = this.#options.side === 'initiator' ? [] : [this.#auth()];
+    return { send, peer: { ...this.#theirs!.peer, session: this.#transcript(1) } }; // after their hello
   }
 
   #auth(): Auth {

@@ -176,7 +176,8 @@ class Run {
   /** [LOG-9] */
   async #checkpoint({ height, place, certificate }: Of<'checkpoint'>): Promise<void> {
     const state = this.#state;
-    const known = await this.#context.kv.get(keys.checkpoint(height));
+    // Of a block that is decided in this very batch there is none yet: no look, which whoever waits for this write would wait for.
+    const known = this.#decided.has(height) ? undefined : await this.#context.kv.get(keys.checkpoint(height));
     const before = known === undefined ? undefined : decodeCheckpoint(keys.checkpoint(height), known);
     // A checkpoint that was stable stays so.
     const proof = certificate ?? before?.certificate ?? null;

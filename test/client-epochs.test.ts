@@ -11,6 +11,7 @@ import { native } from '../crypto/native.ts';
 import { clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
+import type { SignedBundle } from '../protocol/bundle.ts';
 import { EPOCH_LINKS_MAX, encodePayload, frameSigningBytes } from '../protocol/codec.ts';
 import type { Epochs } from '../protocol/door.ts';
 import { Observer } from '../protocol/epoch/observer.ts';
@@ -243,6 +244,154 @@ t.test(
     while (open() < 4) await new Promise((resolve) => setTimeout(resolve, 5));
   },
 );
+
+/** What a client hears of its connections. */
+function troubles(client: Client): { readonly lost: string[]; readonly suspected: string[] } {
+  const [lost, suspected]: [string[], string[]] = [[], []];
+  client.on('disconnected', ({ replica, code }) => lost.push(`${replica} ${code}`));
+  client.on('suspected', ({ replica, code }) => suspected.push(`${replica} ${code}`));
+  return { lost, suspected };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 2));
+}
+
+const allOpen = (client: Client) => until(() => client.status().every(({ state }) => state === 'open'));
+
+t.test('[EPO-23] the replicas have other keys, one after the other, and every connection goes on', async (t) => {
+  const names = ['a', 'b', 'c', 'd'];
+  const net = await network(t, names);
+  const { world, nodes } = net;
+  for (const name of ['a', 'b']) rekey(world, name);
+  net.settle();
+  const client = await connectTo(t, net);
+  await allOpen(client);
+  const { lost, suspected } = troubles(client);
+  const streams = [client.follow({ from: 1 }), client.follow({ from: 1, headersOnly: true })];
+  // What is in flight at the switch is not sent again.
+  let waiting: SignedBundle | null = null;
+  const decides = world.onBundle;
+  for (const name of ['c', 'd']) {
+    world.onBundle = (bundle) => {
+      waiting = bundle;
+    };
+    const receipt = client.submit(text(`in flight when ${name} has another key`));
+    await until(() => waiting !== null);
+    const bundle = waiting!;
+    waiting = null;
+    rekey(world, name);
+    const node = nodes.get(name)!;
+    node.prove(replicaKey(`${name}2`));
+    for (const other of nodes.values()) if (other !== node) other.tellLinks();
+    decides?.(bundle);
+    t.ok((await receipt).height > 0);
+    world.onBundle = decides;
+    t.ok((await client.submit(text(`after ${name}`))).height > 0);
+  }
+  for (const stream of streams) {
+    let last = 0;
+    for await (const { header } of stream) {
+      t.equal(header.height, last + 1);
+      last = header.height;
+      if (last === world.height) break;
+    }
+  }
+  t.equal(client.epochs.last.epoch, 4);
+  t.strictSame(lost, []);
+  t.strictSame(suspected, []);
+  const sent = [...nodes.values()].flatMap(({ submitted }) => submitted.map((digest) => toHex(digest)));
+  t.equal(new Set(sent).size, sent.length, 'each bundle has come to one replica, once');
+});
+
+t.test(
+  '[EPO-23] the others tell first: the member has a while to prove its key, and is nobody until then',
+  async (t) => {
+    const net = await network(t, ['a', 'b', 'c', 'd']);
+    const { world, nodes } = net;
+    const client = await connectTo(t, net);
+    await allOpen(client);
+    const { lost, suspected } = troubles(client);
+    rekey(world, 'a');
+    const [a, b] = [nodes.get('a')!, nodes.get('b')!];
+    b.tellLinks();
+    await until(() => client.epochs.last.epoch === 1);
+    const asked = a.heard.length;
+    t.ok((await client.submit(text('without it'))).height > 0);
+    t.notOk(a.heard.slice(asked).includes('submit'), 'nothing is sent to it');
+    a.prove(replicaKey('a2'));
+    await until(() => client.status().find(({ name }) => name === 'a')?.claimedHeight === world.height);
+    t.strictSame(lost, []);
+
+    // Another one never does.
+    rekey(world, 'b');
+    nodes.get('c')!.tellLinks();
+    await until(() => lost.length > 0);
+    t.strictSame(lost, ['b rekey-missing']);
+    b.key = replicaKey('b2');
+    await allOpen(client);
+    t.strictSame(suspected, []);
+  },
+);
+
+t.test('[EPO-16] [EPO-23] whoever has a stolen key says that it has another one now', async (t) => {
+  const net = await network(t, ['a', 'b', 'c', 'd']);
+  const { world, nodes } = net;
+  const client = await connectTo(t, net);
+  await allOpen(client);
+  const { lost, suspected } = troubles(client);
+  // No links say so, and nothing that it says counts.
+  world.idle(3);
+  nodes.get('a')!.prove(stranger, 'nothing');
+  const claims = new Set<number | null | undefined>();
+  await until(() => {
+    claims.add(client.status().find(({ name }) => name === 'a')?.claimedHeight);
+    return lost.includes('a rekey-missing');
+  });
+  t.notOk(claims.has(world.height));
+  t.strictSame(suspected, []);
+  // Then they name another key.
+  const c = nodes.get('c')!;
+  c.prove(stranger, 'nothing');
+  rekey(world, 'c');
+  nodes.get('b')!.tellLinks();
+  await until(() => lost.includes('c rekey-missing'));
+  t.strictSame(suspected, []);
+  // What is no proof at all may be the thief's, too: the connection ends, and the member is not blamed.
+  const forged = nodes.get('d')!;
+  forged.forge(stranger);
+  await until(() => lost.some((line) => line.startsWith('d ')));
+  t.strictSame(lost.slice(2), ['d rekey-transcript']);
+  t.strictSame(suspected, []);
+  t.ok((await client.submit(text('the others'))).height > 0);
+});
+
+t.test('[EPO-23] eight keys on one connection are taken, and none is anybody’s; the ninth ends it', async (t) => {
+  const net = await network(t, ['a', 'b', 'c', 'd']);
+  const { world, nodes } = net;
+  const client = await connectTo(t, net);
+  await allOpen(client);
+  const { lost, suspected } = troubles(client);
+  for (const node of nodes.values()) node.epoch = 0;
+  windows(world, 9);
+  for (const [name, count] of [
+    ['c', 8],
+    ['d', 9],
+  ] as const) {
+    const node = nodes.get(name)!;
+    // Each proof is of a later epoch than the one before.
+    for (let epoch = 0; epoch < count; epoch++) {
+      node.epoch = epoch;
+      node.prove(replicaKey(`${name}, stolen ${epoch}`), 'nothing');
+    }
+    node.epoch = 0;
+  }
+  await until(() => lost.some((line) => line.startsWith('c ')) && lost.some((line) => line.startsWith('d ')));
+  t.strictSame(lost.toSorted(), ['c rekey-missing', 'd rekeys-max']);
+  t.strictSame(suspected, []);
+  for (const node of nodes.values()) node.epoch = null;
+  t.ok((await client.submit(text('the others'))).height > 0);
+});
 
 t.test('[EPO-18] a client that knows nobody’s key any more finds the members at their old addresses', async (t) => {
   const net = await network(t, ['a', 'b', 'c', 'd']);

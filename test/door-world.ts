@@ -163,7 +163,7 @@ export class FakeReplica implements ReplicaPort {
   }
 
   endEpoch(end: EpochEnd): void {
-    for (const events of this.#subscribers) events.ended?.(end);
+    for (const events of this.#subscribers) events.ended?.(end, Promise.resolve(true));
   }
 
   emit(event: CoreEvent): void {

@@ -9,8 +9,9 @@ import { native } from '../crypto/native.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import { decodeFrame, decodeMessage, encodeFrame, encodePayload, isRefusal } from '../protocol/codec.ts';
 import type * as door from '../protocol/door.ts';
-import { Handshake, type HandshakeMessage } from '../protocol/handshake.ts';
-import { asHeight, asReplicaId, asView } from '../protocol/types.ts';
+import { Handshake, type HandshakeMessage, type Peer } from '../protocol/handshake.ts';
+import { Session } from '../protocol/session.ts';
+import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import { signingBytes } from '../protocol/verify.ts';
 import { type EpochWorld, sha256 } from './epoch-world.ts';
 
@@ -44,11 +45,33 @@ export class EpochNode {
 
   async start(): Promise<this> {
     const server = new WebSocketServer({ host: '127.0.0.1', port: this.#port, perMessageDeflate: false });
-    server.on('connection', (socket) => this.#doors.add(new Door(socket, this)));
+    server.on('connection', (socket) => {
+      const door = new Door(socket, this);
+      this.#doors.add(door);
+      socket.on('close', () => this.#doors.delete(door));
+    });
     await once(server, 'listening');
     this.#port = (server.address() as AddressInfo).port;
     this.#server = server;
     return this;
+  }
+
+  /** [EPO-23] Another key over the connections that it has; then, unless it is told not to, the links that say whose that is. */
+  prove(key: SimulationKey, tells: 'links' | 'nothing' = 'links'): void {
+    this.key = key;
+    for (const each of this.#doors) each.prove(tells === 'links');
+  }
+
+  /** What proves nothing. */
+  forge(key: SimulationKey): void {
+    this.key = key;
+    const transcript = asHash(new Uint8Array(32));
+    for (const each of this.#doors) each.send({ kind: 'rekey', epoch: asEpoch(1), transcript });
+  }
+
+  /** [WIRE-35] As at the start of an epoch. */
+  tellLinks(): void {
+    for (const each of this.#doors) each.tellLinks();
   }
 
   /** As at the end of an epoch: everybody connects anew. */
@@ -79,7 +102,8 @@ class Door {
   readonly #socket: WebSocket;
   readonly #node: EpochNode;
   readonly #handshake: Handshake;
-  #authenticated = false;
+  readonly #opened: (peer: Peer) => Session;
+  #session: Session | null = null;
   #stream: { next: number; to: number; headersOnly: boolean; credit: number } | null = null;
   readonly #waiting = new Set<Bytes>();
 
@@ -87,14 +111,18 @@ class Door {
     this.#socket = socket;
     this.#node = node;
     const { world, key, known } = node;
-    this.#handshake = new Handshake({
+    const own = {
       crypto: native,
       chainId: world.genesis.chainId,
       epoch: world.documents[known]!.epoch,
-      members: world.documents[known]!.members,
       side: 'responder',
-      role: 'replica',
       key: key.publicKey,
+    } as const;
+    this.#opened = (peer) => new Session(own, peer);
+    this.#handshake = new Handshake({
+      ...own,
+      members: world.documents[known]!.members,
+      role: 'replica',
       nonce: globalThis.crypto.getRandomValues(new Uint8Array(32)),
       expected: null,
     });
@@ -103,15 +131,32 @@ class Door {
     socket.on('error', () => socket.terminate());
   }
 
+  prove(tells: boolean): void {
+    const { world, known, key } = this.#node;
+    // Without links it claims one that nobody knows.
+    const epoch = asEpoch(world.documents[known]!.epoch + (tells ? 0 : 1));
+    const message = this.#session?.renew({ key: key.publicKey, epoch }) ?? null;
+    if (message === null) return;
+    this.send(message);
+    if (tells) this.tellLinks();
+    this.send(this.#head());
+  }
+
+  tellLinks(): void {
+    const { known } = this.#node;
+    if (this.#session !== null)
+      this.send(this.#node.sound({ kind: 'query-epochs', from: asEpoch(Math.max(1, known)) }));
+  }
+
   #received(data: Buffer): void {
     const { world } = this.#node;
     const frame = decodeFrame(data);
     if (isRefusal(frame)) throw new Error(`a bad frame: ${frame.refused}`);
-    if (!this.#authenticated) {
+    if (this.#session === null) {
       const step = this.#handshake.receive(frame);
       if ('refused' in step) return this.#socket.close();
       for (const message of step.send) this.send(message);
-      this.#authenticated = step.peer !== null;
+      this.#session = step.peer === null ? null : this.#opened(step.peer);
       return;
     }
     const message = decodeMessage(frame, { sha256, parameters: world.epoch.parameters });

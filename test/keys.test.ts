@@ -572,6 +572,32 @@ t.test('GRD-10: a guard that goes on in the next epoch is one that was opened th
   await guard.close();
 });
 
+t.test('GRD-10: what a guard will say of itself in a later epoch is known before it goes there', async (t) => {
+  const path = newPath();
+  let guard = await freshGuard(path);
+  await guard.abstain({ view: asView(1), height: asHeight(2) });
+  await guard.lead(asView(3));
+  guard.signProposal(proposal(3, 3, A));
+  const promised = prepare(5, 3, A);
+  await guard.promise({ pledges: [promised, checkpoint(64, A)], lock: A, log: start });
+  const { state } = guard;
+  t.throws(() => guard.stateIn(asEpoch(0)), { name: 'GuardError', code: 'guard-epoch-passed' }, 'the same one');
+  const foreseen = guard.stateIn(asEpoch(2));
+  t.strictSame(guard.state, state, 'nothing has changed');
+  const signedBytes = voteSigningBytes(chainId, { phase: 'prepare', ...promised.pledge });
+  t.ok(verifies(signedBytes, sign(guard, promised)), 'and what was promised is signed');
+  guard.beginEpoch(asEpoch(2));
+  t.strictSame(guard.state, foreseen);
+  for (const passed of [0, 1, 2])
+    t.throws(() => guard.stateIn(asEpoch(passed)), { name: 'GuardError', code: 'guard-epoch-passed' });
+  t.strictSame(guard.state, foreseen);
+  await guard.close();
+  // Whoever asks has not gone: the file is of the epoch before.
+  guard = await openGuard(optionsFor(path));
+  t.strictSame(guard.stateIn(asEpoch(2)), foreseen);
+  await guard.close();
+});
+
 t.test('GRD-11: a statement binds nobody', async (t) => {
   const guard = await freshGuard();
   t.ok(verifies(frameSigningBytes(chainId, 'status', A), guard.signStatement('status', A)));

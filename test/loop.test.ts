@@ -10,9 +10,10 @@ import { LOOP_LIMITS } from '../daemon/loop-limits.ts';
 import type { Meter, PeerTransport } from '../daemon/ports.ts';
 import { type Logger, Replica } from '../daemon/replica.ts';
 import { Speaker } from '../daemon/speaker.ts';
+import { Succession } from '../daemon/succession.ts';
 import { GuardRefusal } from '../keys/errors.ts';
 import type { Guard, GuardState, PromiseBatch, ProposalPlace } from '../keys/guard.ts';
-import type { SimulationKey } from '../keys/simulation-key.ts';
+import { type SimulationKey, simulationKey } from '../keys/simulation-key.ts';
 import { InvariantViolation } from '../protocol/assert.ts';
 import type { Block } from '../protocol/block.ts';
 import { voteSigningBytes } from '../protocol/certificate.ts';
@@ -27,7 +28,7 @@ import {
 import type { Core, Evidence, Explanation, Input, Ready } from '../protocol/core.ts';
 import type { ReplicaCore } from '../protocol/cores.ts';
 import type { LogRecord } from '../protocol/log.ts';
-import type { CheckpointVote, ReplicaMessage, ReplicaPledge, Status } from '../protocol/messages.ts';
+import type { Blocks, CheckpointVote, ReplicaMessage, ReplicaPledge, Status } from '../protocol/messages.ts';
 import { Outbox } from '../protocol/outbox.ts';
 import { LAZY_WRITE_MS_MAX } from '../protocol/pending.ts';
 import { byzantineQuorums } from '../protocol/quorum.ts';
@@ -126,6 +127,10 @@ class TestGuard implements Guard {
 
   get state(): GuardState {
     throw new Error('nobody asks in these tests');
+  }
+
+  stateIn(): GuardState {
+    throw new Error('no epoch ends in these tests');
   }
 
   beginEpoch(): void {
@@ -550,6 +555,149 @@ t.test('[EPO-13] [EPO-22] what is of another epoch is passed over, and kept for 
     early.slice(0, 2),
   );
   t.equal(frames.filter(({ from }) => from === 2).length, LOOP_LIMITS.earlyFramesPerPeerMax, 'one share, and not more');
+});
+
+t.test(
+  '[EPO-23] what comes under a key for a later epoch is kept for that, whatever it is, and nobody is blamed',
+  async (t) => {
+    const stage = await Stage.open(t);
+    const core = new TestCore();
+    const replica = stage.replica(t, core);
+    await turns();
+    core.steps.length = 0;
+    const next = simulationKey('the next one of replica 1');
+    const under = (message: ReplicaMessage, sender = next): Bytes => {
+      const payload = encodePayload(message);
+      const signature = sender.sign(signingBytes(stage.solo.genesis.chainId, message, payload));
+      return encodeFrame({ kind: message.kind, payload, sender: sender.publicKey, signature });
+    };
+    const block = stage.solo.block();
+    const { height } = block.header;
+    // What names its epoch, what does not, and what is none of a peer's frames.
+    const said = [
+      under({ ...vote('commit', block), epoch: asEpoch(1) }),
+      under({ ...status(), epoch: asEpoch(1) }),
+      under({ kind: 'forward', bundles: block.bundles }),
+      under({ kind: 'fetch-blocks', from: height, to: height }),
+      under({ kind: 'fetch-checkpoint' }),
+      under({ ...vote('commit', block), epoch: asEpoch(7) }),
+      new Uint8Array(50),
+    ];
+    const one = asReplicaId(1);
+    for (const bytes of said) replica.frame(one, bytes, next.publicKey);
+    await until('an empty queue', () => replica.queueDepths().frames === 0);
+    // To what this replica has asked in its own epoch.
+    replica.frame(one, under({ kind: 'block-data', block }), next.publicKey);
+    await until('the answer', () => core.heard.flat().length > 0);
+    t.strictSame(core.heard.flat(), [1], 'and nothing else');
+    t.strictSame(stage.network.sent, []);
+    t.strictSame(stage.network.punished, []);
+    // What it said under the key before, and has not been read yet, is of this epoch.
+    replica.frame(one, stage.frame(1, vote('commit', block)));
+    const waits = under({ kind: 'fetch-checkpoint' });
+    replica.frame(one, waits, next.publicKey);
+    const { frames } = replica.leave();
+    t.strictSame(
+      frames.map(({ from, key }) => [from, key]),
+      [...said.map(() => [1, next.publicKey]), [1, undefined], [1, next.publicKey]],
+    );
+
+    // Answers are looked at as ever, and one share is all that there is.
+    const other = await Stage.open(t);
+    const second = other.replica(t, new TestCore());
+    second.frame(one, under({ kind: 'block-data', block }, simulationKey('nobody')), next.publicKey);
+    await until('a stranger’s answer is refused', () => other.network.punished.length === 1);
+    const { earlyFramesPerPeerMax } = LOOP_LIMITS;
+    for (let i = 0; i < earlyFramesPerPeerMax + 5; i++) second.frame(one, said[2]!, next.publicKey);
+    await until('an empty queue', () => second.queueDepths().frames === 0);
+    t.equal(second.leave().frames.length, earlyFramesPerPeerMax);
+  },
+);
+
+for (const when of ['in epoch 0', 'where headers name a document'] as const)
+  t.test(
+    `[EPO-23] an answer under the next key may hold the vote that its sender cast under the present one, ${when}`,
+    async (t) => {
+      const stage = await Stage.open(t);
+      const core = new TestCore();
+      const replica = stage.replica(t, core);
+      await turns();
+      core.steps.length = 0;
+      const { chainId } = stage.solo.genesis;
+      const [one, next] = [asReplicaId(1), simulationKey('the next one of replica 1')];
+      const block = stage.solo.block();
+      const { hash, header } = block;
+      if (when !== 'in epoch 0') Object.assign(stage.verify, { memberSetHash: header.memberSetHash });
+      const place = { phase: 'commit', epoch, view: asView(0), height: header.height, hash } as const;
+      const voteBy = (id: number, key = stage.keys[id]!) => ({
+        replica: asReplicaId(id),
+        signature: key.sign(voteSigningBytes(chainId, place)),
+      });
+      const answer = (...signatures: ReturnType<typeof voteBy>[]): Bytes => {
+        const message: Blocks = {
+          kind: 'blocks',
+          blocks: [{ block, certificate: { ...place, signatures } }],
+          tail: null,
+        };
+        const payload = encodePayload(message);
+        const signature = next.sign(signingBytes(chainId, message, payload));
+        return encodeFrame({ kind: 'blocks', payload, sender: next.publicKey, signature });
+      };
+      const refused = () => stage.network.punished.length;
+      const taken = () => core.heard.flat().length;
+
+      replica.frame(one, answer(voteBy(0), voteBy(1), voteBy(2)), next.publicKey);
+      replica.frame(one, answer(voteBy(0), voteBy(2), voteBy(3)), next.publicKey);
+      await until('both are read', () => taken() + refused() === 2);
+      t.strictSame(stage.network.punished, [], 'nobody is blamed');
+      t.strictSame(core.heard.flat(), [1, 1]);
+
+      // A vote of this epoch is under the key of this epoch, whoever brings it.
+      const spoilt = { ...voteBy(2), signature: new Uint8Array(64).fill(9) };
+      for (const [what, bad] of [
+        ['a wrong vote of another', answer(voteBy(0), voteBy(1), spoilt)],
+        ['its own vote under the next key', answer(voteBy(0), voteBy(1, next), voteBy(2))],
+      ] as const) {
+        const [heard, before] = [taken(), refused()];
+        replica.frame(one, bad, next.publicKey);
+        await until(what, () => taken() + refused() > heard + before);
+        t.strictSame([taken(), refused()], [heard, before + 1], what);
+      }
+    },
+  );
+
+t.test('[EPO-22] [EPO-23] at the switch frames go to whoever has the key under which they came', async (t) => {
+  const stage = await Stage.open(t);
+  const before = stage.replica(t, new TestCore());
+  const succession = new Succession(before);
+  const [newOfOne, newOfTwo] = [simulationKey('1 in the next epoch'), simulationKey('2 in the next epoch')];
+  const { genesis } = stage.solo;
+  // 0 goes, 1 has another key, 2 and 3 go on; and 2 has said that it would have one.
+  const members = genesis.members.slice(1).map((member, place) => ({
+    ...member,
+    id: asReplicaId(place),
+    ...(member.id === 1 ? { publicKey: newOfOne.publicKey } : {}),
+  }));
+  const after = (await Stage.open(t)).replica(t, new TestCore());
+  Object.defineProperty(after, 'genesis', { value: { ...genesis, members } });
+  const heard: (readonly [number, number])[] = [];
+  Object.defineProperty(after, 'frame', { value: (from: number, bytes: Bytes) => heard.push([from, bytes[0]!]) });
+  const say = (from: number, what: number, key?: Bytes) =>
+    succession.frame(asReplicaId(from), Uint8Array.of(what), key);
+  say(0, 1);
+  say(1, 2);
+  say(1, 3, newOfOne.publicKey);
+  say(2, 4);
+  say(2, 5, newOfTwo.publicKey);
+  // The key is a member's by then, and not this one's: whoever sits there is a thief.
+  say(2, 6, newOfOne.publicKey);
+  say(2, 7, stage.keys[2]!.publicKey);
+  succession.enter(after, stage.network, []);
+  t.strictSame(heard, [
+    [0, 3],
+    [1, 4],
+    [1, 7],
+  ]);
 });
 
 t.test('of one turn no more votes are checked than make a quorum (PBFT-P-2)', async (t) => {

@@ -480,7 +480,6 @@ t.test('STALL-1: a loop that is behind with its frames says so, and not what the
   t.equal(lag.take(0, 60), 50, 'since the last step');
   now = 900;
   t.equal(lag.take(600, 60), 0, 'the core was called late and knows');
-  lag.close();
 });
 
 t.test('STALL-2: stalls are forgotten by an eighth; handing over doubles what is borne', async (t) => {

@@ -2,7 +2,6 @@
 // A27 of the adversary's book). No fixed sleeps: every wait is for an event, with a deadline.
 
 import { fork, spawnSync } from 'node:child_process';
-import { createHash, createPrivateKey, createPublicKey, type KeyObject, randomBytes, sign } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
@@ -14,329 +13,36 @@ import { type Bytes, equalBytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { addressGroup } from '../daemon/transport/admission.ts';
 import { Backoff } from '../daemon/transport/backoff.ts';
-import type { ClientEvents, ClientSocket } from '../daemon/transport/client.ts';
 import { FrameMeter } from '../daemon/transport/frame-meter.ts';
 import { printable } from '../daemon/transport/log.ts';
 import { defaultOptions, type TransportOptions } from '../daemon/transport/options.ts';
-import { Transport } from '../daemon/transport/peers.ts';
 import { Penalty } from '../daemon/transport/penalties.ts';
 import { FrameQueue } from '../daemon/transport/queue.ts';
-import { encodeHandshakePayload, Handshake, type HandshakeMessage, type PeerRole } from '../protocol/handshake.ts';
-import { asEpoch, asHash, asReplicaId, type Hash, type Member, type ReplicaId } from '../protocol/types.ts';
-import { decodeFrame, encodeFrame, frameSigningBytes } from '../protocol/wire/frame.ts';
+import { asEpoch, asHash, asReplicaId, type ReplicaId } from '../protocol/types.ts';
+import { decodeFrame } from '../protocol/wire/frame.ts';
 import { fc } from './property.ts';
-
-// ---- a world of four members --------------------------------------------------------------------------------------------
-
-interface Key {
-  readonly secret: KeyObject;
-  readonly publicKey: Bytes;
-}
-
-function keyOf(name: string): Key {
-  const seed = createHash('sha256').update(name).digest();
-  const der = Buffer.concat([Buffer.from('302e020100300506032b657004220420', 'hex'), seed]);
-  const secret = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
-  const publicKey = createPublicKey(secret).export({ format: 'der', type: 'spki' }).subarray(-32);
-  return { secret, publicKey: new Uint8Array(publicKey) };
-}
-
-const chainId = asHash(new Uint8Array(32).fill(7));
-const [zero, one, two, three] = [asReplicaId(0), asReplicaId(1), asReplicaId(2), asReplicaId(3)];
-const memberKeys = new Map([zero, one, two, three].map((id) => [id, keyOf(`member ${id}`)]));
-const members: readonly Member[] = [...memberKeys].map(([id, { publicKey }]) => ({ id, name: `r${id}`, publicKey }));
-const memberKey = (id: ReplicaId): Key => memberKeys.get(id)!;
-
-const signer =
-  ({ secret }: Key, chain: Hash = chainId) =>
-  (kind: string, payload: Bytes): Bytes =>
-    // Cast: only handshake kinds get here.
-    new Uint8Array(sign(null, frameSigningBytes(chain, kind as 'hello', payload), secret));
-
-const deadlineMs = 20_000;
-
-/** Everything a node heard, and a way to wait for it. */
-class Node {
-  readonly frames: { readonly from: ReplicaId; readonly bytes: Bytes }[] = [];
-  readonly events: string[] = [];
-  readonly logs: string[] = [];
-  readonly counts = new Map<string, number>();
-  readonly gauges = new Map<string, number>();
-  readonly clients: { readonly socket: ClientSocket; readonly frames: Bytes[]; closed: boolean }[] = [];
-  readonly #waits = new Set<() => void>();
-  onFrame: (from: ReplicaId, bytes: Bytes) => void = () => {};
-  overloaded = false;
-  transport!: Transport;
-
-  static async open(
-    self: ReplicaId,
-    peers: readonly (readonly [ReplicaId, number])[] = [],
-    more: {
-      readonly options?: Partial<TransportOptions>;
-      readonly port?: number;
-      readonly epoch?: number;
-      readonly chain?: Hash;
-      readonly key?: Key;
-      readonly tls?: { readonly key: string; readonly cert: string };
-      /** Peers are dialled over wss://, and their certificates checked against this; empty: against the system's authorities. */
-      readonly ca?: string;
-    } = {},
-  ): Promise<Node> {
-    const node = new Node();
-    const { options = {}, port = 0, epoch = 0, chain = chainId, key = memberKey(self), tls, ca } = more;
-    const log = (level: string) => (fields: Readonly<Record<string, unknown>>, message: string) => {
-      node.logs.push(`${level} ${message} ${JSON.stringify(fields)}`);
-      node.#changed();
-    };
-    node.transport = await Transport.open({
-      self,
-      credentials: {
-        crypto: native,
-        chainId: chain,
-        epoch: () => asEpoch(epoch),
-        members: () => members,
-        key: key.publicKey,
-        signStatement: signer(key, chain),
-      },
-      listen: { host: '127.0.0.1', port, ...(tls === undefined ? {} : { tls }) },
-      peers: new Map(peers.map(([id, at]) => [id, `${ca === undefined ? 'ws' : 'wss'}://127.0.0.1:${at}`])),
-      ...(ca === undefined || ca === '' ? {} : { tls: { ca } }),
-      events: {
-        frame: (from, bytes) => {
-          node.frames.push({ from, bytes });
-          node.onFrame(from, bytes);
-          node.#changed();
-        },
-        connected: (peer) => node.#event(`connected ${peer}`),
-        disconnected: (peer) => node.#event(`disconnected ${peer}`),
-      },
-      onClient: (socket) => node.#client(socket),
-      overloaded: () => node.overloaded,
-      meter: {
-        count: (name, labels = {}, by = 1) => {
-          const id = [name, ...Object.values(labels)].join(' ');
-          node.counts.set(id, (node.counts.get(id) ?? 0) + by);
-          node.#changed();
-        },
-        gauge: (name, value, labels = {}) => {
-          node.gauges.set([name, ...Object.values(labels)].join(' '), value);
-          node.#changed();
-        },
-        observe: () => {},
-      },
-      log: { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') },
-      options: { sweepMs: 50, ...options },
-    });
-    return node;
-  }
-
-  get port(): number {
-    return this.transport.port;
-  }
-
-  count(name: string): number {
-    return this.counts.get(name) ?? 0;
-  }
-
-  seen(event: string): number {
-    return this.events.filter((each) => each === event).length;
-  }
-
-  /** Resolves as soon as `holds` does; looks after every event. */
-  until(what: string, holds: () => boolean): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (holds()) {
-        resolve();
-        return;
-      }
-      const timer = setTimeout(() => {
-        this.#waits.delete(look);
-        reject(
-          new Error(`waited in vain for: ${what}; heard ${this.events.join(', ')}; ${this.logs.slice(-5).join(' | ')}`),
-        );
-      }, deadlineMs);
-      const look = (): void => {
-        if (!holds()) return;
-        clearTimeout(timer);
-        this.#waits.delete(look);
-        resolve();
-      };
-      this.#waits.add(look);
-    });
-  }
-
-  close(): Promise<void> {
-    return this.transport.close();
-  }
-
-  #event(event: string): void {
-    this.events.push(event);
-    this.#changed();
-  }
-
-  #client(socket: ClientSocket): ClientEvents {
-    const client = { socket, frames: [] as Bytes[], closed: false };
-    this.clients.push(client);
-    this.#changed();
-    return {
-      frame: (bytes) => {
-        client.frames.push(bytes);
-        this.#changed();
-      },
-      drained: () => this.#changed(),
-      closed: () => {
-        client.closed = true;
-        this.#changed();
-      },
-    };
-  }
-
-  #changed(): void {
-    for (const look of [...this.#waits]) look();
-  }
-}
-
-/** A connected pair; 0 dials 1. */
-async function pair(options: Partial<TransportOptions> = {}): Promise<readonly [Node, Node]> {
-  const b = await Node.open(one, [], { options });
-  const a = await Node.open(zero, [[one, b.port]], { options });
-  await Promise.all([
-    a.until('1 up', () => a.seen('connected 1') > 0),
-    b.until('0 up', () => b.seen('connected 0') > 0),
-  ]);
-  return [a, b];
-}
-
-function frame(number: number, size = 200): Bytes {
-  const bytes = new Uint8Array(size);
-  new DataView(bytes.buffer).setUint32(0, number);
-  return bytes;
-}
-
-const numberOf = (bytes: Bytes): number => new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
-
-/** Votes go back and forth between the two: the link works, now. */
-async function alive(a: Node, b: Node): Promise<void> {
-  const mark = Math.floor(Math.random() * 2 ** 32);
-  b.onFrame = (from, bytes) => b.transport.send(from, bytes, 'vote');
-  a.transport.send(one, frame(mark), 'vote');
-  await a.until('an echo', () => a.frames.some(({ bytes }) => numberOf(bytes) === mark));
-  b.onFrame = () => {};
-}
-
-// ---- whoever is not a node -------------------------------------------------------------------------------------------------
-
-interface Ended {
-  readonly code: number;
-  readonly reason: string;
-}
-
-/** Speaks WebSocket by hand: every frame it sends and every frame it got. */
-class Stranger {
-  readonly ws: WebSocket;
-  readonly got: Bytes[] = [];
-  readonly sent: Bytes[] = [];
-  readonly ended: Promise<Ended>;
-  #waiting: ((bytes: Bytes) => void) | undefined;
-  #taken = 0;
-
-  constructor(
-    port: number,
-    path: string,
-    options: { readonly localAddress?: string; readonly autoPong?: boolean } = {},
-  ) {
-    this.ws = new WebSocket(`ws://127.0.0.1:${port}${path}`, { perMessageDeflate: false, ...options });
-    this.ws.on('error', () => {});
-    this.ws.on('message', (data: Buffer) => {
-      this.got.push(new Uint8Array(data));
-      this.#waiting?.(this.#next()!);
-    });
-    this.ended = new Promise((resolve) => {
-      this.ws.on('close', (code, reason) => resolve({ code, reason: reason.toString() }));
-    });
-  }
-
-  get socket(): Socket {
-    // Cast: the tests need the naked socket to send what ws never would.
-    return (this.ws as unknown as { readonly _socket: Socket })._socket;
-  }
-
-  open(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.ws.once('open', resolve);
-      this.ws.once('close', () => reject(new Error('never opened')));
-    });
-  }
-
-  send(bytes: Bytes): void {
-    this.sent.push(bytes);
-    this.ws.send(bytes);
-  }
-
-  /** The next message, or undefined once the connection has ended. */
-  async receive(): Promise<Bytes | undefined> {
-    const next = this.#next();
-    if (next !== undefined) return next;
-    const message = new Promise<Bytes>((resolve) => {
-      this.#waiting = resolve;
-    });
-    const bytes = await Promise.race([message, this.ended]);
-    this.#waiting = undefined;
-    return bytes instanceof Uint8Array ? bytes : undefined;
-  }
-
-  #next(): Bytes | undefined {
-    const next = this.got[this.#taken];
-    if (next !== undefined) this.#taken += 1;
-    return next;
-  }
-}
-
-interface Claim {
-  readonly key: Key;
-  readonly role?: PeerRole;
-  readonly chain?: Hash;
-  readonly epoch?: number;
-  /** What stands in the frames as the sender, if not the key. */
-  readonly sender?: Bytes;
-  readonly expected?: Bytes;
-}
-
-const seal = (message: HandshakeMessage, { key, sender = key.publicKey, chain = chainId }: Claim): Bytes => {
-  const payload = encodeHandshakePayload(message);
-  return encodeFrame({ kind: message.kind, payload, sender, signature: signer(key, chain)(message.kind, payload) });
-};
-
-function handshakeOf(claim: Claim, side: 'initiator' | 'responder' = 'initiator'): Handshake {
-  const { key, role = 'replica', chain = chainId, epoch = 0, sender = key.publicKey, expected = null } = claim;
-  const base = { crypto: native, chainId: chain, epoch: asEpoch(epoch), members, role, key: sender };
-  return new Handshake({ ...base, side, nonce: new Uint8Array(randomBytes(32)), expected });
-}
-
-/** An honest handshake as far as `claim` is: returns once it is over, either way. */
-async function shake(stranger: Stranger, claim: Claim): Promise<void> {
-  await stranger.open();
-  const handshake = handshakeOf(claim);
-  for (const message of handshake.start()) stranger.send(seal(message, claim));
-  for (;;) {
-    const bytes = await stranger.receive();
-    if (bytes === undefined) return;
-    const decoded = decodeFrame(bytes);
-    if ('refused' in decoded) throw new Error(decoded.refused);
-    const step = handshake.receive(decoded);
-    if ('refused' in step) throw new Error(step.refused);
-    for (const message of step.send) stranger.send(seal(message, claim));
-    if (step.peer !== null) return;
-  }
-}
-
-async function client(node: Node, name = 'client', options: { readonly autoPong?: boolean } = {}): Promise<Stranger> {
-  const stranger = new Stranger(node.port, '/client', options);
-  const before = node.clients.length;
-  await shake(stranger, { key: keyOf(name), role: 'client' });
-  await node.until('a client', () => node.clients.length > before);
-  return stranger;
-}
+import {
+  alive,
+  type Claim,
+  chainId,
+  client,
+  type Ended,
+  frame,
+  handshakeOf,
+  keyOf,
+  memberKey,
+  Node,
+  numberOf,
+  one,
+  pair,
+  Stranger,
+  seal,
+  shake,
+  signer,
+  three,
+  two,
+  zero,
+} from './transport-world.ts';
 
 // ---- the other process ------------------------------------------------------------------------------------------------------
 
@@ -522,9 +228,12 @@ function tests(): void {
     middle.removeAllListeners('connection');
     const him: Claim = { key: memberKey(one) };
     const verdict = new Promise<string>((resolve) => {
-      middle.once('connection', (ws) => {
+      // One that (a) had dialled may still come, and says nothing.
+      middle.on('connection', (ws) => {
         const onward = new Stranger(victim.port, '/peer/vote');
-        onward.ended.then(({ reason }) => resolve(reason));
+        onward.ended.then(({ reason }) => {
+          if (reason !== '') resolve(reason);
+        });
         const own = handshakeOf(him, 'responder');
         own.start();
         ws.on('error', () => {});
@@ -545,6 +254,7 @@ function tests(): void {
     t.equal(await verdict, 'handshake-transcript');
     t.equal(victim.events.length, 0);
     await Promise.all([caller2.close(), victim.close()]);
+    middle.removeAllListeners('connection');
 
     // (c) He sends 0's own hello back to it.
     middle.on('connection', (ws) => ws.on('message', (data: Buffer) => ws.send(data)));
@@ -577,7 +287,7 @@ function tests(): void {
         [one, second.port],
         [two, third.port],
       ] as const;
-      const epochOf = (self: ReplicaId, ids: readonly ReplicaId[], key = memberKey(self)) => ({
+      const epochOf = (self: ReplicaId, ids: readonly ReplicaId[]) => ({
         self: asReplicaId(ids.indexOf(self)),
         credentials: {
           crypto: native,
@@ -587,11 +297,11 @@ function tests(): void {
             ids.map((id, place) => ({
               id: asReplicaId(place),
               name: `r${id}`,
-              publicKey: id === self ? key.publicKey : memberKey(id).publicKey,
+              publicKey: memberKey(id).publicKey,
             })),
           isRetired: (other: Bytes) => equalBytes(other, memberKey(zero).publicKey),
-          key: key.publicKey,
-          signStatement: signer(key),
+          key: memberKey(self).publicKey,
+          signStatement: signer(memberKey(self)),
         },
         peers: new Map(
           dialling
@@ -601,19 +311,19 @@ function tests(): void {
       });
       const all = [zero, one, two];
       // They learn where the others are: whom they did not dial before is dialled.
-      for (const [i, node] of nodes.entries()) node.transport.enter(epochOf(all[i]!, all));
+      for (const [i, node] of nodes.entries()) node.enter(epochOf(all[i]!, all));
       for (const node of nodes) await node.until('both others', () => node.transport.connectedPeers().length === 2);
       await third.until('settled', () => third.seen('connected 1') > 0);
-      const [before, drops] = [third.seen('connected 1'), third.count('synod_transport_disconnects_total 1')];
+      const before = third.seen('connected 1');
       third.transport.broadcast(frame(1), 'vote');
       await second.until('it', () => second.frames.some(({ from }) => from === two));
 
       // The first one goes, so the others' numbers fall. One of them is late.
-      third.transport.enter(epochOf(two, [one, two]));
+      third.enter(epochOf(two, [one, two]));
       await first.until('cut off', () => first.seen('disconnected 2') > 0);
       third.transport.broadcast(frame(2), 'vote');
       await second.until('in its own epoch', () => second.frames.filter(({ from }) => from === two).length === 2);
-      second.transport.enter(epochOf(one, [one, two]));
+      second.enter(epochOf(one, [one, two]));
       third.transport.broadcast(frame(3), 'vote');
       second.transport.broadcast(frame(4), 'bulk');
       await second.until('under its new number', () => second.frames.some(({ from }) => from === one));
@@ -625,23 +335,6 @@ function tests(): void {
       await first.until('refused from then on', () =>
         first.logs.some((line) => line.includes('handshake-key-retired')),
       );
-
-      // With another key of its own everybody has to get to know it.
-      const other = keyOf('another');
-      second.transport.enter(epochOf(one, [one, two], other));
-      await third.until('cut off', () => third.seen('disconnected 0') > 0);
-      await third.until('it is not let in under the new key before its epoch', () =>
-        third.logs.some(
-          (line) => line.includes('handshake-not-a-member') || line.includes('handshake-unexpected-peer'),
-        ),
-      );
-      const late = epochOf(two, [one, two]);
-      const withOther = late.credentials
-        .members()
-        .map((member) => (member.id === 0 ? { ...member, publicKey: other.publicKey } : member));
-      third.transport.enter({ ...late, credentials: { ...late.credentials, members: () => withOther } });
-      await third.until('it is back', () => third.transport.connectedPeers().length === 1);
-      t.equal(third.count('synod_transport_disconnects_total 1'), drops, 'never a number that was somebody else’s');
     },
   );
 

@@ -188,4 +188,5 @@ export const samples: readonly Message[] = [
   { kind: 'epochs', from: asEpoch(1), links: [fx.filled(1, 900), fx.filled(2, 1)] },
   { kind: 'hello', protocol: 1, chainId: fx.chainId, epoch: asEpoch(0), role: 'client', nonce: fx.filled(9) },
   { kind: 'auth', transcript: fx.hashOf(4) },
+  { kind: 'rekey', epoch: asEpoch(7), transcript: fx.hashOf(5) },
 ];

@@ -434,6 +434,7 @@ t.test('WIRE-7: every kind has one number, for ever', async (t) => {
     'state-here': 103,
     hello: 128,
     auth: 129,
+    rekey: 130,
   });
   t.equal(new Set(Object.values(kindNumbers)).size, Object.keys(kindNumbers).length);
   for (const [kind, number] of Object.entries(kindNumbers)) t.equal(kindOf(number), kind);
@@ -786,6 +787,8 @@ const bounds: readonly Bound[] = [
   ['hello', 3, [1, 2], [0, 3]],
   ['hello', 4, [bin(32)], [bin(31), bin(33)]],
   ['auth', 0, [bin(32)], [bin(31), bin(33)]],
+  ['rekey', 0, [0, max], [null]],
+  ['rekey', 1, [bin(32)], [bin(31), bin(33)]],
 ];
 
 t.test('WIRE-8: every field at its limit passes, beyond it is refused', async (t) => {
@@ -1456,18 +1459,14 @@ t.test('docs/wire.md tells the truth', async (t) => {
   t.ok(page.includes(`bin${HEADER_BYTES}`) && page.includes(`${HEADER_BYTES} bytes in all`), 'the size of a header');
   for (const [kind, number] of Object.entries(kindNumbers)) t.match(page, `| ${number} | \`${kind}\``, `kind ${kind}`);
   const codes = new Set<string>(admissionCodes);
-  for (const file of [
-    'msgpack.ts',
-    'handshake.ts',
-    'wire/refusal.ts',
-    'wire/verify-certificate.ts',
-    'checkpoint-note.ts',
-  ])
-    for (const [, code = ''] of read(`protocol/${file}`).matchAll(/^ {2}\| '([a-z0-9-]+)'/gm)) codes.add(code);
+  const files = 'msgpack handshake session wire/refusal wire/verify-certificate checkpoint-note'.split(' ');
+  for (const file of files)
+    for (const [, code = ''] of read(`protocol/${file}.ts`).matchAll(/^ {2}\| '([a-z0-9-]+)'/gm)) codes.add(code);
   for (const code of codes) t.ok(page.includes(`\`${code}\``), `code ${code} is documented`);
   t.ok(codes.size > 50);
   // With these reasons a replica closes connections.
-  const closing = /(?:#end|close|terminate|refuse)\((?:closeCode\.\w+, )?'([a-z-]+)'\)|\? '([a-z-]+)' : '([a-z-]+)'\)/g;
+  const closing =
+    /(?:#end|close|terminate|refuse)\((?:closeCode\.\w+, |live, )?'([a-z-]+)'\)|\? '([a-z-]+)' : '([a-z-]+)'\)/g;
   const doors = [
     'gateway/client-connection',
     'gateway/gateway',

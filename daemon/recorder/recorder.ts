@@ -166,14 +166,20 @@ export class Recorder implements StepRecorder {
     this.#flush();
   }
 
-  /** The steps of the next core follow, in a segment of their own; nothing of that is written at once, for others wait for what the core is to say. */
-  enter(place: Pick<RecorderOptions, 'epoch' | 'self'>): void {
+  /** The steps of this core follow, in a segment of their own; nothing of that is written at once, for others wait for what the core is to say. */
+  enter(place: Pick<RecorderOptions, 'epoch' | 'self'>, core: RecordedCore): void {
     if (this.#closed) return;
-    if (this.#segment !== null) this.#end('stopped', null);
-    this.#options = { ...this.#options, ...place };
-    this.#snapshotAt = Number.NEGATIVE_INFINITY;
-    this.#resumeAt = Number.NEGATIVE_INFINITY;
-    if (this.#gap === 'none') this.#gap = 'start';
+    try {
+      if (this.#segment !== null) this.#end('stopped', null);
+      this.#options = { ...this.#options, ...place };
+      this.#snapshotAt = Number.NEGATIVE_INFINITY;
+      this.#resumeAt = Number.NEGATIVE_INFINITY;
+      if (this.#gap === 'none') this.#gap = 'start';
+      // Now, and not with its first step, which has others waiting.
+      this.#hasPlaceFor(core, 0);
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   /** Ends the segment, and resolves when all is written or has failed. `core`: to say what state it ended in. */

@@ -5,6 +5,7 @@
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { Crypto } from '../../crypto/provider.ts';
 import { encodeHandshakePayload, Handshake, type HandshakeMessage, type Peer } from '../../protocol/handshake.ts';
+import { Session } from '../../protocol/session.ts';
 import type { Epoch, Hash, Member } from '../../protocol/types.ts';
 import { decodeFrame, encodeFrame } from '../../protocol/wire/frame.ts';
 import { type Connection, closeCode } from './connection.ts';
@@ -34,31 +35,23 @@ export interface AuthenticateOptions {
   /** The key that must answer; null: any that the rules allow. */
   readonly expected: Bytes | null;
   /** Called once, unless `refused` is. The connection's handlers are the receiver's from now on. */
-  readonly done: (peer: Peer) => void;
+  readonly done: (peer: Peer, session: Session) => void;
   /** Called once, unless `done` is; the connection has been closed. */
   readonly refused: (code: string) => void;
 }
 
 export function authenticate({ connection, credentials, side, expected, done, refused }: AuthenticateOptions): void {
-  const { crypto, chainId, epoch, members, isRetired, key, signStatement, nonce } = credentials;
+  const { crypto, chainId, epoch, members, isRetired, key, nonce } = credentials;
+  const own = { crypto, chainId, epoch: epoch(), side, key };
   const handshake = new Handshake({
-    crypto,
-    chainId,
-    epoch: epoch(),
+    ...own,
     members: members(),
     ...(isRetired === undefined ? {} : { isRetired }),
-    side,
     role: 'replica',
-    key,
     nonce: nonce(),
     expected,
   });
 
-  const send = (message: HandshakeMessage): void => {
-    const payload = encodeHandshakePayload(message);
-    const signature = signStatement(message.kind, payload);
-    connection.send(encodeFrame({ kind: message.kind, payload, sender: key, signature }));
-  };
   const refuse = (code: string): void => {
     connection.onClose = () => {};
     connection.close(closeCode.handshake, code);
@@ -71,12 +64,24 @@ export function authenticate({ connection, credentials, side, expected, done, re
     if ('refused' in frame) return refuse(frame.refused);
     const step = handshake.receive(frame);
     if ('refused' in step) return refuse(step.refused);
-    for (const message of step.send) send(message);
+    for (const message of step.send) connection.send(sealed(message, credentials));
     if (step.peer === null) return;
     connection.authenticated();
     connection.onFrame = () => {};
     connection.onClose = () => {};
-    done(step.peer);
+    done(step.peer, new Session(own, step.peer));
   };
-  for (const message of handshake.start()) send(message);
+  for (const message of handshake.start()) connection.send(sealed(message, credentials));
+}
+
+/** [EPO-23] What the other end is told before anything under the present key. Null: it knows this key. */
+export function rekeyFrame(session: Session, credentials: Credentials): Bytes | null {
+  const message = session.renew({ key: credentials.key, epoch: credentials.epoch() });
+  return message === null ? null : sealed(message, credentials);
+}
+
+function sealed(message: HandshakeMessage, { key, signStatement }: Credentials): Bytes {
+  const payload = encodeHandshakePayload(message);
+  const signature = signStatement(message.kind, payload);
+  return encodeFrame({ kind: message.kind, payload, sender: key, signature });
 }

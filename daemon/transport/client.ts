@@ -10,7 +10,7 @@ export interface ClientSocket {
   readonly address: string;
   /** Bytes given to `send` that the system has not taken yet. */
   readonly bufferedBytes: number;
-  /** Never throws; after the end it does nothing. Beyond client.socketBytesMax the connection ends with `reader-stalled`. */
+  /** Never throws; after the end it does nothing. The client hears of another key of this replica before anything under it. Beyond client.socketBytesMax the connection ends with `reader-stalled`. */
   send(frame: Bytes): void;
   /** Ends the connection with a stable code; `closed` follows. */
   close(code: string): void;
@@ -33,11 +33,13 @@ export interface ClientParts {
   readonly connection: Connection;
   readonly clientKey: Bytes;
   readonly bufferedBytesMax: number;
+  /** [EPO-23] What has to be said before anything else. */
+  readonly due: () => Bytes | null;
   readonly onClient: (socket: ClientSocket) => ClientEvents;
   readonly closed: () => void;
 }
 
-export function clientSocket({ connection, clientKey, bufferedBytesMax, onClient, closed }: ClientParts): void {
+export function clientSocket({ connection, clientKey, bufferedBytesMax, due, onClient, closed }: ClientParts): void {
   const socket: ClientSocket = {
     clientKey,
     address: connection.address,
@@ -45,6 +47,8 @@ export function clientSocket({ connection, clientKey, bufferedBytesMax, onClient
       return connection.bufferedBytes;
     },
     send(frame) {
+      const first = due();
+      if (first !== null) connection.send(first);
       connection.send(frame);
       if (connection.bufferedBytes > bufferedBytesMax) connection.terminate('reader-stalled');
     },

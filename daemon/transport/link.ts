@@ -4,11 +4,16 @@
 // connections are resolved alike on both sides: the one that the lower replica id dialled stays; of two dialled by the same
 // side, the newer one, since that side would not have dialled while it had one. Where the rule keeps the old one it is also
 // probed: if it is dead without knowing (a power cut at the other end), the next attempt finds the place free.
+//
+// [EPO-23] A connection outlives a change of either key. From its own switch on this side says its new key first; and where the peer has to, the
+// connection is nobody's until it has: nothing on it counts, and what is for the peer waits.
 
-import type { Bytes } from '../../crypto/bytes.ts';
+import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
+import type { Session } from '../../protocol/session.ts';
 import type { ReplicaId } from '../../protocol/types.ts';
+import { decodeFrame, kindInFrame } from '../../protocol/wire/frame.ts';
 import type { Lane } from '../ports.ts';
-import { authenticate, type Credentials } from './authenticate.ts';
+import { authenticate, type Credentials, rekeyFrame } from './authenticate.ts';
 import { Backoff } from './backoff.ts';
 import { type Connection, closeCode } from './connection.ts';
 import type { Context } from './context.ts';
@@ -32,16 +37,35 @@ export interface LinkParts {
   readonly url: string | undefined;
   readonly tls: DialTls;
   readonly credentials: () => Credentials;
-  /** The peer's public key. */
+  /** The peer's public key, in the epoch at hand. */
   readonly key: Bytes;
   /** Milliseconds for which the peer is refused; 0: it is not. */
   readonly refusedFor: () => number;
   /** While there is no connection: whether frames wait for one instead of being dropped. */
   readonly holds: () => boolean;
-  readonly frame: (bytes: Bytes) => void;
+  /** `key`: where it is under one that the peer has for a later epoch only. */
+  readonly frame: (bytes: Bytes, key?: Bytes) => void;
   readonly up: () => void;
   readonly down: (code: string) => void;
 }
+
+/** What the other end has proved: the peer's key of the epoch at hand; that, and the next one already; or neither (EPO-23). */
+type Standing = 'present' | 'ahead' | 'nobody';
+
+interface Live {
+  readonly connection: Connection;
+  readonly session: Session;
+  readonly dialledBySelf: boolean;
+  readonly since: number;
+  standing: Standing;
+  /** The last change of `standing` by an epoch. */
+  judgedAt: number;
+  /** Since the epoch at hand has begun here. */
+  rekeys: number;
+}
+
+/** A peer that is as many epochs ahead, with another key in each of them, shakes hands anew. */
+const REKEYS_MAX = 8;
 
 interface Attempt {
   deadline: NodeJS.Timeout | undefined;
@@ -56,17 +80,20 @@ export class Link {
   readonly #context: Context;
   readonly #queue: FrameQueue;
   readonly #backoff: Backoff;
-  #live: { readonly connection: Connection; readonly dialledBySelf: boolean; readonly since: number } | undefined;
+  #key: Bytes;
+  #live: Live | undefined;
   /** The attempt that is under way. */
   #attempt: Attempt | undefined;
   #timer: NodeJS.Timeout | undefined;
   #attachedAt = Number.NEGATIVE_INFINITY;
   #paused = false;
+  #started = false;
   #closed = false;
 
   constructor(parts: LinkParts) {
     this.#parts = parts;
     this.#ends = parts.ends;
+    this.#key = parts.key;
     this.#context = parts.context;
     const { options, random } = parts.context;
     const { queueFramesMax, queueBytesMax } = options[parts.lane];
@@ -75,7 +102,7 @@ export class Link {
   }
 
   get isUp(): boolean {
-    return this.#live !== undefined;
+    return this.#live !== undefined && this.#live.standing !== 'nobody';
   }
 
   get queuedFrames(): number {
@@ -88,24 +115,49 @@ export class Link {
 
   /** Begins to dial. */
   start(): void {
+    this.#started = true;
     this.#schedule(this.#backoff.next());
   }
 
-  /** Another epoch, in which both have other numbers. */
-  renumber(ends: LinkEnds): void {
+  /**
+   * [EPO-22] [EPO-23] Another epoch, in which both have other numbers, and each perhaps another key. Nothing is said of it to the owner. `isAnew`: one of them
+   * has another key; what was refused or in vain under the one before is tried at once.
+   */
+  enter(ends: LinkEnds, key: Bytes, isAnew: boolean): void {
+    const isSameKey = equalBytes(this.#key, key);
     this.#ends = ends;
+    this.#key = key;
+    const live = this.#live;
+    if (live === undefined) {
+      if (!isAnew || !this.#started) return;
+      this.#abandon();
+      this.#backoff.reset();
+      this.#schedule(this.#backoff.next());
+      return;
+    }
+    live.rekeys = 0;
+    const { peer } = live.session;
+    const isAhead = isSameKey && live.standing === 'ahead' && peer.epoch > this.#parts.credentials().epoch();
+    if (equalBytes(peer.key, key)) live.standing = 'present';
+    else if (!isAhead && live.standing !== 'nobody') {
+      live.standing = 'nobody';
+      live.judgedAt = this.#context.now();
+    }
+    this.#announce(live);
+    // What has waited for the peer's proof.
+    this.#drain();
   }
 
   send(frame: Bytes): void {
     const connection = this.#live?.connection;
     const flow = this.#context.tally.frames[this.#parts.lane];
-    if (connection !== undefined && this.#queue.size === 0 && connection.writable) connection.send(frame);
+    if (connection !== undefined && this.isUp && this.#queue.size === 0 && connection.writable) connection.send(frame);
     else if (connection !== undefined || this.#parts.holds()) flow.dropped += this.#queue.push(frame);
     else flow.dropped += 1;
   }
 
-  /** A connection that the peer dialled and proved to be its own. */
-  arrived(connection: Connection): void {
+  /** A connection that the peer dialled and proved to be its own, by its present key. */
+  arrived(connection: Connection, session: Session): void {
     const { self, peer } = this.#ends;
     if (this.#closed) {
       connection.close(closeCode.goingAway, 'going-away');
@@ -116,7 +168,7 @@ export class Link {
       return;
     }
     const { dialledBySelf = false } = this.#live ?? {};
-    if (dialledBySelf && self < peer) {
+    if (dialledBySelf && self < peer && this.isUp) {
       this.#live?.connection.probe();
       connection.close(closeCode.duplicate, 'duplicate');
       return;
@@ -127,7 +179,7 @@ export class Link {
       return;
     }
     connection.send(WELCOME);
-    this.#attach(connection, false);
+    this.#attach(connection, session, false);
   }
 
   /** Reading stops (the replica is overloaded) and goes on. */
@@ -143,6 +195,10 @@ export class Link {
 
   /** Called every sweepMs. Connections that came in are swept by the server. */
   sweep(now: number): void {
+    const live = this.#live;
+    // What is not read may be the proof.
+    if (live?.standing === 'nobody' && !this.#paused && now - live.judgedAt > this.#context.options.rekeyMsMax)
+      this.#refuse(live, 'rekey-missing');
     if (this.#live?.dialledBySelf === true) this.#live.connection.sweep(now);
     this.#attempt?.connection?.sweep(now);
   }
@@ -159,6 +215,18 @@ export class Link {
   /** Forgets the frames that wait. */
   drop(): void {
     this.#context.tally.frames[this.#parts.lane].dropped += this.#queue.clear();
+  }
+
+  /** [EPO-24] The peer is no member any more: nothing counts from now on, and the connection is closed when there is time. */
+  leave(): void {
+    this.#closed = true;
+    this.#abandon();
+    clearTimeout(this.#timer);
+    const live = this.#live;
+    if (live === undefined) return;
+    live.standing = 'nobody';
+    live.judgedAt = this.#context.now();
+    live.connection.onFrame = () => {};
   }
 
   close(code: number = closeCode.goingAway, reason = 'going-away'): void {
@@ -181,7 +249,7 @@ export class Link {
   #dial(url: string): void {
     if (this.#closed || this.#live !== undefined || this.#attempt !== undefined) return;
     const context = this.#context;
-    const { lane, tls, key } = this.#parts;
+    const { lane, tls } = this.#parts;
     const { peer } = this.#ends;
     const credentials = this.#parts.credentials();
     context.tally.count('synod_transport_dials_total', { lane });
@@ -213,36 +281,41 @@ export class Link {
       const connection = context.connection({ ws, socket, channel: lane });
       attempt.connection = connection;
       attempt.give = () => connection.terminate('abandoned');
-      const done = (): void => {
+      const done = (_: unknown, session: Session): void => {
         connection.onClose = refused;
         connection.onFrame = (frame) => {
           if (frame.length !== 1 || frame[0] !== WELCOME[0]) {
             connection.close(closeCode.handshake, 'no-welcome');
             return;
           }
+          // Another epoch has begun, in which it has another key.
+          if (!equalBytes(session.peer.key, this.#key)) {
+            connection.close(closeCode.handshake, 'not-a-peer');
+            return;
+          }
           over(undefined);
-          this.#welcomed(connection);
+          this.#welcomed(connection, session);
         };
       };
-      authenticate({ connection, credentials, side: 'initiator', expected: key, done, refused });
+      authenticate({ connection, credentials, side: 'initiator', expected: this.#key, done, refused });
     };
     const dialling = dial({ url, tls, options: context.options, opened, failed });
   }
 
-  #welcomed(connection: Connection): void {
+  #welcomed(connection: Connection, session: Session): void {
     const { self, peer } = this.#ends;
     if (this.#closed || this.#parts.refusedFor() > 0) {
       connection.close(closeCode.goingAway, 'going-away');
       return;
     }
-    if (this.#live?.dialledBySelf === false && peer < self) {
+    if (this.#live?.dialledBySelf === false && peer < self && this.isUp) {
       connection.close(closeCode.duplicate, 'duplicate');
       return;
     }
-    this.#attach(connection, true);
+    this.#attach(connection, session, true);
   }
 
-  #attach(connection: Connection, dialledBySelf: boolean): void {
+  #attach(connection: Connection, session: Session, dialledBySelf: boolean): void {
     const old = this.#live?.connection;
     // Frames in the old one may be lost: whoever hears of it says again what matters.
     if (old !== undefined) {
@@ -251,15 +324,64 @@ export class Link {
     }
     clearTimeout(this.#timer);
     this.#attachedAt = this.#context.now();
-    this.#live = { connection, dialledBySelf, since: this.#attachedAt };
+    const since = this.#attachedAt;
+    const live: Live = { connection, session, dialledBySelf, since, standing: 'present', judgedAt: since, rekeys: 0 };
+    this.#live = live;
     connection.onClose = (code) => {
       if (this.#live?.connection === connection) this.#detach(code);
     };
     connection.onDrain = () => this.#drain();
-    connection.onFrame = this.#parts.frame;
+    connection.onFrame = (bytes) => this.#frame(live, bytes);
     if (this.#paused) connection.pause('owner');
+    // The handshake may have begun under another key.
+    this.#announce(live);
     this.#parts.up();
     this.#drain();
+  }
+
+  // ---- another key ------------------------------------------------------------------------------------------------
+
+  #frame(live: Live, bytes: Bytes): void {
+    if (kindInFrame(bytes) === 'rekey') this.#rekeyed(live, bytes);
+    else if (live.standing === 'present') this.#parts.frame(bytes);
+    else if (live.standing === 'ahead') this.#parts.frame(bytes, live.session.peer.key);
+  }
+
+  /** [EPO-23] What waits was signed by the key before, and goes first. */
+  #announce({ connection, session, standing }: Live): void {
+    const frame = rekeyFrame(session, this.#parts.credentials());
+    if (frame === null) return;
+    if (standing === 'nobody') this.drop();
+    for (let old = this.#queue.shift(); old !== undefined; old = this.#queue.shift()) connection.send(old);
+    connection.send(frame);
+  }
+
+  /** [EPO-23] Nobody is punished for what is wrong here: who holds a key that was replaced may be somebody else. */
+  #rekeyed(live: Live, bytes: Bytes): void {
+    const wasUp = this.isUp;
+    const frame = decodeFrame(bytes);
+    const refusal = 'refused' in frame ? frame : live.session.receive(frame);
+    if (refusal !== null) return this.#refuse(live, refusal.refused);
+    const { key, epoch } = live.session.peer;
+    live.rekeys += 1;
+    if (live.rekeys > REKEYS_MAX) return this.#refuse(live, 'rekeys-max');
+    if (equalBytes(key, this.#key)) {
+      live.standing = 'present';
+      if (wasUp) return;
+      this.#parts.up();
+      this.#drain();
+      return;
+    }
+    if (!wasUp) return;
+    // The epoch at hand says what its key is.
+    if (epoch <= this.#parts.credentials().epoch()) return this.#refuse(live, 'rekey-unexpected');
+    live.standing = 'ahead';
+  }
+
+  #refuse({ connection, dialledBySelf }: Live, code: string): void {
+    const direction = dialledBySelf ? 'out' : 'in';
+    this.#context.handshakeRefused(code, connection.address, direction);
+    this.cut(closeCode.handshake, code);
   }
 
   #detach(code: string): void {
@@ -268,13 +390,13 @@ export class Link {
     this.#live = undefined;
     this.drop();
     if (this.#context.now() - live.since >= this.#context.options.stableMs) this.#backoff.reset();
-    this.#parts.down(code);
+    if (live.standing !== 'nobody') this.#parts.down(code);
     if (code !== 'replaced') this.#schedule(this.#backoff.next());
   }
 
   #drain(): void {
     const connection = this.#live?.connection;
-    if (connection === undefined) return;
+    if (connection === undefined || !this.isUp) return;
     while (connection.writable) {
       const frame = this.#queue.shift();
       if (frame === undefined) return;

@@ -37,6 +37,8 @@ export interface TransportOptions {
   /** Handshakes that strangers may begin, by what they claim to be: each costs two checks and two signatures, about 0.4 ms. */
   readonly peerHandshakesPerSecondMax: number;
   readonly clientHandshakesPerSecondMax: number;
+  /** From the switch of an epoch until the other end of a connection has proved the key that it has now. */
+  readonly rekeyMsMax: number;
   /** How long a closing connection may take to say goodbye. */
   readonly closeMsMax: number;
 
@@ -99,6 +101,7 @@ export const defaultOptions: TransportOptions = {
   handshakeMessageBytesMax: 8192,
   peerHandshakesPerSecondMax: 512,
   clientHandshakesPerSecondMax: 1024,
+  rekeyMsMax: 2000,
   closeMsMax: 1000,
 
   connectionsMax: 2048,

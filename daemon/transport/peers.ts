@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { type Bytes, equalBytes } from '../../crypto/bytes.ts';
-import type { ReplicaId } from '../../protocol/types.ts';
+import type { Member, ReplicaId } from '../../protocol/types.ts';
 import type { Lane, Meter, PeerEvents, PeerTransport } from '../ports.ts';
 import type { Credentials } from './authenticate.ts';
 import type { ClientEvents, ClientSocket } from './client.ts';
@@ -43,20 +43,26 @@ export interface TransportConfig extends TransportEpoch {
 }
 
 interface Peer {
-  /** Its number in the epoch at hand. */
+  /** Its number and its key in the epoch at hand. */
   id: ReplicaId;
-  readonly key: Bytes;
+  key: Bytes;
+  readonly name: string;
   readonly url: string | undefined;
   readonly links: Readonly<Record<Lane, Link>>;
-  readonly penalty: Penalty;
+  /** Of the key. */
+  penalty: Penalty;
 }
 
 export class Transport implements PeerTransport {
   readonly #config: TransportConfig;
   readonly #context: Context;
   readonly #peers = new Map<ReplicaId, Peer>();
+  /** [EPO-24] Since the last switch, until there is time for them. */
+  #comers: readonly Peer[] = [];
+  #leavers: readonly Peer[] = [];
   #credentials: Credentials;
   #server: Server | undefined;
+  #meeting: NodeJS.Timeout | undefined;
   #sweeper: NodeJS.Timeout | undefined;
   #overload: NodeJS.Timeout | undefined;
   #closed = false;
@@ -73,7 +79,7 @@ export class Transport implements PeerTransport {
     const { meter, log, now = () => performance.now(), random = systemRandom } = config;
     this.#context = new Context({ options: { ...defaultOptions, ...config.options }, meter, log, now, random });
     this.#credentials = credentialsOf(config);
-    this.#setPeers(config, []);
+    this.#setPeers(config, [], true);
   }
 
   /** The port it listens on. */
@@ -106,20 +112,44 @@ export class Transport implements PeerTransport {
   }
 
   /**
-   * [EPO-22] The next epoch. Connections to keys and addresses that stay are kept, each under its member's new number. Whose key is no member's any
-   * more is cut off; who is new is dialled. Where this replica has another key now, everybody has to get to know it, clients too.
+   * [EPO-22] [EPO-23] The next epoch. Connections to members and addresses that stay are kept, each under its member's new number; where a key is another
+   * one now, this replica's or the member's, it is proved on them. Who is no member any more is not heard from now on. [EPO-24] Who is new waits for `meet`.
    */
   enter(epoch: TransportEpoch): void {
     if (this.#closed) return;
+    const late = this.#comers;
+    this.#cutLeavers();
     const isSameKey = equalBytes(this.#credentials.key, epoch.credentials.key);
     this.#credentials = credentialsOf(epoch);
     const before = [...this.#peers.values()];
     this.#peers.clear();
-    const kept = this.#setPeers(epoch, isSameKey ? before : []);
-    for (const peer of before)
-      if (!kept.has(peer)) for (const lane of lanes) peer.links[lane].close(closeCode.handshake, 'not-a-peer');
-    for (const peer of this.#peers.values()) if (!kept.has(peer)) for (const lane of lanes) peer.links[lane].start();
-    if (!isSameKey) this.#server?.closeClients('key-replaced');
+    const kept = this.#setPeers(epoch, before, isSameKey);
+    this.#leavers = before.filter((peer) => !kept.has(peer));
+    for (const { links } of this.#leavers) for (const lane of lanes) links[lane].leave();
+    this.#comers = [...this.#peers.values()].filter((peer) => !kept.has(peer) || late.includes(peer));
+    clearTimeout(this.#meeting);
+    // Somebody has another address. Perhaps nothing is decided without that member.
+    if (this.#comers.some(({ name }) => before.some((peer) => peer.name === name))) return this.meet();
+    this.#server?.hold();
+    // Whoever calls does not wait for ever.
+    this.#meeting = setTimeout(() => this.meet(), this.#context.options.handshakeMsMax / 2);
+  }
+
+  /** [EPO-24] Whoever has come or gone with the last switch: that can be seen to now. */
+  meet(): void {
+    clearTimeout(this.#meeting);
+    if (this.#closed) return;
+    this.#cutLeavers();
+    const comers = this.#comers;
+    this.#comers = [];
+    for (const { links } of comers) for (const lane of lanes) links[lane].start();
+    this.#server?.release();
+  }
+
+  #cutLeavers(): void {
+    for (const { links } of this.#leavers)
+      for (const lane of lanes) links[lane].close(closeCode.handshake, 'not-a-peer');
+    this.#leavers = [];
   }
 
   async close(): Promise<void> {
@@ -127,6 +157,8 @@ export class Transport implements PeerTransport {
     this.#closed = true;
     clearInterval(this.#sweeper);
     clearTimeout(this.#overload);
+    clearTimeout(this.#meeting);
+    this.#cutLeavers();
     for (const peer of this.#peers.values()) for (const lane of lanes) peer.links[lane].close();
     await this.#server?.close();
     this.#context.tally.flush();
@@ -146,25 +178,32 @@ export class Transport implements PeerTransport {
   }
 
   /** Returns those of `before` that stay. */
-  #setPeers({ self, credentials, peers }: TransportEpoch, before: readonly Peer[]): ReadonlySet<Peer> {
+  #setPeers(
+    { self, credentials, peers }: TransportEpoch,
+    before: readonly Peer[],
+    isSameKey: boolean,
+  ): ReadonlySet<Peer> {
     const kept = new Set<Peer>();
     if (self === null) return kept;
-    for (const { id, publicKey } of credentials.members()) {
+    for (const member of credentials.members()) {
+      const { id, name, publicKey } = member;
       if (id === self) continue;
       const ends = { self, peer: id };
       const url = peers.get(id);
-      const known = before.find((peer) => equalBytes(peer.key, publicKey) && peer.url === url);
-      this.#peers.set(id, known ?? this.#peer(ends, publicKey, url));
+      const known = before.find((peer) => peer.name === name && peer.url === url);
+      this.#peers.set(id, known ?? this.#peer(ends, member, url));
       if (known === undefined) continue;
+      const isAnew = !isSameKey || !equalBytes(known.key, publicKey);
+      if (!equalBytes(known.key, publicKey)) known.penalty = new Penalty(this.#context.options);
       known.id = id;
-      for (const lane of lanes) known.links[lane].renumber(ends);
+      known.key = publicKey;
+      for (const lane of lanes) known.links[lane].enter(ends, publicKey, isAnew);
       kept.add(known);
     }
     return kept;
   }
 
-  #peer(ends: LinkEnds, key: Bytes, url: string | undefined): Peer {
-    const penalty = new Penalty(this.#context.options);
+  #peer(ends: LinkEnds, { name, publicKey: key }: Member, url: string | undefined): Peer {
     const { events, tls = {} } = this.#config;
     const common = {
       context: this.#context,
@@ -172,14 +211,14 @@ export class Transport implements PeerTransport {
       key,
       tls,
       credentials: () => this.#credentials,
-      refusedFor: () => penalty.remaining(this.#context.now()),
+      refusedFor: () => peer.penalty.remaining(this.#context.now()),
     };
     const vote = new Link({
       ...common,
       lane: 'vote',
       url: url === undefined ? undefined : laneUrl(url, 'vote'),
       holds: () => false,
-      frame: (bytes) => events.frame(peer.id, bytes),
+      frame: (bytes, key) => events.frame(peer.id, bytes, key),
       up: () => {
         this.#context.log.info({ peer: peer.id }, 'peer connected');
         events.connected(peer.id);
@@ -198,24 +237,25 @@ export class Transport implements PeerTransport {
       url: url === undefined ? undefined : laneUrl(url, 'bulk'),
       // The peer is there, and this lane of it is a moment behind.
       holds: () => vote.isUp,
-      frame: (bytes) => {
-        events.frame(peer.id, bytes);
+      frame: (bytes, key) => {
+        events.frame(peer.id, bytes, key);
         this.#checkOverload();
       },
       up: () => {},
       down: () => {},
     });
-    const peer: Peer = { id: ends.peer, key, url, links: { vote, bulk }, penalty };
+    const penalty = new Penalty(this.#context.options);
+    const peer: Peer = { id: ends.peer, key, name, url, links: { vote, bulk }, penalty };
     return peer;
   }
 
-  #arrived({ peer: id, lane, connection }: Arrival): void {
-    const peer = this.#peers.get(id);
+  #arrived({ lane, connection, session }: Arrival): void {
+    const peer = [...this.#peers.values()].find(({ key }) => equalBytes(key, session.peer.key));
     if (peer === undefined) {
       connection.close(closeCode.handshake, 'not-a-peer');
       return;
     }
-    peer.links[lane].arrived(connection);
+    peer.links[lane].arrived(connection, session);
   }
 
   /** The kernel's buffers fill, then the sender's: an overloaded replica makes its peers' bulk wait where it arose. */

@@ -8,10 +8,10 @@ import type { Duplex } from 'node:stream';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { Peer } from '../../protocol/handshake.ts';
-import type { ReplicaId } from '../../protocol/types.ts';
+import type { Session } from '../../protocol/session.ts';
 import type { Lane } from '../ports.ts';
 import { Admission } from './admission.ts';
-import { authenticate, type Credentials } from './authenticate.ts';
+import { authenticate, type Credentials, rekeyFrame } from './authenticate.ts';
 import { type ClientEvents, type ClientSocket, clientSocket } from './client.ts';
 import { type Connection, closeCode } from './connection.ts';
 import type { Context } from './context.ts';
@@ -27,9 +27,10 @@ export interface Listen {
 
 /** A replica's connection after the handshake. */
 export interface Arrival {
-  readonly peer: ReplicaId;
   readonly lane: Lane;
   readonly connection: Connection;
+  /** Under the member's key as of when the handshake began: by now it may be another's, or nobody's. */
+  readonly session: Session;
 }
 
 export interface ServerParts {
@@ -58,6 +59,8 @@ export class Server {
   readonly #connections = new Set<Connection>();
   readonly #clientConnections = new Set<Connection>();
   #closing = false;
+  /** Callers whose handshake has not begun; null: nobody waits. */
+  #held: (() => void)[] | null = null;
   /** Handshakes begun in #second. */
   #handshakes = { peer: 0, client: 0 };
   #second = 0;
@@ -127,9 +130,15 @@ export class Server {
     tally.gauge('synod_transport_clients', this.clients);
   }
 
-  /** Those who have proved their key. They know this replica by a key of its own that is another one now. */
-  closeClients(code: string): void {
-    for (const connection of this.#clientConnections) connection.close(closeCode.goingAway, code);
+  /** [EPO-24] Replicas that come wait with their handshakes. */
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = null;
+    for (const greet of held) greet();
   }
 
   /** Says goodbye to everyone, waits closeMsMax at most. */
@@ -173,7 +182,7 @@ export class Server {
   }
 
   #opened(ws: WebSocket, socket: Socket, path: Lane | 'client'): void {
-    const { context, credentials } = this.#parts;
+    const { context } = this.#parts;
     const connection = context.connection({ ws, socket, channel: path });
     this.#connections.add(connection);
     ws.once('close', () => this.#connections.delete(connection));
@@ -182,14 +191,27 @@ export class Server {
       connection.close(closeCode.overloaded, 'handshakes-max');
       return;
     }
+    const { unauthenticatedMax } = context.options;
+    if (this.#held === null || this.#held.length >= unauthenticatedMax || path === 'client')
+      return this.#greet(connection, socket, path);
+    connection.pause('owner');
+    this.#held.push(() => {
+      this.#greet(connection, socket, path);
+      connection.resume('owner');
+    });
+  }
+
+  #greet(connection: Connection, socket: Socket, path: Lane | 'client'): void {
+    const { context, credentials } = this.#parts;
+    if (!connection.open) return;
     authenticate({
       connection,
       credentials: credentials(),
       side: 'responder',
       expected: null,
-      done: (peer) => {
+      done: (peer, session) => {
         this.#admission.authenticated(socket);
-        this.#authenticated(connection, peer, path);
+        this.#authenticated(connection, peer, session, path);
       },
       refused: (code) => context.handshakeRefused(code, connection.address, 'in'),
     });
@@ -206,21 +228,21 @@ export class Server {
     return ++this.#handshakes.peer <= options.peerHandshakesPerSecondMax;
   }
 
-  #authenticated(connection: Connection, { role, replica, key }: Peer, path: Lane | 'client'): void {
-    if (role === 'replica' && replica !== null && path !== 'client') {
-      this.#parts.onPeer({ peer: replica, lane: path, connection });
+  #authenticated(connection: Connection, { role, key }: Peer, session: Session, path: Lane | 'client'): void {
+    if (role === 'replica' && path !== 'client') {
+      this.#parts.onPeer({ lane: path, connection, session });
       return;
     }
     if (role === 'client' && path === 'client') {
-      this.#client(connection, key);
+      this.#client(connection, key, session);
       return;
     }
     connection.close(closeCode.handshake, 'role-path');
     this.#context.handshakeRefused('role-path', connection.address, 'in');
   }
 
-  #client(connection: Connection, clientKey: Bytes): void {
-    const { onClient, context } = this.#parts;
+  #client(connection: Connection, clientKey: Bytes, session: Session): void {
+    const { onClient, context, credentials } = this.#parts;
     if (onClient === undefined || this.clients >= context.options.clientsMax) {
       context.tally.count('synod_transport_connections_refused_total', { code: 'clients-max' });
       connection.close(closeCode.overloaded, 'clients-max');
@@ -231,6 +253,7 @@ export class Server {
       connection,
       clientKey,
       bufferedBytesMax: context.options.client.socketBytesMax,
+      due: () => rekeyFrame(session, credentials()),
       onClient,
       closed: () => this.#clientConnections.delete(connection),
     });

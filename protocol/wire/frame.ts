@@ -68,11 +68,13 @@ export function writeFrame(frame: Omit<Frame, 'payload'> & { readonly payload: U
 
 /** The kind that these bytes say they are of, at a glance; nothing else in them has been looked at. */
 export function kindInFrame(bytes: Bytes): Kind | undefined {
-  return bytes.length > 3 && bytes[0] === FIVE && bytes[1] === FRAME_VERSION ? kindOf(bytes[2]!) : undefined;
+  if (bytes.length < 4 || bytes[0] !== FIVE || bytes[1] !== FRAME_VERSION) return undefined;
+  return kindOf(bytes[2] === UINT8 ? bytes[3]! : bytes[2]!);
 }
 
-/** The header of an array of five. */
+/** The header of an array of five, and that of a number from 128 on. */
 const FIVE = 0x95;
+const UINT8 = 0xcc;
 
 /** [WIRE-7] The frame in these bytes, all of them, as views; nothing in the payload has been looked at. */
 export function decodeFrame(bytes: Bytes): Frame | WireRefusal {

@@ -62,11 +62,12 @@ export const kindNumbers = {
   'state-here': 103,
   hello: 128,
   auth: 129,
+  rekey: 130,
 } as const satisfies Record<ReplicaKind | DoorKind | HandshakeKind, number>;
 
 export type ReplicaKind = ReplicaMessage['kind'];
 export type DoorKind = ClientMessage['kind'] | DoorMessage['kind'];
-export type HandshakeKind = 'hello' | 'auth';
+export type HandshakeKind = 'hello' | 'auth' | 'rekey';
 export type Kind = keyof typeof kindNumbers;
 
 // The cast: Object.entries forgets the type of the keys, which is Kind by construction.

@@ -20,6 +20,7 @@ export function encodePayload(message: Message): Bytes {
   switch (message.kind) {
     case 'hello':
     case 'auth':
+    case 'rekey':
       return encodeHandshakePayload(message);
     case 'submit':
     case 'follow':
@@ -49,7 +50,7 @@ export function decodePayload(
   payload: Bytes,
   context: WireContext,
 ): Message | WireRefusal {
-  if (kind === 'hello' || kind === 'auth') return decodeHandshakePayload(kind, payload);
+  if (kind === 'hello' || kind === 'auth' || kind === 'rekey') return decodeHandshakePayload(kind, payload);
   return isReplicaKind(kind) ? decodeReplicaPayload(kind, payload, context) : decodeDoorPayload(kind, payload, context);
 }
 

@@ -108,12 +108,13 @@ export function epochOfFrame({ kind, payload, sender }: Frame, context: VerifyCo
 export function verifyMessage(
   signed: Signed<ReplicaMessage>,
   context: VerifyContext,
+  under: Bytes | undefined = context.members[signed.sender]?.publicKey,
 ): Verified<ReplicaMessage> | VerifyRefusal {
   const { sender, message, payload, signature } = signed;
   const member = context.members[sender];
-  if (member === undefined) return refuseVerify('sender-unknown', message.kind, 'sender');
+  if (member === undefined || under === undefined) return refuseVerify('sender-unknown', message.kind, 'sender');
   const { crypto, seen, chainId } = context;
-  if (!verifyOnce(crypto, seen, member.publicKey, signingBytes(chainId, message, payload), signature))
+  if (!verifyOnce(crypto, seen, under, signingBytes(chainId, message, payload), signature))
     return refuseVerify('signature-invalid', message.kind, 'signature');
   const problem = verifyInside(message, context);
   return problem ?? asVerified(signed);
