@@ -184,7 +184,18 @@ const NOT_DUMPED: Readonly<Record<string, readonly string[]>> = {
 };
 /** Classes that are no part of what a core knows from one step to the next. `Pbft` itself is: its two fields are what a snapshot is made of. */
 const NO_STATE = [
-  ...['Audit', 'ChainVerifier', 'Cursor', 'Fields', 'Handshake', 'LayoutReader', 'LayoutWriter', 'Pbft', 'Scribe'],
+  ...[
+    'Audit',
+    'ChainVerifier',
+    'Cursor',
+    'Fields',
+    'Handshake',
+    'LayoutReader',
+    'LayoutWriter',
+    'Pbft',
+    'Scribe',
+    'Session',
+  ],
   // What a follower and a verifier keep beside every core.
   ...['EpochChain', 'Observer'],
   // A write's lag is its caller's: told to the core, never known by it.
