@@ -2,7 +2,7 @@
 // the core is called, and that nothing is said before it is durable. The core is made up where its answers matter, the real one where its
 // judgement does; the log is the real one on a disk that waits for the test; guard and network write down what they are asked.
 
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { Bytes } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import { Clock } from '../daemon/clock.ts';
@@ -459,12 +459,18 @@ t.test('a turn takes no further frame when its time is up, and the next one take
   t.equal(stage.counts.get('synod_queue_dropped_total'), undefined, 'nothing was dropped');
 });
 
-t.test('who breaks a rule is punished with its code, and nobody else (GEN-1)', async (t) => {
+/** A replica that has started, and waits. */
+async function staged(t: Test) {
   const stage = await Stage.open(t);
   const core = new TestCore();
   const replica = stage.replica(t, core);
   await turns();
   core.steps.length = 0;
+  return { stage, core, replica };
+}
+
+t.test('who breaks a rule is punished with its code, and nobody else (GEN-1)', async (t) => {
+  const { stage, core, replica } = await staged(t);
   const commit = vote('commit', stage.solo.block());
   const stranger = encodeFrame({
     kind: 'status',
@@ -515,11 +521,7 @@ t.test('who breaks a rule is punished with its code, and nobody else (GEN-1)', a
 });
 
 t.test('[EPO-13] [EPO-22] what is of another epoch is passed over, and kept for the next one', async (t) => {
-  const stage = await Stage.open(t);
-  const core = new TestCore();
-  const replica = stage.replica(t, core);
-  await turns();
-  core.steps.length = 0;
+  const { stage, core, replica } = await staged(t);
   const of = (number: number) => ({ ...vote('commit', stage.solo.block()), epoch: asEpoch(number) });
   const stranger = new Uint8Array(32).fill(4);
   const carried = (number: number) =>
@@ -560,11 +562,7 @@ t.test('[EPO-13] [EPO-22] what is of another epoch is passed over, and kept for 
 t.test(
   '[EPO-23] what comes under a key for a later epoch is kept for that, whatever it is, and nobody is blamed',
   async (t) => {
-    const stage = await Stage.open(t);
-    const core = new TestCore();
-    const replica = stage.replica(t, core);
-    await turns();
-    core.steps.length = 0;
+    const { stage, core, replica } = await staged(t);
     const next = simulationKey('the next one of replica 1');
     const under = (message: ReplicaMessage, sender = next): Bytes => {
       const payload = encodePayload(message);
@@ -618,11 +616,7 @@ for (const when of ['in epoch 0', 'where headers name a document'] as const)
   t.test(
     `[EPO-23] an answer under the next key may hold the vote that its sender cast under the present one, ${when}`,
     async (t) => {
-      const stage = await Stage.open(t);
-      const core = new TestCore();
-      const replica = stage.replica(t, core);
-      await turns();
-      core.steps.length = 0;
+      const { stage, core, replica } = await staged(t);
       const { chainId } = stage.solo.genesis;
       const [one, next] = [asReplicaId(1), simulationKey('the next one of replica 1')];
       const block = stage.solo.block();
