@@ -13,6 +13,7 @@ import { asEpoch, asHeight, asMillis, asReplicaId, asView } from '../protocol/ty
 import { CheckFailure } from '../sim/checks.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
+import { live } from '../sim/life.ts';
 import { settingOf } from '../sim/setting.ts';
 import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { anyLogIsUpToDate, everythingMatches, PLANTED_RAFT } from './planted-raft.ts';
@@ -287,6 +288,12 @@ t.test('RAFT-E-2: one vote a term, wherever a process ends', async (t) => {
       cluster.run(2 * T);
     }
   }
+});
+
+t.test('RAFT-L-5: a leader whose term is over takes what others have decided since, and leads no more', async (t) => {
+  // node-0 hangs and is alone while it leads term 4; when it hears that others have gone on, it asks for their blocks before it hears of their term.
+  const { failure } = live({ seed: 9570, protocol: 'raft', n: null, ms: 10_000, realSignatures: null });
+  t.equal(failure, null);
 });
 
 t.test('RAFT-L-5: a lagging replica takes blocks, or a checkpoint, and goes on from there', async (t) => {

@@ -357,7 +357,8 @@ export class Raft extends CrashCore {
   protected override fetched(block: Block): void {
     const entry = this.#log.at(block.header.height);
     if (entry === undefined || equalBytes(chained(this.s.ledger, [], entry.value).block.hash, block.hash)) return;
-    assert(!this.leads, 'a leader has every committed entry');
+    // A leader has every entry committed before its term (Raft, section 5.4): a later one has been elected since.
+    this.#follow();
     this.#log.cut();
     this.#r.matched = this.s.ledger.height;
     this.#r.dirty = true;
