@@ -296,6 +296,12 @@ t.test('RAFT-L-5: a leader whose term is over takes what others have decided sin
   t.equal(failure, null);
 });
 
+t.test('RAFT-L-3: the entry that a leader begins with is taken, however many wait below it', async (t) => {
+  // A window of one, and as many leaders as entries may wait in it, none of whom has got so far as to commit.
+  const { failure } = live({ seed: 3826, protocol: 'raft', n: null, ms: 10_000, realSignatures: null });
+  t.equal(failure, null);
+});
+
 t.test('RAFT-L-5: a lagging replica takes blocks, or a checkpoint, and goes on from there', async (t) => {
   const cluster = begin({ parameters: { checkpointInterval: 16, window: 4 } });
   for (const { disk } of cluster.nodes) disk.retain = 8;

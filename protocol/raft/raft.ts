@@ -266,7 +266,8 @@ export class Raft extends CrashCore {
     if (entry !== null && (entry.value.header.height !== prev + 1 || entry.term > term || !isValue(entry.value)))
       return s.out.refuse(sender, message.kind, 'not-an-entry');
     if (prev > this.#log.last || !this.#log.matches(prev, prevTerm)) return this.#backUp(prev, sender);
-    if (prev + 1 > this.horizon) return; // far ahead: catch-up brings what is decided
+    // Far ahead: catch-up brings what is decided. [RAFT-L-3] But nothing of earlier terms is without an entry of this one, and those may reach so far.
+    if (prev + 1 > this.horizon && entry?.value.bundles.length !== 0) return;
     if (entry !== null && this.#log.put(entry, s.out.records)) {
       this.hold(entry.value);
       this.#r.unsure = asHeight(0);
