@@ -390,7 +390,7 @@ export abstract class CrashCore implements Core<ReplicaMessage, ReplicaPledge> {
     if (!this.s.known.has(key)) this.s.known.set(key, { block: value, stored: false });
   }
 
-  /** Slots above this are not looked at: it bounds what is held of undecided ones. */
+  /** Slots above this are not looked at, but for what RAFT-L-3 names: it bounds what is held of undecided ones. */
   protected get horizon(): Height {
     return asHeight(this.s.ledger.height + 4 * this.s.parameters.window);
   }
