@@ -24,6 +24,7 @@ import { asEpoch, asHash, asHeight, asMillis, asReplicaId, asView } from '../pro
 import { openFrame, verifyCertificate } from '../protocol/verify.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster, calm } from '../sim/cluster.ts';
+import { live } from '../sim/life.ts';
 import { settingOf } from '../sim/setting.ts';
 import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { PLANTED_PAXOS } from './planted-paxos.ts';
@@ -132,6 +133,27 @@ t.test('PXS-A-2: nothing below a promise is accepted, and one value in a ballot'
   t.equal(again.promised, 8, 'the guard remembers what the log has lost');
   t.equal(records.at(-1)?.type, 'hard-state', 'which the log learns again');
   t.equal(again.accept(host, asView(7), valueIn(3)), 'passed');
+});
+
+t.test('PXS-A-4: what was accepted before a restart is said when it is asked for again', async (t) => {
+  const { acceptor, host, pledges } = acceptorOf();
+  const accepted = [1, 2, 3].map((slot) => ({ height: asHeight(slot), ballot: asView(4), value: valueIn(slot) }));
+  acceptor.restore(host, { epoch: asEpoch(0), promised: asView(4), working: null }, asView(4), accepted);
+  acceptor.forget(asHeight(1));
+  const said = () => {
+    acceptor.flush(host);
+    return pledges.splice(0).map(({ pledge }) => ('places' in pledge ? pledge.places.map(({ slot }) => slot) : []));
+  };
+  t.same(said(), [], 'unasked it says nothing');
+  t.equal(acceptor.accept(host, asView(4), valueIn(2)), 'again');
+  t.same(said(), [[2]], 'for it may never have left');
+  t.equal(acceptor.accept(host, asView(4), valueIn(2)), 'again');
+  t.same(said(), [], 'once: from then on it is there to be repeated');
+  t.equal(acceptor.accept(host, asView(5), valueIn(3)), 'accepted');
+  t.equal(acceptor.accept(host, asView(5), valueIn(3)), 'again');
+  t.same(said(), [[3]]);
+  // The one other replica that is well wrote an acceptance down, and ended; its leader waits for it, and has no reason to go.
+  t.equal(live({ seed: 908, protocol: 'multi-paxos', n: null, ms: 10_000, realSignatures: null }).failure, null);
 });
 
 t.test('PXS-P-2: of the proposals among the promises the highest-numbered one binds', async (t) => {

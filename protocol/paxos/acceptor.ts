@@ -44,6 +44,8 @@ export class Acceptor {
   #fresh: { readonly slot: Height; readonly hash: Hash; readonly fast: boolean }[] = [];
   /** What it has said of slots that are still open, to say again. */
   #said: Said[] = [];
+  /** Open slots of which it has accepted something before its start, and said nothing since. */
+  #untold = new Set<Height>();
 
   constructor(numberOf: Numbering = (ballot) => ballot) {
     this.#numberOf = numberOf;
@@ -93,6 +95,7 @@ export class Acceptor {
     for (const { height, ballot, value } of accepted) {
       assert(ballot <= highest, 'nothing is accepted above what was promised');
       this.#accepted.set(height, { ballot, value });
+      this.#untold.add(height);
     }
   }
 
@@ -135,11 +138,13 @@ export class Acceptor {
     const held = this.#accepted.get(slot);
     const number = this.#numberOf(ballot, fast);
     // In a fast round many propose, and the first one counts; what a classic round has settled stays.
-    if (held !== undefined && (fast ? held.ballot >= number : held.ballot > number))
-      return held.ballot === number && equalBytes(held.value.hash, value.hash) ? 'again' : 'passed';
+    if (held !== undefined && (fast ? held.ballot >= number : held.ballot > number)) {
+      if (held.ballot !== number || !equalBytes(held.value.hash, value.hash)) return 'passed';
+      return this.#again(value, fast);
+    }
     if (held?.ballot === number) {
       assert(equalBytes(held.value.hash, value.hash), 'a proposer proposes one value in a slot of its ballot');
-      return 'again';
+      return this.#again(value, fast);
     }
     if (ballot > this.#promised) {
       this.flush(host);
@@ -152,8 +157,15 @@ export class Acceptor {
     }
     host.out.records.push({ type: 'accepted', height: slot, hash, view: number });
     this.#accepted.set(slot, { ballot: number, value });
+    this.#untold.delete(slot);
     this.#fresh.push({ slot, hash, fast });
     return 'accepted';
+  }
+
+  /** [PXS-A-4] What it has said since its start is there to be repeated; what it accepted before that may never have left. */
+  #again({ header, hash }: Block, fast: boolean): 'again' {
+    if (this.#untold.delete(header.height)) this.#fresh.push({ slot: header.height, hash, fast });
+    return 'again';
   }
 
   /** Another value was accepted of this very proposal: its proposer made two. */
@@ -221,6 +233,7 @@ export class Acceptor {
 
   forget(upTo: Height): void {
     for (const slot of this.#accepted.keys()) if (slot <= upTo) this.#accepted.delete(slot);
+    for (const slot of this.#untold) if (slot <= upTo) this.#untold.delete(slot);
     this.#said = this.#said.filter(({ message }) => (message.places.at(-1)?.slot ?? 0) > upTo);
   }
 
@@ -231,14 +244,16 @@ export class Acceptor {
       accepted: this.#accepted,
       fresh: this.#fresh,
       said: this.#said,
+      untold: this.#untold,
     };
   }
 
-  load({ promised, working, accepted, fresh, said }: ReturnType<Acceptor['dump']>): void {
+  load({ promised, working, accepted, fresh, said, untold }: ReturnType<Acceptor['dump']>): void {
     this.#promised = promised;
     this.#working = working;
     this.#accepted = accepted;
     this.#fresh = fresh;
     this.#said = said;
+    this.#untold = untold;
   }
 }
