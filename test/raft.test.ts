@@ -4,6 +4,8 @@
 import t from 'tap';
 import { native } from '../crypto/native.ts';
 import type { Block } from '../protocol/block.ts';
+import { Election } from '../protocol/crash/election.ts';
+import type { CrashState } from '../protocol/crash/state.ts';
 import { makeValue } from '../protocol/crash/value.ts';
 import { Ledger } from '../protocol/ledger.ts';
 import type { LogRecord } from '../protocol/log.ts';
@@ -301,6 +303,31 @@ t.test('RAFT-L-3: the entry that a leader begins with is taken, however many wai
   const { failure } = live({ seed: 3826, protocol: 'raft', n: null, ms: 10_000, realSignatures: null });
   t.equal(failure, null);
 });
+
+t.test(
+  'CFT-E-1: who fails waits by its own number, so that two that took the same place do not for ever',
+  async (t) => {
+    // The cast: it looks at nothing else.
+    const state = (self: number, now: number) =>
+      ({ self, now, parameters: genesis.parameters }) as unknown as CrashState;
+    const first = { rank: 0, first: false };
+    const [one, other] = [new Election(asMillis(0)), new Election(asMillis(0))];
+    t.equal(
+      one.dueAt(state(0, 0), first),
+      other.dueAt(state(3, 0), first),
+      'each is the first after the leader it knows',
+    );
+    const { viewTimeoutMs } = genesis.parameters;
+    for (let failed = 1; failed <= 6; failed++) {
+      one.failed(state(0, 0));
+      other.failed(state(3, 0));
+      const apart = other.dueAt(state(3, 0), first) - one.dueAt(state(0, 0), first);
+      t.equal(apart, (3 * viewTimeoutMs * 2 ** Math.min(failed, 4)) / 2);
+    }
+    // node-0 and node-5, that is member 3 by now, know of different leaders, and node-1 is asked so often that it never runs itself.
+    t.equal(live({ seed: 9311, protocol: 'raft', n: null, ms: 10_000, realSignatures: null }).failure, null);
+  },
+);
 
 t.test('RAFT-L-5: a lagging replica takes blocks, or a checkpoint, and goes on from there', async (t) => {
   const cluster = begin({ parameters: { checkpointInterval: 16, window: 4 } });

@@ -79,12 +79,15 @@ export class Election {
   }
 
   /**
-   * When a replica may run that hears no leader: after T without one, a quarter more for those who must notice too, and half of T for each
+   * [CFT-E-1] When a replica may run that hears no leader: after T without one, a quarter more for those who must notice too, and half of T for each
    * place after the last leader, so that two seldom run at once. `rank` is that place, from 0; before the first election nobody waits.
+   * Replicas may know of different leaders, and take the same place then, again and again: who has failed takes that of its own number.
    */
-  dueAt({ parameters }: CrashState, { rank, first }: { readonly rank: number; readonly first: boolean }): Millis {
+  dueAt({ parameters, self }: CrashState, last: { readonly rank: number; readonly first: boolean }): Millis {
     const timeout = parameters.viewTimeoutMs;
     const backoff = 2 ** Math.min(this.#failed, 4);
+    const { first } = last;
+    const rank = this.#failed === 0 ? last.rank : self;
     const since = Math.max(this.#since, this.#leader === 0 ? 0 : this.#heardAt + timeout);
     return asMillis(Math.ceil(since + (first ? 0 : timeout / 4) + (rank * backoff * timeout) / 2));
   }
