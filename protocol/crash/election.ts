@@ -81,13 +81,17 @@ export class Election {
   /**
    * [CFT-E-1] When a replica may run that hears no leader: after T without one, a quarter more for those who must notice too, and half of T for each
    * place after the last leader, so that two seldom run at once. `rank` is that place, from 0; before the first election nobody waits.
-   * Replicas may know of different leaders, and take the same place then, again and again: who has failed takes that of its own number.
+   * Replicas may know of different leaders, and take the same place then, again and again: who has failed takes one by its own number, another in
+   * each `round`, the term or what is like one.
    */
-  dueAt({ parameters, self }: CrashState, last: { readonly rank: number; readonly first: boolean }): Millis {
+  dueAt(
+    { parameters, self, genesis }: CrashState,
+    last: { readonly rank: number; readonly round: number; readonly first: boolean },
+  ): Millis {
     const timeout = parameters.viewTimeoutMs;
     const backoff = 2 ** Math.min(this.#failed, 4);
-    const { first } = last;
-    const rank = this.#failed === 0 ? last.rank : self;
+    const { first, round } = last;
+    const rank = this.#failed === 0 ? last.rank : (self + round) % genesis.members.length;
     const since = Math.max(this.#since, this.#leader === 0 ? 0 : this.#heardAt + timeout);
     return asMillis(Math.ceil(since + (first ? 0 : timeout / 4) + (rank * backoff * timeout) / 2));
   }

@@ -166,7 +166,7 @@ export class MultiPaxos extends CrashCore {
     const n = this.members;
     const first = promised === 0;
     const rank = first ? this.s.self : (this.s.self - this.ownerOf(promised) - 1 + n) % n;
-    return this.election.dueAt(this.s, { rank, first });
+    return this.election.dueAt(this.s, { rank, round: Math.floor(promised / n), first });
   }
 
   /** [PXS-P-1] The next number of its own above all that it has seen. [PXS-P-3] The prepare leaves when its own promise is durable. */

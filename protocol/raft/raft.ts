@@ -118,7 +118,7 @@ export class Raft extends CrashCore {
     const { followed } = this.#election;
     const n = this.members;
     const rank = followed === 0 ? this.s.self : (this.s.self - this.ownerOf(followed) - 1 + n) % n;
-    return this.#election.dueAt(this.s, { rank, first: this.#r.term === 0 });
+    return this.#election.dueAt(this.s, { rank, round: this.#r.term, first: this.#r.term === 0 });
   }
 
   /** [RAFT-E-2] Its own vote is one like every other: durable before it asks for others. */
