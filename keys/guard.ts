@@ -96,7 +96,7 @@ export interface Guard {
   readonly publicKey: Bytes;
   /** Made anew with each call, for recovery and tests. */
   readonly state: GuardState;
-  /** Where the log must be at the next start. */
+  /** Where the log must be at the next start: as durable as the marks. */
   readonly floor: LogPosition;
   /**
    * All or nothing: checks every pledge, then makes the marks durable with one write and one data sync. May be called again
@@ -170,6 +170,9 @@ export async function openGuard(options: GuardOptions): Promise<Guard> {
   }
 }
 
+/** The floor alone is written when the log has gone so many batches ahead of it. */
+export const floorLagMax = 64;
+
 /** Pledges that may be signed, this many at most: four windows of both phases. The oldest are forgotten, that is refused. */
 const promisedMax = 512;
 
@@ -198,6 +201,8 @@ class FileGuard implements Guard {
   #durable = 0;
   /** What the write under way will have made durable. */
   #carried = 0;
+  /** Of `#state`, as it is on disk. */
+  #floor: LogPosition;
   /** The change that made `#proposals.view` led. */
   #leadChange = 0;
   #writing: Promise<void> | null = null;
@@ -218,6 +223,7 @@ class FileGuard implements Guard {
     };
     this.#file = file;
     this.#state = state;
+    this.#floor = state.floor;
     this.#burned = burnedAtFirst(state);
   }
 
@@ -232,7 +238,7 @@ class FileGuard implements Guard {
   }
 
   get floor(): LogPosition {
-    return this.#state.floor;
+    return this.#floor;
   }
 
   /** Resolves when every change until now is durable. At the start, too: what was read may be a write whose sync failed. */
@@ -264,10 +270,11 @@ class FileGuard implements Guard {
       promised.push([placeName(read.place, read.of), { digest: new Uint8Array(place.digest), signingBytes }]);
     }
     if (!fits({ marks: draft.marks, lock: lock ?? this.#state.lock })) throw new GuardRefusal('guard-lock-too-large');
-    // Here the batch is accepted. Marks that are held already need no write; the floor alone needs none either, since it
+    // Here the batch is accepted. Marks that are held already need no write; the floor alone needs one now and then, since it
     // stands for what earlier pledges rest upon.
     const isLockNew = lock !== null && (this.#state.lock === null || !equalBytes(lock, this.#state.lock));
-    if (draft.marks !== this.#state.marks || isLockNew) this.#changes += 1;
+    const isFloorFar = floor.sequence - this.#floor.sequence >= floorLagMax;
+    if (draft.marks !== this.#state.marks || isLockNew || isFloorFar) this.#changes += 1;
     this.#state = {
       ...this.#state,
       marks: draft.marks,
@@ -434,11 +441,13 @@ class FileGuard implements Guard {
   /** [GRD-14] A write that fails may have reached the disk or not: who cannot know what it has promised signs nothing. */
   #write(): Promise<void> {
     const carried = this.#changes;
+    const { floor } = this.#state;
     this.#carried = carried;
     this.#writing = this.#file.write(encodeSignState(this.#state)).then(
       () => {
         this.#writing = null;
         this.#durable = carried;
+        this.#floor = floor;
       },
       (cause: unknown) => {
         this.#ended ??= 'guard-poisoned';

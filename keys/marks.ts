@@ -214,9 +214,12 @@ export class MarksDraft {
     this.#dropLowestHeights();
   }
 
-  /** [GRD-5] What the log holds as decided is voted for no more: its marks are given up, so that a write carries the window alone. */
+  /**
+   * [GRD-5] What the log holds as decided is voted for no more: its marks are given up, so that a write carries the window alone. Where there are none,
+   * as with ballots and terms, nothing changes, and nothing need be written (GRD-19).
+   */
   forget(decided: Height): void {
-    if (decided <= this.#marks.heightFloor) return;
+    if (decided <= this.#marks.heightFloor || this.#marks.votes.size === 0) return;
     this.#copyVotes();
     for (const height of this.#votes.keys()) if (height <= decided) this.#votes.delete(height);
     this.#marks = { ...this.#marks, heightFloor: decided };

@@ -1,11 +1,12 @@
 // Paxos where members are trusted: the rules of acceptor, proposer and learner at their edges, the papers' own cases on whole clusters, lives
 // from seeds with everything failing that may, and planted bugs.
 
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
-import { openGuard } from '../keys/guard.ts';
+import { floorLagMax, openGuard } from '../keys/guard.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import type { Block } from '../protocol/block.ts';
 import { decidedSigningBytes } from '../protocol/certificate.ts';
@@ -280,8 +281,9 @@ t.test('GRD-19 GRD-20: the guard keeps a ballot, and one word for a height', asy
     ballot: asView(ballot),
     places: [{ slot: asHeight(slot), hash: asHash(new Uint8Array(32)) }],
   });
-  const promise = (...pledges: readonly PaxosPledge[]) =>
-    guard.promise({ pledges: pledges.map((pledge) => ({ pledge, payload: encodePayload(pledge) })), lock: null, log });
+  const made = (pledges: readonly PaxosPledge[]) =>
+    pledges.map((pledge) => ({ pledge, payload: encodePayload(pledge) }));
+  const promise = (...pledges: readonly PaxosPledge[]) => guard.promise({ pledges: made(pledges), lock: null, log });
   let guard = await open(true);
   await promise(accepted(3), { ...promiseOf([]), ballot: asView(7) });
   t.equal(guard.state.view, 7);
@@ -300,6 +302,25 @@ t.test('GRD-19 GRD-20: the guard keeps a ballot, and one word for a height', asy
   t.same(guard.signDecided(place), signature, 'as often as wanted');
   t.throws(() => guard.signDecided({ ...place, hash: hash(2) }), { code: 'guard-conflict' });
   t.throws(() => guard.signDecided({ ...place, epoch: asEpoch(1) }), { code: 'guard-wrong-epoch' });
+  // What a ballot has been written for needs no write again, however far the log gets; but the floor follows it.
+  await promise(accepted(7));
+  const written = readFileSync(path);
+  const accept = (slot: number) =>
+    guard.promise({
+      pledges: made([accepted(7, slot)]),
+      lock: null,
+      log: { sequence: slot, hash: hash(slot) },
+      decided: asHeight(slot - 1),
+    });
+  for (let slot = 2; slot < floorLagMax; slot++) await accept(slot);
+  t.same(readFileSync(path), written);
+  t.equal(guard.floor.sequence, 0, 'the log trims nothing by a floor that is not on disk');
+  await accept(floorLagMax);
+  t.notSame(readFileSync(path), written);
+  t.same(guard.floor, { sequence: floorLagMax, hash: hash(floorLagMax) });
+  await guard.close();
+  guard = await open(false);
+  t.same(guard.floor, { sequence: floorLagMax, hash: hash(floorLagMax) });
   await guard.close();
 });
 
