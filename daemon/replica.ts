@@ -289,8 +289,9 @@ export class Replica implements ReplicaPort, PeerEvents {
       const proposed = proposedIn(message);
       if (proposed !== null) this.#phases.saw(proposed);
     }
-    this.#speaker.speak(ready);
+    // First: what is said to the others wakes them, and they take the processor from what a client has waited for.
     if (ready.deliver.length > 0) this.#deliver(ready.deliver);
+    this.#speaker.speak(ready);
     for (const admission of ready.admissions) this.#admitted(admission);
     this.#reads.answered(ready.reads);
     // Every one of these codes says that an honest replica would not have sent it.

@@ -307,6 +307,10 @@ export class ClientConnection implements ClientEvents, Worker, Waiting {
     this.#socket.send(frame);
   }
 
+  hurry(): void {
+    this.#outbox.flush();
+  }
+
   drain(): void {
     this.#stream?.drain();
     this.#outbox.flush();

@@ -14,6 +14,8 @@ export interface Waiting {
   delivered(bundles: readonly Delivered[], source: 'live' | 'stored'): void;
   /** `final`: nothing more follows for this digest. */
   admission(digest: Hash, code: DeskCode, final: boolean): void;
+  /** What was delivered leaves at once. */
+  hurry?(): void;
 }
 
 /** `busy`: the replica refuses it, and whether it was decided before could not be looked up. */
@@ -32,6 +34,8 @@ const uncertifiedBlocksMax = 256;
 const freshBlocksMax = 512;
 /** Blocks whose tree is kept for the retries of many bundles at once. */
 const storedBlocksMax = 4;
+/** Who waits for a decision is told at once where it is not more than so many. */
+const promptMax = 8;
 /** Look-ups in the log at once; the others wait for their turn. */
 const lookupsMax = 8;
 /** Look-ups that wait; beyond it a refused bundle is not looked up. Questions always are: each asker has one at a time. */
@@ -187,6 +191,8 @@ export class ReceiptDesk {
       }
     }
     for (const [waiting, bundles] of deliveries) waiting.delivered(bundles, 'live');
+    // Each costs a signature: with many the other replicas would wait for it.
+    if (deliveries.size <= promptMax) for (const waiting of deliveries.keys()) waiting.hurry?.();
     this.#meter.gauge('synod_bundles_waiting', this.#entries.size);
   }
 
