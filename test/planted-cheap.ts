@@ -2,14 +2,19 @@
 
 import { Acceptor } from '../protocol/paxos/acceptor.ts';
 import { CheapPaxos } from '../protocol/paxos/cheap.ts';
+import type { Cast } from '../protocol/paxos/learner.ts';
 import { MultiPaxos } from '../protocol/paxos/multi.ts';
+import type { Height, ReplicaId } from '../protocol/types.ts';
 import { SimReplica } from '../sim/replica.ts';
 import type { PlantedBug } from './planted.ts';
 import { patched } from './planted.ts';
 
 const { configure } = Acceptor.prototype;
 // The methods are the class's own; TypeScript shows them to subclasses alone.
-const multi = MultiPaxos.prototype as unknown as { isPromised: object };
+const multi = MultiPaxos.prototype as unknown as {
+  isPromised: object;
+  chooses: (voters: readonly ReplicaId[], slot: Height, cast: Cast) => boolean;
+};
 const cheap = CheapPaxos as unknown as { readonly prototype: Record<string, unknown> };
 
 const LOST: PlantedBug['by'] = [
@@ -32,6 +37,20 @@ export const PLANTED_CHEAP: readonly PlantedBug[] = [
     Replica: SimReplica,
     plant: patched(cheap, { chooses: () => true }),
     seedsMax: 40,
+    by: ['everything-is-ordered', 'heads-agree', ...LOST],
+  },
+  {
+    name: 'all of a working set but one are enough',
+    Replica: SimReplica,
+    plant: patched(cheap, {
+      chooses(this: { readonly acceptor: Acceptor }, voters: readonly ReplicaId[], slot: Height, cast: Cast) {
+        const { working } = this.acceptor;
+        if (multi.chooses.call(this, voters, slot, cast)) return true;
+        if (working === null || working.ballot !== cast.ballot || slot <= working.floor) return false;
+        return working.members.filter((member) => !voters.includes(member)).length <= 1;
+      },
+    }),
+    seedsMax: 80,
     by: ['everything-is-ordered', 'heads-agree', ...LOST],
   },
   {

@@ -3,6 +3,8 @@
 import { Acceptor } from '../protocol/paxos/acceptor.ts';
 import { FastPaxos } from '../protocol/paxos/fast.ts';
 import { highest } from '../protocol/paxos/proposer.ts';
+import type { Quorums } from '../protocol/quorum.ts';
+import type { ReplicaId } from '../protocol/types.ts';
 import { SimReplica } from '../sim/replica.ts';
 import type { PlantedBug } from './planted.ts';
 import { patched } from './planted.ts';
@@ -23,6 +25,17 @@ export const PLANTED_FAST: readonly PlantedBug[] = [
     name: 'a fast quorum is one acceptor',
     Replica: SimReplica,
     plant: patched(fast, { chooses: () => true }),
+    seedsMax: 20,
+    by: FORKS,
+  },
+  {
+    name: 'a majority is enough in a fast round',
+    Replica: SimReplica,
+    plant: patched(fast, {
+      chooses(this: { readonly s: { readonly quorums: Quorums } }, voters: readonly ReplicaId[]) {
+        return voters.length >= this.s.quorums.quorum;
+      },
+    }),
     seedsMax: 20,
     by: FORKS,
   },

@@ -1,11 +1,13 @@
 // Bugs in Raft, planted one at a time as in planted.ts: what the paper's own rules are there to keep out, and what implementations got wrong.
 
 import { EntryLog } from '../protocol/raft/log.ts';
+import { Progress } from '../protocol/raft/progress.ts';
 import { asHeight } from '../protocol/types.ts';
 import { SimReplica } from '../sim/replica.ts';
 import type { PlantedBug } from './planted.ts';
 import { patched, SpeaksTooSoon } from './planted.ts';
 
+const { heldBy } = Progress.prototype;
 const end = Object.getOwnPropertyDescriptor(EntryLog.prototype, 'end')!.get!;
 
 /** Puts a getter in the place of one. */
@@ -59,5 +61,16 @@ export const PLANTED_RAFT: readonly PlantedBug[] = [
       'durable-before-spoken',
       'no-invariant-breaks',
     ],
+  },
+  {
+    name: 'one less than a majority commits an entry',
+    Replica: SimReplica,
+    plant: patched(Progress, {
+      heldBy(quorum) {
+        return heldBy.call(this, quorum - 1);
+      },
+    }),
+    seedsMax: 60,
+    by: ['one-block-per-height', 'one-certificate-per-place', 'no-invariant-breaks', 'acknowledged-stays'],
   },
 ];
