@@ -8,6 +8,7 @@ import { wholeNumber } from '../daemon/cli/options.ts';
 import { membersMin, type Protocol, protocols } from '../protocol/modes.ts';
 import { type CatchUpResult, measureCatchUp } from './catch-up.ts';
 import { makeDirectory, removeDirectory } from './cluster.ts';
+import { type DelaysResult, measureDelays } from './delays.ts';
 import { type EpochsResult, measureEpochs } from './epochs.ts';
 import { type FailoverResult, measureFailover } from './failover.ts';
 import { measureFloors } from './floors.ts';
@@ -16,7 +17,18 @@ import { asJson, asTables, describeMachine, loadNow, type RunResult } from './re
 import { runScenario, type Scenario, type ScenarioResult } from './scenarios.ts';
 import { targetsOf } from './targets.ts';
 
-const parts = ['throughput', 'ceiling', 'soak', 'failover', 'epochs', 'catch-up', 'floors', 'family'] as const;
+const parts = [
+  'throughput',
+  'ceiling',
+  'soak',
+  'failover',
+  'epochs',
+  'catch-up',
+  'floors',
+  'family',
+  'delays',
+] as const;
+const skippedInHaste: readonly string[] = ['soak', 'family', 'delays'];
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -70,7 +82,7 @@ async function bench(options: Options): Promise<void> {
   const loadBefore = loadNow();
   const seconds = options.seconds ?? (options.quick ? 3 : 10);
   const only = options.only ?? (options.protocol === undefined ? undefined : ['family']);
-  const wants = (part: Part) => only?.includes(part) ?? !((part === 'soak' || part === 'family') && options.quick);
+  const wants = (part: Part) => only?.includes(part) ?? !(skippedInHaste.includes(part) && options.quick);
   const profileDirectory = options.profile === undefined ? null : resolve(options.profile);
   const viewTimeoutMs = options.viewTimeout ?? null;
   const recorderMiB = options.recorder ?? [];
@@ -110,6 +122,11 @@ async function bench(options: Options): Promise<void> {
     say(`catch-up over ${mib} MiB`);
     catchUp = await measureCatchUp({ mib, recorderMiB });
   }
+  const delays: DelaysResult[] = [];
+  for (const protocol of wants('delays') ? (options.protocol ?? protocols) : []) {
+    say(`message delays of ${protocol}`);
+    delays.push(await measureDelays({ protocol, requests: 20, recorderMiB }));
+  }
   const result: RunResult = {
     startedAt,
     machine: describeMachine(loadBefore),
@@ -118,6 +135,7 @@ async function bench(options: Options): Promise<void> {
     failover,
     epochs,
     catchUp,
+    delays,
   };
   const targets = targetsOf(result);
   process.stdout.write(asTables(result, targets));

@@ -2,6 +2,7 @@
 
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import type { CatchUpResult } from './catch-up.ts';
+import type { DelaysResult } from './delays.ts';
 import type { EpochsResult } from './epochs.ts';
 import type { FailoverResult } from './failover.ts';
 import { type Floors, latencyFloor } from './floors.ts';
@@ -29,6 +30,8 @@ export interface RunResult {
   /** Null: not asked for. */
   readonly epochs: EpochsResult | null;
   readonly catchUp: CatchUpResult | null;
+  /** Empty: not asked for. */
+  readonly delays: readonly DelaysResult[];
 }
 
 export const loadNow = (): number => loadavg()[0] ?? Number.NaN;
@@ -69,6 +72,7 @@ export function asTables(result: RunResult, targets: readonly Target[]): string 
   if (result.scenarios.length > 0) parts.push(throughputTable(result), latencyTable(result), usageTable(result));
   if (result.failover.length > 0) parts.push(failoverTable(result.failover));
   if (result.epochs !== null) parts.push(epochsTable(result.epochs));
+  if (result.delays.length > 0) parts.push(delaysTable(result.delays));
   if (result.catchUp !== null) parts.push(catchUpTable(result.catchUp, result.floors));
   if (targets.length > 0) parts.push(targetsTable(targets));
   return `\n${parts.join('\n\n')}\n`;
@@ -209,6 +213,18 @@ function epochsTable(result: EpochsResult): string {
     `changes of the epoch, n = ${n}: unloaded p50 ${ms(unloadedMs)}, checkpoint exchange ${ms(checkpointMs)}; ` +
     `${failed} failed, ${unsettled} open`;
   return table(title, [['', 'changes', 'pause', 'worst', 'longest gap just before', 'p99 around it'], ...rows]);
+}
+
+function delaysTable(results: readonly DelaysResult[]): string {
+  const rows = results.map(({ protocol, n, delayMs, leaderMs, elsewhereMs }) => [
+    `${protocol}, n=${n}`,
+    ms(leaderMs),
+    (leaderMs / delayMs).toFixed(1),
+    ms(elsewhereMs),
+    (elsewhereMs / delayMs).toFixed(1),
+  ]);
+  const title = `message delays between replicas ${results[0]?.delayMs} ms apart, one bundle at a time`;
+  return table(title, [['', 'at the leader', 'delays', 'elsewhere', 'delays'], ...rows]);
 }
 
 function targetsTable(targets: readonly Target[]): string {
