@@ -355,3 +355,68 @@ t.test('PXS-P-2: Paxos Made Simple, section 2.2, what was chosen binds every lat
       'another one is chosen there, where a promise does not tell what was accepted',
     );
 });
+
+// ---- A32 ------------------------------------------------------------------------------------------------------------------
+
+const everybodyHas = (cluster: Cluster, bundle: SignedBundle) =>
+  mainsOf(cluster.genesis).every((id) => cluster.has(Number(id), bundle));
+
+t.test('A32 CFT-T-1: a replica that hangs unseats nobody, and one that leads is missed once', async (t) => {
+  for (const protocol of [...ELECTED, 'cheap-paxos'] as const) {
+    const follower = begin(protocol);
+    const other = (follower.leader + 1) % 3;
+    for (let i = 0; i < 3; i++) {
+      follower.cluster.nodes[other]!.stalledUntil = follower.cluster.now + 4 * T;
+      follower.cluster.run(4 * T + 300);
+    }
+    // In ballots of its own: Cheap Paxos leaves out whom nobody hears (CHP-5), in Fast Paxos too few may answer (FST-C-2).
+    t.equal(follower.cluster.primary, follower.leader, `${protocol}: the same one leads`);
+
+    const { cluster, client, leader } = begin(protocol);
+    const before = elections(cluster);
+    cluster.nodes[leader]!.stalledUntil = cluster.now + 4 * T;
+    const bundle = client.bundle([text('meanwhile')]);
+    cluster.submit((leader + 1) % 3, bundle);
+    t.ok(
+      cluster.until(() => cluster.has((leader + 1) % 3, bundle), electionMs(cluster) + T),
+      `${protocol}: another one leads soon`,
+    );
+    cluster.run(6 * T);
+    t.ok(everybodyHas(cluster, bundle), 'and the one that hung follows');
+    // Where mains are counted it is left out and taken back, in a ballot each.
+    t.ok(
+      elections(cluster) - before <= (protocol === 'cheap-paxos' ? 4 : 2),
+      `${elections(cluster) - before} elections`,
+    );
+    const settled = elections(cluster);
+    cluster.run(10 * T);
+    t.equal(elections(cluster), settled, 'then all is quiet');
+  }
+});
+
+t.test(
+  'A32 RAFT-L-3 PXS-L-1: the disk of a leader hangs, and what a majority of the others has is decided',
+  async (t) => {
+    for (const protocol of ELECTED) {
+      const { cluster, client, leader } = begin(protocol);
+      const before = elections(cluster);
+      const until = cluster.now + 8 * T;
+      cluster.slowMs = (id) => (id === leader ? Math.max(0, until - cluster.now) : 0);
+      const bundle = client.bundle([text('not on the disk of the leader')]);
+      cluster.submit(leader, bundle);
+      t.ok(
+        cluster.until(
+          () =>
+            ids(cluster)
+              .filter((id) => id !== leader)
+              .every((id) => cluster.has(id, bundle)),
+          2 * T,
+        ),
+        protocol,
+      );
+      cluster.run(8 * T + 300);
+      t.equal(elections(cluster), before, 'and nobody is elected for it');
+      t.ok(everybodyHas(cluster, bundle));
+    }
+  },
+);

@@ -72,6 +72,41 @@ for (const each of cases)
     }
   });
 
+for (const protocol of ['raft', 'multi-paxos', 'basic-paxos', 'fast-paxos'] as const)
+  tap.test(`A22 LOG-12: no space for what is accepted: ${protocol}`, { skip }, async (t) => {
+    const directory = join(t.testdir(), 'net');
+    const parameters = { viewTimeoutMs: 1_000, heartbeatMs: 200 };
+    const stage = await ChaosStage.create({ directory, protocol, parameters });
+    const submitters = [0, 1].map(
+      (i) => new Submitter(stage.network, { name: `c${i}`, habit: 'bundles', random: randomFrom(i), paceMs: 5 }),
+    );
+    const [other, away] = ['node-0', 'node-1'] as const;
+    try {
+      for (const name of stage.names) stage.start(name);
+      await stage.allUp();
+      // Of three two are needed: what the other one decides this one has accepted.
+      await stage.kill(away);
+      const ended = stage.ended(full);
+      await stage.limit(full, `--fsize=${2 * FILE_BYTES}`);
+      await Promise.all(submitters.map((submitter) => submitter.start()));
+      const { code, signal, lastError } = await ended;
+      t.strictSame([code, signal], [1, null], 'ends by itself');
+      t.match(lastError, /storage-write-failed/);
+      const { accepted, head } = await durableAt(join(stage.directory, full, CONFIG_FILE));
+      const { height } = (await stage.status(other))!; // it runs
+      t.ok(height > 0);
+      for (let at = head + 1; at <= height; at++)
+        t.ok(accepted.has(at), `${other} has decided ${at}: it is in the log of ${full}`);
+      stage.start(full);
+      stage.start(away);
+      await settle({ t, stage, submitters });
+      t.strictSame(stage.troubles, []);
+    } finally {
+      await Promise.all(submitters.map((submitter) => submitter.close()));
+      await stage.end();
+    }
+  });
+
 /** Each vote of it that the others have, decided or not: its mark is in the sign-state, and its block in the log. */
 async function checkSilence(t: Test, stage: ChaosStage): Promise<void> {
   const { marked, stored, head } = await durableAt(join(stage.directory, full, CONFIG_FILE));
@@ -123,7 +158,8 @@ async function durableAt(configFile: string) {
     retainBlocks: config.retainBlocks,
   });
   const stored = new Set(recovered.accepted.map(({ hash }) => toHex(hash)));
+  const accepted = new Set<number>(recovered.accepted.map(({ height }) => height));
   const head = asHeight(log.head);
   await log.close();
-  return { marked, stored, head };
+  return { marked, stored, accepted, head };
 }
