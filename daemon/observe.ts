@@ -93,7 +93,10 @@ export async function observe(options: ObserveOptions): Promise<boolean> {
     const following: Following = {
       observer,
       port,
-      write: (records) => log.write(records),
+      write: (records) => {
+        log.retainAtLeast(observer.document.parameters.retainBlocksMin);
+        return log.write(records);
+      },
       learnt: () => writeEpochs(config.epochsFile, epochs, genesis),
       isThere,
       config,
@@ -267,7 +270,8 @@ async function follow(following: Following): Promise<void> {
   let leaving: NodeJS.Timeout | null = null;
   try {
     port.saw(client.head().height);
-    const retain = config.retainBlocks === 'all' ? Number.POSITIVE_INFINITY : config.retainBlocks;
+    const least = observer.document.parameters.retainBlocksMin;
+    const retain = config.retainBlocks === 'all' ? Number.POSITIVE_INFINITY : Math.max(config.retainBlocks, least);
     // Blocks that it would forget again at once.
     if (client.head().height - observer.height > retain) await takeCheckpoint(following, client);
     for await (const { header, headerBytes, hash, bundles, certificate } of client.follow({

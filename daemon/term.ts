@@ -125,6 +125,7 @@ export function beginTerm(surroundings: Surroundings, { own, from, guard, marks:
       return known !== undefined && equalBytes(known.signature, bundle.signature);
     },
   };
+  log.retainAtLeast(genesis.parameters.retainBlocksMin);
   const replica = new Replica({
     core,
     genesis,

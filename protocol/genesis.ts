@@ -33,6 +33,10 @@ export interface Parameters {
   readonly heartbeatMs: number;
   /** Multi-Paxos: how long a leader's lease lasts (PXS-R-2); 0: it has none. */
   readonly leaseMs: number;
+  /** Decided blocks that every replica keeps at least, whatever its config says. */
+  readonly retainBlocksMin: number;
+  /** How much of the pool one client may fill (REQ-4). */
+  readonly clientPoolPercent: number;
 }
 
 export interface Genesis {
@@ -65,6 +69,8 @@ const parametersSchema = z.strictObject({
   viewTimeoutMs: integer(50, 600_000).default(500),
   heartbeatMs: integer(10, 60_000).default(100),
   leaseMs: integer(0, 600_000).default(0),
+  retainBlocksMin: integer(0, 1_000_000_000).default(0),
+  clientPoolPercent: integer(1, 100).default(50),
 });
 
 /** Of a network and of a member. */
@@ -174,6 +180,9 @@ export function parseGenesis(crypto: Crypto, document: Bytes, text: string): Gen
 
 /** In the order of docs/wire.md, which is that of an epoch document: new ones are added at the end. */
 export const parameterNames = Object.keys(parametersSchema.shape) as readonly (keyof Parameters)[]; // the schema has exactly these keys
+
+/** Of a chain whose genesis document names none. */
+export const parameterDefaults: Parameters = parametersSchema.parse({});
 
 /** Bytes of a block for each transaction, at least. */
 const BYTES_PER_TRANSACTION = 32;

@@ -11,13 +11,10 @@ import { sessionKey } from './sessions.ts';
 import type { Hash, Height, Hex, Millis } from './types.ts';
 import { plus } from './types.ts';
 
-/** [REQ-4] A client may hold half of the pool: one that floods leaves room for the others. */
 export const POOL_LIMITS = {
   poolBundlesMax: 16_384,
   /** In bytes of memory (`costOf`). */
   poolCostMax: 160 << 20,
-  clientBundlesMax: 8_192,
-  clientCostMax: 80 << 20,
   /** How far ahead of the last decided one a session's sequence may run. */
   sessionWindowMax: 4_096,
 } as const;
@@ -172,9 +169,11 @@ export class Pool {
     if (nextSequence === 1 && ledger.isSessionTableFull(bundle, nextHeight)) return 'sessions-full';
     if (ledger.controlProblem(bundle, nextHeight) !== null) return 'control-refused'; // EPO-7
     const cost = costOf(bundle);
-    const { poolBundlesMax, poolCostMax, clientBundlesMax, clientCostMax } = this.#limits;
+    const { poolBundlesMax, poolCostMax } = this.#limits;
     if (this.#entries.size >= poolBundlesMax || this.#cost + cost > poolCostMax) return 'pool-full';
-    if (client.bundles >= clientBundlesMax || client.cost + cost > clientCostMax) return 'client-quota';
+    // [REQ-4] One that floods leaves room for the others.
+    const share = parameters.clientPoolPercent / 100;
+    if (client.bundles >= poolBundlesMax * share || client.cost + cost > poolCostMax * share) return 'client-quota';
 
     const entry: Entry = {
       bundle,

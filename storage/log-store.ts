@@ -22,6 +22,7 @@ import {
   lowestWanted,
   type Purge,
   planPurge,
+  type RetainBlocks,
   reclaimBytes,
 } from './retention.ts';
 import type { LogState } from './state.ts';
@@ -54,6 +55,7 @@ class Log implements LogStore {
   readonly #view: { lowest: number; head: number; stable: number; previousStable: number; chunkFloor: number };
   #position: LogPosition;
   #floor: number;
+  #retain: RetainBlocks;
   #writing: Promise<unknown> | undefined;
   #failure: unknown;
   #failed = false;
@@ -69,6 +71,7 @@ class Log implements LogStore {
     this.#recent = recent;
     this.#position = state.position;
     // Sequence 0: nothing was ever signed on this log, so nothing holds its journal yet.
+    this.#retain = options.retainBlocks;
     this.#floor = options.floor?.sequence || Number.POSITIVE_INFINITY;
     const { head, stable, previousStable, bounds } = state;
     this.#view = { lowest: bounds.lowest, head, stable, previousStable, chunkFloor: bounds.chunkFloor };
@@ -109,6 +112,11 @@ class Log implements LogStore {
   moveFloor(floor: LogPosition): void {
     assert(floor.sequence <= this.#position.sequence, 'the floor is durable, so it is not above the log');
     this.#floor = floor.sequence || Number.POSITIVE_INFINITY;
+  }
+
+  retainAtLeast(blocks: number): void {
+    const { retainBlocks } = this.#options;
+    this.#retain = retainBlocks === 'all' ? retainBlocks : Math.max(retainBlocks, blocks);
   }
 
   async recover(): Promise<RecoveredLog> {
@@ -205,7 +213,7 @@ class Log implements LogStore {
     this.#purge = undefined;
     const { bounds } = this.#state;
     if (purge === undefined || purge.to <= bounds.purged) return undefined;
-    if (purge.to > lowestWanted(this.#state, this.#options.retainBlocks)) return undefined;
+    if (purge.to > lowestWanted(this.#state, this.#retain)) return undefined;
     for (const key of purge.deletes) batch.delUnlisted(key);
     this.#state.bounds = { ...bounds, lowest: Math.max(bounds.lowest, purge.to), purged: purge.to };
     batch.put(keys.bounds, encodeBounds(this.#state.bounds));
@@ -248,7 +256,7 @@ class Log implements LogStore {
   #keepHouse(): void {
     if (this.#housekeeping !== undefined || this.#closing !== undefined) return;
     const { bounds, previousStable } = this.#state;
-    const target = lowestWanted(this.#state, this.#options.retainBlocks);
+    const target = lowestWanted(this.#state, this.#retain);
     const wantPurge = this.#purge === undefined && bounds.purged < target;
     const wantReclaim = this.#unreclaimed.bytes >= reclaimBytes;
     if (!wantPurge && !wantReclaim) return;

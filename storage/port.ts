@@ -45,6 +45,8 @@ export interface LogStore {
    * stays; told too much, the next start cannot find the guard's floor and refuses.
    */
   moveFloor(floor: LogPosition): void;
+  /** So many decided blocks stay whatever `retainBlocks` says: the chain's own word, of the epoch at hand. */
+  retainAtLeast(blocks: number): void;
   /** What a start would find now, where a replica in quarantine begins the next epoch (EPO-12). Not while a write is under way. */
   recover(): Promise<RecoveredLog>;
   readDecided(height: Height): Promise<StoredBlock | undefined>;

@@ -562,7 +562,7 @@ t.test('A14 a client that floods leaves the others at least half of what they ha
     const alone = count(false);
     const beside = count(true);
     t.ok(beside.poolMax > 100, `n = ${n}: a flood (${beside.poolMax} bundles wait)`);
-    t.ok(beside.poolMax <= POOL_LIMITS.clientBundlesMax + 4, 'within its quota');
+    t.ok(beside.poolMax <= POOL_LIMITS.poolBundlesMax / 2 + 4, 'within its quota');
     t.ok(beside.ordered >= alone.ordered / 2, `n = ${n}: ${beside.ordered} of ${alone.ordered}`);
   }
 });

@@ -101,10 +101,17 @@ t.test('REQ-4: bounded in all and per client, in bundles and in bytes', async (t
       }
   };
   t.equal(fill(1), 'client-quota');
-  t.equal(taken, limits.clientBundlesMax);
+  t.equal(taken, limits.poolBundlesMax / 2);
   t.equal(fill(2), 'pool-full');
   t.equal(taken, limits.poolBundlesMax, 'one that floods leaves half of it to the others');
   t.equal(many.pool.bundles, limits.poolBundlesMax);
+
+  const narrow = world({ clientPoolPercent: 25 });
+  let some = 0;
+  for (let session = 1; some === (session - 1) * 4000; session++)
+    for (let sequence = 1; sequence <= 4000; sequence++)
+      if (narrow.admit(bundle(1, { session, sequence })) === 'pooled') some += 1;
+  t.equal(some, limits.poolBundlesMax / 4, 'or as much as the chain says');
 
   const large = world();
   const bytes = 200_000;
@@ -115,7 +122,7 @@ t.test('REQ-4: bounded in all and per client, in bundles and in bytes', async (t
     }
   };
   t.equal(flood(1), 'client-quota');
-  t.ok(large.pool.cost <= limits.clientCostMax && large.pool.cost > limits.clientCostMax - bytes - 1000);
+  t.ok(large.pool.cost <= limits.poolCostMax / 2 && large.pool.cost > limits.poolCostMax / 2 - bytes - 1000);
   const held = large.pool.bundles;
   large.decide([bundle(1, { bytes })]);
   t.equal(large.admit(bundle(1, { sequence: held + 1, bytes })), 'pooled', 'one decided makes room for one');

@@ -360,6 +360,19 @@ t.test('WIRE-32: a lease is a parameter of Multi-Paxos alone, off where nobody a
   const at = bytes.lastIndexOf(0xcd);
   const zero = new Uint8Array([...bytes.subarray(0, at), 0, ...bytes.subarray(at + 3)]);
   t.match(decodeEpoch(native.sha256, zero), { refused: 'field-out-of-range', field: 'parameters' });
+  // What came after it is written where it, or what is behind it, is not at its default.
+  for (const [more, bytes] of [
+    [{ retainBlocksMin: 5 }, 2],
+    [{ clientPoolPercent: 60 }, 3],
+    [{ leaseMs: 400, clientPoolPercent: 60 }, 5],
+  ] as const) {
+    const document = epochDocument(native.sha256, { ...fields, parameters: { ...parameters, ...more } });
+    t.equal(encodeEpoch(document).length - encodeEpoch(without).length, bytes);
+    t.same(decodeEpoch(native.sha256, encodeEpoch(document)), document);
+  }
+  const document = epochDocument(native.sha256, { ...fields, parameters: { ...parameters, clientPoolPercent: 61 } });
+  const default_ = encodeEpoch(document).map((byte) => (byte === 61 ? parameters.clientPoolPercent : byte));
+  t.match(decodeEpoch(native.sha256, default_), { refused: 'field-out-of-range', field: 'parameters' });
 });
 
 // ---- the check and the doors --------------------------------------------------------------------------------------------

@@ -571,6 +571,11 @@ async function retentionSuite(t: Test, fresh: (t: Test) => Promise<Reopen>): Pro
     log = opened.log;
     t.match(opened.recovered, { lowest: 90, checkpoint: { height: 90 } });
     t.equal(opened.recovered.decided.length, 110);
+    log.retainAtLeast(60);
+    await log.write([checkpoint(170)]);
+    await settle(log, 8);
+    t.equal(log.lowest, 140, 'no more than the chain itself allows');
+    log.retainAtLeast(0);
     await log.write([checkpoint(190), checkpoint(200)]);
     await settleUntil(log, async () => log.lowest >= 180 && (await keysIn(kv, 'checkpoint')) <= 2);
     t.equal(log.lowest, 180);

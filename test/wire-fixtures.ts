@@ -85,6 +85,8 @@ export const parameters: Parameters = {
   viewTimeoutMs: 500,
   heartbeatMs: 100,
   leaseMs: 0,
+  retainBlocksMin: 0,
+  clientPoolPercent: 50,
 };
 
 /** Bytes 00 01 ... 1f. */

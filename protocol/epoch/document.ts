@@ -13,6 +13,7 @@ import {
   MEMBERS_MIN,
   NAME_PATTERN,
   type Parameters,
+  parameterDefaults,
   parameterNames,
 } from '../genesis.ts';
 import { genesisBlock } from '../genesis-block.ts';
@@ -91,10 +92,18 @@ function encodeFields({
   ]);
 }
 
-/** [WIRE-32] The lease came after the others: where there is none, it is not written, and documents from before it stay what they were. */
+/** Parameters that every document names. */
+const FIRST_PARAMETERS = parameterNames.indexOf('leaseMs');
+
+/**
+ * [WIRE-32] The lease and what is behind it came after the others: the last of them that are at their defaults are not written, and documents from
+ * before them stay what they were.
+ */
 function parameterValues(parameters: Parameters): number[] {
-  const values = parameterNames.map((name) => parameters[name]);
-  return parameters.leaseMs === 0 ? values.slice(0, -1) : values;
+  const isDefault = (name: keyof Parameters) => parameters[name] === parameterDefaults[name];
+  let count = parameterNames.length;
+  while (count > FIRST_PARAMETERS && isDefault(parameterNames[count - 1]!)) count -= 1; // within the list
+  return parameterNames.slice(0, count).map((name) => parameters[name]);
 }
 
 /** The document in these bytes. Well formed, nothing more: what makes it an epoch of a chain is the link that leads to it (chain.ts). */
@@ -110,14 +119,16 @@ export function decodeEpoch(sha256: Sha256, bytes: Bytes): EpochDocument | WireR
   const start = { height: fields.height('start.height', 1), hash: fields.hash('start.hash') };
   const protocol = fields.word('protocol', protocols);
   const members = fields.tuples('members', { min: MEMBERS_MIN, max: MEMBERS_MAX }, MEMBER_FIELDS, readMember);
-  const most = parameterNames.length;
-  const values = fields.values('parameters', { min: most - 1, max: most }, (item) => item.uint('parameters'));
-  if (values.length === most && values.at(-1) === 0) problem.note('field-out-of-range', 'parameters');
+  const range = { min: FIRST_PARAMETERS, max: parameterNames.length };
+  const values = fields.values('parameters', range, (item) => item.uint('parameters'));
+  const last = parameterNames[values.length - 1];
+  const isLonger = values.length > FIRST_PARAMETERS && last !== undefined && values.at(-1) === parameterDefaults[last];
+  if (isLonger) problem.note('field-out-of-range', 'parameters');
   const policy = fields.uint('policy', MEMBERS_MAX);
   if (problem.found !== undefined) return refuse(problem.found.code, 'epoch', problem.found.field);
-  // The cast: one value was read for each name, but where there is no lease.
+  // The cast: one value for each name.
   const parameters = Object.fromEntries(
-    parameterNames.map((name, i) => [name, values[i] ?? 0]),
+    parameterNames.map((name, i) => [name, values[i] ?? parameterDefaults[name]]),
   ) as unknown as Parameters;
   const document: EpochDocument = {
     chainId,
