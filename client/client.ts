@@ -6,6 +6,7 @@ import { type ClientSigner, clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import type { DoorMessage } from '../protocol/door.ts';
+import { addressOf, type GivenAddress } from '../protocol/epoch/address.ts';
 import type { Genesis } from '../protocol/genesis.ts';
 import type { Hash, Height, View } from '../protocol/types.ts';
 import { type EpochChain, genesisOf, mainMembers } from '../protocol/verify.ts';
@@ -74,8 +75,8 @@ export class Client {
   /** The epochs that this client knows, each with its proof. It adds those that it learns. */
   readonly epochs: EpochChain;
   readonly #first: Genesis;
-  /** The addresses that the caller gave, by name, and what the epoch known then said of each: a later epoch's word on an address is newer. */
-  readonly #given = new Map<string, { readonly url: string; readonly said: string | undefined }>();
+  /** The addresses that the caller gave, by name. */
+  readonly #given = new Map<string, GivenAddress>();
   readonly #learner: EpochLearner;
   readonly #settings: Settings;
   readonly #crypto: Crypto;
@@ -124,8 +125,8 @@ export class Client {
       refused: (replica, code) => this.#emitter.emit('refused', { replica, code }),
     });
     this.#chain = new ChainView(epochs);
-    const addressOf = (name: string) => epochs.last.members.find((member) => member.name === name)?.address;
-    for (const { name, url } of replicas) this.#given.set(name, { url, said: addressOf(name) });
+    const saidOf = (name: string) => epochs.last.members.find((member) => member.name === name)?.address;
+    for (const { name, url } of replicas) this.#given.set(name, { url, said: saidOf(name) });
     this.#relink();
     this.#sources = sources.map(({ name, url }) => this.#link({ member: null, name, url }, this.#sourceEvents()));
     this.#knownHeight = this.#chain.height;
@@ -345,13 +346,13 @@ export class Client {
     });
   }
 
-  /** Connections to members that stay are kept; the caller's address is good until a later epoch names another. */
+  /** [EPO-25] Connections to members that stay are kept; the caller's address is good until a later epoch names another. */
   #relink(): void {
     const before = this.#links.splice(0);
     for (const member of mainMembers(this.epochs.last)) {
       const { name, address } = member;
       const given = this.#given.get(name);
-      const url = given === undefined || given.said !== address ? (address ?? given?.url) : given.url;
+      const url = addressOf(address, given);
       // In the first epoch the caller says whom to use.
       if (url === undefined || (given === undefined && this.epochs.last.epoch === 0)) continue;
       const kept = before.find((link) => link.url === url && link.name === name && link.enter(member));

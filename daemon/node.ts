@@ -13,6 +13,7 @@ import { SecretKey } from '../keys/keypair.ts';
 import { loadKey } from '../keys/keystore.ts';
 import { assert } from '../protocol/assert.ts';
 import type { EpochEnd } from '../protocol/core.ts';
+import { addressOf, givenByConfig } from '../protocol/epoch/address.ts';
 import { epochOf } from '../protocol/epoch/begin.ts';
 import { type EpochDocument, genesisOf } from '../protocol/epoch/document.ts';
 import type { Genesis } from '../protocol/genesis.ts';
@@ -148,7 +149,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
           key: guard.publicKey,
           signStatement,
         },
-        peers: addressesOf(config, members, self, logger),
+        peers: addressesOf(config, epochs, members, self, logger),
       };
     };
     const transport = await Transport.open({
@@ -460,16 +461,17 @@ async function openLatestGuard(config: NodeConfig, keys: readonly OwnKey[], chai
   return latest;
 }
 
-/** The operator's own word first, then the epoch's. */
+/** [EPO-25] */
 function addressesOf(
   { peers }: NodeConfig,
+  epochs: EpochChain,
   members: Genesis['members'],
   self: ReplicaId,
   logger: Logger,
 ): Map<ReplicaId, string> {
   const addresses = new Map<ReplicaId, string>();
   for (const { id, name, address } of members) {
-    const url = peers.get(name) ?? address;
+    const url = addressOf(address, givenByConfig(epochs, name, peers.get(name)));
     if (url !== undefined) addresses.set(id, url);
     else if (id !== self) logger.warn({ peer: name }, 'this member has no address: it must dial this replica');
   }

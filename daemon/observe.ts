@@ -10,6 +10,7 @@ import { native } from '../crypto/native.ts';
 import { type ClientSigner, clientSigner } from '../keys/client-key.ts';
 import { SecretKey } from '../keys/keypair.ts';
 import type { Block } from '../protocol/block.ts';
+import { addressOf, givenByConfig } from '../protocol/epoch/address.ts';
 import type { EpochDocument } from '../protocol/epoch/document.ts';
 import { Observer } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
@@ -206,14 +207,18 @@ interface Following {
   readonly signal: AbortSignal;
 }
 
-/** The operator's own word first, then that of the last epoch. */
-function addressesOf({ peers, member: own }: NodeConfig, { documents, last }: EpochChain): ReplicaAddress[] {
-  const known = (name: string) => documents.some(({ members }) => members.some((member) => member.name === name));
-  const given = [...peers].flatMap(([name, url]) => (known(name) ? [{ name, url }] : []));
-  const named = last.members.flatMap(({ name, address }) =>
-    address === undefined || peers.has(name) ? [] : [{ name, url: address }],
-  );
-  return [...given, ...named].filter(({ name }) => name !== own);
+/** [EPO-25] Of the last epoch that is known; and whoever was a member before, as far as the operator says where. */
+export function addressesOf(
+  { peers, member: own }: Pick<NodeConfig, 'peers' | 'member'>,
+  epochs: EpochChain,
+): ReplicaAddress[] {
+  const { documents, last } = epochs;
+  const names = new Set(documents.flatMap(({ members }) => members.map(({ name }) => name)));
+  return [...names].flatMap((name) => {
+    const member = last.members.find((each) => each.name === name);
+    const url = addressOf(member?.address, givenByConfig(epochs, name, peers.get(name)));
+    return url === undefined || name === own ? [] : [{ name, url }];
+  });
 }
 
 /** To the members, and to sources beside them; to sources alone where no f+1 members can be reached. */

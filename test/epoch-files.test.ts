@@ -13,6 +13,7 @@ import { combineControls, inOrder } from '../daemon/cli/control-file.ts';
 import { planInWords, planOf } from '../daemon/cli/epoch-plan.ts';
 import { keepEpochs } from '../daemon/epochs.ts';
 import { decodeEpochsFile, encodeEpochsFile } from '../daemon/epochs-file.ts';
+import { addressesOf } from '../daemon/observe.ts';
 import {
   decodeWitness,
   encodeProvenWitness,
@@ -27,6 +28,7 @@ import { Observer } from '../protocol/epoch/observer.ts';
 import type { ReplicaMessage, Signed } from '../protocol/messages.ts';
 import { asEpoch, asHash, asHeight, asReplicaId, asView } from '../protocol/types.ts';
 import {
+  type Change,
   controlSigningBytes,
   EpochChain,
   encodeEvidence,
@@ -204,6 +206,32 @@ t.test('[EPO-11] links that the file has not got yet are in the log', async (t) 
   const short = await logOf(world.blocks.slice(0, 3));
   t.equal((await keepEpochs({ path, genesis, log: short, document, logger })).last.epoch, 0, 'what is nowhere is said');
   t.match(warnings, [{ epoch: 0 }]);
+});
+
+t.test('[EPO-25] the address of a config is good until an epoch names another one', async (t) => {
+  const world = new EpochWorld();
+  const epochs = new EpochChain({ genesis: world.genesis, crypto: native });
+  const peers = new Map(['b', 'e', 'f'].map((name) => [name, `ws://${name}.tunnel:1`]));
+  const next = (changes: readonly Change[], joins: Record<string, number> = {}) => {
+    world.end({ changes, by: [...abc, 'd'], joins });
+    t.notOk('refused' in epochs.add(world.links.at(-1)!));
+  };
+  const moving = (name: string, address: string | null): Change => ({ change: 'change-address', name, address });
+  const places = () =>
+    Object.fromEntries(addressesOf({ peers, member: 'a' }, epochs).map(({ name, url }) => [name, url]));
+  const [b, c, d] = [2, 3, 4].map((i) => `ws://10.0.0.${i}:7000`);
+  const tunnel = { b: 'ws://b.tunnel:1', e: 'ws://e.tunnel:1' };
+  t.strictSame(places(), { b: tunnel.b, c, d }, 'as long as it is the first epoch');
+  next([moving('c', 'ws://10.0.1.3:7000'), moving('d', null)]);
+  t.strictSame(places(), { b: tunnel.b, c: 'ws://10.0.1.3:7000' }, 'of others');
+  next([moving('b', 'ws://10.0.1.2:7000'), adding('e')], { e: 0 });
+  t.strictSame(places(), { b: 'ws://10.0.1.2:7000', c: 'ws://10.0.1.3:7000', e: tunnel.e });
+  next([moving('e', 'ws://10.0.1.5:7000'), moving('b', null)]);
+  t.match(places(), { b: tunnel.b, e: 'ws://10.0.1.5:7000' }, 'no address is no other one');
+  next([moving('b', b!)]);
+  t.match(places(), { b: tunnel.b, e: 'ws://10.0.1.5:7000' }, 'back where it came from');
+  next([{ change: 'remove-member', name: 'b' }]);
+  t.match(places(), { b: tunnel.b }, 'whoever was a member may know of the next ones');
 });
 
 t.test('[EVD-2] [EVD-4] evidence and statements of a later epoch hold where its members are known', async (t) => {

@@ -18,6 +18,7 @@ const statusSchema = z.object({
   epoch: z.int(),
   height: z.int(),
   lowest: z.int(),
+  peers: z.array(z.object({ name: z.string(), connected: z.boolean() })),
 });
 
 export async function freePort(): Promise<number> {

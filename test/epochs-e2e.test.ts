@@ -14,7 +14,7 @@ import { synod as run } from './program.ts';
 t.setTimeout(280_000);
 t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its members while it orders', async (t) => {
   const dir = t.testdir();
-  const { synod, ok, start, config, door, inEpoch, nodes, status, stop } = new EpochNet(t, dir);
+  const { synod, ok, start, config, door, eventually, inEpoch, nodes, status, stop } = new EpochNet(t, dir);
   const genesis = ['--genesis', 'net/genesis.json'];
   await ok('init', 'net', '--unsealed', '--param', 'viewTimeoutMs=1500');
   let receipts = 0;
@@ -105,18 +105,38 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   await inEpoch(3, four);
   await order('all four again');
 
+  // It moves. Nobody answers at what its config says of the others, so it is they who find it where the epoch says.
+  await stop('node-3');
+  const newPort = await freePort();
+  const moved = {
+    ...config('node-3'),
+    listen: { host: '127.0.0.1', port: newPort },
+    peers: Object.fromEntries(three.map((name) => [name, 'ws://127.0.0.1:1'])),
+  };
+  writeFileSync(join(dir, 'net/node-3/config.json'), JSON.stringify(moved));
+  const move = ['member', 'address', 'node-3', `ws://127.0.0.1:${newPort}`];
+  await change('node-0', operators.slice(0, 3), move);
+  await inEpoch(4, three);
+  start('node-3');
+  await inEpoch(4, four);
+  await eventually('[EPO-25] the others have dialled it', async () => {
+    const peers = (await status('node-0'))?.peers;
+    return peers?.some(({ name, connected }) => name === 'node-3' && connected) === true;
+  });
+  await order('from another place');
+
   // A log is lost: its marks are of a later epoch than an empty one, and it comes back there.
   await stop('node-1');
   const repaired = await ok('repair', 'net/node-1/config.json', '--log');
   t.match(repaired.stdout, /log: none yet\nnothing to repair; next: synod start \S+\n$/);
   start('node-1');
-  await inEpoch(3, four);
+  await inEpoch(4, four);
   await order('over a lost log');
   await stop('node-1');
   const looked = await ok('repair', 'net/node-1/config.json');
-  t.match(looked.stdout, /^sign-state: sound, .*\nlog: sound, blocks \d+ to \d+, in epoch 3\n/);
+  t.match(looked.stdout, /^sign-state: sound, .*\nlog: sound, blocks \d+ to \d+, in epoch 4\n/);
   start('node-1');
-  await inEpoch(3, four);
+  await inEpoch(4, four);
 
   // A fifth follows until it is a member.
   mkdirSync(join(dir, 'net/node-4'));
@@ -150,12 +170,12 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   ];
   await change('node-0', operators.slice(0, 3), add, ['--key', 'net/node-4/replica.key', '--at', '7']);
   const five = [...four, 'node-4'];
-  await inEpoch(4, five);
+  await inEpoch(5, five);
   await order('five of them');
 
   // The first primary goes; its process ends, and says why.
   await change('node-1', [...operators.slice(1), 'fifth.key'], ['member', 'remove', 'node-0']);
-  await inEpoch(5, five.slice(1));
+  await inEpoch(6, five.slice(1));
   const gone = await nodes.get('node-0')!.ended;
   t.equal(gone.code, 2, 'nobody starts it again');
   t.match(gone.stderr, /^synod: .* \[not-a-member\]$/m);
@@ -165,9 +185,9 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   const { height } = (await status('node-4'))!;
   await ok('export', '--network', 'net', '--from', `${height - 1}`, '--out', 'late.chain');
   const late = await ok('verify', 'late.chain', ...genesis, '--json');
-  t.match(JSON.parse(late.stdout), { valid: true, epoch: 5 });
+  t.match(JSON.parse(late.stdout), { valid: true, epoch: 6 });
   const followed = await ok('follow', '--network', 'net', '--from', `${height}`, '--to', `${height}`, '--json');
-  t.match(JSON.parse(followed.stdout), { height, epoch: 5, proposer: /^node-[1-4]$/ });
+  t.match(JSON.parse(followed.stdout), { height, epoch: 6, proposer: /^node-[1-4]$/ });
 
   // Everything, from the genesis document.
   for (let i = 1; i <= receipts; i++) await ok('verify', `${i}.receipt`, ...genesis);
@@ -175,8 +195,8 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   newest.child.kill('SIGTERM');
   t.equal((await newest.ended).code, 0);
   await ok('export', '--config', 'net/node-4/config.json', '--from', `${height}`, '--out', 'log.chain');
-  t.match(JSON.parse((await ok('verify', 'log.chain', ...genesis, '--json')).stdout), { valid: true, epoch: 5 });
+  t.match(JSON.parse((await ok('verify', 'log.chain', ...genesis, '--json')).stdout), { valid: true, epoch: 6 });
   await ok('export', '--config', 'net/node-4/config.json', '--out', 'net.chain');
   const verified = await ok('verify', 'net.chain', ...genesis, '--json');
-  t.match(JSON.parse(verified.stdout), { valid: true, from: 1, epoch: 5 });
+  t.match(JSON.parse(verified.stdout), { valid: true, from: 1, epoch: 6 });
 });

@@ -624,6 +624,43 @@ t.test('[EPO-24] who comes is met, and who goes is cut off, when there is time f
   t.match(await caller.ended, { code: 4001, reason: 'handshake-not-a-member' });
 });
 
+t.test('[EPO-24] [EPO-25] who has another address is met at once', async (t) => {
+  const options = { handshakeMsMax: 60_000 };
+  // The member that moves, and where it is then: whoever dials meets the same key.
+  const nodes = await Promise.all([zero, one, two, one].map((id) => Node.open(id, [], { options })));
+  const [a, b, c, moved] = nodes as [Node, Node, Node, Node];
+  t.teardown(() => Promise.all(nodes.map((node) => node.close())));
+  const ids = [zero, one, two];
+  // Only the first one knows where anybody is: nobody comes back by itself.
+  const ports = new Map([
+    [one, b.port],
+    [two, c.port],
+  ]);
+  b.enter(epochOf(one, { epoch: 1, ids }));
+  c.enter(epochOf(two, { epoch: 1, ids }));
+  moved.enter(epochOf(one, { epoch: 2, ids }));
+  a.enter(epochOf(zero, { epoch: 1, ids, ports }));
+  await a.until('both', () => a.transport.connectedPeers().length === 2);
+  const toB = marks(a, b);
+  // On the bulk lane frames wait for the connection.
+  for (const lane of ['vote', 'bulk'] as const) await toB(lane);
+  const heard = b.frames.length;
+
+  a.transport.enter(epochOf(zero, { epoch: 2, ids, ports: new Map([...ports, [one, moved.port]]) }));
+  t.strictSame(a.transport.connectedPeers(), [two]);
+  for (const lane of ['vote', 'bulk'] as const) a.transport.broadcast(frame(1 << 25), lane);
+  await a.until('the one that has moved', () => a.transport.connectedPeers().length === 2);
+  for (const lane of ['vote', 'bulk'] as const) t.match(await marks(a, moved)(lane), { from: zero, key: undefined });
+  await b.until('cut off', () => b.seen('disconnected 0') > 0);
+  t.ok(
+    b.logs.some((line) => line.includes('peer disconnected') && line.includes('not-a-peer')),
+    'who is at the old address hears why',
+  );
+  t.equal(b.frames.length, heard, 'and nothing more');
+  await marks(a, c)();
+  t.strictSame([a.seen('connected 2'), c.seen('connected 0')], [1, 1], 'the connection to whoever stays is kept');
+});
+
 t.test('[EPO-24] nobody waits for ever', async (t) => {
   const node = await Node.open(zero, [], { options: { handshakeMsMax: 1_000 } });
   t.teardown(() => node.close());

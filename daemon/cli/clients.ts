@@ -2,6 +2,7 @@
 
 import { type Client, type ClientOptions, connect } from '../../client/index.ts';
 import type { SecretKey } from '../../keys/keypair.ts';
+import { addressOf, givenByConfig } from '../../protocol/epoch/address.ts';
 import type { EpochChain } from '../../protocol/verify.ts';
 import { Complaint, EXIT } from './errors.ts';
 import type { Network } from './network.ts';
@@ -21,8 +22,11 @@ export async function openClient({ network, key, options }: ClientUse): Promise<
     genesis: network.genesis,
     epochs,
     replicas: members.flatMap(({ name, address }) => {
-      const url =
-        network.replicas.find((replica) => replica.name === name)?.url ?? (epochs.last.epoch > 0 ? address : undefined);
+      const replica = network.replicas.find((each) => each.name === name);
+      const given =
+        replica?.isGiven === true ? { url: replica.url, said: address } : givenByConfig(epochs, name, replica?.url);
+      // [EPO-25] In the first epoch the caller says whom to use.
+      const url = addressOf(epochs.last.epoch > 0 ? address : undefined, given);
       return url === undefined ? [] : [{ name, url }];
     }),
     ...(key === undefined ? {} : { key }),

@@ -27,6 +27,8 @@ export interface KnownReplica {
   readonly url: string;
   /** The HTTP door, as far as known. */
   readonly http: string | null;
+  /** On the command line, now; a config may be older than the present epoch. */
+  readonly isGiven: boolean;
 }
 
 export interface Network {
@@ -85,7 +87,7 @@ function parseReplica(text: string): KnownReplica {
   const [, name, url] = /^([a-z0-9-]{1,32})=(wss?:\/\/\S+)$/.exec(text) ?? [];
   if (name === undefined || url === undefined || !URL.canParse(url))
     throw usageError(`--replica ${text}: name=url is wanted, such as node-0=ws://10.0.0.1:7000`);
-  return { name, url, http: null };
+  return { name, url, http: null, isGiven: true };
 }
 
 /** From the replicas' own configs; what the others dial counts, since a replica may listen on every interface. */
@@ -100,7 +102,7 @@ function replicasOf(directory: string, genesis: Genesis): KnownReplica[] {
     const dialled = configs.map((config) => config.peers.get(name)).find((url) => url !== undefined);
     if (own === undefined && dialled === undefined) return [];
     const url = dialled ?? `ws://${urlHost(own?.listen.host ?? '')}:${own?.listen.port}`;
-    return [{ name, url, http: own === undefined ? null : httpOf(own, url) }];
+    return [{ name, url, http: own === undefined ? null : httpOf(own, url), isGiven: false }];
   });
 }
 
