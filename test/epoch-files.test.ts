@@ -2,14 +2,16 @@
 
 import { spawn } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { concat, toHex } from '../crypto/bytes.ts';
 import { inclusionProof } from '../crypto/merkle.ts';
 import { native } from '../crypto/native.ts';
 import { ChainFileWriter } from '../daemon/cli/chain-file.ts';
-import { combineControls, inOrder } from '../daemon/cli/control-file.ts';
+import { combineControls, inOrder, writeControlFile } from '../daemon/cli/control-file.ts';
 import { planInWords, planOf } from '../daemon/cli/epoch-plan.ts';
 import { keepEpochs } from '../daemon/epochs.ts';
 import { decodeEpochsFile, encodeEpochsFile } from '../daemon/epochs-file.ts';
@@ -66,6 +68,22 @@ function synod(...args: readonly string[]) {
 }
 
 const abc = ['a', 'b', 'c'];
+
+/** What a replica's HTTP door says of the epochs, and takes in; nothing stands behind it. */
+async function fakeDoor(t: Test, answers: { epochs: () => Uint8Array; posted?: () => void }): Promise<string> {
+  const server = createServer(({ url, method }, response) => {
+    if (method === 'POST') answers.posted?.();
+    else if (url !== '/v1/epochs') response.statusCode = 404;
+    response.end(method === 'POST' ? '{}' : answers.epochs());
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  // The cast: it listens on a port.
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
 
 t.test('[KEY-5] operators and joining replicas sign layouts of their own, and nothing else', async (t) => {
   const secret = SecretKey.fromSeed(new Uint8Array(32).fill(7));
@@ -465,4 +483,67 @@ t.test('from a plan to a change that is signed by all who must: no cluster, no n
     /not those of the payload \[control-file-malformed\]/,
   );
   t.equal(asEpoch(0), bent.epoch);
+});
+
+t.test('a change that was not taken is not reported as if it were', async (t) => {
+  const directory = t.testdir();
+  const at = (name: string) => join(directory, name);
+  const world = new EpochWorld();
+  writeFileSync(at('genesis.json'), world.document);
+  const setting = (value: number, by: readonly string[]) =>
+    ({ changes: [{ change: 'set-parameter', parameter: 'window', value }], by }) as const;
+  const file = async (name: string, draft: Parameters<typeof controlFor>[1]) => {
+    await writeControlFile(at(name), opened(controlFor(world.epoch, draft)), [], false);
+    return name;
+  };
+  const ours = await file('ours.json', setting(6, abc));
+  const [theirs, again] = [
+    await file('theirs.json', setting(5, abc)),
+    await file('again.json', setting(5, ['b', 'c', 'd'])),
+  ];
+  world.idle(2).end(setting(5, abc));
+  const { chainId } = world.genesis;
+  const submit = (name: string, http: string) =>
+    synod('control', 'submit', at(name), '--genesis', at('genesis.json'), '--http', http);
+
+  // Before it came, and while it waited.
+  const over = await fakeDoor(t, { epochs: () => encodeEpochsFile(chainId, world.links) });
+  let isTaken = false;
+  const posted = () => {
+    isTaken = true;
+  };
+  const waiting = await fakeDoor(t, { epochs: () => encodeEpochsFile(chainId, isTaken ? world.links : []), posted });
+  for (const door of [over, waiting]) {
+    const lost = await submit(ours, door);
+    t.match(lost, { code: 1, stdout: '' });
+    t.match(lost.stderr, /another change ended epoch 0, at height 3: parameter window = 5 \[control-overtaken\]\n/);
+    t.match(lost.stderr, /make it anew for epoch 1, /);
+  }
+  t.ok(isTaken);
+  for (const name of [theirs, again]) {
+    const won = await submit(name, over);
+    t.match(won, { code: 0, stdout: 'epoch 1 began at height 3: a, b, c, d\n' }, 'whoever has signed it');
+  }
+
+  // An epoch later.
+  world.end(setting(7, abc));
+  t.match((await submit(ours, over)).stderr, /another change ended epoch 0, .*\n.* for epoch 2, /);
+  t.match(await submit(theirs, over), { code: 0, stdout: 'epoch 1 began at height 3: a, b, c, d\n' });
+
+  // What is not proved is nobody's end: it may still be decided.
+  const [link] = world.links;
+  const bent = Uint8Array.from(link!, (byte, i) => (i === link!.length - 100 ? byte ^ 1 : byte));
+  const liar = await fakeDoor(t, { epochs: () => encodeEpochsFile(chainId, [bent]) });
+  const run = await synod(
+    'control',
+    'submit',
+    at(ours),
+    '--genesis',
+    at('genesis.json'),
+    '--http',
+    liar,
+    '--timeout',
+    '1s',
+  );
+  t.match(run, { code: 1, stderr: /\[control-not-decided\]\n/ });
 });

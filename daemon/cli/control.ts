@@ -4,9 +4,17 @@ import { Command } from 'commander';
 import { equalBytes, toHex } from '../../crypto/bytes.ts';
 import { native } from '../../crypto/native.ts';
 import { operatorSigner } from '../../keys/operator-key.ts';
+import { assert } from '../../protocol/assert.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
 import { asEpoch, asHeight } from '../../protocol/types.ts';
-import { type Control, type EpochDocument, encodeControl } from '../../protocol/verify.ts';
+import {
+  type Control,
+  decodeControl,
+  decodeEpochLink,
+  type EpochChain,
+  type EpochDocument,
+  encodeControl,
+} from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
 import { combineControls, inOrder, readControlFile, writeControlFile } from './control-file.ts';
 import { changeInWords, nextHeight, planInWords, planOf, type Standing } from './epoch-plan.ts';
@@ -206,13 +214,11 @@ async function submit(file: string, options: SubmitOptions): Promise<void> {
   const control = readControlFile(file);
   const { genesis, doors } = doorsOf(options);
   const deadline = performance.now() + options.timeout;
-  const next = control.body.epoch + 1;
   let last = 'no replica answers';
   for (;;) {
     for (const door of doors) {
       const epochs = await fetchEpochs(door, genesis, askMs);
-      if (epochs !== null && epochs.last.epoch >= next)
-        return reportEpoch(epochs.at(asEpoch(next)) ?? epochs.last, control);
+      if (epochs !== null && epochs.last.epoch > control.body.epoch) return reportEnd(epochs, control);
       const answer = await postTransaction(door, encodeControl(control), askMs);
       if (answer === null) continue;
       last = answer.code === null ? 'taken in, and not decided yet' : `${answer.message} [${answer.code}]`;
@@ -239,11 +245,19 @@ function doorsOf({ http, ...options }: SubmitOptions) {
   return { genesis, doors: http === undefined ? doors : [http.replace(/\/$/, '')] };
 }
 
-async function reportEpoch(document: EpochDocument, control: Control): Promise<void> {
-  const { epoch, start, members } = document;
-  // The certified link says which change ended the epoch: another one may have come first.
-  if (epoch !== control.body.epoch + 1)
-    return writeLine(`epoch ${epoch} has begun, and ${control.body.epoch + 1} is over`);
+/** The certified link says which change ended the epoch: another one may have come first. */
+async function reportEnd(epochs: EpochChain, { body, digest }: Control): Promise<void> {
+  const { epoch, start, members } = epochs.at(asEpoch(body.epoch + 1))!; // a later one is known
+  const link = decodeEpochLink(epochs.links[body.epoch]!); // which has led there
+  const end = 'refused' in link ? link : decodeControl(native.sha256, link.control);
+  assert(!('refused' in end), 'a link that was checked holds');
+  if (!equalBytes(end.digest, digest))
+    throw new Complaint({
+      code: 'control-overtaken',
+      sentence: `another change ended epoch ${body.epoch}, at height ${start.height}: ${end.body.changes.map(changeInWords).join('; ')}`,
+      remedy: `This one is worthless now: make it anew for epoch ${epochs.last.epoch}, the present one, and have it signed anew.`,
+      exit: EXIT.failure,
+    });
   await writeLine(`epoch ${epoch} began at height ${start.height}: ${members.map(({ name }) => name).join(', ')}`);
 }
 
