@@ -547,3 +547,38 @@ t.test('a change that was not taken is not reported as if it were', async (t) =>
   );
   t.match(run, { code: 1, stderr: /\[control-not-decided\]\n/ });
 });
+
+t.test('a plan for a network is one for the last epoch that any of its doors can prove', async (t) => {
+  const directory = t.testdir({ net: { a: {}, b: {}, c: {} } });
+  const at = (name: string) => join(directory, name);
+  const world = new EpochWorld();
+  const { chainId } = world.genesis;
+  world.idle(1).end({ changes: [adding('e')], by: abc, joins: { e: 0 } });
+  world.end({ changes: [{ change: 'remove-member', name: 'b' }], by: [...abc, 'd'] });
+  const [first, second] = world.links;
+  const known = encodeEpochsFile(chainId, [first!, second!]);
+  // One that has ended on the way, one that knows it all, and one that has its own idea.
+  const bent = Uint8Array.from(second!, (byte, i) => (i === second!.length - 100 ? byte ^ 1 : byte));
+  const told = { a: encodeEpochsFile(chainId, []), b: known, c: encodeEpochsFile(chainId, [first!, bent, first!]) };
+  let isSilent = false;
+  writeFileSync(at('net/genesis.json'), world.document);
+  writeFileSync(at('net.epochs'), known);
+  for (const [member, bytes] of Object.entries(told)) {
+    const door = new URL(await fakeDoor(t, { epochs: () => (isSilent ? new Uint8Array(0) : bytes) }));
+    const http = { host: door.hostname, port: Number(door.port) };
+    const listen = { host: '127.0.0.1', port: 1 };
+    const config = { genesis: 'g', member, key: 'k', dataDir: 'd', listen, peers: {}, http };
+    writeFileSync(at(`net/${member}/config.json`), JSON.stringify(config));
+  }
+  const planned = async (...args: string[]) => {
+    const plan = ['param', 'set', 'window=5', '--network', at('net'), '--height', '9', '--plan', '--json', ...args];
+    const { stdout, stderr } = await synod(...plan);
+    return { plan: JSON.parse(stdout), stderr };
+  };
+  const present = { epoch: 2, before: { n: 4, members: ['a', 'c', 'd', 'e'] } };
+  t.match(await planned(), { plan: present, stderr: /^$/ });
+  isSilent = true;
+  const said = /^no replica says which epoch it is: judged for epoch 0, that of the genesis document\n$/;
+  t.match(await planned(), { plan: { epoch: 0, before: { members: ['a', 'b', 'c', 'd'] } }, stderr: said });
+  t.match(await planned('--epochs', at('net.epochs')), { plan: present, stderr: /: judged for epoch 2, the last in / });
+});

@@ -180,6 +180,15 @@ t.test('[EPO-12] [EPO-16] [EPO-17] a network changes its limits, a key and its m
   t.equal(gone.code, 2, 'nobody starts it again');
   t.match(gone.stderr, /^synod: .* \[not-a-member\]$/m);
   await order('without the first');
+  // Its doors say which epoch it is; nobody hands over a file.
+  const plan = await synod('param', 'set', 'window=7', '--network', 'net', '--plan', '--json');
+  t.match(JSON.parse(plan.stdout), {
+    epoch: 6,
+    before: { members: five.slice(1) },
+    live: { answer: five.slice(1) },
+    refusals: [{ code: 'control-unauthorised' }],
+  });
+  t.equal(plan.stderr, '');
 
   // From a later epoch on, with its links; by the doors, and from a log.
   const { height } = (await status('node-4'))!;

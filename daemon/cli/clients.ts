@@ -6,7 +6,7 @@ import { addressOf, givenByConfig } from '../../protocol/epoch/address.ts';
 import type { EpochChain } from '../../protocol/verify.ts';
 import { Complaint, EXIT } from './errors.ts';
 import type { Network } from './network.ts';
-import { fetchEpochs } from './replica-http.ts';
+import { fetchEpochs, longestOf } from './replica-http.ts';
 
 export interface ClientUse {
   readonly network: Network;
@@ -36,7 +36,6 @@ export async function openClient({ network, key, options }: ClientUse): Promise<
 
 const askMs = 1_000;
 
-/** Each link is proved, so any replica may tell of them, and whoever knows most is right. */
 export async function latestEpochs({
   genesis,
   epochs,
@@ -45,7 +44,7 @@ export async function latestEpochs({
   const answers = await Promise.all(
     replicas.map(({ http }) => (http === null ? null : fetchEpochs(http, genesis, askMs))),
   );
-  return [epochs, ...answers].reduce<EpochChain>((a, b) => (b !== null && b.last.epoch > a.last.epoch ? b : a), epochs);
+  return longestOf(epochs, answers);
 }
 
 /** Runs `work` with a client; ends it with exit code 130 on Ctrl-C, after `onInterrupt`. */

@@ -24,7 +24,7 @@ import { openKeyFile } from './key-files.ts';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from './network.ts';
 import { duration, wholeNumber } from './options.ts';
 import { note, writeLine } from './output.ts';
-import { fetchEpochs, fetchStatus, postTransaction } from './replica-http.ts';
+import { fetchEpochs, fetchStatus, longestOf, postTransaction } from './replica-http.ts';
 
 /** Where the epoch at hand is known from, and whom to ask. */
 export interface EpochOptions extends NetworkOptions {
@@ -46,7 +46,7 @@ export function addEpochOptions(command: Command): Command {
   return command
     .option('--genesis <file>', 'genesis.json of the network')
     .option('--network <dir>', 'directory that `synod init` wrote: its genesis.json, and its replicas are asked')
-    .option('--epochs <file>', 'the epochs since, where the first has ended')
+    .option('--epochs <file>', 'the epochs since, where the first has ended and no replica can be asked')
     .option(
       '--height <height>',
       'the height to judge for (default: above what the replicas say, or 1)',
@@ -63,16 +63,26 @@ export async function epochAtHand(options: EpochOptions): Promise<EpochAtHand> {
     const { genesis } = orComplain(loadGenesis(native, file ?? ''));
     return { genesis, epoch: loadEpochs(genesis, epochs).last, standings: null };
   }
-  const { genesis, replicas } = findNetwork({ network });
-  const standings = await Promise.all(
-    replicas.map(async ({ name, http }): Promise<Standing> => {
-      const status = http === null ? null : await fetchStatus(http, askMs);
-      return { name, height: status?.height ?? null };
+  const { genesis, epochs: known, replicas } = findNetwork(options);
+  const answers = await Promise.all(
+    replicas.map(async ({ name, http }) => {
+      const [status, told] =
+        http === null ? [null, null] : await Promise.all([fetchStatus(http, askMs), fetchEpochs(http, genesis, askMs)]);
+      return { standing: { name, height: status?.height ?? null }, told };
     }),
   );
+  const { last: epoch } = longestOf(
+    known,
+    answers.map(({ told }) => told),
+  );
+  const standings: readonly Standing[] = answers.map(({ standing }) => standing);
+  if (answers.every(({ told }) => told === null))
+    note(
+      `no replica says which epoch it is: judged for epoch ${epoch.epoch}, ${epochs === undefined ? 'that of the genesis document' : `the last in ${epochs}`}`,
+    );
   if (height === undefined && standings.every((each) => each.height === null))
-    note('no replica answers: judged as if for the first block (--height says otherwise)');
-  return { genesis, epoch: loadEpochs(genesis, epochs).last, standings };
+    note('no replica says how far it is: judged as if for the first block (--height says otherwise)');
+  return { genesis, epoch, standings };
 }
 
 export const heightOf = ({ standings }: EpochAtHand, { height }: Pick<EpochOptions, 'height'>) =>

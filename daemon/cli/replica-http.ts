@@ -73,6 +73,10 @@ export async function fetchEpochs(base: string, genesis: Genesis, timeoutMs: num
   return epochs instanceof EpochChain ? epochs : null;
 }
 
+/** Each link is proved, so any replica may tell of them, and whoever knows most is right. */
+export const longestOf = (known: EpochChain, told: readonly (EpochChain | null)[]): EpochChain =>
+  told.reduce<EpochChain>((a, b) => (b !== null && b.last.epoch > a.last.epoch ? b : a), known);
+
 const problemSchema = z.object({ error: z.object({ code: z.string(), message: z.string() }) });
 
 /** Null: no answer. Without a code: it was taken in. */
