@@ -116,6 +116,48 @@ const sentences: readonly (readonly [Cause, string])[] = [
     { code: 'view-change', stage: 'opening', who: [], since: ago(30), view: asView(2), ...counts },
     'no view is active: view 2 is being opened for 30 ms',
   ],
+  ...(
+    [
+      ['leader', [], 2, 'no leader is heard for 1.5 s: 2 of 4 replicas say so, 3 must for one to be elected'],
+      ['leader', [], 3, 'no leader is heard for 1.5 s: 3 of 4 replicas say so, one is elected next'],
+      [
+        'leader',
+        [0],
+        1,
+        'north hears no leader for 1.5 s, and others do: 1 of 4 replicas says so, 3 must for another to be elected',
+      ],
+      [
+        'promise',
+        [0, 3],
+        2,
+        'no leader is elected: east runs in view 6 and has 2 of 4 promises for 1.5 s, 3 are needed; north and west answer and have not promised',
+      ],
+      [
+        'vote',
+        [3],
+        2,
+        'no leader is elected: east runs in view 6 and has 2 of 4 votes for 1.5 s, 3 are needed; west answers and has not voted',
+      ],
+      ['vote', [], 1, 'no leader is elected: east runs in view 6 and has 1 of 4 votes for 1.5 s, 3 are needed'],
+      [
+        'noted',
+        [1],
+        1,
+        'nothing new is ordered before the working set of view 6 is noted by all of it, and by 3 of 4 replicas for 1.5 s: 1 has done so; south answers and has not noted it',
+      ],
+    ] as const
+  ).map(([stage, who, have, words]): [Cause, string] => [
+    {
+      code: 'view-change',
+      stage,
+      who: ids(...who),
+      since: ago(1_500),
+      view: asView(6),
+      ...counts,
+      have,
+    },
+    words,
+  ]),
   [
     { code: 'member-away', who: ids(1), since: ago(1_500), have: 6, need: 5, of: 7 },
     'south was last heard 1.5 s ago; 6 of 7 answer, 5 are needed',
@@ -159,6 +201,10 @@ const sentences: readonly (readonly [Cause, string])[] = [
       ['commit', 'commit for block 7'],
       ['view-change', 'request for view 1'],
       ['new-view', 'new-view for view 1'],
+      ['promise', 'promise for view 1'],
+      ['vote', 'vote for view 1'],
+      ['phase-1', 'promise for block 7'],
+      ['noted', 'note of the working set of view 1'],
       ['lead', 'mark that it leads view 1'],
       ['checkpoint', 'signature on the checkpoint at 7'],
       ['write', 'synced write'],
@@ -186,6 +232,10 @@ const sentences: readonly (readonly [Cause, string])[] = [
   [
     { code: 'votes-missing', phase: 'commit', who: ids(3), since: ago(700), height: h(7), ...counts },
     'block 7 has 2 of 4 commits for 700 ms, 3 are needed; west answers and has not voted',
+  ],
+  [
+    { code: 'votes-missing', phase: 'promise', who: ids(3), since: ago(700), height: h(7), ...counts },
+    'block 7 has 2 of 4 promises for 700 ms, 3 are needed; west answers and has not promised',
   ],
   [
     { code: 'proposal-missing', who: ids(0), since: ago(300), height: h(5), bundles: 3 },
@@ -347,7 +397,17 @@ t.test('headlines, waits, peers, ages', async (t) => {
   t.equal(waitWords(wait('commit'), speech), 'commit for block 7: 1 of 3 needed, missing east and west, for 100 ms');
   t.equal(waitWords(wait('new-view'), speech), 'new-view for view 3: 1 of 3 needed, missing east and west, for 100 ms');
   const between = { ...explanation, waits: [wait('view-change')] };
-  t.equal(standingWords(between, speech), 'at height 9, asking for view 2');
+  t.equal(standingWords(between, speech), 'at height 9, asking for view 3');
+  t.equal(waitWords(wait('vote'), speech), 'vote for view 3: 1 of 3 needed, missing east and west, for 100 ms');
+  t.equal(waitWords(wait('phase-1'), speech), 'phase-1 for block 7: 1 of 3 needed, missing east and west, for 100 ms');
+  t.equal(
+    waitWords(wait('leader'), speech),
+    'leader: none is heard, as 1 say and 3 must, missing east and west, for 100 ms',
+  );
+  const leaderless = { ...explanation, waits: [wait('leader')] };
+  t.equal(standingWords(leaderless, speech), 'at height 9, without a leader');
+  const running = { ...explanation, waits: [wait('promise'), wait('leader')] };
+  t.equal(standingWords(running, speech), 'at height 9, asking for view 3');
   const peer = { ...explanation.peers[0]!, heardAt: ago(40), heard: 'prepare', height: h(3) };
   t.equal(peerWords(peer, speech), 'south: prepare 40 ms ago, at height 3 in view 0');
   t.equal(

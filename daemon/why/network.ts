@@ -5,7 +5,7 @@ import type { Explanation } from '../../protocol/core.ts';
 import type { Millis, ReplicaId } from '../../protocol/types.ts';
 import { asReplicaId, plus } from '../../protocol/types.ts';
 import type { Action, Cause, CauseCode, Diagnosis, ReplicaCause, ReplicaState, Report } from './diagnosis.ts';
-import { actionFor, actionOf, answers, diagnose, earliestOf, latestOf } from './diagnosis.ts';
+import { actionFor, actionOf, answers, diagnose, earliestOf, isBetweenViews, latestOf } from './diagnosis.ts';
 import type { Speech } from './words.ts';
 
 /** A replica that was asked; null: it gave no answer. */
@@ -210,15 +210,17 @@ const selfCodes: readonly CauseCode[] = ['draining', 'quarantine', 'disk-slow', 
 /** Whoever has one of these cannot vote or propose. */
 const lackingCodes: readonly CauseCode[] = [...selfCodes, 'catching-up', 'behind'];
 
-function ownCauses(witnesses: readonly Witness[], { stopped, out }: Links): { cause: Cause; by: ReplicaId[] }[] {
+function ownCauses(witnesses: readonly Witness[], links: Links): { cause: Cause; by: ReplicaId[] }[] {
+  const { stopped, out } = links;
   const found = new Map<string, { cause: Cause; by: ReplicaId[] }>();
   for (const witness of witnesses)
     for (const cause of witness.diagnosis.causes) {
       if (linkCodes.includes(cause.code)) continue;
+      if (isElection(cause) && isFollowing(cause, witness, witnesses, links)) continue;
       const isOwn = selfCodes.includes(cause.code);
       if (!isOwn && (stopped || out.has(witness.replica))) continue;
       const who = isOwn ? cause.who : cause.who.filter((id) => !out.has(id) && !isExplained(cause, id, witnesses));
-      if (who.length === 0 && cause.who.length > 0) continue;
+      if (who.length === 0 && cause.who.length > 0 && !isElection(cause)) continue;
       if (cause.code === 'view-change' && who.length === 0 && somebodyLacks(witnesses)) continue;
       const key = keyOf(cause, who);
       const before = found.get(key);
@@ -231,6 +233,19 @@ function ownCauses(witnesses: readonly Witness[], { stopped, out }: Links): { ca
   return [...found.values()].sort((a, b) => b.by.length - a.by.length);
 }
 
+const isStage = (cause: Cause, ...stages: readonly string[]): boolean =>
+  cause.code === 'view-change' && stages.includes(cause.stage);
+const isRunning = (cause: Cause): boolean => isStage(cause, 'promise', 'vote');
+/** Of a replica without a leader, where members are trusted. */
+const isElection = (cause: Cause): boolean => isRunning(cause) || isStage(cause, 'leader');
+
+/** [WHY-4] Who is named for a link that is down lacks its leader for that; and who waits for one need not say so where another runs. */
+function isFollowing(cause: Cause, { replica }: Witness, witnesses: readonly Witness[], { causes }: Links): boolean {
+  if (causes.some(({ code, who }) => code === 'link-down' && who.includes(replica))) return true;
+  const isWaiting = isStage(cause, 'leader') && cause.who.length === 0;
+  return isWaiting && witnesses.some(({ diagnosis }) => diagnosis.causes.some(isRunning));
+}
+
 /** [WHY-4] A view change that is under way and that nobody holds up: what a replica says that it lacks is the reason for it, or there will be none. */
 const somebodyLacks = (witnesses: readonly Witness[]): boolean =>
   witnesses.some(({ diagnosis }) => diagnosis.causes.some(({ code }) => lackingCodes.includes(code)));
@@ -240,7 +255,8 @@ function keyOf(cause: ReplicaCause, who: readonly ReplicaId[]): string {
   if (selfCodes.includes(cause.code) && cause.code !== 'quarantine') return cause.code;
   // Fields that only some of them have.
   const some: { code: string; view?: number; height?: number; to?: number; phase?: string; stage?: string } = cause;
-  return [cause.code, who, some.view, some.height, some.to, some.phase, some.stage].join(' ');
+  const view = some.stage === 'leader' ? undefined : some.view; // each has another one that was last
+  return [cause.code, who, view, some.height, some.to, some.phase, some.stage].join(' ');
 }
 
 function merged(
@@ -269,6 +285,9 @@ function isExplained(cause: ReplicaCause, blamed: ReplicaId, witnesses: readonly
       return has(...lackingCodes, 'checkpoint-missing', 'view-change');
     case 'view-change':
       if (has(...lackingCodes)) return true;
+      if (isStage(cause, 'leader')) return false;
+      // Who runs itself, or follows a leader, does not vote.
+      if (isRunning(cause)) return causes.some(isRunning) || !isBetweenViews(other.explanation);
       return asksInVain && (cause.stage === 'opening' || other.explanation.view < cause.view);
     case 'checkpoint-missing':
       return has(...lackingCodes);

@@ -4,7 +4,7 @@
 
 import type { Audience, Explanation, Input, Ready, Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
-import { waitOf } from '../crash/explain.ts';
+import { nextOf, waitOf } from '../crash/explain.ts';
 import { isWell } from '../crash/hand-over.ts';
 import type { Reading } from '../crash/reads.ts';
 import type { Configure, ReplicaMessage, ReplicaPledge, Verified, WorkingSet } from '../messages.ts';
@@ -12,6 +12,7 @@ import { mainsOf } from '../modes.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, plus } from '../types.ts';
 import { PROMISED_SLOTS_MAX } from '../wire/paxos-payloads.ts';
+import { waitForAcceptance } from './explain.ts';
 import type { Cast } from './learner.ts';
 import { MultiPaxos } from './multi.ts';
 import type { Promises } from './proposer.ts';
@@ -251,11 +252,20 @@ export class CheapPaxos extends MultiPaxos {
   }
 
   protected override waits(): Wait[] {
-    const waits = this.#isAuxiliary ? [] : super.waits();
+    const waits = super.waits();
     if (!this.leads || this.#asked === null || this.#inForce) return waits;
     const have = [...this.#noted].sort((a, b) => a - b);
-    const height = plus.height(this.s.ledger.height, 1);
-    return [...waits, waitOf(this.s, this.ballot, { what: 'new-view', height, have, since: this.#askedAt })];
+    const short = this.#asked.members.filter((member) => !this.#noted.has(member));
+    const asked = { what: 'noted', height: nextOf(this.s), have, since: this.#askedAt } as const;
+    // The others note it after its members.
+    return [...waits, waitOf(this.s, this.ballot, short.length > 0 ? { ...asked, missing: short } : asked)];
+  }
+
+  /** While a working set is in force all of it must accept, and nobody else is asked. */
+  protected override acceptance(slot: Height, since: Millis): Wait {
+    if (this.#asked === null || !this.#inForce) return super.acceptance(slot, since);
+    const { members: among } = this.#asked;
+    return waitForAcceptance(this.s, this.ballot, this.acceptedBy(slot), { slot, need: among.length, among, since });
   }
 
   override explain(): Explanation {
