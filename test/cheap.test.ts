@@ -13,6 +13,7 @@ import { live } from '../sim/life.ts';
 import { settingOf } from '../sim/setting.ts';
 import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { answersWithNoMain, PLANTED_CHEAP } from './planted-cheap.ts';
+import { codesOf, network, own } from './why-cluster.ts';
 
 t.setTimeout(0);
 
@@ -183,6 +184,60 @@ t.test('CHP-2: without a member of the latest working set nobody leads: only it 
   } finally {
     restore();
   }
+});
+
+t.test(
+  'CHP-2: why says that nothing can be ordered without it, and what to start; auxiliaries are left out',
+  async (t) => {
+    const { cluster, left, dropped } = leftAlone();
+    const isTold = () => own(cluster, dropped).causes[0]?.code === 'working-set';
+    t.ok(cluster.until(isTold, 20 * T));
+    const words =
+      /^nothing can be ordered for [\d.]+ m?s until node-0 is back: only the latest working set knows what was chosen$/;
+    const start = { code: 'start', who: [left], count: 1 };
+    t.equal(left, 0);
+    // It runs again and again, and says the same all the time.
+    for (let at = 0; at < 40 * T; at += 37) {
+      cluster.run(37);
+      const { codes, state, action, words: said } = network(cluster);
+      if (codes.length !== 1 || codes[0] !== 'working-set 0') return t.fail(`after ${at} ms: ${said}`);
+      if (!words.test(said[0]!) || state !== 'stopped') return t.fail(`after ${at} ms: ${state}, ${said}`);
+      t.strictSame(action, start);
+      const { causes, action: ownAction, ready, words: ownWords } = own(cluster, dropped);
+      t.strictSame([codesOf(causes), ownAction, ready], [['working-set 0'], start, false], `after ${at} ms`);
+      t.match(ownWords[0], words);
+      // An auxiliary hears no leader, and runs for nothing itself.
+      const auxiliary = own(cluster, 2);
+      t.strictSame(codesOf(auxiliary.causes), ['view-change ', 'member-away 0']);
+      t.match(
+        auxiliary.words[0],
+        /^no leader is heard for [\d.]+ m?s: 2 of 3 replicas say so, enough for one of them to run$/,
+      );
+    }
+    cluster.boot(left);
+    const isBlamed = () => network(cluster).action?.code === 'look';
+    const isWell = () =>
+      [network(cluster), ...cluster.live().map((id) => own(cluster, id))].every(({ causes }) => causes.length === 0);
+    t.ok(
+      cluster.until(() => isWell() || isBlamed(), 60 * T),
+      'the action is enough',
+    );
+    t.notOk(isBlamed(), 'and nobody is blamed meanwhile');
+  },
+);
+
+t.test('CHP-2: a member of the latest working set that answers and does not promise is to be looked at', async (t) => {
+  const { cluster, left, dropped } = leftAlone();
+  cluster.tamper = (from, _to, message) =>
+    from === left && ['promise', 'paxos-prepare'].includes(message.kind) ? null : message;
+  cluster.boot(left);
+  t.ok(
+    cluster.until(() => own(cluster, dropped).action?.code === 'look', 40 * T),
+    `${network(cluster).words}`,
+  );
+  const { words, action } = own(cluster, dropped);
+  t.match(words[0], /until node-0 promises: .*; node-0 answers and has not promised$/);
+  t.strictSame(action, { code: 'look', who: [left], count: 1 });
 });
 
 t.test('CHP-4: above the floor of its ballot all of a working set must accept', async (t) => {

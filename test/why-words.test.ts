@@ -101,6 +101,14 @@ const sentences: readonly (readonly [Cause, string])[] = [
     '2 of 4 replicas answer, 3 are needed; east was last heard 3.0 s ago, west was never heard',
   ],
   [
+    { code: 'working-set', who: ids(0, 2), from: [], since: ago(7_000) },
+    'nothing can be ordered for 7.0 s until north or east is back: only the latest working set knows what was chosen',
+  ],
+  [
+    { code: 'working-set', who: ids(0), from: ids(0), since: ago(7_000) },
+    'nothing can be ordered for 7.0 s until north promises: only the latest working set knows what was chosen; north answers and has not promised',
+  ],
+  [
     { code: 'view-change', stage: 'asked', who: ids(3), since: ago(40), view: asView(2), ...counts },
     'no view is active for 40 ms: 2 of 4 replicas ask for view 2, 3 are needed; west answers and has not asked',
   ],
@@ -119,7 +127,7 @@ const sentences: readonly (readonly [Cause, string])[] = [
   ...(
     [
       ['leader', [], 2, 'no leader is heard for 1.5 s: 2 of 4 replicas say so, 3 must for one to be elected'],
-      ['leader', [], 3, 'no leader is heard for 1.5 s: 3 of 4 replicas say so, one is elected next'],
+      ['leader', [], 3, 'no leader is heard for 1.5 s: 3 of 4 replicas say so, enough for one of them to run'],
       [
         'leader',
         [0],
@@ -303,6 +311,7 @@ t.test('each cause in words, and each has an action or none on purpose', async (
     draining: null,
     quarantine: 'look',
     'no-quorum': 'start',
+    'working-set': 'start',
     'view-change': 'look',
     'catching-up': 'wait',
     behind: 'look',
@@ -384,6 +393,10 @@ t.test('headlines, waits, peers, ages', async (t) => {
   t.match(network('ordering', first), /^ordering, not healthy: north runs/);
   t.match(network('view-change', first), /^between views, not healthy: north/);
   t.match(network('stopped', first), /^nothing is ordered: north/);
+  t.match(
+    network('stopped', { code: 'working-set', who: ids(0), from: [], since: null }),
+    /^nothing can be ordered until/,
+  );
   t.match(network('unreachable', { code: 'unreachable', who: ids(1), since: null }), /^south cannot be reached/);
   const wait = (what: Wait['what']): Wait => ({
     what,

@@ -42,6 +42,11 @@ export type ReplicaCause =
    * Promise, vote: who owns the view runs for leader. Noted: it leads, and its working set is not noted. Who: those that answer and have not.
    */
   | (About<'view-change'> & Counted & { readonly view: View; readonly stage: ElectionStage | 'asked' | 'opening' })
+  /**
+   * Cheap Paxos: nobody leads before one of the latest working set promises (CHP-2); who: all of it. From: those of it that answer, and have not;
+   * none: they are down.
+   */
+  | (About<'working-set'> & { readonly from: readonly ReplicaId[] })
   /** It is behind, and gains; who: itself; from: whom it has asked. */
   | (About<'catching-up'> & Behind)
   /** It is behind, and has gained nothing for a while; who: itself; from: those that are ahead and answer. */
@@ -133,6 +138,7 @@ const notReadyCodes: readonly CauseCode[] = [
   'draining',
   'quarantine',
   'no-quorum',
+  'working-set',
   'view-change',
   'catching-up',
   'behind',
@@ -187,7 +193,7 @@ function causesOf(report: Report): ReplicaCause[] {
   const { at, self, waits, peers } = explanation;
   const away = peers.filter((peer) => !answers(explanation, peer)).map(({ replica }) => replica);
   // [REC-1] Before anything else: whatever is mended first, it does not vote.
-  const causes: ReplicaCause[] = quarantineOf(explanation);
+  let causes: ReplicaCause[] = quarantineOf(explanation);
   const noQuorum = noQuorumOf(explanation, away);
   // [WHY-3] Its own fault comes first, but for a quorum that is not there.
   const ownDisk = ownDiskOf(report);
@@ -205,10 +211,14 @@ function causesOf(report: Report): ReplicaCause[] {
     // One block of several in flight stands for all: they wait for the same.
     if (cause !== null && !causes.some(({ code }) => code === cause.code)) causes.push(cause);
   }
+  // [CHP-2] No election succeeds without it.
+  if (causes.some(({ code }) => code === 'working-set')) causes = causes.filter(({ code }) => code !== 'view-change');
   // A block that is asked for by its hash says more than the height that it holds back.
   const behind = causes.some(({ code }) => code === 'block-missing') ? null : behindOf(explanation, away);
   if (behind !== null) causes.push(behind);
-  const gone = away.filter((id) => !causes.some(({ code, who }) => code === 'primary-silent' && who.includes(id)));
+  const isNamed = ({ code, who }: ReplicaCause, id: ReplicaId) =>
+    (code === 'primary-silent' || code === 'working-set') && who.includes(id);
+  const gone = away.filter((id) => !causes.some((cause) => isNamed(cause, id)));
   if (gone.length > 0)
     causes.push({ code: 'member-away', who: gone, since: lastHeard(explanation, gone), ...counted(explanation, away) });
   return causes;
@@ -306,12 +316,8 @@ function behindOf(explanation: Explanation, away: readonly ReplicaId[]): Replica
 }
 
 /** `who`: those of `wait.missing` that answer. Null: nothing is wrong yet, or others are to blame that another cause names. */
-function causeOf(
-  { at, self, view, pool, peers, baseTimeoutMs }: Explanation,
-  wait: Wait,
-  who: readonly ReplicaId[],
-  late: boolean,
-): ReplicaCause | null {
+function causeOf(explanation: Explanation, wait: Wait, who: readonly ReplicaId[], late: boolean): ReplicaCause | null {
+  const { at, self, view, pool, peers, baseTimeoutMs } = explanation;
   const { what, height, since, have, need } = wait;
   const count = { have, need, of: peers.length + 1 };
   switch (what) {
@@ -336,8 +342,12 @@ function causeOf(
       return { code: 'primary-silent', who: wait.missing, since, view };
     case 'lead':
       return null; // its own disk
-    case 'working-set':
-      return null;
+    case 'working-set': {
+      // One that is back has had its time when it was asked long enough ago.
+      const run = explanation.waits.find((each) => each.what === 'promise');
+      const isLate = run !== undefined && at - run.since > patienceMs(explanation);
+      return isLate || who.length === 0 ? { code: what, who: wait.missing, since, from: who } : null;
+    }
     case 'standing':
     case 'readmission':
       return null; // its quarantine
@@ -371,6 +381,12 @@ export function actionFor(cause: Cause): Action | null {
       return null;
     case 'no-quorum':
       return { code: 'start', who, count: cause.need - cause.have };
+    case 'working-set':
+      return {
+        code: cause.from.length === 0 ? 'start' : 'look',
+        who: cause.from.length === 0 ? who : cause.from,
+        count: 1,
+      };
     case 'member-away':
       return { code: 'start', who, count: who.length };
     case 'split':

@@ -55,12 +55,15 @@ export function diagnoseNetwork({
   const all = Array.from({ length: members }, (_, id) => asReplicaId(id));
   const network = linksOf({ all, quorum, asked, witnesses });
   const own = ownCauses(witnesses, network);
-  // [REC-1] Before anything else: more than f without a vote stop a network, although all of them answer.
-  const [quarantines, others] = [own.filter(isQuarantine), own.filter((each) => !isQuarantine(each))];
-  const causes = [...quarantines, ...network.causes.map((cause) => ({ cause, by: [] })), ...others];
+  // [REC-1] [CHP-2] Before anything else: more than f without a vote stop a network, although all of them answer; and so does the lack of a working set.
+  const first = own.filter(({ cause }) => firstCodes.includes(cause.code));
+  const others = own.filter((each) => !first.includes(each));
+  const set = first.find(({ cause }) => cause.code === 'working-set')?.cause.who ?? [];
+  const links = network.causes.flatMap((cause) => lessAway(cause, set)).map((cause) => ({ cause, by: [] }));
+  const causes = [...first, ...links, ...others];
   const main = witnesses.filter(({ replica }) => network.inQuorum.has(replica));
   return {
-    state: network.stopped ? 'stopped' : stateOf(main, quorum),
+    state: network.stopped || set.length > 0 ? 'stopped' : stateOf(main, quorum),
     causes,
     action: actionOf(causes.map(({ cause }) => cause)),
     replicas,
@@ -68,7 +71,14 @@ export function diagnoseNetwork({
   };
 }
 
-const isQuarantine = ({ cause }: { readonly cause: Cause }): boolean => cause.code === 'quarantine';
+const firstCodes: readonly CauseCode[] = ['quarantine', 'working-set'];
+
+/** Whom the lack of a working set names is away for a better reason to start it. */
+function lessAway(cause: Cause, set: readonly ReplicaId[]): Cause[] {
+  if (cause.code !== 'member-away') return [cause];
+  const who = cause.who.filter((id) => !set.includes(id));
+  return who.length === 0 && cause.who.length > 0 ? [] : [{ ...cause, who }];
+}
 
 function witnessesOf(asked: readonly Asked[]): Witness[] {
   const reports = asked.flatMap(({ replica, report }) => (report === null ? [] : [{ replica, report }]));
@@ -211,15 +221,18 @@ const selfCodes: readonly CauseCode[] = ['draining', 'quarantine', 'disk-slow', 
 const lackingCodes: readonly CauseCode[] = [...selfCodes, 'catching-up', 'behind'];
 
 function ownCauses(witnesses: readonly Witness[], links: Links): { cause: Cause; by: ReplicaId[] }[] {
-  const { stopped, out } = links;
+  const { stopped, out, inQuorum } = links;
+  const isLed = witnesses.some(({ replica, explanation }) => inQuorum.has(replica) && !isBetweenViews(explanation));
   const found = new Map<string, { cause: Cause; by: ReplicaId[] }>();
   for (const witness of witnesses)
     for (const cause of witness.diagnosis.causes) {
       if (linkCodes.includes(cause.code)) continue;
+      if (cause.code === 'working-set' && isLed) continue;
       if (isElection(cause) && isFollowing(cause, witness, witnesses, links)) continue;
       const isOwn = selfCodes.includes(cause.code);
       if (!isOwn && (stopped || out.has(witness.replica))) continue;
-      const who = isOwn ? cause.who : cause.who.filter((id) => !out.has(id) && !isExplained(cause, id, witnesses));
+      const isWhole = isOwn || cause.code === 'working-set'; // one of it is enough, and it may be down
+      const who = isWhole ? cause.who : cause.who.filter((id) => !out.has(id) && !isExplained(cause, id, witnesses));
       if (who.length === 0 && cause.who.length > 0 && !isElection(cause)) continue;
       if (cause.code === 'view-change' && who.length === 0 && somebodyLacks(witnesses)) continue;
       const key = keyOf(cause, who);
@@ -242,6 +255,7 @@ const isElection = (cause: Cause): boolean => isRunning(cause) || isStage(cause,
 /** [WHY-4] Who is named for a link that is down lacks its leader for that; and who waits for one need not say so where another runs. */
 function isFollowing(cause: Cause, { replica }: Witness, witnesses: readonly Witness[], { causes }: Links): boolean {
   if (causes.some(({ code, who }) => code === 'link-down' && who.includes(replica))) return true;
+  if (witnesses.some(({ diagnosis }) => diagnosis.causes.some(({ code }) => code === 'working-set'))) return true;
   const isWaiting = isStage(cause, 'leader') && cause.who.length === 0;
   return isWaiting && witnesses.some(({ diagnosis }) => diagnosis.causes.some(isRunning));
 }

@@ -71,6 +71,13 @@ export function causeWords(cause: Cause, speech: Speech): string {
     }
     case 'no-quorum':
       return `${cause.have} of ${cause.of} replicas answer, ${cause.need} are needed; ${lastHeard(cause.who, speech)}`;
+    case 'working-set': {
+      const any = named(cause.who, speech, 'or');
+      const why = 'only the latest working set knows what was chosen';
+      return cause.from.length === 0
+        ? `nothing can be ordered${lasting} until ${any} is back: ${why}`
+        : `nothing can be ordered${lasting} until ${any} promises: ${why}; ${named(cause.from, speech)} ${answer(cause.from)} and ${has(cause.from)} not promised`;
+    }
     case 'view-change': {
       if (cause.stage === 'opening')
         return cause.who.length === 0
@@ -152,7 +159,7 @@ function electionWords(
     const said = `${have} of ${of} replicas ${have === 1 ? 'says' : 'say'}`;
     if (who.length > 0)
       return `${named(who, speech)} hears no leader${lasting}, and others do: ${said} so, ${need} must for another to be elected`;
-    const next = have >= need ? 'one is elected next' : `${need} must for one to be elected`;
+    const next = have >= need ? 'enough for one of them to run' : `${need} must for one to be elected`;
     return `no leader is heard${lasting}: ${said} so, ${next}`;
   }
   const [votes, done] = stage === 'vote' ? ['votes', 'voted'] : ['promises', 'promised'];
@@ -221,7 +228,7 @@ export function networkHeadline(
     return `healthy: ${members}${state === 'ordering' ? 'ordering' : 'idle'}${where}`;
   }
   const cause = causeWords(first, speech);
-  if (state === 'unreachable') return cause;
+  if (state === 'unreachable' || first.code === 'working-set') return cause;
   return state === 'stopped' ? `nothing is ordered: ${cause}` : `${states[state]}, not healthy: ${cause}`;
 }
 

@@ -41,6 +41,8 @@ export class CheapPaxos extends MultiPaxos {
   #askedAt: Millis;
   /** Since when something is proposed and nothing decided. */
   #openSince: Millis;
+  /** The latest working set of those that have promised, where none of it has (CHP-2); null: not so, or someone leads since. */
+  #lacks: { readonly members: readonly ReplicaId[]; readonly since: Millis } | null = null;
   #dropped = new Map<ReplicaId, { readonly until: Millis; readonly times: number }>();
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
@@ -86,7 +88,14 @@ export class CheapPaxos extends MultiPaxos {
     let latest: WorkingSet | null = null;
     for (const { working } of promises.values())
       if (working !== null && (latest === null || working.ballot > latest.ballot)) latest = working;
-    return latest?.members.some((member) => promises.has(member)) ?? true;
+    if (latest === null || latest.members.some((member) => promises.has(member))) return true;
+    this.#lacks = { members: latest.members, since: this.#lacks?.since ?? this.s.now };
+    return false;
+  }
+
+  protected override heardLeader(ballot: View): void {
+    super.heardLeader(ballot);
+    this.#lacks = null;
   }
 
   /** [CHP-8] A majority; or all of the working set in force, for without one of it nobody leads (CHP-2). */
@@ -240,6 +249,7 @@ export class CheapPaxos extends MultiPaxos {
     super.forgive(lateMs);
     this.#askedAt = this.later(this.#askedAt, lateMs);
     this.#openSince = this.later(this.#openSince, lateMs);
+    if (this.#lacks !== null) this.#lacks = { ...this.#lacks, since: this.later(this.#lacks.since, lateMs) };
   }
 
   protected override get stuck(): boolean {
@@ -253,6 +263,10 @@ export class CheapPaxos extends MultiPaxos {
 
   protected override waits(): Wait[] {
     const waits = super.waits();
+    if (!this.active && this.#lacks !== null) {
+      const { members: missing, since } = this.#lacks;
+      waits.push(waitOf(this.s, this.ballot, { what: 'working-set', height: nextOf(this.s), missing, since }));
+    }
     if (!this.leads || this.#asked === null || this.#inForce) return waits;
     const have = [...this.#noted].sort((a, b) => a - b);
     const short = this.#asked.members.filter((member) => !this.#noted.has(member));
@@ -310,6 +324,7 @@ export class CheapPaxos extends MultiPaxos {
       inForce: this.#inForce,
       askedAt: this.#askedAt,
       openSince: this.#openSince,
+      lacks: this.#lacks,
       dropped: this.#dropped,
     };
   }
@@ -321,6 +336,7 @@ export class CheapPaxos extends MultiPaxos {
     this.#inForce = fields.inForce;
     this.#askedAt = fields.askedAt;
     this.#openSince = fields.openSince;
+    this.#lacks = fields.lacks;
     this.#dropped = fields.dropped;
   }
 }
