@@ -504,6 +504,16 @@ t.test('WHY-3: what is waited for no longer than half a timeout is no cause', as
   );
   t.strictSame(diagnose(report({}, { writingMs: 250 })).causes, []);
   t.match(diagnose(report({}, { writingMs: 251 })).causes, [{ code: 'disk-slow', since: ago(251), what: 'write' }]);
+  // Without a working set no election succeeds, fast disk or not.
+  const peers = calm().peers.map((peer) => (peer.replica === 3 ? { ...peer, connected: false } : peer));
+  const waits: Wait[] = [
+    { ...wait(400, [1, 2, 3]), what: 'leader' },
+    { ...wait(40, [3]), what: 'working-set', have: 0, need: 1 },
+  ];
+  const lacking = diagnose(report({ peers, waits }, { writingMs: 251 }));
+  t.match(lacking.causes, [{ code: 'working-set', who: [3], from: [] }, { code: 'disk-slow' }]);
+  t.strictSame([lacking.causes.length, lacking.ready], [2, false]);
+  t.match(lacking.action, { code: 'start', who: [3], count: 1 });
 });
 
 t.test('WHY-4: what follows from what another one lacks is left out', async (t) => {

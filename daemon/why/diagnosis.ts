@@ -195,7 +195,7 @@ function causesOf(report: Report): ReplicaCause[] {
   // [REC-1] Before anything else: whatever is mended first, it does not vote.
   let causes: ReplicaCause[] = quarantineOf(explanation);
   const noQuorum = noQuorumOf(explanation, away);
-  // [WHY-3] Its own fault comes first, but for a quorum that is not there.
+  // [WHY-3] Its own fault comes first, but for a quorum, or a working set, that is not there.
   const ownDisk = ownDiskOf(report);
   if (noQuorum !== null) return [...causes, noQuorum, ...(ownDisk === null ? [] : [ownDisk])];
   if (ownDisk !== null) causes.push(ownDisk);
@@ -211,8 +211,9 @@ function causesOf(report: Report): ReplicaCause[] {
     // One block of several in flight stands for all: they wait for the same.
     if (cause !== null && !causes.some(({ code }) => code === cause.code)) causes.push(cause);
   }
-  // [CHP-2] No election succeeds without it.
-  if (causes.some(({ code }) => code === 'working-set')) causes = causes.filter(({ code }) => code !== 'view-change');
+  // [CHP-2] No election succeeds without it, whatever else there is.
+  const set = causes.find(({ code }) => code === 'working-set');
+  if (set !== undefined) causes = [set, ...causes.filter((each) => each !== set && each.code !== 'view-change')];
   // A block that is asked for by its hash says more than the height that it holds back.
   const behind = causes.some(({ code }) => code === 'block-missing') ? null : behindOf(explanation, away);
   if (behind !== null) causes.push(behind);
