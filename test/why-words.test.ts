@@ -569,6 +569,7 @@ const facts = (stage: Parameters<typeof heightWords>[0]['explanation']['stage'],
   lowest: h(3),
   quorum: 3,
   members: 4,
+  trusted: false,
   diagnosis: healthy,
 });
 
@@ -592,6 +593,16 @@ t.test('a height in words', async (t) => {
     heightWords(facts('prepared', [prepared]), speech),
     'block 7 is prepared, not decided: 1 of 4 commits (east), 3 are needed, missing north, south and west for 90 ms',
   );
+  const accepted = { ...candidate, prepares: [], commits: ids(2), acceptedAt: null as never };
+  const trusted = (...args: Parameters<typeof facts>) => heightWords({ ...facts(...args), trusted: true }, speech);
+  const acceptances = '1 of 4 acceptances (east), 3 are needed, missing north, south and west';
+  t.equal(trusted('proposed', [accepted]), `block 7 is proposed, not decided: ${acceptances}`);
+  t.equal(
+    trusted('proposed', [accepted, accepted]),
+    `block 7 is proposed, not decided: 2 rival blocks were seen: ${acceptances}; ${acceptances}`,
+    'two proposers met, and nobody is faulty',
+  );
+  t.match(trusted('committed'), /^block 7 is accepted by a majority, and is not decided here/);
   t.match(heightWords(facts('committed'), speech), /^block 7 has a commit certificate, and is not decided here/);
   const stuck = diagnose(
     report({
