@@ -10,9 +10,11 @@ import { CheckFailure } from '../sim/checks.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
 import { live } from '../sim/life.ts';
+import { SimReplica } from '../sim/replica.ts';
 import { settingOf } from '../sim/setting.ts';
 import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { answersWithNoMain, PLANTED_CHEAP } from './planted-cheap.ts';
+import { newTally, twinned } from './twin.ts';
 import { codesOf, network, own } from './why-cluster.ts';
 
 t.setTimeout(0);
@@ -20,8 +22,8 @@ t.setTimeout(0);
 const T = 500;
 const protocol = 'cheap-paxos' as const;
 
-function begin({ n = 3, seed = 1 } = {}) {
-  const cluster = new Cluster({ n, seed, protocol, parameters: { checkpointInterval: 16 } });
+function begin({ n = 3, seed = 1, Replica = SimReplica } = {}) {
+  const cluster = new Cluster({ n, seed, protocol, parameters: { checkpointInterval: 16 }, Replica });
   const client = new SimClient(cluster.genesis, 'alice');
   cluster.run(3 * T);
   return { cluster, client, mains: mainsOf(cluster.genesis) as readonly number[] };
@@ -152,8 +154,8 @@ t.test('CHP-5: a main whose disk never ends a write is dropped, though it is hea
 });
 
 /** The one main that is left chooses, and crashes as the one that was dropped returns. */
-function leftAlone() {
-  const { cluster, client, mains } = begin();
+function leftAlone(Replica = SimReplica) {
+  const { cluster, client, mains } = begin({ Replica });
   const left = cluster.primary;
   const dropped = mains.find((id) => id !== left)!;
   cluster.crash(dropped);
@@ -189,7 +191,8 @@ t.test('CHP-2: without a member of the latest working set nobody leads: only it 
 t.test(
   'CHP-2: why says that nothing can be ordered without it, and what to start; auxiliaries are left out',
   async (t) => {
-    const { cluster, left, dropped } = leftAlone();
+    const tally = newTally();
+    const { cluster, left, dropped } = leftAlone(twinned(tally, { seed: 1, every: 20 }));
     const isTold = () => own(cluster, dropped).causes[0]?.code === 'working-set';
     t.ok(cluster.until(isTold, 20 * T));
     const words =
@@ -223,6 +226,7 @@ t.test(
       'the action is enough',
     );
     t.notOk(isBlamed(), 'and nobody is blamed meanwhile');
+    t.ok(tally.moved.has('own.lacks'), 'FLR-1: a snapshot has it');
   },
 );
 
