@@ -322,6 +322,17 @@ export const waitKinds = [
   /** In quarantine: answers of peers, then a block at this height that a quorum of others has prepared and decided. */
   'standing',
   'readmission',
+  /** Where members are trusted. It hears no leader: how many say so, as a majority must before anyone runs. */
+  'leader',
+  /** It runs: what a proposer of Paxos needs to lead its ballot, and a candidate of Raft its term. */
+  'promise',
+  'vote',
+  /** Basic Paxos: promises for one slot, for nobody leads. */
+  'phase-1',
+  /** Cheap Paxos, of a leader: its working set is not noted by all who must before anything new is ordered (CHP-3). */
+  'noted',
+  /** Cheap Paxos: a majority promises, and no member of the latest working set, one of which must (CHP-2). */
+  'working-set',
 ] as const;
 
 /** One thing that is being waited for. */

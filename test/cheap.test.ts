@@ -10,17 +10,20 @@ import { CheckFailure } from '../sim/checks.ts';
 import { SimClient } from '../sim/clients.ts';
 import { Cluster } from '../sim/cluster.ts';
 import { live } from '../sim/life.ts';
+import { SimReplica } from '../sim/replica.ts';
 import { settingOf } from '../sim/setting.ts';
 import { livesFromSeeds, plantedBugsAreCaught } from './family-lives.ts';
 import { answersWithNoMain, PLANTED_CHEAP } from './planted-cheap.ts';
+import { newTally, twinned } from './twin.ts';
+import { codesOf, network, own } from './why-cluster.ts';
 
 t.setTimeout(0);
 
 const T = 500;
 const protocol = 'cheap-paxos' as const;
 
-function begin({ n = 3, seed = 1 } = {}) {
-  const cluster = new Cluster({ n, seed, protocol, parameters: { checkpointInterval: 16 } });
+function begin({ n = 3, seed = 1, Replica = SimReplica } = {}) {
+  const cluster = new Cluster({ n, seed, protocol, parameters: { checkpointInterval: 16 }, Replica });
   const client = new SimClient(cluster.genesis, 'alice');
   cluster.run(3 * T);
   return { cluster, client, mains: mainsOf(cluster.genesis) as readonly number[] };
@@ -151,8 +154,8 @@ t.test('CHP-5: a main whose disk never ends a write is dropped, though it is hea
 });
 
 /** The one main that is left chooses, and crashes as the one that was dropped returns. */
-function leftAlone() {
-  const { cluster, client, mains } = begin();
+function leftAlone(Replica = SimReplica) {
+  const { cluster, client, mains } = begin({ Replica });
   const left = cluster.primary;
   const dropped = mains.find((id) => id !== left)!;
   cluster.crash(dropped);
@@ -183,6 +186,62 @@ t.test('CHP-2: without a member of the latest working set nobody leads: only it 
   } finally {
     restore();
   }
+});
+
+t.test(
+  'CHP-2: why says that nothing can be ordered without it, and what to start; auxiliaries are left out',
+  async (t) => {
+    const tally = newTally();
+    const { cluster, left, dropped } = leftAlone(twinned(tally, { seed: 1, every: 20 }));
+    const isTold = () => own(cluster, dropped).causes[0]?.code === 'working-set';
+    t.ok(cluster.until(isTold, 20 * T));
+    const words =
+      /^nothing can be ordered for [\d.]+ m?s until node-0 is back: only the latest working set knows what was chosen$/;
+    const start = { code: 'start', who: [left], count: 1 };
+    t.equal(left, 0);
+    // It runs again and again, and says the same all the time.
+    for (let at = 0; at < 40 * T; at += 37) {
+      cluster.run(37);
+      const { codes, state, action, words: said } = network(cluster);
+      if (codes.length !== 1 || codes[0] !== 'working-set 0') return t.fail(`after ${at} ms: ${said}`);
+      if (!words.test(said[0]!) || state !== 'stopped') return t.fail(`after ${at} ms: ${state}, ${said}`);
+      t.strictSame(action, start);
+      const { causes, action: ownAction, ready, words: ownWords } = own(cluster, dropped);
+      t.strictSame([codesOf(causes), ownAction, ready], [['working-set 0'], start, false], `after ${at} ms`);
+      t.match(ownWords[0], words);
+      // An auxiliary hears no leader, and runs for nothing itself.
+      const auxiliary = own(cluster, 2);
+      t.strictSame(codesOf(auxiliary.causes), ['view-change ', 'member-away 0']);
+      t.match(
+        auxiliary.words[0],
+        /^no leader is heard for [\d.]+ m?s: 2 of 3 replicas say so, enough for one of them to run$/,
+      );
+    }
+    cluster.boot(left);
+    const isBlamed = () => network(cluster).action?.code === 'look';
+    const isWell = () =>
+      [network(cluster), ...cluster.live().map((id) => own(cluster, id))].every(({ causes }) => causes.length === 0);
+    t.ok(
+      cluster.until(() => isWell() || isBlamed(), 60 * T),
+      'the action is enough',
+    );
+    t.notOk(isBlamed(), 'and nobody is blamed meanwhile');
+    t.ok(tally.moved.has('own.lacks'), 'FLR-1: a snapshot has it');
+  },
+);
+
+t.test('CHP-2: a member of the latest working set that answers and does not promise is to be looked at', async (t) => {
+  const { cluster, left, dropped } = leftAlone();
+  cluster.tamper = (from, _to, message) =>
+    from === left && ['promise', 'paxos-prepare'].includes(message.kind) ? null : message;
+  cluster.boot(left);
+  t.ok(
+    cluster.until(() => own(cluster, dropped).action?.code === 'look', 40 * T),
+    `${network(cluster).words}`,
+  );
+  const { words, action } = own(cluster, dropped);
+  t.match(words[0], /until node-0 promises: .*; node-0 answers and has not promised$/);
+  t.strictSame(action, { code: 'look', who: [left], count: 1 });
 });
 
 t.test('CHP-4: above the floor of its ballot all of a working set must accept', async (t) => {

@@ -101,6 +101,14 @@ const sentences: readonly (readonly [Cause, string])[] = [
     '2 of 4 replicas answer, 3 are needed; east was last heard 3.0 s ago, west was never heard',
   ],
   [
+    { code: 'working-set', who: ids(0, 2), from: [], since: ago(7_000) },
+    'nothing can be ordered for 7.0 s until north or east is back: only the latest working set knows what was chosen',
+  ],
+  [
+    { code: 'working-set', who: ids(0), from: ids(0), since: ago(7_000) },
+    'nothing can be ordered for 7.0 s until north promises: only the latest working set knows what was chosen; north answers and has not promised',
+  ],
+  [
     { code: 'view-change', stage: 'asked', who: ids(3), since: ago(40), view: asView(2), ...counts },
     'no view is active for 40 ms: 2 of 4 replicas ask for view 2, 3 are needed; west answers and has not asked',
   ],
@@ -116,6 +124,48 @@ const sentences: readonly (readonly [Cause, string])[] = [
     { code: 'view-change', stage: 'opening', who: [], since: ago(30), view: asView(2), ...counts },
     'no view is active: view 2 is being opened for 30 ms',
   ],
+  ...(
+    [
+      ['leader', [], 2, 'no leader is heard for 1.5 s: 2 of 4 replicas say so, 3 must for one to be elected'],
+      ['leader', [], 3, 'no leader is heard for 1.5 s: 3 of 4 replicas say so, enough for one of them to run'],
+      [
+        'leader',
+        [0],
+        1,
+        'north hears no leader for 1.5 s, and others do: 1 of 4 replicas says so, 3 must for another to be elected',
+      ],
+      [
+        'promise',
+        [0, 3],
+        2,
+        'no leader is elected: east runs in view 6 and has 2 of 4 promises for 1.5 s, 3 are needed; north and west answer and have not promised',
+      ],
+      [
+        'vote',
+        [3],
+        2,
+        'no leader is elected: east runs in view 6 and has 2 of 4 votes for 1.5 s, 3 are needed; west answers and has not voted',
+      ],
+      ['vote', [], 1, 'no leader is elected: east runs in view 6 and has 1 of 4 votes for 1.5 s, 3 are needed'],
+      [
+        'noted',
+        [1],
+        1,
+        'nothing new is ordered before the working set of view 6 is noted by all of it, and by 3 of 4 replicas for 1.5 s: 1 has done so; south answers and has not noted it',
+      ],
+    ] as const
+  ).map(([stage, who, have, words]): [Cause, string] => [
+    {
+      code: 'view-change',
+      stage,
+      who: ids(...who),
+      since: ago(1_500),
+      view: asView(6),
+      ...counts,
+      have,
+    },
+    words,
+  ]),
   [
     { code: 'member-away', who: ids(1), since: ago(1_500), have: 6, need: 5, of: 7 },
     'south was last heard 1.5 s ago; 6 of 7 answer, 5 are needed',
@@ -159,6 +209,10 @@ const sentences: readonly (readonly [Cause, string])[] = [
       ['commit', 'commit for block 7'],
       ['view-change', 'request for view 1'],
       ['new-view', 'new-view for view 1'],
+      ['promise', 'promise for view 1'],
+      ['vote', 'vote for view 1'],
+      ['phase-1', 'promise for block 7'],
+      ['noted', 'note of the working set of view 1'],
       ['lead', 'mark that it leads view 1'],
       ['checkpoint', 'signature on the checkpoint at 7'],
       ['write', 'synced write'],
@@ -186,6 +240,10 @@ const sentences: readonly (readonly [Cause, string])[] = [
   [
     { code: 'votes-missing', phase: 'commit', who: ids(3), since: ago(700), height: h(7), ...counts },
     'block 7 has 2 of 4 commits for 700 ms, 3 are needed; west answers and has not voted',
+  ],
+  [
+    { code: 'votes-missing', phase: 'promise', who: ids(3), since: ago(700), height: h(7), ...counts },
+    'block 7 has 2 of 4 promises for 700 ms, 3 are needed; west answers and has not promised',
   ],
   [
     { code: 'proposal-missing', who: ids(0), since: ago(300), height: h(5), bundles: 3 },
@@ -253,6 +311,7 @@ t.test('each cause in words, and each has an action or none on purpose', async (
     draining: null,
     quarantine: 'look',
     'no-quorum': 'start',
+    'working-set': 'start',
     'view-change': 'look',
     'catching-up': 'wait',
     behind: 'look',
@@ -334,6 +393,10 @@ t.test('headlines, waits, peers, ages', async (t) => {
   t.match(network('ordering', first), /^ordering, not healthy: north runs/);
   t.match(network('view-change', first), /^between views, not healthy: north/);
   t.match(network('stopped', first), /^nothing is ordered: north/);
+  t.match(
+    network('stopped', { code: 'working-set', who: ids(0), from: [], since: null }),
+    /^nothing can be ordered until/,
+  );
   t.match(network('unreachable', { code: 'unreachable', who: ids(1), since: null }), /^south cannot be reached/);
   const wait = (what: Wait['what']): Wait => ({
     what,
@@ -347,7 +410,17 @@ t.test('headlines, waits, peers, ages', async (t) => {
   t.equal(waitWords(wait('commit'), speech), 'commit for block 7: 1 of 3 needed, missing east and west, for 100 ms');
   t.equal(waitWords(wait('new-view'), speech), 'new-view for view 3: 1 of 3 needed, missing east and west, for 100 ms');
   const between = { ...explanation, waits: [wait('view-change')] };
-  t.equal(standingWords(between, speech), 'at height 9, asking for view 2');
+  t.equal(standingWords(between, speech), 'at height 9, asking for view 3');
+  t.equal(waitWords(wait('vote'), speech), 'vote for view 3: 1 of 3 needed, missing east and west, for 100 ms');
+  t.equal(waitWords(wait('phase-1'), speech), 'phase-1 for block 7: 1 of 3 needed, missing east and west, for 100 ms');
+  t.equal(
+    waitWords(wait('leader'), speech),
+    'leader: none is heard, as 1 say and 3 must, missing east and west, for 100 ms',
+  );
+  const leaderless = { ...explanation, waits: [wait('leader')] };
+  t.equal(standingWords(leaderless, speech), 'at height 9, without a leader');
+  const running = { ...explanation, waits: [wait('promise'), wait('leader')] };
+  t.equal(standingWords(running, speech), 'at height 9, asking for view 3');
   const peer = { ...explanation.peers[0]!, heardAt: ago(40), heard: 'prepare', height: h(3) };
   t.equal(peerWords(peer, speech), 'south: prepare 40 ms ago, at height 3 in view 0');
   t.equal(
@@ -431,6 +504,16 @@ t.test('WHY-3: what is waited for no longer than half a timeout is no cause', as
   );
   t.strictSame(diagnose(report({}, { writingMs: 250 })).causes, []);
   t.match(diagnose(report({}, { writingMs: 251 })).causes, [{ code: 'disk-slow', since: ago(251), what: 'write' }]);
+  // Without a working set no election succeeds, fast disk or not.
+  const peers = calm().peers.map((peer) => (peer.replica === 3 ? { ...peer, connected: false } : peer));
+  const waits: Wait[] = [
+    { ...wait(400, [1, 2, 3]), what: 'leader' },
+    { ...wait(40, [3]), what: 'working-set', have: 0, need: 1 },
+  ];
+  const lacking = diagnose(report({ peers, waits }, { writingMs: 251 }));
+  t.match(lacking.causes, [{ code: 'working-set', who: [3], from: [] }, { code: 'disk-slow' }]);
+  t.strictSame([lacking.causes.length, lacking.ready], [2, false]);
+  t.match(lacking.action, { code: 'start', who: [3], count: 1 });
 });
 
 t.test('WHY-4: what follows from what another one lacks is left out', async (t) => {
@@ -486,6 +569,7 @@ const facts = (stage: Parameters<typeof heightWords>[0]['explanation']['stage'],
   lowest: h(3),
   quorum: 3,
   members: 4,
+  trusted: false,
   diagnosis: healthy,
 });
 
@@ -509,6 +593,16 @@ t.test('a height in words', async (t) => {
     heightWords(facts('prepared', [prepared]), speech),
     'block 7 is prepared, not decided: 1 of 4 commits (east), 3 are needed, missing north, south and west for 90 ms',
   );
+  const accepted = { ...candidate, prepares: [], commits: ids(2), acceptedAt: null as never };
+  const trusted = (...args: Parameters<typeof facts>) => heightWords({ ...facts(...args), trusted: true }, speech);
+  const acceptances = '1 of 4 acceptances (east), 3 are needed, missing north, south and west';
+  t.equal(trusted('proposed', [accepted]), `block 7 is proposed, not decided: ${acceptances}`);
+  t.equal(
+    trusted('proposed', [accepted, accepted]),
+    `block 7 is proposed, not decided: 2 rival blocks were seen: ${acceptances}; ${acceptances}`,
+    'two proposers met, and nobody is faulty',
+  );
+  t.match(trusted('committed'), /^block 7 is accepted by a majority, and is not decided here/);
   t.match(heightWords(facts('committed'), speech), /^block 7 has a commit certificate, and is not decided here/);
   const stuck = diagnose(
     report({

@@ -4,74 +4,15 @@
 import t from 'tap';
 import { toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
-import type { ReplicaCause } from '../daemon/why/diagnosis.ts';
-import { diagnose } from '../daemon/why/diagnosis.ts';
-import type { Asked } from '../daemon/why/network.ts';
-import { diagnoseNetwork, networkSpeech } from '../daemon/why/network.ts';
-import { causeWords } from '../daemon/why/words.ts';
-import type { SignedBundle } from '../protocol/bundle.ts';
 import { asHash, asHeight, asMillis, asReplicaId } from '../protocol/types.ts';
 import { SimClient } from '../sim/clients.ts';
-import { Cluster, type Tamper } from '../sim/cluster.ts';
+import type { Tamper } from '../sim/cluster.ts';
 import { wipe } from './readmission.ts';
+import { begin, codesOf, give, network, order, own, T } from './why-cluster.ts';
 
 t.setTimeout(200_000);
 
 const text = (value: string) => Buffer.from(value);
-const T = 500;
-
-type Options = ConstructorParameters<typeof Cluster>[0];
-
-/** A cluster that has ordered something, and its client. */
-function begin(options: Options = {}): { cluster: Cluster; client: SimClient } {
-  const cluster = new Cluster({ seed: 7, ...options });
-  cluster.run(20);
-  const client = new SimClient(cluster.genesis, 'alice');
-  order(cluster, client);
-  return { cluster, client };
-}
-
-/** A bundle more at some replicas; whether all of these decide it in time. */
-function order(cluster: Cluster, client: SimClient, ids: readonly number[] = cluster.live(), ms = 1_000): boolean {
-  const bundle = client.bundle([text(`at ${cluster.now}`)]);
-  for (const id of ids) cluster.submit(id, bundle);
-  return cluster.until(() => ids.every((id) => cluster.has(id, bundle)), ms);
-}
-
-function give(cluster: Cluster, client: SimClient, ids: readonly number[] = cluster.live()): SignedBundle {
-  const bundle = client.bundle([text(`at ${cluster.now}`)]);
-  for (const id of ids) cluster.submit(id, bundle);
-  return bundle;
-}
-
-const askedOf = (cluster: Cluster): Asked[] =>
-  cluster.nodes.map(({ id, core, writingMs }) => ({
-    replica: id,
-    report: core === null ? null : { explanation: core.explain(), draining: false, writingMs },
-  }));
-
-/** The network's diagnosis: codes and whom they name. */
-function network(cluster: Cluster) {
-  const asked = askedOf(cluster);
-  const members = cluster.nodes.length;
-  const quorum = cluster.nodes.find(({ core }) => core !== null)!.core!.explain().quorum;
-  const diagnosis = diagnoseNetwork({ members, quorum, asked });
-  const speech = networkSpeech(asked, (id) => `node-${id}`);
-  return {
-    ...diagnosis,
-    codes: diagnosis.causes.map(({ cause }) => `${cause.code} ${cause.who}`),
-    words: diagnosis.causes.map(({ cause }) => causeWords(cause, speech)),
-  };
-}
-
-const own = (cluster: Cluster, id: number) =>
-  diagnose({
-    explanation: cluster.nodes[id]!.core!.explain(),
-    draining: false,
-    writingMs: cluster.nodes[id]!.writingMs,
-  });
-const codesOf = (causes: readonly ReplicaCause[]) => causes.map(({ code, who }) => `${code} ${who}`);
-
 // ---- the stalled states ---------------------------------------------------------------------------------------------------
 
 t.test('a healthy cluster has no cause, idle or under load', async (t) => {

@@ -41,6 +41,7 @@ const statuses = {
   'catching-up': 503,
   behind: 503,
   'block-missing': 503,
+  'working-set': 503,
   quarantine: 503,
   'loop-slow': 503,
   internal: 500,

@@ -9,7 +9,15 @@ import { diagnose } from '../why/diagnosis.ts';
 import { causeWords, speechOf, waitWords } from '../why/words.ts';
 
 export interface NotReady {
-  readonly code: 'draining' | 'quarantine' | 'no-quorum' | 'view-change' | 'catching-up' | 'behind' | 'block-missing';
+  readonly code:
+    | 'draining'
+    | 'quarantine'
+    | 'no-quorum'
+    | 'working-set'
+    | 'view-change'
+    | 'catching-up'
+    | 'behind'
+    | 'block-missing';
   readonly message: string;
 }
 
@@ -21,6 +29,7 @@ export function notReady(explanation: Explanation, genesis: Genesis, draining: b
       case 'draining':
       case 'quarantine':
       case 'no-quorum':
+      case 'working-set':
       case 'view-change':
       case 'catching-up':
       case 'behind':

@@ -3,7 +3,7 @@
 
 import { equalBytes, fromHex, toHex } from '../../crypto/bytes.ts';
 import type { Candidate } from '../../protocol/core.ts';
-import { quorumsOf } from '../../protocol/modes.ts';
+import { bearsLies, quorumsOf } from '../../protocol/modes.ts';
 import type { Hash, Height, ReplicaId } from '../../protocol/types.ts';
 import { asHash, asHeight, asMillis } from '../../protocol/types.ts';
 import type { ReceiptDesk } from '../gateway/receipt-desk.ts';
@@ -111,6 +111,7 @@ export class Why {
       lowest: log.lowest,
       quorum: quorumsOf(genesis).quorum,
       members: genesis.members.length,
+      trusted: !bearsLies(genesis.protocol),
       diagnosis: this.#diagnosis(),
     };
   }

@@ -38,9 +38,15 @@ export type ReplicaCause =
   | (About<'no-quorum'> & Counted)
   /**
    * No view is active. Asked: too few have asked for it; who: those that answer and have not. Opening: its primary has not opened it; who:
-   * that one. Nobody is named at first.
+   * that one. Nobody is named at first. Where members are trusted: Leader: it hears none, as `have` of them say; who: itself, where others hear one.
+   * Promise, vote: who owns the view runs for leader. Noted: it leads, and its working set is not noted. Who: those that answer and have not.
    */
-  | (About<'view-change'> & Counted & { readonly view: View; readonly stage: 'asked' | 'opening' })
+  | (About<'view-change'> & Counted & { readonly view: View; readonly stage: ElectionStage | 'asked' | 'opening' })
+  /**
+   * Cheap Paxos: nobody leads before one of the latest working set promises (CHP-2); who: all of it. From: those of it that answer, and have not;
+   * none: they are down.
+   */
+  | (About<'working-set'> & { readonly from: readonly ReplicaId[] })
   /** It is behind, and gains; who: itself; from: whom it has asked. */
   | (About<'catching-up'> & Behind)
   /** It is behind, and has gained nothing for a while; who: itself; from: those that are ahead and answer. */
@@ -52,7 +58,7 @@ export type ReplicaCause =
   /** A proposal is not voted for, for its time is too far off; who: itself. */
   | (About<'clock-off'> & { readonly height: Height; readonly offMs: number })
   /** An accepted block is short of votes; who: those that answer and have not voted. */
-  | (About<'votes-missing'> & Counted & { readonly height: Height; readonly phase: 'prepare' | 'commit' })
+  | (About<'votes-missing'> & Counted & { readonly height: Height; readonly phase: 'prepare' | 'promise' | 'commit' })
   /** Bundles wait and nothing is proposed; who: the primary. */
   | (About<'proposal-missing'> & { readonly height: Height; readonly bundles: number })
   /** The window is used up until a checkpoint is signed by a quorum; who: those that answer and have not signed it. */
@@ -69,6 +75,9 @@ export type ReplicaCause =
   | (About<'stalled'> & { readonly what: 'loop' | 'disk'; readonly ms: number })
   /** A quorum answers without these. */
   | (About<'member-away'> & Counted);
+
+/** What an election waits for: its kinds of Wait. */
+type ElectionStage = 'leader' | 'promise' | 'vote' | 'noted';
 
 /** What shows only when several are asked. */
 export type NetworkCause =
@@ -129,6 +138,7 @@ const notReadyCodes: readonly CauseCode[] = [
   'draining',
   'quarantine',
   'no-quorum',
+  'working-set',
   'view-change',
   'catching-up',
   'behind',
@@ -157,9 +167,13 @@ export function answers({ at, baseTimeoutMs }: Explanation, { connected, heardAt
 /** What is waited for longer is worth a word: after a whole timeout the view may be given up. */
 const patienceMs = ({ baseTimeoutMs }: Explanation): number => baseTimeoutMs / 2;
 
-/** It votes in no view: the one it speaks of is the one that it asks for, and its primary is none yet. */
-export const isBetweenViews = ({ phase, waits }: Explanation): boolean =>
-  phase !== 'quarantine' && waits.some(({ what }) => what === 'view-change' || what === 'new-view');
+const betweenViews: readonly Wait['what'][] = ['view-change', 'new-view', 'leader', 'promise', 'vote'];
+
+/** Of who votes in no view: what it waits for. The view that it speaks of is the one that it asks for, and its primary is none yet. */
+export const waitBetweenViews = ({ phase, waits }: Explanation): Wait | undefined =>
+  phase === 'quarantine' ? undefined : waits.find(({ what }) => betweenViews.includes(what));
+
+export const isBetweenViews = (explanation: Explanation): boolean => waitBetweenViews(explanation) !== undefined;
 
 function stateOf({ phase }: Explanation, causes: readonly Cause[]): ReplicaState {
   const has = (code: CauseCode) => causes.some((cause) => cause.code === code);
@@ -179,9 +193,9 @@ function causesOf(report: Report): ReplicaCause[] {
   const { at, self, waits, peers } = explanation;
   const away = peers.filter((peer) => !answers(explanation, peer)).map(({ replica }) => replica);
   // [REC-1] Before anything else: whatever is mended first, it does not vote.
-  const causes: ReplicaCause[] = quarantineOf(explanation);
+  let causes: ReplicaCause[] = quarantineOf(explanation);
   const noQuorum = noQuorumOf(explanation, away);
-  // [WHY-3] Its own fault comes first, but for a quorum that is not there.
+  // [WHY-3] Its own fault comes first, but for a quorum, or a working set, that is not there.
   const ownDisk = ownDiskOf(report);
   if (noQuorum !== null) return [...causes, noQuorum, ...(ownDisk === null ? [] : [ownDisk])];
   if (ownDisk !== null) causes.push(ownDisk);
@@ -197,10 +211,15 @@ function causesOf(report: Report): ReplicaCause[] {
     // One block of several in flight stands for all: they wait for the same.
     if (cause !== null && !causes.some(({ code }) => code === cause.code)) causes.push(cause);
   }
+  // [CHP-2] No election succeeds without it, whatever else there is.
+  const set = causes.find(({ code }) => code === 'working-set');
+  if (set !== undefined) causes = [set, ...causes.filter((each) => each !== set && each.code !== 'view-change')];
   // A block that is asked for by its hash says more than the height that it holds back.
   const behind = causes.some(({ code }) => code === 'block-missing') ? null : behindOf(explanation, away);
   if (behind !== null) causes.push(behind);
-  const gone = away.filter((id) => !causes.some(({ code, who }) => code === 'primary-silent' && who.includes(id)));
+  const isNamed = ({ code, who }: ReplicaCause, id: ReplicaId) =>
+    (code === 'primary-silent' || code === 'working-set') && who.includes(id);
+  const gone = away.filter((id) => !causes.some((cause) => isNamed(cause, id)));
   if (gone.length > 0)
     causes.push({ code: 'member-away', who: gone, since: lastHeard(explanation, gone), ...counted(explanation, away) });
   return causes;
@@ -298,12 +317,8 @@ function behindOf(explanation: Explanation, away: readonly ReplicaId[]): Replica
 }
 
 /** `who`: those of `wait.missing` that answer. Null: nothing is wrong yet, or others are to blame that another cause names. */
-function causeOf(
-  { self, view, pool, peers }: Explanation,
-  wait: Wait,
-  who: readonly ReplicaId[],
-  late: boolean,
-): ReplicaCause | null {
+function causeOf(explanation: Explanation, wait: Wait, who: readonly ReplicaId[], late: boolean): ReplicaCause | null {
+  const { at, self, view, pool, peers, baseTimeoutMs } = explanation;
   const { what, height, since, have, need } = wait;
   const count = { have, need, of: peers.length + 1 };
   switch (what) {
@@ -311,10 +326,29 @@ function causeOf(
       return { code: 'view-change', stage: 'asked', who: late ? who : [], since, view: wait.view, ...count };
     case 'new-view':
       return { code: 'view-change', stage: 'opening', who: late ? who : [], since, view: wait.view, ...count };
+    case 'leader': {
+      // Nobody is to blame where enough hear none; else it is, once the others have had their time to notice.
+      const isAlone = have < need && who.length > 0 && at - since > 2 * baseTimeoutMs;
+      const cause = { code: 'view-change', stage: what, since, view: wait.view, ...count } as const;
+      return late ? { ...cause, who: isAlone ? [self] : [] } : null;
+    }
+    // A leader may take another view for its own reasons, and has it in a moment.
+    case 'promise':
+    case 'vote':
+    case 'noted':
+      return late ? { code: 'view-change', stage: what, who, since, view: wait.view, ...count } : null;
+    case 'phase-1':
+      return late && who.length > 0 ? { code: 'votes-missing', phase: 'promise', who, since, height, ...count } : null;
     case 'heartbeat':
       return { code: 'primary-silent', who: wait.missing, since, view };
     case 'lead':
       return null; // its own disk
+    case 'working-set': {
+      // One that is back has had its time when it was asked long enough ago.
+      const run = explanation.waits.find((each) => each.what === 'promise');
+      const isLate = run !== undefined && at - run.since > patienceMs(explanation);
+      return isLate || who.length === 0 ? { code: what, who: wait.missing, since, from: who } : null;
+    }
     case 'standing':
     case 'readmission':
       return null; // its quarantine
@@ -348,6 +382,12 @@ export function actionFor(cause: Cause): Action | null {
       return null;
     case 'no-quorum':
       return { code: 'start', who, count: cause.need - cause.have };
+    case 'working-set':
+      return {
+        code: cause.from.length === 0 ? 'start' : 'look',
+        who: cause.from.length === 0 ? who : cause.from,
+        count: 1,
+      };
     case 'member-away':
       return { code: 'start', who, count: who.length };
     case 'split':
@@ -360,7 +400,8 @@ export function actionFor(cause: Cause): Action | null {
         ? { code: 'submit', who, count: 0 }
         : { code: 'look', who: cause.from, count: Math.min(cause.from.length, cause.need - cause.have) };
     case 'view-change':
-      return cause.stage === 'asked' && who.length > 0
+      if (cause.stage === 'leader' && who.length > 0) return { code: 'connect', who, count: who.length };
+      return cause.stage !== 'opening' && who.length > 0
         ? { code: 'look', who, count: Math.min(who.length, cause.need - cause.have) }
         : { code: 'wait', who, count: 0 };
     case 'votes-missing':

@@ -5,7 +5,7 @@ import type { Explanation } from '../../protocol/core.ts';
 import type { Millis, ReplicaId } from '../../protocol/types.ts';
 import { asReplicaId, plus } from '../../protocol/types.ts';
 import type { Action, Cause, CauseCode, Diagnosis, ReplicaCause, ReplicaState, Report } from './diagnosis.ts';
-import { actionFor, actionOf, answers, diagnose, earliestOf, latestOf } from './diagnosis.ts';
+import { actionFor, actionOf, answers, diagnose, earliestOf, isBetweenViews, latestOf } from './diagnosis.ts';
 import type { Speech } from './words.ts';
 
 /** A replica that was asked; null: it gave no answer. */
@@ -55,12 +55,15 @@ export function diagnoseNetwork({
   const all = Array.from({ length: members }, (_, id) => asReplicaId(id));
   const network = linksOf({ all, quorum, asked, witnesses });
   const own = ownCauses(witnesses, network);
-  // [REC-1] Before anything else: more than f without a vote stop a network, although all of them answer.
-  const [quarantines, others] = [own.filter(isQuarantine), own.filter((each) => !isQuarantine(each))];
-  const causes = [...quarantines, ...network.causes.map((cause) => ({ cause, by: [] })), ...others];
+  // [REC-1] [CHP-2] Before anything else: more than f without a vote stop a network, although all of them answer; and so does the lack of a working set.
+  const first = own.filter(({ cause }) => firstCodes.includes(cause.code));
+  const others = own.filter((each) => !first.includes(each));
+  const set = first.find(({ cause }) => cause.code === 'working-set')?.cause.who ?? [];
+  const links = network.causes.flatMap((cause) => lessAway(cause, set)).map((cause) => ({ cause, by: [] }));
+  const causes = [...first, ...links, ...others];
   const main = witnesses.filter(({ replica }) => network.inQuorum.has(replica));
   return {
-    state: network.stopped ? 'stopped' : stateOf(main, quorum),
+    state: network.stopped || set.length > 0 ? 'stopped' : stateOf(main, quorum),
     causes,
     action: actionOf(causes.map(({ cause }) => cause)),
     replicas,
@@ -68,7 +71,14 @@ export function diagnoseNetwork({
   };
 }
 
-const isQuarantine = ({ cause }: { readonly cause: Cause }): boolean => cause.code === 'quarantine';
+const firstCodes: readonly CauseCode[] = ['quarantine', 'working-set'];
+
+/** Whom the lack of a working set names is away for a better reason to start it. */
+function lessAway(cause: Cause, set: readonly ReplicaId[]): Cause[] {
+  if (cause.code !== 'member-away') return [cause];
+  const who = cause.who.filter((id) => !set.includes(id));
+  return who.length === 0 && cause.who.length > 0 ? [] : [{ ...cause, who }];
+}
 
 function witnessesOf(asked: readonly Asked[]): Witness[] {
   const reports = asked.flatMap(({ replica, report }) => (report === null ? [] : [{ replica, report }]));
@@ -210,15 +220,20 @@ const selfCodes: readonly CauseCode[] = ['draining', 'quarantine', 'disk-slow', 
 /** Whoever has one of these cannot vote or propose. */
 const lackingCodes: readonly CauseCode[] = [...selfCodes, 'catching-up', 'behind'];
 
-function ownCauses(witnesses: readonly Witness[], { stopped, out }: Links): { cause: Cause; by: ReplicaId[] }[] {
+function ownCauses(witnesses: readonly Witness[], links: Links): { cause: Cause; by: ReplicaId[] }[] {
+  const { stopped, out, inQuorum } = links;
+  const isLed = witnesses.some(({ replica, explanation }) => inQuorum.has(replica) && !isBetweenViews(explanation));
   const found = new Map<string, { cause: Cause; by: ReplicaId[] }>();
   for (const witness of witnesses)
     for (const cause of witness.diagnosis.causes) {
       if (linkCodes.includes(cause.code)) continue;
+      if (cause.code === 'working-set' && isLed) continue;
+      if (isElection(cause) && isFollowing(cause, witness, witnesses, links)) continue;
       const isOwn = selfCodes.includes(cause.code);
       if (!isOwn && (stopped || out.has(witness.replica))) continue;
-      const who = isOwn ? cause.who : cause.who.filter((id) => !out.has(id) && !isExplained(cause, id, witnesses));
-      if (who.length === 0 && cause.who.length > 0) continue;
+      const isWhole = isOwn || cause.code === 'working-set'; // one of it is enough, and it may be down
+      const who = isWhole ? cause.who : cause.who.filter((id) => !out.has(id) && !isExplained(cause, id, witnesses));
+      if (who.length === 0 && cause.who.length > 0 && !isElection(cause)) continue;
       if (cause.code === 'view-change' && who.length === 0 && somebodyLacks(witnesses)) continue;
       const key = keyOf(cause, who);
       const before = found.get(key);
@@ -231,6 +246,20 @@ function ownCauses(witnesses: readonly Witness[], { stopped, out }: Links): { ca
   return [...found.values()].sort((a, b) => b.by.length - a.by.length);
 }
 
+const isStage = (cause: Cause, ...stages: readonly string[]): boolean =>
+  cause.code === 'view-change' && stages.includes(cause.stage);
+const isRunning = (cause: Cause): boolean => isStage(cause, 'promise', 'vote');
+/** Of a replica without a leader, where members are trusted. */
+const isElection = (cause: Cause): boolean => isRunning(cause) || isStage(cause, 'leader');
+
+/** [WHY-4] Who is named for a link that is down lacks its leader for that; and who waits for one need not say so where another runs. */
+function isFollowing(cause: Cause, { replica }: Witness, witnesses: readonly Witness[], { causes }: Links): boolean {
+  if (causes.some(({ code, who }) => code === 'link-down' && who.includes(replica))) return true;
+  if (witnesses.some(({ diagnosis }) => diagnosis.causes.some(({ code }) => code === 'working-set'))) return true;
+  const isWaiting = isStage(cause, 'leader') && cause.who.length === 0;
+  return isWaiting && witnesses.some(({ diagnosis }) => diagnosis.causes.some(isRunning));
+}
+
 /** [WHY-4] A view change that is under way and that nobody holds up: what a replica says that it lacks is the reason for it, or there will be none. */
 const somebodyLacks = (witnesses: readonly Witness[]): boolean =>
   witnesses.some(({ diagnosis }) => diagnosis.causes.some(({ code }) => lackingCodes.includes(code)));
@@ -240,7 +269,8 @@ function keyOf(cause: ReplicaCause, who: readonly ReplicaId[]): string {
   if (selfCodes.includes(cause.code) && cause.code !== 'quarantine') return cause.code;
   // Fields that only some of them have.
   const some: { code: string; view?: number; height?: number; to?: number; phase?: string; stage?: string } = cause;
-  return [cause.code, who, some.view, some.height, some.to, some.phase, some.stage].join(' ');
+  const view = some.stage === 'leader' ? undefined : some.view; // each has another one that was last
+  return [cause.code, who, view, some.height, some.to, some.phase, some.stage].join(' ');
 }
 
 function merged(
@@ -269,6 +299,9 @@ function isExplained(cause: ReplicaCause, blamed: ReplicaId, witnesses: readonly
       return has(...lackingCodes, 'checkpoint-missing', 'view-change');
     case 'view-change':
       if (has(...lackingCodes)) return true;
+      if (isStage(cause, 'leader')) return false;
+      // Who runs itself, or follows a leader, does not vote.
+      if (isRunning(cause)) return causes.some(isRunning) || !isBetweenViews(other.explanation);
       return asksInVain && (cause.stage === 'opening' || other.explanation.view < cause.view);
     case 'checkpoint-missing':
       return has(...lackingCodes);

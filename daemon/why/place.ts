@@ -26,6 +26,8 @@ export interface HeightFacts {
   readonly lowest: Height;
   readonly quorum: number;
   readonly members: number;
+  /** Whether members are trusted: then values are accepted, and nobody is faulty where there are two. */
+  readonly trusted: boolean;
   /** Of the replica that says it: what keeps an undecided block from going on. */
   readonly diagnosis: Diagnosis;
 }
@@ -59,7 +61,7 @@ export type BundleStage =
   | 'decided';
 
 export function heightWords(facts: HeightFacts, speech: Speech): string {
-  const { explanation, decided, head, lowest } = facts;
+  const { explanation, decided, head, lowest, trusted } = facts;
   const { height, stage, candidates, view } = explanation;
   switch (stage) {
     case 'pruned':
@@ -67,13 +69,14 @@ export function heightWords(facts: HeightFacts, speech: Speech): string {
     case 'decided':
       return decided === null ? `block ${height} is decided` : decidedWords(height, decided, speech);
     case 'committed':
-      return `block ${height} has a commit certificate, and is not decided here: it, or a block below it, has not come; the last decided one is ${head}${because(facts, speech)}`;
+      return `block ${height} ${trusted ? 'is accepted by a majority' : 'has a commit certificate'}, and is not decided here: it, or a block below it, has not come; the last decided one is ${head}${because(facts, speech)}`;
     case 'unknown':
       return `block ${height} is not proposed in view ${view}: the last decided one is ${head}${because(facts, speech)}`;
     case 'proposed':
     case 'prepared': {
       const each = candidates.map((candidate) => candidateWords(facts, candidate, speech));
-      const rivals = candidates.length > 1 ? `${candidates.length} rival blocks were seen, a replica is faulty: ` : '';
+      const faulty = trusted ? '' : ', a replica is faulty';
+      const rivals = candidates.length > 1 ? `${candidates.length} rival blocks were seen${faulty}: ` : '';
       return `block ${height} is ${stage}, not decided: ${rivals}${each.join('; ')}${because(facts, speech)}`;
     }
   }
@@ -89,7 +92,11 @@ function decidedWords(
   return `block ${height} is decided${own}: ${named(certified.signers, speech)} signed in view ${certified.view}; ${contents}, proposed by ${speech.nameOf(proposer)} at ${new Date(time).toISOString()}`;
 }
 
-function candidateWords({ quorum, members, explanation }: HeightFacts, candidate: Candidate, speech: Speech): string {
+function candidateWords(
+  { quorum, members, explanation, trusted }: HeightFacts,
+  candidate: Candidate,
+  speech: Speech,
+): string {
   const { prepares, commits, acceptedAt, preparedAt, block } = candidate;
   const all = Array.from({ length: members }, (_, id) => id as ReplicaId); // members are numbered from 0
   const votes = (phase: string, voted: readonly ReplicaId[], since: Millis | null) => {
@@ -99,6 +106,7 @@ function candidateWords({ quorum, members, explanation }: HeightFacts, candidate
     return `${voted.length} of ${members} ${phase}s${who}, ${quorum} are needed, missing ${named(missing, speech)}${lasting}`;
   };
   const here = block === null ? 'the block itself is not here, ' : '';
+  if (trusted) return `${here}${votes('acceptance', commits, acceptedAt)}`;
   return explanation.stage === 'prepared' && (preparedAt !== null || prepares.length >= quorum)
     ? `${here}${votes('commit', commits, preparedAt)}`
     : `${here}${votes('prepare', prepares, acceptedAt)}`;

@@ -3,9 +3,10 @@
 
 import type { Explanation, PeerView } from '../../protocol/core.ts';
 import type { Millis, ReplicaId } from '../../protocol/types.ts';
+import { asReplicaId } from '../../protocol/types.ts';
 import { printable } from '../transport/log.ts';
 import type { Action, Cause, Diagnosis, ReplicaState } from './diagnosis.ts';
-import { isBetweenViews } from './diagnosis.ts';
+import { waitBetweenViews } from './diagnosis.ts';
 
 /** What the sentences are made with. */
 export interface Speech {
@@ -48,9 +49,11 @@ export function headline(diagnosis: Diagnosis, explanation: Explanation, speech:
 /** Where it stands: `at height 9 in view 2 under east`. */
 export function standingWords(explanation: Explanation, speech: Speech): string {
   const { height, view, primary } = explanation;
-  return isBetweenViews(explanation)
-    ? `at height ${height}, asking for view ${view}`
-    : `at height ${height} in view ${view} under ${speech.nameOf(primary)}`;
+  const between = waitBetweenViews(explanation);
+  if (between === undefined) return `at height ${height} in view ${view} under ${speech.nameOf(primary)}`;
+  return between.what === 'leader'
+    ? `at height ${height}, without a leader`
+    : `at height ${height}, asking for view ${between.view}`;
 }
 
 export function causeWords(cause: Cause, speech: Speech): string {
@@ -68,11 +71,19 @@ export function causeWords(cause: Cause, speech: Speech): string {
     }
     case 'no-quorum':
       return `${cause.have} of ${cause.of} replicas answer, ${cause.need} are needed; ${lastHeard(cause.who, speech)}`;
+    case 'working-set': {
+      const any = named(cause.who, speech, 'or');
+      const why = 'only the latest working set knows what was chosen';
+      return cause.from.length === 0
+        ? `nothing can be ordered${lasting} until ${any} is back: ${why}`
+        : `nothing can be ordered${lasting} until ${any} promises: ${why}; ${named(cause.from, speech)} ${answer(cause.from)} and ${has(cause.from)} not promised`;
+    }
     case 'view-change': {
       if (cause.stage === 'opening')
         return cause.who.length === 0
           ? `no view is active: view ${cause.view} is being opened${lasting}`
           : `no view is active: ${who()} has not opened view ${cause.view}${lasting}`;
+      if (cause.stage !== 'asked') return electionWords(cause, lasting, speech);
       const short = `no view is active${lasting}: ${cause.have} of ${cause.of} replicas ask for view ${cause.view}, ${cause.need} are needed`;
       return cause.who.length === 0 ? short : `${short}; ${who()} ${answer(cause.who)} and ${has(cause.who)} not asked`;
     }
@@ -101,7 +112,7 @@ export function causeWords(cause: Cause, speech: Speech): string {
       return `the clock of ${who()} is ${off} the proposal for block ${cause.height}, or the primary's is wrong`;
     }
     case 'votes-missing':
-      return `block ${cause.height} has ${cause.have} of ${cause.of} ${cause.phase}s${lasting}, ${cause.need} are needed; ${who()} ${answer(cause.who)} and ${has(cause.who)} not voted`;
+      return `block ${cause.height} has ${cause.have} of ${cause.of} ${cause.phase}s${lasting}, ${cause.need} are needed; ${who()} ${answer(cause.who)} and ${has(cause.who)} not ${cause.phase === 'promise' ? 'promised' : 'voted'}`;
     case 'proposal-missing':
       return `${counted(cause.bundles, 'bundle')} ${cause.bundles === 1 ? 'waits' : 'wait'}, and block ${cause.height} has not come from ${who()}, the primary,${lasting}`;
     case 'checkpoint-missing':
@@ -133,12 +144,41 @@ export function causeWords(cause: Cause, speech: Speech): string {
   }
 }
 
+/** Where members are trusted: what a leader, or whoever would be one, waits for. */
+function electionWords(
+  { stage, who, view, have, need, of }: Extract<Cause, { code: 'view-change' }>,
+  lasting: string,
+  speech: Speech,
+): string {
+  const lack = (done: string) =>
+    who.length === 0 ? '' : `; ${named(who, speech)} ${answer(who)} and ${has(who)} not ${done}`;
+  const owner = speech.nameOf(asReplicaId(view % of));
+  if (stage === 'noted')
+    return `nothing new is ordered before the working set of view ${view} is noted by all of it, and by ${need} of ${of} replicas${lasting}: ${have} ${have === 1 ? 'has' : 'have'} done so${lack('noted it')}`;
+  if (stage === 'leader') {
+    const said = `${have} of ${of} replicas ${have === 1 ? 'says' : 'say'}`;
+    if (who.length > 0)
+      return `${named(who, speech)} hears no leader${lasting}, and others do: ${said} so, ${need} must for another to be elected`;
+    const next = have >= need ? 'enough for one of them to run' : `${need} must for one to be elected`;
+    return `no leader is heard${lasting}: ${said} so, ${next}`;
+  }
+  const [votes, done] = stage === 'vote' ? ['votes', 'voted'] : ['promises', 'promised'];
+  return `no leader is elected: ${owner} runs in view ${view} and has ${have} of ${of} ${votes}${lasting}, ${need} are needed${lack(done)}`;
+}
+
 function own({ what, height, view }: Extract<Cause, { code: 'disk-slow' }>): string {
   switch (what) {
     case 'view-change':
       return `request for view ${view}`;
     case 'new-view':
       return `new-view for view ${view}`;
+    case 'promise':
+    case 'vote':
+      return `${what} for view ${view}`;
+    case 'phase-1':
+      return `promise for block ${height}`;
+    case 'noted':
+      return `note of the working set of view ${view}`;
     case 'lead':
       return `mark that it leads view ${view}`;
     case 'write':
@@ -188,7 +228,7 @@ export function networkHeadline(
     return `healthy: ${members}${state === 'ordering' ? 'ordering' : 'idle'}${where}`;
   }
   const cause = causeWords(first, speech);
-  if (state === 'unreachable') return cause;
+  if (state === 'unreachable' || first.code === 'working-set') return cause;
   return state === 'stopped' ? `nothing is ordered: ${cause}` : `${states[state]}, not healthy: ${cause}`;
 }
 
@@ -200,6 +240,8 @@ export function peerWords({ replica, connected, heardAt, heard, height, view }: 
   return `${speech.nameOf(replica)}: ${kind} ${age(speech.at - heardAt)} ago, at height ${height} in view ${view}${link}`;
 }
 
+const ofView: readonly string[] = ['view-change', 'new-view', 'lead', 'promise', 'vote', 'noted'];
+
 export function waitWords(
   { what, height, view, have, need, missing, since }: Explanation['waits'][number],
   speech: Speech,
@@ -208,7 +250,9 @@ export function waitWords(
   if (what === 'readmission') return `readmission: until block ${height} is decided, ${lasting}`;
   if (what === 'standing')
     return `standing: ${have} of ${need} answers needed, missing ${named(missing, speech)}, ${lasting}`;
-  const where = what === 'view-change' || what === 'new-view' || what === 'lead' ? `view ${view}` : `block ${height}`;
+  if (what === 'leader')
+    return `leader: none is heard, as ${have} say and ${need} must, missing ${named(missing, speech)}, ${lasting}`;
+  const where = ofView.includes(what) ? `view ${view}` : `block ${height}`;
   return `${what} for ${where}: ${have} of ${need} needed, missing ${named(missing, speech)}, ${lasting}`;
 }
 

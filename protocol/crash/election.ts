@@ -1,7 +1,7 @@
 // Who leads, as one replica hears it, and when it may run itself: the same for every protocol with a leader. Time is given in; nothing is random,
 // for a core is a function of its inputs (GEN-2).
 
-import type { Millis, View } from '../types.ts';
+import type { Millis, ReplicaId, View } from '../types.ts';
 import { asMillis, asView } from '../types.ts';
 import type { CrashState } from './state.ts';
 
@@ -10,7 +10,9 @@ export class Election {
   #leader: View = asView(0);
   /** The highest view of any leader that was heard since the start. */
   #followed: View = asView(0);
+  /** When its leader was last heard, or it last led itself. */
   #heardAt: Millis;
+  #leads = false;
   /** When this replica last began to wait for a leader, or to be one. */
   #since: Millis;
   /** Elections of its own that failed in a row. */
@@ -34,6 +36,11 @@ export class Election {
     return this.#since;
   }
 
+  /** Of who hears no leader, and is none: when that began. */
+  get leaderlessSince(): Millis {
+    return this.#heardAt;
+  }
+
   /** Elections that this replica has begun since its start. */
   get begun(): number {
     return this.#begun;
@@ -49,10 +56,13 @@ export class Election {
     this.#leader = view;
     if (view > this.#followed) this.#followed = view;
     this.#heardAt = s.now;
+    this.#leads = false;
     this.#failed = 0;
   }
 
   lost(s: CrashState): void {
+    if (this.#leads) this.#heardAt = s.now;
+    this.#leads = false;
     this.#leader = asView(0);
     this.#since = s.now;
   }
@@ -68,6 +78,7 @@ export class Election {
   }
 
   won(s: CrashState, view: View): void {
+    this.#leads = true;
     this.#since = s.now;
     this.#failed = 0;
     if (view > this.#followed) this.#followed = view;
@@ -107,26 +118,28 @@ export class Election {
       leader: this.#leader,
       followed: this.#followed,
       heardAt: this.#heardAt,
+      leads: this.#leads,
       since: this.#since,
       failed: this.#failed,
       begun: this.#begun,
     };
   }
 
-  load({ leader, followed, heardAt, since, failed, begun }: ReturnType<Election['dump']>): void {
+  load({ leader, followed, heardAt, leads, since, failed, begun }: ReturnType<Election['dump']>): void {
     this.#leader = leader;
     this.#followed = followed;
     this.#heardAt = heardAt;
+    this.#leads = leads;
     this.#since = since;
     this.#failed = failed;
     this.#begun = begun;
   }
 }
 
-/** Whether a majority, this replica included, said of late that it hears no leader: else it would only unseat one. */
-export function isLeaderless({ now, peers, parameters, quorums, epoch }: CrashState): boolean {
-  let leaderless = 1;
-  for (const { connected, status, heardAt } of peers.values())
+/** Who said of late that it hears no leader, this replica included. */
+export function leaderless({ now, self, peers, parameters, epoch }: CrashState): ReplicaId[] {
+  const found = [self];
+  for (const [replica, { connected, status, heardAt }] of peers)
     if (
       connected &&
       status?.active === false &&
@@ -134,6 +147,9 @@ export function isLeaderless({ now, peers, parameters, quorums, epoch }: CrashSt
       heardAt !== null &&
       now - heardAt <= 2 * parameters.viewTimeoutMs
     )
-      leaderless += 1;
-  return leaderless >= quorums.quorum;
+      found.push(replica);
+  return found;
 }
+
+/** Whether a majority says so: else whoever runs would only unseat a leader. */
+export const isLeaderless = (s: CrashState): boolean => leaderless(s).length >= s.quorums.quorum;

@@ -7,6 +7,7 @@ import type { BundleExplanation, Candidate, Explanation, HeightExplanation, Wait
 import { explainStalls } from '../stalls.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, hexOf, plus } from '../types.ts';
+import { leaderless } from './election.ts';
 import type { CrashState } from './state.ts';
 
 export interface Standing {
@@ -63,23 +64,11 @@ export function explainOf(s: CrashState, { ballot, primary, active, elections, w
   };
 }
 
-/** For a number of replicas, or, with `need` 1, for one of those that are missing. */
+/** For as many as make a quorum, or `need`; or, where nobody `have` done it can be told, for one of those that are missing. */
 export function waitOf(
   s: CrashState,
   view: View,
-  {
-    what,
-    height,
-    have,
-    since,
-    missing,
-  }: {
-    readonly what: Wait['what'];
-    readonly height: Height;
-    readonly have?: readonly ReplicaId[];
-    readonly since: Millis;
-    readonly missing?: readonly ReplicaId[];
-  },
+  { what, height, have, need = have === undefined ? 1 : s.quorums.quorum, missing, since }: Waited,
 ): Wait {
   const all = s.genesis.members.map(({ id }) => id);
   return {
@@ -87,11 +76,38 @@ export function waitOf(
     height,
     view,
     have: have?.length ?? 0,
-    need: have === undefined ? 1 : s.quorums.quorum,
+    need,
     missing: missing ?? all.filter((id) => have?.includes(id) !== true),
     since,
   };
 }
+
+interface Waited {
+  readonly what: Wait['what'];
+  readonly height: Height;
+  readonly have?: readonly ReplicaId[];
+  readonly need?: number;
+  readonly missing?: readonly ReplicaId[];
+  readonly since: Millis;
+}
+
+/** It hears no leader. Of its own nothing is pending: others must hear none either. */
+export const waitForLeader = (s: CrashState, view: View, since: Millis): Wait =>
+  waitOf(s, view, { what: 'leader', height: nextOf(s), have: leaderless(s), since });
+
+/** It follows: for its leader, where it holds something to be ordered. */
+export function waitForProposal(s: CrashState, view: View, leader: ReplicaId, since: Millis): Wait[] {
+  if (s.pool.oldestAt === null) return [];
+  const waiting = latest(s.decidedAt, s.pool.oldestAt, since);
+  return [waitOf(s, view, { what: 'pre-prepare', height: nextOf(s), missing: [leader], since: waiting })];
+}
+
+export const nextOf = ({ ledger }: CrashState): Height => plus.height(ledger.height, 1);
+
+/** Since when something is open and nothing is decided. */
+export const openSince = (s: CrashState): Millis => latest(s.decidedAt, s.idleAt);
+
+export const latest = (...times: readonly Millis[]): Millis => Math.max(...times) as Millis; // the latest of branded numbers
 
 /** What acceptors are known to have accepted at a height that is not decided. */
 export function explainHeight(

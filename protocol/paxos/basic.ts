@@ -16,6 +16,7 @@ import type { Accept, Accepted, PaxosPromise, ReplicaMessage, ReplicaPledge, Ver
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
+import { waitForAcceptance } from './explain.ts';
 import { decodeHardState } from './hard-state.ts';
 import { Learner } from './learner.ts';
 import type { Bounds } from './proposer.ts';
@@ -299,12 +300,14 @@ export class BasicPaxos extends CrashCore {
   protected waits(): Wait[] {
     const { s } = this;
     const { phase, promisers } = this.#proposer;
+    const slot = this.#slot;
     const since = this.#begunAt;
-    if (phase === 'preparing')
-      return [waitOf(s, this.ballot, { what: 'view-change', height: this.#slot, have: promisers, since })];
     if (phase === 'idle') return [];
-    const have = this.acceptedBy(this.#slot).flatMap(({ by }) => by);
-    return [waitOf(s, this.ballot, { what: 'commit', height: this.#slot, have, since })];
+    if (phase === 'preparing')
+      return [waitOf(s, this.ballot, { what: 'phase-1', height: slot, have: promisers, since })];
+    const among = s.genesis.members.map(({ id }) => id);
+    const { quorum: need } = s.quorums;
+    return [waitForAcceptance(s, this.ballot, this.acceptedBy(slot), { slot, need, among, since })];
   }
 
   protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {

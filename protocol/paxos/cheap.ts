@@ -4,7 +4,7 @@
 
 import type { Audience, Explanation, Input, Ready, Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
-import { waitOf } from '../crash/explain.ts';
+import { nextOf, waitOf } from '../crash/explain.ts';
 import { isWell } from '../crash/hand-over.ts';
 import type { Reading } from '../crash/reads.ts';
 import type { Configure, ReplicaMessage, ReplicaPledge, Verified, WorkingSet } from '../messages.ts';
@@ -12,6 +12,7 @@ import { mainsOf } from '../modes.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, plus } from '../types.ts';
 import { PROMISED_SLOTS_MAX } from '../wire/paxos-payloads.ts';
+import { waitForAcceptance } from './explain.ts';
 import type { Cast } from './learner.ts';
 import { MultiPaxos } from './multi.ts';
 import type { Promises } from './proposer.ts';
@@ -40,6 +41,8 @@ export class CheapPaxos extends MultiPaxos {
   #askedAt: Millis;
   /** Since when something is proposed and nothing decided. */
   #openSince: Millis;
+  /** The latest working set of those that have promised, where none of it has (CHP-2); null: not so, or someone leads since. */
+  #lacks: { readonly members: readonly ReplicaId[]; readonly since: Millis } | null = null;
   #dropped = new Map<ReplicaId, { readonly until: Millis; readonly times: number }>();
 
   constructor(options: CoreOptions, recovery: Recovery, now: Millis) {
@@ -85,7 +88,14 @@ export class CheapPaxos extends MultiPaxos {
     let latest: WorkingSet | null = null;
     for (const { working } of promises.values())
       if (working !== null && (latest === null || working.ballot > latest.ballot)) latest = working;
-    return latest?.members.some((member) => promises.has(member)) ?? true;
+    if (latest === null || latest.members.some((member) => promises.has(member))) return true;
+    this.#lacks = { members: latest.members, since: this.#lacks?.since ?? this.s.now };
+    return false;
+  }
+
+  protected override heardLeader(ballot: View): void {
+    super.heardLeader(ballot);
+    this.#lacks = null;
   }
 
   /** [CHP-8] A majority; or all of the working set in force, for without one of it nobody leads (CHP-2). */
@@ -239,6 +249,7 @@ export class CheapPaxos extends MultiPaxos {
     super.forgive(lateMs);
     this.#askedAt = this.later(this.#askedAt, lateMs);
     this.#openSince = this.later(this.#openSince, lateMs);
+    if (this.#lacks !== null) this.#lacks = { ...this.#lacks, since: this.later(this.#lacks.since, lateMs) };
   }
 
   protected override get stuck(): boolean {
@@ -251,11 +262,24 @@ export class CheapPaxos extends MultiPaxos {
   }
 
   protected override waits(): Wait[] {
-    const waits = this.#isAuxiliary ? [] : super.waits();
+    const waits = super.waits();
+    if (!this.active && this.#lacks !== null) {
+      const { members: missing, since } = this.#lacks;
+      waits.push(waitOf(this.s, this.ballot, { what: 'working-set', height: nextOf(this.s), missing, since }));
+    }
     if (!this.leads || this.#asked === null || this.#inForce) return waits;
     const have = [...this.#noted].sort((a, b) => a - b);
-    const height = plus.height(this.s.ledger.height, 1);
-    return [...waits, waitOf(this.s, this.ballot, { what: 'new-view', height, have, since: this.#askedAt })];
+    const short = this.#asked.members.filter((member) => !this.#noted.has(member));
+    const asked = { what: 'noted', height: nextOf(this.s), have, since: this.#askedAt } as const;
+    // The others note it after its members.
+    return [...waits, waitOf(this.s, this.ballot, short.length > 0 ? { ...asked, missing: short } : asked)];
+  }
+
+  /** While a working set is in force all of it must accept, and nobody else is asked. */
+  protected override acceptance(slot: Height, since: Millis): Wait {
+    if (this.#asked === null || !this.#inForce) return super.acceptance(slot, since);
+    const { members: among } = this.#asked;
+    return waitForAcceptance(this.s, this.ballot, this.acceptedBy(slot), { slot, need: among.length, among, since });
   }
 
   override explain(): Explanation {
@@ -300,6 +324,7 @@ export class CheapPaxos extends MultiPaxos {
       inForce: this.#inForce,
       askedAt: this.#askedAt,
       openSince: this.#openSince,
+      lacks: this.#lacks,
       dropped: this.#dropped,
     };
   }
@@ -311,6 +336,7 @@ export class CheapPaxos extends MultiPaxos {
     this.#inForce = fields.inForce;
     this.#askedAt = fields.askedAt;
     this.#openSince = fields.openSince;
+    this.#lacks = fields.lacks;
     this.#dropped = fields.dropped;
   }
 }

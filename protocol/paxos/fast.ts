@@ -4,7 +4,9 @@
 
 import { toHex } from '../../crypto/bytes.ts';
 import { assert } from '../assert.ts';
+import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
+import { openSince } from '../crash/explain.ts';
 import { with_ } from '../crash/narrow.ts';
 import { bundlesFor } from '../crash/propose.ts';
 import type { Reading } from '../crash/reads.ts';
@@ -14,6 +16,7 @@ import { fastQuorum } from '../quorum.ts';
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
+import { waitForAcceptance } from './explain.ts';
 import type { Cast } from './learner.ts';
 import { MultiPaxos } from './multi.ts';
 import type { Bound, Report } from './proposer.ts';
@@ -249,6 +252,24 @@ export class FastPaxos extends MultiPaxos {
     if (this.#open === null || this.#open.ballot !== this.proposer.ballot) return;
     if (to === 'all') this.#saidOpenAt = this.s.now;
     this.s.out.say(to, { kind: 'open-round', epoch: this.s.epoch, ...this.#open });
+  }
+
+  /** In an open ballot nobody waits for a leader: a fast quorum must accept what stands in each slot. */
+  protected override waits(): Wait[] {
+    const { s, ballot, acceptor, proposer } = this;
+    const waits = super.waits();
+    if (this.#openFrom === null || !this.active) return waits;
+    const all = s.genesis.members.map(({ id }) => id);
+    const fast: Wait[] = [];
+    for (let at = s.ledger.height + 1; at <= s.ledger.height + s.parameters.window; at++) {
+      const slot = asHeight(at);
+      const casts = this.acceptedBy(slot);
+      const held = acceptor.acceptedIn(slot) !== undefined;
+      if (proposer.proposals.has(slot) || (!held && casts.length === 0)) continue;
+      const among = all.filter((id) => held || id !== s.self); // it may not have come here
+      fast.push(waitForAcceptance(s, ballot, casts, { slot, need: this.#quorum, among, since: openSince(s) }));
+    }
+    return [...waits.filter(({ what }) => what !== 'pre-prepare'), ...fast];
   }
 
   // ---- as in Multi-Paxos, but for these -------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import type { Wait } from '../core.ts';
 import type { CoreOptions, Recovery } from '../cores.ts';
 import { CrashCore } from '../crash/core.ts';
 import { Election, isLeaderless } from '../crash/election.ts';
-import { waitOf } from '../crash/explain.ts';
 import type { Lead } from '../crash/hand-over.ts';
 import { with_ } from '../crash/narrow.ts';
 import { bundlesFor, extendChain } from '../crash/propose.ts';
@@ -27,6 +26,7 @@ import type {
 import type { Hash, Height, Millis, ReplicaId, View } from '../types.ts';
 import { asHeight, asView, plus } from '../types.ts';
 import { Acceptor } from './acceptor.ts';
+import { waitForAcceptance, waitsOf } from './explain.ts';
 import { decodeHardState } from './hard-state.ts';
 import type { Cast, IsQuorum } from './learner.ts';
 import { Learner } from './learner.ts';
@@ -449,26 +449,16 @@ export class MultiPaxos extends CrashCore {
   // ---- explained ----------------------------------------------------------------------------------------------------
 
   protected waits(): Wait[] {
-    const { s } = this;
-    const next = plus.height(s.ledger.height, 1);
-    const waits: Wait[] = [];
-    for (const { height, holders, since } of s.catchUp.wanted())
-      waits.push(waitOf(s, this.ballot, { what: 'block', height, missing: holders, since }));
-    if (!this.active) {
-      const have = this.proposer.phase === 'preparing' ? this.proposer.promisers : [];
-      waits.push(waitOf(s, this.ballot, { what: 'view-change', height: next, have, since: this.election.since }));
-    } else if (this.leads) {
-      for (const [slot] of this.proposer.proposals) {
-        const have = this.acceptedBy(slot).flatMap(({ by }) => by);
-        waits.push(waitOf(s, this.ballot, { what: 'commit', height: slot, have, since: s.decidedAt }));
-      }
-    } else if (s.pool.oldestAt !== null) {
-      const since = Math.max(s.decidedAt, s.pool.oldestAt, this.election.since) as Millis; // the latest
-      waits.push(
-        waitOf(s, this.ballot, { what: 'pre-prepare', height: next, missing: [this.ownerOf(this.ballot)], since }),
-      );
-    }
-    return waits;
+    const { s, ballot, active, proposer, election } = this;
+    const leader = this.ownerOf(ballot);
+    const acceptance = (slot: Height, since: Millis) => this.acceptance(slot, since);
+    return waitsOf(s, { ballot, active, leader, proposer, election, acceptance });
+  }
+
+  protected acceptance(slot: Height, since: Millis): Wait {
+    const { s, ballot } = this;
+    const among = s.genesis.members.map(({ id }) => id);
+    return waitForAcceptance(s, ballot, this.acceptedBy(slot), { slot, need: s.quorums.quorum, among, since });
   }
 
   protected acceptedBy(height: Height): { readonly hash: Hash; readonly by: readonly ReplicaId[] }[] {

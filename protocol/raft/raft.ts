@@ -459,12 +459,13 @@ export class Raft extends CrashCore {
   // ---- explained ----------------------------------------------------------------------------------------------------
 
   protected waits(): Wait[] {
+    const runs = this.#r.role === 'candidate';
     return waitsOf(this.s, {
-      ballot: this.ballot,
+      view: runs ? this.#viewOf(this.#r.term, this.s.self) : this.ballot,
       active: this.active,
       leader: this.ownerOf(this.ballot),
-      votes: this.#r.role === 'candidate' ? [...this.#r.votes] : [],
-      since: this.#election.since,
+      votes: runs ? [...this.#r.votes] : null,
+      election: this.#election,
       last: this.leads ? this.#log.last : null,
       holders: (height) => this.#progress.holders(height),
     });
