@@ -23,6 +23,25 @@ export interface Standing {
   readonly height: number | null;
 }
 
+/** The same replicas, asked once more. */
+export interface Later {
+  /** Since they were asked first. */
+  readonly seconds: number;
+  readonly standings: readonly Standing[];
+}
+
+/** How a replica whose key is new comes nearer, by what it and the members said twice. */
+export interface CatchUp {
+  readonly name: string;
+  /** In blocks; null: it was not asked, did not answer, or no member did. */
+  readonly distance: number | null;
+  /** Blocks a second by which the distance shrinks; null: not known. */
+  readonly gain: number | null;
+  /** Until it is as close as it must be; null: not known, or it does not gain. */
+  readonly seconds: number | null;
+  readonly asked: 'answers' | 'silent' | 'no-door' | 'no-member-answers';
+}
+
 export interface Sizes {
   readonly protocol: Protocol;
   readonly members: readonly string[];
@@ -41,6 +60,7 @@ export interface EpochPlan {
   readonly signatures: { readonly have: readonly string[]; readonly need: number };
   /** Replica keys that are new, and how far behind the height the holder was when it signed; null: it has not. */
   readonly joins: readonly { readonly name: string; readonly behind: number | null; readonly behindMax: number }[];
+  readonly catchUp: readonly CatchUp[];
   /** What would be refused now, in the order of the checks; the first counts. */
   readonly refusals: readonly { readonly code: string; readonly field: string; readonly problem: string }[];
   /** Of the next epoch's members, those that were asked. */
@@ -59,6 +79,7 @@ export function planOf(
   control: Control,
   height: Height,
   standings: readonly Standing[] | null,
+  later: Later | null = null,
 ): EpochPlan {
   const { f } = quorumsOf(epoch);
   const asIs = judge(epoch, control, height);
@@ -79,6 +100,7 @@ export function planOf(
     parameters: successor === null ? [] : parametersChanged(epoch, successor),
     signatures: { have: signersOf(epoch, control), need: signaturesNeeded(epoch).need },
     joins: successor === null ? [] : joinsOf(epoch, successor, control, height),
+    catchUp: successor === null ? [] : catchUpsOf(epoch, successor, standings, later),
     refusals,
     live,
     warnings: successor === null ? [] : warningsOf(epoch, successor, f, live),
@@ -148,12 +170,48 @@ function parametersChanged(epoch: EpochDocument, { parameters }: Successor) {
 const freshMembers = (epoch: EpochDocument, { members }: Successor): Member[] =>
   members.filter(({ publicKey }) => !epoch.members.some((old) => toHex(old.publicKey) === toHex(publicKey)));
 
+const behindMaxOf = ({ parameters }: EpochDocument) => JOIN_INTERVALS_MAX * parameters.checkpointInterval;
+
 function joinsOf(epoch: EpochDocument, successor: Successor, { joins }: Control, height: Height): EpochPlan['joins'] {
-  const behindMax = JOIN_INTERVALS_MAX * epoch.parameters.checkpointInterval;
+  const behindMax = behindMaxOf(epoch);
   return freshMembers(epoch, successor).map(({ name, publicKey }) => {
     const join = joins.find((each) => toHex(each.publicKey) === toHex(publicKey));
     return { name, behind: join === undefined ? null : Math.max(0, height - join.height), behindMax };
   });
+}
+
+function catchUpsOf(
+  epoch: EpochDocument,
+  successor: Successor,
+  standings: readonly Standing[] | null,
+  later: Later | null,
+): CatchUp[] {
+  const behindMax = behindMaxOf(epoch);
+  return freshMembers(epoch, successor).map(({ name }): CatchUp => {
+    const unknown = { name, distance: null, gain: null, seconds: null };
+    const own = (standings ?? []).find((standing) => standing.name === name);
+    if (own === undefined) return { ...unknown, asked: 'no-door' };
+    if (own.height === null) return { ...unknown, asked: 'silent' };
+    const first = distanceOf(epoch, name, standings ?? []);
+    if (first === null) return { ...unknown, asked: 'no-member-answers' };
+    const second = later === null ? null : distanceOf(epoch, name, later.standings);
+    const gain = later === null || second === null ? null : (first - second) / later.seconds;
+    const distance = Math.max(0, second ?? first);
+    const far = Math.max(0, distance - behindMax);
+    const seconds = far === 0 ? 0 : gain !== null && gain > 0 ? far / gain : null;
+    return { name, distance, gain, seconds, asked: 'answers' };
+  });
+}
+
+/** From it to the highest that another member states; null: one of the two is missing. */
+function distanceOf({ members }: EpochDocument, name: string, standings: readonly Standing[]): number | null {
+  const own = standings.find((standing) => standing.name === name)?.height ?? null;
+  const heights = standings.flatMap((standing) =>
+    standing.height !== null && standing.name !== name && members.some((member) => member.name === standing.name)
+      ? [standing.height]
+      : [],
+  );
+  return own === null || heights.length === 0 ? null : Math.max(...heights) - own;
 }
 
 function liveOf(members: readonly Member[], standings: readonly Standing[]): NonNullable<EpochPlan['live']> {
@@ -225,9 +283,36 @@ const list = (names: readonly string[]) => (names.length === 0 ? 'nobody' : name
 const sizes = ({ protocol, n, f, quorum, members }: Sizes) =>
   `${protocol}, ${n} members, quorum ${quorum}, bears ${f} ${bearsLies(protocol) ? 'faulty' : 'silent'}: ${members.join(', ')}`;
 
+const rate = (blocks: number) => (blocks < 10 ? blocks.toFixed(1) : blocks.toFixed(0));
+
+function catchUpInWords({ name, distance, gain, seconds, asked }: CatchUp, behindMax: number): string {
+  if (asked === 'no-door')
+    return `${name} was not asked how far it has come, so when it is close is not known: no door of it is known (--http)`;
+  if (asked === 'silent')
+    return `${name} does not say how far it has come, so when it is close is not known: no answer`;
+  if (distance === null) return `how far ${name} has to come is not known: no other member answers`;
+  const pace =
+    gain === null
+      ? 'it did not answer twice, so what it gains is not known'
+      : gain > 0
+        ? `it gains ${rate(gain)} a second`
+        : gain < 0
+          ? `it falls back by ${rate(-gain)} a second`
+          : 'it does not gain';
+  const end =
+    seconds === 0
+      ? 'it is close'
+      : seconds === null
+        ? gain === null
+          ? 'when it is close is not known'
+          : 'so it will not be close'
+        : `close in ${Math.ceil(seconds)} s`;
+  return `${name} is ${distance} blocks behind, ${behindMax} may be; ${pace}; ${end}`;
+}
+
 /** For people. */
 export function planInWords(plan: EpochPlan): string[] {
-  const { before, after, signatures, joins, refusals, live, warnings, parameters } = plan;
+  const { before, after, signatures, joins, catchUp, refusals, live, warnings, parameters } = plan;
   return [
     `ends epoch ${plan.epoch}:`,
     ...plan.changes.map((change) => `  ${change}`),
@@ -241,6 +326,7 @@ export function planInWords(plan: EpochPlan): string[] {
         ? `${name} has not signed yet that it is there (\`synod member promote\`)`
         : `${name} was ${behind} blocks behind when it signed; ${behindMax} may be`,
     ),
+    ...catchUp.map((each) => catchUpInWords(each, joins.find(({ name }) => name === each.name)?.behindMax ?? 0)),
     ...(live === null
       ? []
       : [
