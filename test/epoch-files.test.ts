@@ -217,6 +217,48 @@ t.test('a plan says how a newcomer comes nearer, by what it and the members said
   t.strictSame(planOf(epoch, quiet, asHeight(1), standingsOf({ a: 1 })).catchUp, [], 'nobody comes');
 });
 
+t.test('a plan says how many operators a change needs, then and now, and what is too few', async (t) => {
+  const policy = (signatures: number | 'quorum'): Change => ({ change: 'set-policy', policy: { signatures } });
+  const plan = (names: string, from: number | 'quorum', changes: readonly Change[], by = [...names]) => {
+    const { epoch } = new EpochWorld([...names], from === 'quorum' ? {} : { policy: { signatures: from } });
+    const joins = Object.fromEntries(
+      changes.flatMap((change) => (change.change === 'add-member' ? [[change.name, 1]] : [])),
+    );
+    const made = planOf(epoch, opened(controlFor(epoch, { changes, by, joins })), asHeight(1), null);
+    return { ...made, words: planInWords(made).join('\n') };
+  };
+  const takeOver = /beware: 1 of the operators can change everything, and 1 members may be faulty: with fewer than 2 /;
+  const lower = plan('abcd', 'quorum', [policy(1)]);
+  t.strictSame(lower.policy, { before: { need: 3, operators: 4 }, after: { need: 1, operators: 4 } });
+  t.match(lower.words, /^a change needs 3 of 4 signatures now, 1 of 4 then$/m);
+  t.match(lower.words, takeOver);
+  t.strictSame(lower.refusals, [], 'it is for the operators to say');
+  const least = plan('abcd', 'quorum', [policy(2)]);
+  t.match(least.words, /^a change needs 3 of 4 signatures now, 2 of 4 then$/m);
+  t.notMatch(least.words, /take the network over/, 'f+1 are enough');
+  t.match(plan('abcd', 3, [policy('quorum')]).words, /^a change needs 3 of 4 signatures now, 3 of 4 then$/m);
+  t.match(plan('abcd', 2, [policy(4)]).words, /beware: the next change will need every operator/);
+  // The number stays, and the members that are borne become more.
+  const grown = plan('abcdef', 2, [adding('g')]);
+  t.strictSame(grown.policy, { before: { need: 2, operators: 6 }, after: { need: 2, operators: 7 } });
+  t.match(
+    grown.words,
+    /beware: 2 of the operators can change everything, and 2 members may be faulty: with fewer than 3 /,
+  );
+  const set: Change = { change: 'set-parameter', parameter: 'window', value: 4 };
+  t.equal(plan('abcd', 'quorum', [set]).policy, null);
+  t.notMatch(plan('abcd', 'quorum', [set]).words, /a change needs/);
+  for (const [from, changes] of [
+    ['quorum', [policy(5)]],
+    [4, [{ change: 'replace-operator-key', name: 'a', operatorKey: null }]],
+  ] as const) {
+    const dead = plan('abcd', from, changes);
+    t.equal(dead.after, null);
+    t.match(dead.words, /beware: more signatures than there would be operators: nobody could ever change the network/);
+    t.match(dead.words, /refused as it is: changes: [45] wants [45] signatures of [34] operators \[control-policy\]/);
+  }
+});
+
 t.test('a plan from a machine without a network directory asks the doors that are given', async (t) => {
   const at = (name: string) => join(directory, name);
   const directory = t.testdir();

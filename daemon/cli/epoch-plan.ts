@@ -50,6 +50,8 @@ export interface Sizes {
   readonly quorum: number;
 }
 
+type Authority = ReturnType<typeof signaturesNeeded>;
+
 export interface EpochPlan {
   readonly epoch: number;
   readonly changes: readonly string[];
@@ -58,6 +60,8 @@ export interface EpochPlan {
   readonly after: Sizes | null;
   readonly parameters: readonly { readonly name: string; readonly before: number; readonly after: number }[];
   readonly signatures: { readonly have: readonly string[]; readonly need: number };
+  /** How many operators end an epoch, of how many, where the change leads to other numbers or is one of the policy. */
+  readonly policy: { readonly before: Authority; readonly after: Authority } | null;
   /** Replica keys that are new, and how far behind the height the holder was when it signed; null: it has not. */
   readonly joins: readonly { readonly name: string; readonly behind: number | null; readonly behindMax: number }[];
   readonly catchUp: readonly CatchUp[];
@@ -99,11 +103,12 @@ export function planOf(
     after,
     parameters: successor === null ? [] : parametersChanged(epoch, successor),
     signatures: { have: signersOf(epoch, control), need: signaturesNeeded(epoch).need },
+    policy: successor === null ? null : policyOf(epoch, successor, control.body.changes),
     joins: successor === null ? [] : joinsOf(epoch, successor, control, height),
     catchUp: successor === null ? [] : catchUpsOf(epoch, successor, standings, later),
     refusals,
     live,
-    warnings: successor === null ? [] : warningsOf(epoch, successor, f, live),
+    warnings: successor === null ? refusedWarnings(refusals) : warningsOf(epoch, successor, f, live),
   };
 }
 
@@ -165,6 +170,12 @@ function parametersChanged(epoch: EpochDocument, { parameters }: Successor) {
   return (Object.keys(parameters) as (keyof typeof parameters)[])
     .filter((name) => parameters[name] !== epoch.parameters[name])
     .map((name) => ({ name, before: epoch.parameters[name], after: parameters[name] }));
+}
+
+function policyOf(epoch: EpochDocument, successor: Successor, changes: readonly Change[]): EpochPlan['policy'] {
+  const [before, after] = [signaturesNeeded(epoch), signaturesNeeded(successor)];
+  const same = before.need === after.need && before.operators === after.operators;
+  return same && !changes.some(({ change }) => change === 'set-policy') ? null : { before, after };
 }
 
 const freshMembers = (epoch: EpochDocument, { members }: Successor): Member[] =>
@@ -251,10 +262,21 @@ function warningsOf(epoch: EpochDocument, successor: Successor, f: number, live:
       `${silent} of the next members do not answer now: ${Math.max(0, nextF - silent)} more may fail afterwards`,
     );
   const { need, operators } = signaturesNeeded(successor);
+  // ADR 10, "Who signs what".
+  if (need <= nextF)
+    warnings.push(
+      `${need} of the operators can change everything, and ${nextF} members may be faulty: with fewer than ${nextF + 1} signatures those that are borne can take the network over`,
+    );
   if (operators - need < 1)
     warnings.push('the next change will need every operator: one lost operator key ends all changes');
   return warnings;
 }
+
+/** What the code of a refusal does not say to somebody who has not met it. */
+const refusedWarnings = (refusals: EpochPlan['refusals']): string[] =>
+  refusals.some(({ code }) => code === 'control-policy')
+    ? ['more signatures than there would be operators: nobody could ever change the network again']
+    : [];
 
 export function changeInWords(change: Change): string {
   switch (change.change) {
@@ -280,6 +302,7 @@ export function changeInWords(change: Change): string {
 }
 
 const list = (names: readonly string[]) => (names.length === 0 ? 'nobody' : names.join(', '));
+const authority = ({ need, operators }: Authority) => `${need} of ${operators}`;
 const sizes = ({ protocol, n, f, quorum, members }: Sizes) =>
   `${protocol}, ${n} members, quorum ${quorum}, bears ${f} ${bearsLies(protocol) ? 'faulty' : 'silent'}: ${members.join(', ')}`;
 
@@ -312,7 +335,7 @@ function catchUpInWords({ name, distance, gain, seconds, asked }: CatchUp, behin
 
 /** For people. */
 export function planInWords(plan: EpochPlan): string[] {
-  const { before, after, signatures, joins, catchUp, refusals, live, warnings, parameters } = plan;
+  const { before, after, signatures, policy, joins, catchUp, refusals, live, warnings, parameters } = plan;
   return [
     `ends epoch ${plan.epoch}:`,
     ...plan.changes.map((change) => `  ${change}`),
@@ -320,6 +343,9 @@ export function planInWords(plan: EpochPlan): string[] {
     ...(after === null ? [] : [`then   ${sizes(after)}`]),
     `while it is decided ${before.f} may fail${after === null ? '' : `; from its block on ${after.f}, of the new members`}`,
     ...parameters.map(({ name, before: old, after: now }) => `${name}: ${old} now, ${now} then`),
+    ...(policy === null
+      ? []
+      : [`a change needs ${authority(policy.before)} signatures now, ${authority(policy.after)} then`]),
     `signed by ${list(signatures.have)}; ${signatures.need} operators are needed`,
     ...joins.map(({ name, behind, behindMax }) =>
       behind === null
