@@ -291,6 +291,62 @@ t.test('[EPO-12] over a crash at every point of a write, of every replica, aroun
         }
 });
 
+t.test('[EPO-9] [EPO-12] the last block is prepared when the primary goes, and decided in the next view', async (t) => {
+  // One other holds it prepared, or all of them do; or the one that goes had decided it, alone.
+  for (const how of ['one', 'all', 'decided'] as const)
+    for (const realSignatures of [false, true]) {
+      const { cluster, operators, order, everywhere, inEpoch } = begin({ realSignatures });
+      cluster.run(20);
+      t.ok(everywhere(order('before')));
+      // Blocks in flight below it are held up like it.
+      cluster.tamper = (_, to, message) => {
+        if (message.kind === 'commit' && message.view === 0) return how === 'decided' && to === 0 ? message : null;
+        return message.kind === 'prepare' && message.view === 0 && how === 'one' && to !== 3 ? null : message;
+      };
+      const inFlight = order('in flight');
+      const proposed = () => cluster.nodes[1]!.core?.explainBundle(inFlight.digest).height ?? null;
+      t.ok(cluster.until(() => proposed() !== null, 100));
+      const change = operators.bundle([set('window', 4)]);
+      cluster.submit(0, change);
+      const heldBy = (id: number) => {
+        const { core } = cluster.nodes[id]!;
+        const at = core?.explainBundle(change.digest).height ?? null;
+        return core === null || at === null ? null : core.explainHeight(at);
+      };
+      const prepared = () => [1, 2, 3].filter((id) => heldBy(id)?.stage === 'prepared');
+      const gone = () => how !== 'decided' || cluster.nodes[0]!.epoch.epoch === 1;
+      t.ok(
+        cluster.until(() => prepared().length >= (how === 'one' ? 1 : 3) && gone(), 400),
+        how,
+      );
+      t.strictSame(prepared(), how === 'one' ? [3] : [1, 2, 3]);
+      t.strictSame(
+        [1, 2, 3].map((id) => Number(cluster.nodes[id]!.epoch.epoch)),
+        [0, 0, 0],
+        'nobody else has decided it',
+      );
+      const last = heldBy(3)!;
+      t.equal(last.view, 0);
+      cluster.crash(0);
+      t.ok(inEpoch(1), 'the others end the epoch without it');
+      t.ok(cluster.viewChanges > 0);
+      for (const id of [1, 2, 3]) {
+        const { start } = cluster.nodes[id]!.epoch;
+        t.strictSame(
+          [start.height, toHex(start.hash)],
+          [last.height, toHex(last.candidates[0]!.hash)],
+          'that very block',
+        );
+        const end = cluster.delivered[id]!.find(({ block }) => block.header.height === last.height);
+        t.ok((end?.certificate?.view ?? 0) > 0, 'and in a later view');
+      }
+      t.ok(cluster.placeOf(toHex(inFlight.digest))! < last.height);
+      cluster.boot(0);
+      t.ok(inEpoch(1), 'all of them');
+      t.ok(everywhere(order('after', 2)));
+    }
+});
+
 t.test('[REC-10] a quarantine goes on in the next epoch, and ends there', async (t) => {
   for (const log of ['kept', 'wiped'] as const) {
     const { cluster, operators, order, everywhere, inEpoch } = begin();
