@@ -35,6 +35,8 @@ const SEEDS = Number(process.env.SEEDS ?? 6);
 const RARE: Readonly<Record<string, readonly string[]>> = {
   'basic-paxos': ['own.bounds'],
   'fast-paxos': ['own.collisions'],
+  // A life of it goes on in Basic Paxos for a while.
+  raft: ['own.bounds'],
 };
 const sources = fileURLToPath(new URL('../../protocol', import.meta.url));
 
