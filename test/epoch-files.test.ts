@@ -150,7 +150,7 @@ t.test('a plan says what comes of a change before anybody signs', async (t) => {
   const words = planInWords(growing).join('\n');
   t.match(words, /then {3}pbft, 7 members, quorum 5, bears 2 faulty/);
   t.match(words, /beware: the 4 that stay are no quorum of 7: nothing is ordered until 1 of the new ones take part/);
-  t.match(words, /beware: 4 of the next members answer, and a quorum is 5/);
+  t.match(words, /beware: 4 of the next members answer, 2 could not be asked, and a quorum is 5/);
   t.match(words, /f has not signed yet that it is there/);
   t.match(words, /refused as it is: signatures: 1 of 3 \(4 operators\) \[control-unauthorised\]/);
 
@@ -187,7 +187,7 @@ t.test('a plan says how a newcomer comes nearer, by what it and the members said
   });
   t.match(catchUp({ a: 5_000, e: 4_000 }, { a: 5_000, e: 4_001 }), {
     ...{ distance: 999, gain: 0.5, seconds: 0 },
-    words: ['e is 999 blocks behind, 1024 may be; it gains 0.5 a second; it is close'],
+    words: ['e is 999 blocks behind, 1024 may be: it is close'],
   });
   t.match(catchUp({ a: 5_000, e: 1_000 }, { a: 5_050, e: 1_050 }), {
     ...{ distance: 4_000, gain: 0, seconds: null },
@@ -227,7 +227,8 @@ t.test('a plan says how many operators a change needs, then and now, and what is
     const made = planOf(epoch, opened(controlFor(epoch, { changes, by, joins })), asHeight(1), null);
     return { ...made, words: planInWords(made).join('\n') };
   };
-  const takeOver = /beware: 1 of the operators can change everything, and 1 members may be faulty: with fewer than 2 /;
+  const takeOver =
+    /beware: 1 of the operators can change everything, and 1 of the members may be faulty: with fewer than 2 /;
   const lower = plan('abcd', 'quorum', [policy(1)]);
   t.strictSame(lower.policy, { before: { need: 3, operators: 4 }, after: { need: 1, operators: 4 } });
   t.match(lower.words, /^a change needs 3 of 4 signatures now, 1 of 4 then$/m);
@@ -243,7 +244,7 @@ t.test('a plan says how many operators a change needs, then and now, and what is
   t.strictSame(grown.policy, { before: { need: 2, operators: 6 }, after: { need: 2, operators: 7 } });
   t.match(
     grown.words,
-    /beware: 2 of the operators can change everything, and 2 members may be faulty: with fewer than 3 /,
+    /beware: 2 of the operators can change everything, and 2 of the members may be faulty: with fewer than 3 /,
   );
   const set: Change = { change: 'set-parameter', parameter: 'window', value: 4 };
   t.equal(plan('abcd', 'quorum', [set]).policy, null);

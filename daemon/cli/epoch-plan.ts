@@ -255,7 +255,7 @@ function warningsOf(epoch: EpochDocument, successor: Successor, f: number, live:
   const silent = live?.silent.length ?? 0;
   if (live !== null && live.answer.length < quorum)
     warnings.push(
-      `${live.answer.length} of the next members answer, and a quorum is ${quorum}: the chain might stand still at the switch`,
+      `${live.answer.length} of the next members answer, ${live.unknown.length === 0 ? '' : `${live.unknown.length} could not be asked, `}and a quorum is ${quorum}: the chain might stand still at the switch`,
     );
   else if (silent > 0)
     warnings.push(
@@ -265,7 +265,7 @@ function warningsOf(epoch: EpochDocument, successor: Successor, f: number, live:
   // ADR 10, "Who signs what".
   if (need <= nextF)
     warnings.push(
-      `${need} of the operators can change everything, and ${nextF} members may be faulty: with fewer than ${nextF + 1} signatures those that are borne can take the network over`,
+      `${need} of the operators can change everything, and ${nextF} of the members may be faulty: with fewer than ${nextF + 1} signatures those that are borne can take the network over`,
     );
   if (operators - need < 1)
     warnings.push('the next change will need every operator: one lost operator key ends all changes');
@@ -323,14 +323,12 @@ function catchUpInWords({ name, distance, gain, seconds, asked }: CatchUp, behin
           ? `it falls back by ${rate(-gain)} a second`
           : 'it does not gain';
   const end =
-    seconds === 0
-      ? 'it is close'
+    gain === null
+      ? 'when it is close is not known'
       : seconds === null
-        ? gain === null
-          ? 'when it is close is not known'
-          : 'so it will not be close'
+        ? 'so it will not be close'
         : `close in ${Math.ceil(seconds)} s`;
-  return `${name} is ${distance} blocks behind, ${behindMax} may be; ${pace}; ${end}`;
+  return `${name} is ${distance} blocks behind, ${behindMax} may be${seconds === 0 ? ': it is close' : `; ${pace}; ${end}`}`;
 }
 
 /** For people. */
