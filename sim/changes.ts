@@ -2,17 +2,24 @@
 // The operators are careful in one thing: what is broken for ever stays within what the next epoch's members bear.
 
 import { parameterNames } from '../protocol/genesis.ts';
-import { bearsLies, mainsOf, membersMin, protocols, quorumsAmong } from '../protocol/modes.ts';
-import type { Change } from '../protocol/verify.ts';
+import { bearsLies, mainsOf, membersMin, protocols, quorumsAmong, quorumsOf } from '../protocol/modes.ts';
+import { type Change, signaturesNeeded } from '../protocol/verify.ts';
 import type { Cluster } from './cluster.ts';
 import type { EpochChange, Fault } from './faults.ts';
 import { nodeOf } from './membership.ts';
 import { Operators } from './operators.ts';
-import type { Dice } from './random.ts';
+import { Dice } from './random.ts';
 
 /** Nodes beside the first members, for those that come. */
 export const SPARE_NODES = 3;
 const MEMBERS_MAX = 7;
+/** Drawn as often as they stand here. */
+export const CHANGE_KINDS = [
+  ...(['add', 'add', 'remove', 'rekey', 'rekey', 'parameter'] as const),
+  ...(['operator-key', 'policy', 'address'] as const),
+];
+/** An operator or an address that goes, and no other comes: so often. */
+const GONE = 0.2;
 /** In a minute, where a life has any. */
 const CHANGES_PER_MINUTE = [1, 14] as const;
 
@@ -30,7 +37,7 @@ export function drawChanges(
       kind: 'change',
       at,
       lasts: 0,
-      what: dice.pick(['add', 'add', 'remove', 'rekey', 'rekey', 'parameter'] as const),
+      what: dice.pick(CHANGE_KINDS),
       pick: dice.between(0, 1_000_000),
     });
     faults.push(drawn());
@@ -86,24 +93,74 @@ export class Changes {
 
   #bundle(what: EpochChange['what'], pick: number) {
     const operators = this.#operators;
-    const { members } = operators;
+    const { members, epoch } = operators;
+    const dice = new Dice(pick);
     const among = (nodes: readonly number[]) => nodes[pick % nodes.length];
     switch (what) {
       case 'add': {
         const node = among(this.#cluster.nodes.map(({ id }) => Number(id)).filter((id) => this.#mayCome(id)));
-        return node === undefined || members.length >= MEMBERS_MAX ? null : operators.add(node);
+        return node === undefined || members.length >= MEMBERS_MAX ? null : operators.add(node, this.#signers(dice));
       }
       case 'remove': {
         const node = among(members.filter((id) => this.#mayGo(id)));
-        return node === undefined ? null : operators.remove(node);
+        return node === undefined ? null : operators.bundle(this.#removal(node), [], this.#signers(dice));
       }
       case 'rekey': {
         const node = among(members.filter((id) => !this.#broken.has(id)));
-        return node === undefined ? null : operators.rekey(node);
+        return node === undefined ? null : operators.rekey(node, this.#signers(dice, node));
       }
-      case 'parameter':
-        return operators.bundle([(pick % 2 === 0 ? this.#protocol(pick / 2) : null) ?? this.#setting(pick)]);
+      case 'parameter': {
+        const change = (pick % 2 === 0 ? this.#protocol(pick / 2) : null) ?? this.#setting(pick);
+        return operators.bundle([change], [], this.#signers(dice));
+      }
+      case 'operator-key': {
+        const name = `node-${dice.pick(members)}`;
+        const { need, operators: count } = signaturesNeeded(epoch);
+        const gone = count > need && dice.chance(GONE);
+        const operatorKey = gone ? null : operators.newOperatorKey(name);
+        return operators.bundle([{ change: 'replace-operator-key', name, operatorKey }], [], this.#signers(dice));
+      }
+      case 'policy':
+        return operators.bundle([{ change: 'set-policy', policy: this.#policy(dice) }], [], this.#signers(dice));
+      case 'address': {
+        const node = dice.pick(members);
+        const address = dice.chance(GONE) ? null : `ws://10.0.0.${node}:${dice.between(1_024, 65_535)}`;
+        const changes = [{ change: 'change-address', name: `node-${node}`, address }] as const;
+        return operators.bundle(changes, [], this.#signers(dice, node));
+      }
     }
+  }
+
+  /**
+   * [EPO-3] Not one more than it takes: as many as the policy wants, whoever they are; now and then the operator of the one member that is concerned,
+   * where it suffices.
+   */
+  #signers(dice: Dice, own?: number): readonly number[] {
+    const { epoch } = this.#operators;
+    const able = epoch.members
+      .filter(({ operatorKey }) => operatorKey !== undefined)
+      .map(({ id }) => nodeOf(epoch, id));
+    const isOld = this.#cluster.chain.size >= epoch.start.height + epoch.parameters.checkpointInterval;
+    if (own !== undefined && isOld && able.includes(own) && dice.chance(0.5)) return [own];
+    return dice.shuffled(able).slice(0, signaturesNeeded(epoch).need);
+  }
+
+  /** Those that are borne cannot take the network over, and every operator may be wanted. */
+  #policy(dice: Dice) {
+    const { epoch } = this.#operators;
+    const { f } = quorumsOf(epoch);
+    const { operators } = signaturesNeeded(epoch);
+    return { signatures: dice.chance(0.2) ? 'quorum' : dice.between(f + 1, operators) } as const;
+  }
+
+  /** A policy that those who stay could not meet goes with the member. */
+  #removal(node: number): Change[] {
+    const { epoch } = this.#operators;
+    const name = `node-${node}`;
+    const members = epoch.members.filter((member) => member.name !== name);
+    const { need, operators } = signaturesNeeded({ ...epoch, members });
+    const removal: Change = { change: 'remove-member', name };
+    return need > operators ? [removal, { change: 'set-policy', policy: { signatures: 'quorum' } }] : [removal];
   }
 
   /** Never before a member: a key is a member's once. */

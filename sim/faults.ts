@@ -51,7 +51,7 @@ export type Fault = Timed &
 
 export interface EpochChange {
   readonly kind: 'change';
-  readonly what: 'add' | 'remove' | 'rekey' | 'parameter';
+  readonly what: 'add' | 'remove' | 'rekey' | 'parameter' | 'operator-key' | 'policy' | 'address';
   /** Which of those that could be taken. */
   readonly pick: number;
 }

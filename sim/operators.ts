@@ -1,5 +1,6 @@
-// The operators of a simulated chain: changes of its epoch, signed by all of them, each change in a session of its own.
+// The operators of a simulated chain: changes of its epoch, signed by all of them or by some, each change in a session of its own.
 
+import { type Bytes, toHex } from '../crypto/bytes.ts';
 import { native } from '../crypto/native.ts';
 import type { SimulationKey } from '../keys/simulation-key.ts';
 import type { SignedBundle } from '../protocol/bundle.ts';
@@ -19,11 +20,14 @@ import { keyPair, standInKey } from './signatures.ts';
 export class Operators {
   readonly #cluster: Cluster;
   readonly #keyOf: (name: string) => SimulationKey;
+  /** The secret halves, by public key: those that the nodes begin with, and those that came since. */
+  readonly #operatorKeys: Map<string, SimulationKey>;
   #made = 0;
 
   constructor(cluster: Cluster, realSignatures = false) {
     this.#cluster = cluster;
     this.#keyOf = realSignatures ? keyPair : standInKey;
+    this.#operatorKeys = new Map(cluster.operators.map((key) => [toHex(key.publicKey), key]));
   }
 
   /** The latest epoch that any replica has begun. */
@@ -36,8 +40,12 @@ export class Operators {
     return this.epoch.members.map(({ name }) => Number(name.replace('node-', '')));
   }
 
-  /** A bundle that ends this epoch, signed by the operators of all its members. */
-  bundle(changes: readonly Change[], joining: readonly SimulationKey[] = []): SignedBundle {
+  /** A bundle that ends this epoch. @param by nodes whose operators sign; without: all members' */
+  bundle(
+    changes: readonly Change[],
+    joining: readonly SimulationKey[] = [],
+    by: readonly number[] = this.members,
+  ): SignedBundle {
     const { epoch } = this;
     const payload = encodeControlBody({
       chainId: epoch.chainId,
@@ -49,9 +57,10 @@ export class Operators {
     const digest = asHash(native.sha256(payload));
     const control = encodeControl({
       payload,
-      signatures: epoch.members.map(({ name }) => {
-        const key = this.#cluster.operators[Number(name.replace('node-', ''))]!;
-        return { operatorKey: key.publicKey, signature: key.sign(controlSigningBytes(epoch.chainId, digest)) };
+      signatures: epoch.members.flatMap(({ name, operatorKey }) => {
+        if (operatorKey === undefined || !by.includes(Number(name.replace('node-', '')))) return [];
+        const key = this.#operatorKeys.get(toHex(operatorKey))!; // every operator key of an epoch was made here, or with the cluster
+        return [{ operatorKey, signature: key.sign(controlSigningBytes(epoch.chainId, digest)) }];
       }),
       joins: joining.map((key) => {
         const height = asHeight(this.#cluster.chain.size);
@@ -77,21 +86,33 @@ export class Operators {
     return key;
   }
 
-  add(node: number): SignedBundle {
+  /** Its public half; the secret one signs as soon as an epoch names it. */
+  newOperatorKey(name: string): Bytes {
+    this.#made += 1;
+    const key = this.#keyOf(`${name}-operator-${this.#made}`);
+    this.#operatorKeys.set(toHex(key.publicKey), key);
+    return key.publicKey;
+  }
+
+  add(node: number, by?: readonly number[]): SignedBundle {
     const key = this.#cluster.keys[node]!;
     const operatorKey = this.#cluster.operators[node]!.publicKey;
     const name = `node-${node}`;
     // Who was a member before comes back under a key that nobody has used: the old one has votes of an earlier life.
-    return this.bundle([{ change: 'add-member', name, publicKey: key.publicKey, operatorKey, address: null }], [key]);
+    return this.bundle(
+      [{ change: 'add-member', name, publicKey: key.publicKey, operatorKey, address: null }],
+      [key],
+      by,
+    );
   }
 
   remove(node: number): SignedBundle {
     return this.bundle([{ change: 'remove-member', name: `node-${node}` }]);
   }
 
-  rekey(member: number): SignedBundle {
+  rekey(member: number, by?: readonly number[]): SignedBundle {
     const name = `node-${member}`;
     const key = this.newKey(name);
-    return this.bundle([{ change: 'replace-replica-key', name, publicKey: key.publicKey }], [key]);
+    return this.bundle([{ change: 'replace-replica-key', name, publicKey: key.publicKey }], [key], by);
   }
 }

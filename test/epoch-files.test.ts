@@ -150,7 +150,7 @@ t.test('a plan says what comes of a change before anybody signs', async (t) => {
   const words = planInWords(growing).join('\n');
   t.match(words, /then {3}pbft, 7 members, quorum 5, bears 2 faulty/);
   t.match(words, /beware: the 4 that stay are no quorum of 7: nothing is ordered until 1 of the new ones take part/);
-  t.match(words, /beware: 4 of the next members answer, and a quorum is 5/);
+  t.match(words, /beware: 4 of the next members answer, 2 could not be asked, and a quorum is 5/);
   t.match(words, /f has not signed yet that it is there/);
   t.match(words, /refused as it is: signatures: 1 of 3 \(4 operators\) \[control-unauthorised\]/);
 
@@ -163,6 +163,161 @@ t.test('a plan says what comes of a change before anybody signs', async (t) => {
   const ready = plan({ changes: [{ change: 'set-parameter', parameter: 'window', value: 4 }], by: abc });
   t.strictSame(ready.refusals, []);
   t.strictSame(ready.parameters, [{ name: 'window', before: 8, after: 4 }]);
+});
+
+t.test('a plan says how a newcomer comes nearer, by what it and the members said twice', async (t) => {
+  const { epoch } = new EpochWorld();
+  const adds = opened(controlFor(epoch, { changes: [adding('e')], by: abc }));
+  type Heights = Readonly<Record<string, number | null>>;
+  const standingsOf = (heights: Heights) => Object.entries(heights).map(([name, height]) => ({ name, height }));
+  const catchUp = (first: Heights | null, second: Heights | null = null, seconds = 2) => {
+    const later = second === null ? null : { seconds, standings: standingsOf(second) };
+    const plan = planOf(epoch, adds, asHeight(5_000), first === null ? null : standingsOf(first), later);
+    t.equal(plan.catchUp.length, 1);
+    const { name, ...rest } = plan.catchUp[0]!;
+    t.equal(name, 'e');
+    return {
+      ...rest,
+      words: planInWords(plan).filter((line) => line.includes('e was not asked') || /far|behind/.test(line)),
+    };
+  };
+  t.match(catchUp({ a: 5_000, b: 4_990, e: 1_000 }, { a: 5_020, b: 5_000, e: 1_220 }), {
+    ...{ distance: 3_800, gain: 100, seconds: 27.76, asked: 'answers' },
+    words: ['e is 3800 blocks behind, 1024 may be; it gains 100 a second; close in 28 s'],
+  });
+  t.match(catchUp({ a: 5_000, e: 4_000 }, { a: 5_000, e: 4_001 }), {
+    ...{ distance: 999, gain: 0.5, seconds: 0 },
+    words: ['e is 999 blocks behind, 1024 may be: it is close'],
+  });
+  t.match(catchUp({ a: 5_000, e: 1_000 }, { a: 5_050, e: 1_050 }), {
+    ...{ distance: 4_000, gain: 0, seconds: null },
+    words: ['e is 4000 blocks behind, 1024 may be; it does not gain; so it will not be close'],
+  });
+  t.match(catchUp({ a: 5_000, e: 1_000 }, { a: 5_050, e: 1_030 }, 1), {
+    ...{ distance: 4_020, gain: -20, seconds: null },
+    words: ['e is 4020 blocks behind, 1024 may be; it falls back by 20 a second; so it will not be close'],
+  });
+  t.match(catchUp({ a: 5_000, e: 5_001 }, { a: 5_000, e: 5_001 }), { distance: 0, gain: 0, seconds: 0 });
+  for (const second of [null, { a: 5_000, e: null }, { a: null, e: 2_000 }])
+    t.match(catchUp({ a: 5_000, e: 1_000 }, second), {
+      ...{ distance: 4_000, gain: null, seconds: null },
+      words: [/it did not answer twice, so what it gains is not known; when it is close is not known$/],
+    });
+  const unknown = { distance: null, gain: null, seconds: null };
+  for (const nobody of [null, { a: 5_000 }])
+    t.match(catchUp(nobody), { ...unknown, asked: 'no-door', words: [/^e was not asked how far it has come/] });
+  t.match(catchUp({ a: 5_000, e: null }), { ...unknown, asked: 'silent', words: [/^e does not say how far/] });
+  t.match(catchUp({ a: null, e: 7, x: 9_000 }), {
+    ...{ ...unknown, asked: 'no-member-answers' },
+    words: ['how far e has to come is not known: no other member answers'],
+  });
+  const quiet = opened(
+    controlFor(epoch, { changes: [{ change: 'set-parameter', parameter: 'window', value: 4 }], by: abc }),
+  );
+  t.strictSame(planOf(epoch, quiet, asHeight(1), standingsOf({ a: 1 })).catchUp, [], 'nobody comes');
+});
+
+t.test('a plan says how many operators a change needs, then and now, and what is too few', async (t) => {
+  const policy = (signatures: number | 'quorum'): Change => ({ change: 'set-policy', policy: { signatures } });
+  const plan = (names: string, from: number | 'quorum', changes: readonly Change[], by = [...names]) => {
+    const { epoch } = new EpochWorld([...names], from === 'quorum' ? {} : { policy: { signatures: from } });
+    const joins = Object.fromEntries(
+      changes.flatMap((change) => (change.change === 'add-member' ? [[change.name, 1]] : [])),
+    );
+    const made = planOf(epoch, opened(controlFor(epoch, { changes, by, joins })), asHeight(1), null);
+    return { ...made, words: planInWords(made).join('\n') };
+  };
+  const takeOver =
+    /beware: 1 of the operators can change everything, and 1 of the members may be faulty: with fewer than 2 /;
+  const lower = plan('abcd', 'quorum', [policy(1)]);
+  t.strictSame(lower.policy, { before: { need: 3, operators: 4 }, after: { need: 1, operators: 4 } });
+  t.match(lower.words, /^a change needs 3 of 4 signatures now, 1 of 4 then$/m);
+  t.match(lower.words, takeOver);
+  t.strictSame(lower.refusals, [], 'it is for the operators to say');
+  const least = plan('abcd', 'quorum', [policy(2)]);
+  t.match(least.words, /^a change needs 3 of 4 signatures now, 2 of 4 then$/m);
+  t.notMatch(least.words, /take the network over/, 'f+1 are enough');
+  t.match(plan('abcd', 3, [policy('quorum')]).words, /^a change needs 3 of 4 signatures now, 3 of 4 then$/m);
+  t.match(plan('abcd', 2, [policy(4)]).words, /beware: the next change will need every operator/);
+  // The number stays, and the members that are borne become more.
+  const grown = plan('abcdef', 2, [adding('g')]);
+  t.strictSame(grown.policy, { before: { need: 2, operators: 6 }, after: { need: 2, operators: 7 } });
+  t.match(
+    grown.words,
+    /beware: 2 of the operators can change everything, and 2 of the members may be faulty: with fewer than 3 /,
+  );
+  const set: Change = { change: 'set-parameter', parameter: 'window', value: 4 };
+  t.equal(plan('abcd', 'quorum', [set]).policy, null);
+  t.notMatch(plan('abcd', 'quorum', [set]).words, /a change needs/);
+  for (const [from, changes] of [
+    ['quorum', [policy(5)]],
+    [4, [{ change: 'replace-operator-key', name: 'a', operatorKey: null }]],
+  ] as const) {
+    const dead = plan('abcd', from, changes);
+    t.equal(dead.after, null);
+    t.match(dead.words, /beware: more signatures than there would be operators: nobody could ever change the network/);
+    t.match(dead.words, /refused as it is: changes: [45] wants [45] signatures of [34] operators \[control-policy\]/);
+  }
+});
+
+t.test('a plan from a machine without a network directory asks the doors that are given', async (t) => {
+  const at = (name: string) => join(directory, name);
+  const directory = t.testdir();
+  const world = new EpochWorld();
+  world.end({ changes: [{ change: 'set-parameter', parameter: 'window', value: 4 }], by: abc });
+  const { chainId } = world.genesis;
+  writeFileSync(at('genesis.json'), world.document);
+  /** Answers as a replica that has come so much farther each time that it is asked. */
+  const door = async (name: string, from: number, step: number, chain: Uint8Array = chainId) => {
+    const named = { replica: 0, name };
+    let height = from - step;
+    const server = createServer(({ url }, response) => {
+      if (url === '/v1/epochs') return response.end(encodeEpochsFile(chain, world.links));
+      height += step;
+      const status = {
+        node: { ...named, version: '0', startedAt: 0 },
+        chain: { chainId: toHex(chain) },
+        ...{ ready: true, epoch: 1, reason: null, view: 0, primary: named, phase: 'idle', height, hash: '', stable: 0 },
+        ...{ lowest: 1, highestSeen: height, pool: { bundles: 0, bytes: 0 }, viewChanges: 0, waits: [], peers: [] },
+      };
+      response.end(JSON.stringify(status));
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    t.teardown(() => server.close());
+    const address = server.address();
+    if (address === null || typeof address === 'string') throw new Error('no port');
+    return ['--http', `http://127.0.0.1:${address.port}/`];
+  };
+  const add = ['member', 'add', 'e', '--key', toHex(replicaKey('e').publicKey), '--genesis', at('genesis.json')];
+  const members = [...(await door('a', 9_000, 10)), ...(await door('b', 8_990, 10))];
+  const [comes, stays, other] = [
+    await door('e', 1_000, 500),
+    await door('e', 1_000, 10),
+    await door('e', 1_000, 10, new Uint8Array(32)),
+  ];
+  const plan = async (...doors: readonly string[]) => {
+    const run = await synod(...add, ...doors, '--plan', '--json');
+    t.equal(run.code, 3, 'nobody has signed it');
+    return { ...JSON.parse(run.stdout), stderr: run.stderr };
+  };
+  const near = await plan(...members, ...comes);
+  t.match(near, { epoch: 1, live: { answer: ['a', 'b', 'e'], silent: [], unknown: ['c', 'd'] }, stderr: /^$/ });
+  t.match(near.catchUp, [{ name: 'e', distance: 9_010 - 1_500, asked: 'answers' }]);
+  t.ok(near.catchUp[0].gain > 0 && near.catchUp[0].seconds > 0);
+  t.match((await plan(...members, ...stays)).catchUp, [{ gain: 0, seconds: null }]);
+  t.match((await plan(...members)).catchUp, [{ asked: 'no-door' }]);
+  t.match(await plan(...members, ...other), {
+    catchUp: [{ asked: 'no-door' }],
+    stderr: /a replica of another network answers there\n/,
+  });
+  t.match((await plan(...members, '--http', 'http://127.0.0.1:1')).stderr, /127.0.0.1:1: no replica answers there\n/);
+  t.match(await plan(), { epoch: 0, live: null, catchUp: [{ asked: 'no-door' }] });
+
+  t.equal((await synod(...add, ...members, '--out', at('add.json'))).code, 0);
+  const shown = await synod('control', 'show', at('add.json'), '--genesis', at('genesis.json'), ...members, ...comes);
+  t.match(shown.stdout, /^ends epoch 1:\n/);
+  t.match(shown.stdout, /^e is \d+ blocks behind, 1024 may be; it gains \d+ a second; close in \d+ s$/m);
+  t.match(await synod(...add, '--http', 'nowhere', '--plan'), { code: 2, stderr: /an address such as http:/ });
 });
 
 t.test('[EPO-11] the file of epochs proves itself from the genesis document', async (t) => {

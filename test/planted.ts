@@ -517,7 +517,7 @@ export const PLANTED: readonly PlantedBug[] = [
     name: 'the bound of a quarantine leaves out the block that its epoch starts from',
     Replica: BoundFromNothing,
     changes: true,
-    seed: 50,
+    seed: 22,
     seedsMax: 80,
     by: ['readmitted-above-votes'],
   },

@@ -36,6 +36,8 @@ const RARE: Readonly<Record<string, readonly string[]>> = {
   'basic-paxos': ['own.bounds'],
   'cheap-paxos': ['own.lacks'],
   'fast-paxos': ['own.collisions'],
+  // A life of it goes on in Basic Paxos for a while.
+  raft: ['own.bounds'],
 };
 const sources = fileURLToPath(new URL('../../protocol', import.meta.url));
 

@@ -7,16 +7,21 @@ import type { Cluster } from '../sim/cluster.ts';
 
 const text = (value: string) => Buffer.from(value);
 
+export interface Load {
+  readonly clients: number;
+  readonly everyMs: number;
+  /** Since the cluster began; who drives it may end it sooner. */
+  untilMs: number;
+}
+
 /** Drives clients that retry everywhere until their bundle is decided somewhere. */
-export function load(
-  cluster: Cluster,
-  { clients, everyMs, untilMs }: { clients: number; everyMs: number; untilMs: number },
-): SignedBundle[] {
+export function load(cluster: Cluster, drive: Load): SignedBundle[] {
+  const { clients, everyMs } = drive;
   const sent: SignedBundle[] = [];
   for (let i = 0; i < clients; i++) {
     const client = new SimClient(cluster.genesis, `client-${i}`);
     const next = (n: number) => {
-      if (cluster.now - cluster.start > untilMs) return;
+      if (cluster.now - cluster.start > drive.untilMs) return;
       const bundle = client.bundle([text(`c${i}-n${n}`)], { validUntil: 50_000 });
       sent.push(bundle);
       const tryAgain = () => {

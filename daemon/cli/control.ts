@@ -8,6 +8,7 @@ import { assert } from '../../protocol/assert.ts';
 import type { Genesis } from '../../protocol/genesis.ts';
 import { asEpoch, asHeight } from '../../protocol/types.ts';
 import {
+  type Change,
   type Control,
   decodeControl,
   decodeEpochLink,
@@ -17,18 +18,21 @@ import {
 } from '../../protocol/verify.ts';
 import { loadGenesis } from '../config.ts';
 import { combineControls, inOrder, readControlFile, writeControlFile } from './control-file.ts';
-import { changeInWords, nextHeight, planInWords, planOf, type Standing } from './epoch-plan.ts';
+import { type Door, httpOption } from './doors.ts';
+import { changeInWords, type Later, nextHeight, planInWords, planOf, type Standing } from './epoch-plan.ts';
 import { loadEpochs } from './epochs-file.ts';
 import { Complaint, EXIT, orComplain, usageError } from './errors.ts';
 import { openKeyFile } from './key-files.ts';
 import { addNetworkOptions, findNetwork, type NetworkOptions } from './network.ts';
 import { duration, wholeNumber } from './options.ts';
 import { note, writeLine } from './output.ts';
-import { fetchEpochs, fetchStatus, longestOf, postTransaction } from './replica-http.ts';
+import { fetchEpochs, longestOf, postTransaction } from './replica-http.ts';
+import { askEpochs, askTwice } from './standings.ts';
 
 /** Where the epoch at hand is known from, and whom to ask. */
 export interface EpochOptions extends NetworkOptions {
   readonly epochs?: string;
+  readonly http?: readonly string[];
   readonly height?: number;
   readonly json?: true;
 }
@@ -38,6 +42,8 @@ export interface EpochAtHand {
   readonly epoch: EpochDocument;
   /** Null: nobody was asked. */
   readonly standings: readonly Standing[] | null;
+  /** Asked once more, where somebody has to catch up. */
+  readonly later: Later | null;
 }
 
 const askMs = 2_000;
@@ -46,6 +52,7 @@ export function addEpochOptions(command: Command): Command {
   return command
     .option('--genesis <file>', 'genesis.json of the network')
     .option('--network <dir>', 'directory that `synod init` wrote: its genesis.json, and its replicas are asked')
+    .addOption(httpOption())
     .option('--epochs <file>', 'the epochs since, where the first has ended and no replica can be asked')
     .option(
       '--height <height>',
@@ -54,35 +61,32 @@ export function addEpochOptions(command: Command): Command {
     );
 }
 
-/** Without a network nothing is asked: an operator's own machine may have none. */
-export async function epochAtHand(options: EpochOptions): Promise<EpochAtHand> {
-  const { genesis: file, network, epochs, height } = options;
+/** Without a network or a door nothing is asked: an operator's own machine may reach none. */
+export async function epochAtHand(options: EpochOptions, changes: readonly Change[] = []): Promise<EpochAtHand> {
+  const { genesis: file, network, epochs, http = [], height } = options;
   if ((file === undefined) === (network === undefined))
-    throw usageError('which network?', 'Give --genesis FILE (nothing is asked then), or --network DIR.');
-  if (network === undefined) {
-    const { genesis } = orComplain(loadGenesis(native, file ?? ''));
-    return { genesis, epoch: loadEpochs(genesis, epochs).last, standings: null };
-  }
-  const { genesis, epochs: known, replicas } = findNetwork(options);
-  const answers = await Promise.all(
-    replicas.map(async ({ name, http }) => {
-      const [status, told] =
-        http === null ? [null, null] : await Promise.all([fetchStatus(http, askMs), fetchEpochs(http, genesis, askMs)]);
-      return { standing: { name, height: status?.height ?? null }, told };
-    }),
-  );
-  const { last: epoch } = longestOf(
-    known,
-    answers.map(({ told }) => told),
-  );
-  const standings: readonly Standing[] = answers.map(({ standing }) => standing);
-  if (answers.every(({ told }) => told === null))
+    throw usageError(
+      'which network?',
+      'Give --genesis FILE, and --http URL for each replica that is to be asked, or --network DIR.',
+    );
+  const asked: Door[] = http.map((url) => ({ name: null, http: url }));
+  const found = network === undefined ? null : findNetwork({ network });
+  const { genesis } = found ?? orComplain(loadGenesis(native, file ?? ''));
+  const doors = [...(found?.replicas ?? []), ...asked];
+  const known = loadEpochs(genesis, epochs);
+  if (doors.length === 0) return { genesis, epoch: known.last, standings: null, later: null };
+  const [told, { standings, later }] = await Promise.all([
+    askEpochs(doors, genesis),
+    askTwice(doors, genesis, changes),
+  ]);
+  const { last: epoch } = longestOf(known, told);
+  if (told.every((each) => each === null))
     note(
       `no replica says which epoch it is: judged for epoch ${epoch.epoch}, ${epochs === undefined ? 'that of the genesis document' : `the last in ${epochs}`}`,
     );
   if (height === undefined && standings.every((each) => each.height === null))
     note('no replica says how far it is: judged as if for the first block (--height says otherwise)');
-  return { genesis, epoch, standings };
+  return { genesis, epoch, standings, later };
 }
 
 export const heightOf = ({ standings }: EpochAtHand, { height }: Pick<EpochOptions, 'height'>) =>
@@ -137,13 +141,13 @@ Examples:
 
 async function show(file: string, options: EpochOptions): Promise<void> {
   const control = readControlFile(file);
-  const atHand = await epochAtHand(options);
+  const atHand = await epochAtHand(options, control.body.changes);
   await showPlan(control, atHand, options);
 }
 
 /** Ends with exit code 3 where the change would be refused as it is. */
 export async function showPlan(control: Control, atHand: EpochAtHand, options: EpochOptions): Promise<void> {
-  const plan = planOf(atHand.epoch, control, heightOf(atHand, options), atHand.standings);
+  const plan = planOf(atHand.epoch, control, heightOf(atHand, options), atHand.standings, atHand.later);
   if (options.json === true) await writeLine(JSON.stringify(plan));
   else for (const line of planInWords(plan)) await writeLine(line);
   if (plan.refusals.length > 0) process.exitCode = EXIT.notProved;
@@ -157,9 +161,9 @@ interface SignOptions extends EpochOptions {
 
 async function sign(file: string, options: SignOptions): Promise<void> {
   const control = readControlFile(file);
-  const atHand = await epochAtHand(options);
+  const atHand = await epochAtHand(options, control.body.changes);
   const { epoch } = atHand;
-  const plan = planOf(epoch, control, heightOf(atHand, options), atHand.standings);
+  const plan = planOf(epoch, control, heightOf(atHand, options), atHand.standings, atHand.later);
   for (const line of planInWords(plan)) note(line);
   // With every signature that it needs it would be refused all the same.
   if (plan.after === null) throw refused(plan.refusals[0]);

@@ -37,14 +37,13 @@ export function addDoorOptions(command: Command): Command {
     .addOption(
       new Option('--network <dir>', 'ask all replicas of a directory that `synod init` wrote').conflicts('config'),
     )
-    .addOption(
-      new Option('--http <url>', 'ask this HTTP door, such as http://127.0.0.1:8000; may be repeated')
-        .argParser(httpUrl)
-        .conflicts(['config', 'network']),
-    )
+    .addOption(httpOption().conflicts(['config', 'network']))
     .option('--timeout <time>', 'for each replica', duration, 3_000)
     .option('--json', 'for programs');
 }
+
+export const httpOption = (): Option =>
+  new Option('--http <url>', 'ask this HTTP door, such as http://127.0.0.1:8000; may be repeated').argParser(httpUrl);
 
 function httpUrl(text: string, before: readonly string[] = []): readonly string[] {
   const url = URL.canParse(text) ? new URL(text) : null;

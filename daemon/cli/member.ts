@@ -50,6 +50,8 @@ Each command writes a file that operators sign (\`synod control\`). A new replic
 Examples:
   $ synod member add east --key east/replica.key --operator east-operator.key --address ws://10.0.0.5:7000 \\
       --genesis net/genesis.json --plan
+  $ synod member add east --key east/replica.key --operator east-operator.key --address ws://10.0.0.5:7000 \\
+      --genesis genesis.json --http http://10.0.0.1:8000 --http http://10.0.0.5:8000 --plan
   $ synod member remove north --network net --out remove-north.json
   $ synod member rotate south --key new-south.key --genesis net/genesis.json --out rotate-south.json
   $ synod member promote add-east.json --key east/replica.key --at 12345`,
@@ -146,7 +148,7 @@ async function write(options: ChangeOptions, changes: readonly Change[]): Promis
   const { out, plan } = options;
   if ((out === undefined) === (plan === undefined)) throw usageError('--out FILE or --plan is wanted');
   if (out !== undefined && existsSync(out)) throw usageError(`${out} is there already`, 'Give a new file.');
-  const atHand = await epochAtHand(options);
+  const atHand = await epochAtHand(options, plan === true ? changes : []);
   const { epoch } = atHand;
   const height = heightOf(atHand, options);
   const payload = encodeControlBody({
