@@ -96,7 +96,14 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
   for (const [epoch, receipt] of byEpoch) {
     writeFileSync(join(dir, 'one.receipt'), JSON.stringify(receipt));
     const { stdout } = await ok('verify', 'one.receipt', ...GENESIS, '--json');
-    t.match(JSON.parse(stdout), { valid: true, epoch, trust: epoch === 0 ? 'byzantine' : 'crash-fault' });
+    const trust = epoch === 0 ? 'byzantine' : 'crash-fault';
+    t.match(JSON.parse(stdout), { valid: true, epoch, trust });
+    const ask = async (path: string) => JSON.parse(await (await fetch(`${door('node-0')}${path}`)).text());
+    const { bundles } = await ask(`/v1/blocks/${receipt.height}`);
+    const { receipts } = await ask(`/v1/bundles/${bundles[0].digest}`);
+    writeFileSync(join(dir, 'http.receipt'), JSON.stringify(receipts[0]));
+    const ofDoor = await ok('verify', 'http.receipt', ...GENESIS, '--json');
+    t.match(JSON.parse(ofDoor.stdout), { valid: true, epoch, trust }, 'WIRE-26: and one of the HTTP door');
   }
   await ok('export', '--network', 'net', '--out', 'net.chain');
   const verified = await ok('verify', 'net.chain', ...GENESIS, '--json');
