@@ -30,7 +30,6 @@ import type { NodeConfig } from './config.ts';
 import { gatewayLimits, loadGenesis, passphraseSource, transportLimits } from './config.ts';
 import { EpochScout, knownAddresses } from './epoch-scout.ts';
 import { addEpoch, keepEpochs, writeEpochs } from './epochs.ts';
-import { encodeEpochsFile } from './epochs-file.ts';
 import { EvidenceBook } from './evidence.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
@@ -174,7 +173,7 @@ export async function startNode(config: NodeConfig, logger: Logger, between: Bet
             meter: metrics,
             metrics,
             genesisDocument: document,
-            epochsFile: () => encodeEpochsFile(chainId, epochs.links),
+            epochs,
             node: { version: version(), startedAt: Date.now() },
             signer: clientSigner(SecretKey.generate(), chainId),
             evidence,

@@ -22,7 +22,6 @@ import { openLogStore } from '../storage/log-store.ts';
 import { openStore } from '../storage/open.ts';
 import { gatewayLimits, loadGenesis, type NodeConfig, transportLimits } from './config.ts';
 import { keepEpochs, writeEpochs } from './epochs.ts';
-import { encodeEpochsFile } from './epochs-file.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { HttpDoor } from './http/http-door.ts';
 import { Metrics } from './metrics.ts';
@@ -177,7 +176,7 @@ async function openDoors(doors: Doors): Promise<() => Promise<void>> {
         meter: metrics,
         metrics,
         genesisDocument,
-        epochsFile: () => encodeEpochsFile(chainId, epochs.links),
+        epochs,
         node: { version: version(), startedAt: Date.now(), observer: config.member },
         signer: null,
         onError: (error, route) => logger.error({ route, error: String(error) }, 'the HTTP door failed to answer'),

@@ -45,6 +45,7 @@ import { type BundleAdmission, type DoorMessage, type FollowedBlock, provesItsel
 import type { Genesis, Parameters } from '../protocol/genesis.ts';
 import { Handshake } from '../protocol/handshake.ts';
 import { asHeight, asMillis, asReplicaId, asView, type Hash, type Height } from '../protocol/types.ts';
+import { EpochChain } from '../protocol/verify.ts';
 import { type LogStore, openLogStore } from '../storage/log-store.ts';
 import { MemoryDisk } from '../storage/memory.ts';
 import * as fixture from './wire-fixtures.ts';
@@ -447,6 +448,7 @@ export async function world(test: { teardown(done: () => unknown): void }, optio
     meter: metrics,
     metrics,
     genesisDocument,
+    epochs: new EpochChain({ genesis, crypto: native }),
     node: { version: '0.1.0', startedAt: 1 },
     signer: options.signer === undefined ? httpSigner : options.signer,
     onError: (error) => errors.push(error),

@@ -1,6 +1,6 @@
 // A network in a directory of a test, as processes that come and go over several epochs, through the program and its HTTP doors alone.
 
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -21,6 +21,9 @@ const statusSchema = z.object({
   peers: z.array(z.object({ name: z.string(), connected: z.boolean() })),
 });
 
+/** In the directory of the test. */
+export const GENESIS = ['--genesis', 'net/genesis.json'] as const;
+
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -34,6 +37,7 @@ export async function freePort(): Promise<number> {
 export class EpochNet {
   readonly dir: string;
   readonly nodes = new Map<string, Program>();
+  #changes = 0;
 
   constructor(t: Test, dir: string) {
     this.dir = dir;
@@ -84,9 +88,64 @@ export class EpochNet {
     }
   };
 
+  /** As members: one that is to be one still serves as an observer for a moment. */
   inEpoch = (epoch: number, names: readonly string[]): Promise<void> =>
     this.eventually(`epoch ${epoch} at ${names}`, async () => {
       const all = await Promise.all(names.map(this.status));
-      return all.every((each) => each?.ready === true && each.epoch === epoch);
+      return all.every((each) => each?.ready === true && each.epoch === epoch && each.node.observer !== true);
+    });
+
+  /**
+   * A change of the epoch that this replica is in, by what it can prove: each operator signs a copy, the copies are combined, and the replica that comes
+   * with it signs last. Returns the file.
+   */
+  change = async (by: string, operators: readonly string[], args: readonly string[], joining?: readonly string[]) => {
+    const known = await this.known(by);
+    const file = `change-${++this.#changes}`;
+    await this.ok(...args, ...known, '--out', `${file}.draft`);
+    const copies = operators.map(async (key, i) => {
+      await this.ok('control', 'sign', `${file}.draft`, '--key', key, ...known, '--out', `${file}.${i}`);
+      return `${file}.${i}`;
+    });
+    await this.ok('control', 'combine', ...(await Promise.all(copies)), '--out', file);
+    if (joining !== undefined) await this.ok('member', 'promote', file, ...joining);
+    return file;
+  };
+
+  /** The options of who knows the epochs that this replica knows, and asks nobody. */
+  known = async (by: string): Promise<string[]> => {
+    const epochs = await fetch(`${this.door(by)}/v1/epochs`);
+    writeFileSync(join(this.dir, 'net.epochs'), new Uint8Array(await epochs.arrayBuffer()));
+    return [...GENESIS, '--epochs', 'net.epochs', '--height', '2'];
+  };
+
+  /** Handed in at this replica; resolves when the next epoch has begun there. */
+  submit = (by: string, file: string): Promise<Run> =>
+    this.ok('control', 'submit', file, ...GENESIS, '--http', this.door(by));
+
+  /** A host of its own, with a key and no part in the network, that observes. Returns where it listens. */
+  observer = async (name: string, more: object): Promise<string> => {
+    mkdirSync(join(this.dir, 'net', name));
+    await this.ok('keys', 'generate', `net/${name}/replica.key`, '--unsealed', '--sign-state', 'net/genesis.json');
+    const [port, httpPort] = [await freePort(), await freePort()];
+    const config = {
+      genesis: '../genesis.json',
+      member: name,
+      key: 'replica.key',
+      dataDir: 'data',
+      listen: { host: '127.0.0.1', port },
+      http: { host: '127.0.0.1', port: httpPort },
+      ...more,
+    };
+    writeFileSync(join(this.dir, 'net', name, 'config.json'), JSON.stringify(config));
+    this.start(name, '--observe');
+    return `ws://127.0.0.1:${port}`;
+  };
+
+  /** As near as a node can be to one that decides meanwhile. */
+  isClose = (name: string, to: string): Promise<void> =>
+    this.eventually(`${name} is at the head`, async () => {
+      const [there, here] = [await this.status(to), await this.status(name)];
+      return here !== null && there !== null && here.epoch === there.epoch && here.height >= there.height;
     });
 }

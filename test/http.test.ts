@@ -3,10 +3,11 @@
 import { connect, type Socket } from 'node:net';
 import t from 'tap';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
+import { receiptsFit } from '../daemon/http/forms.ts';
 import { problemCodes } from '../daemon/http/problem.ts';
 import openapi from '../daemon/openapi.json' with { type: 'json' };
 import type { SignedBundle } from '../protocol/bundle.ts';
-import { asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
+import { asEpoch, asHeight, asMillis, asReplicaId, asView } from '../protocol/types.ts';
 import { encodeControl, verifyTransactionReceipt } from '../protocol/verify.ts';
 import { bundleOf, context, deadlineMs, Gate, genesisDocument, turn, world } from './door-world.ts';
 import { adding, controlFor, EpochWorld, opened } from './epoch-world.ts';
@@ -100,6 +101,17 @@ t.test('HTTP: transactions in, a verifiable receipt for each out', async (t) => 
   );
   t.strictSame(errors, []);
 });
+
+t.test(
+  'A14, WIRE-26: receipts that each prove many epochs are in one answer only where that is not too large',
+  async (t) => {
+    const epochs = { links: Array.from({ length: 3 }, () => new Uint8Array(2048)) };
+    t.ok(receiptsFit(asEpoch(2), 2048, epochs));
+    t.notOk(receiptsFit(asEpoch(2), 2049, epochs));
+    t.notOk(receiptsFit(asEpoch(3), 2048, epochs));
+    t.ok(receiptsFit(asEpoch(0), 1 << 20, epochs));
+  },
+);
 
 t.test('HTTP: requests of one moment share bundles; accepted, pending, refused, taken back', async (t) => {
   const { replica, url, metrics } = await world(t);

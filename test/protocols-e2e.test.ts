@@ -6,16 +6,17 @@ import { join } from 'node:path';
 import t from 'tap';
 import { connect, type Receipt } from '../client/index.ts';
 import type { Protocol } from '../protocol/modes.ts';
-import { EpochNet } from './epoch-net.ts';
+import { EpochNet, GENESIS } from './epoch-net.ts';
+import { SteadyLoad } from './steady-load.ts';
 
 t.setTimeout(280_000);
 const names = [0, 1, 2, 3].map((i) => `node-${i}`);
 const operators = names.slice(0, 3).map((name) => `net/operators/${name}.key`);
-const genesis = ['--genesis', 'net/genesis.json'];
 
 t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, under load', async (t) => {
   const dir = t.testdir();
-  const { synod, ok, start, config, door, inEpoch, nodes, eventually } = new EpochNet(t, dir);
+  const net = new EpochNet(t, dir);
+  const { synod, ok, start, config, door, inEpoch, nodes, eventually, submit } = net;
   await ok('init', 'net', '--unsealed', '--param', 'viewTimeoutMs=1500');
   for (const name of names) start(name);
   await inEpoch(0, names);
@@ -26,18 +27,8 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
     key: new Uint8Array(32).fill(7),
   });
   t.teardown(() => client.close());
-  const receipts = new Map<string, Receipt>();
-  let [sent, isBusy] = [0, true];
-  const busy = async () => {
-    while (isBusy) {
-      const text = `transaction ${++sent}`;
-      receipts.set(text, await client.submit(Buffer.from(text)));
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  };
-  const load = Promise.all(Array.from({ length: 8 }, busy));
-  // Where the test ends early, so does this.
-  load.catch(() => undefined);
+  const load = new SteadyLoad([client]);
+  const { receipts } = load;
   const more = (count: number) => {
     const from = receipts.size;
     return eventually(`${count} more are ordered`, async () => receipts.size >= from + count, 60_000);
@@ -45,7 +36,7 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
 
   /** Everything that a receipt was given for stands at or below the read point of any replica. */
   const readPoints = async (members: readonly string[]) => {
-    const told = Math.max(...[...receipts.values()].map(({ height }) => height));
+    const told = load.height;
     for (const name of members) {
       const response = await fetch(`${door(name)}/v1/read-point`);
       const { height } = (await response.json()) as { height?: number };
@@ -57,22 +48,16 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
   };
 
   const change = async (protocol: Protocol, epoch: number, by: string) => {
-    const epochs = await fetch(`${door(by)}/v1/epochs`);
-    writeFileSync(join(dir, 'net.epochs'), new Uint8Array(await epochs.arrayBuffer()));
-    const known = [...genesis, '--epochs', 'net.epochs', '--height', '2'];
-    const file = `to-${epoch}.json`;
-    await ok('param', 'protocol', protocol, ...known, '--out', file);
-    for (const key of operators) await ok('control', 'sign', file, '--key', key, ...known);
-    const submitted = await ok('control', 'submit', file, ...genesis, '--http', door(by));
+    const submitted = await submit(by, await net.change(by, operators, ['param', 'protocol', protocol]));
     t.match(submitted.stdout, new RegExp(`^epoch ${epoch} began at height \\d+: `), protocol);
   };
 
   await more(50);
-  const plan = await synod('param', 'protocol', 'raft', ...genesis, '--height', '2', '--plan');
+  const plan = await synod('param', 'protocol', 'raft', ...GENESIS, '--height', '2', '--plan');
   t.match(plan.stdout, /now {4}pbft, 4 members, quorum 3, bears 1 faulty/);
   t.match(plan.stdout, /then {3}raft, 4 members, quorum 3, bears 1 silent/);
   t.match(plan.stdout, /beware: from then on no member may lie/);
-  const unknown = await synod('param', 'protocol', 'zab', ...genesis, '--plan');
+  const unknown = await synod('param', 'protocol', 'zab', ...GENESIS, '--plan');
   t.equal(unknown.code, 2);
   t.match(unknown.stderr, /zab/);
 
@@ -95,26 +80,10 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
   await change('pbft', 3, 'node-3');
   await inEpoch(3, names);
   await more(50);
-  isBusy = false;
-  await load;
+  await load.end();
   t.equal((await fetch(`${door('node-0')}/v1/read-point`)).status, 501, 'in pbft there are none');
 
-  // Nothing is lost, nothing is doubled, and everything stands where its receipt says.
-  const last = Math.max(...[...receipts.values()].map(({ height }) => height));
-  const found = new Map<string, number>();
-  for await (const block of client.follow({ from: 1, to: last }))
-    for (const { transactions } of block.bundles ?? [])
-      for (const transaction of transactions) {
-        const text = Buffer.from(transaction).toString();
-        if (!text.startsWith('transaction ')) continue;
-        if (found.has(text)) t.fail(`${text} stands twice`);
-        found.set(text, block.header.height);
-      }
-  t.equal(receipts.size, sent);
-  t.same(
-    [...receipts].filter(([text, { height }]) => found.get(text) !== height).map(([text]) => text),
-    [],
-  );
+  t.same(await load.wrongs(client), [], 'nothing is lost, nothing is doubled');
 
   // Receipts of every epoch, from the genesis document alone: what comes before trusted members is proved, the rest says what it rests on.
   const byEpoch = new Map<number, Receipt>();
@@ -126,10 +95,17 @@ t.test('CFT-PR-1, EPO-12: from pbft to raft, to multi-paxos and back to pbft, un
   t.same([...byEpoch.keys()].sort(), [0, 1, 2, 3]);
   for (const [epoch, receipt] of byEpoch) {
     writeFileSync(join(dir, 'one.receipt'), JSON.stringify(receipt));
-    const { stdout } = await ok('verify', 'one.receipt', ...genesis, '--json');
-    t.match(JSON.parse(stdout), { valid: true, epoch, trust: epoch === 0 ? 'byzantine' : 'crash-fault' });
+    const { stdout } = await ok('verify', 'one.receipt', ...GENESIS, '--json');
+    const trust = epoch === 0 ? 'byzantine' : 'crash-fault';
+    t.match(JSON.parse(stdout), { valid: true, epoch, trust });
+    const ask = async (path: string) => JSON.parse(await (await fetch(`${door('node-0')}${path}`)).text());
+    const { bundles } = await ask(`/v1/blocks/${receipt.height}`);
+    const { receipts } = await ask(`/v1/bundles/${bundles[0].digest}`);
+    writeFileSync(join(dir, 'http.receipt'), JSON.stringify(receipts[0]));
+    const ofDoor = await ok('verify', 'http.receipt', ...GENESIS, '--json');
+    t.match(JSON.parse(ofDoor.stdout), { valid: true, epoch, trust }, 'WIRE-26: and one of the HTTP door');
   }
   await ok('export', '--network', 'net', '--out', 'net.chain');
-  const verified = await ok('verify', 'net.chain', ...genesis, '--json');
+  const verified = await ok('verify', 'net.chain', ...GENESIS, '--json');
   t.match(JSON.parse(verified.stdout), { valid: true, from: 1, epoch: 3, trust: 'crash-fault' });
 });

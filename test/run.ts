@@ -32,6 +32,7 @@ const slowFiles = [
   'e2e.test.js',
   'chaos.test.js',
   'epochs-e2e.test.js',
+  'epochs-grow-e2e.test.js',
   'epochs-return-e2e.test.js',
   'real-adversaries.test.js',
 ];

@@ -4,8 +4,8 @@ import { toBase64 } from '../../crypto/base64.ts';
 import { type Bytes, toHex } from '../../crypto/bytes.ts';
 import type { Block, BlockHeader } from '../../protocol/block.ts';
 import type { Certificate } from '../../protocol/certificate.ts';
-import type { Hash } from '../../protocol/types.ts';
-import type { TransactionReceipt } from '../../protocol/verify.ts';
+import type { Epoch, Hash } from '../../protocol/types.ts';
+import type { EpochChain, TransactionReceipt } from '../../protocol/verify.ts';
 import type { CertifiedChain, Delivered } from '../gateway/block-source.ts';
 
 export type Encoding = 'hex' | 'base64';
@@ -81,8 +81,17 @@ export interface Part {
   readonly count: number;
 }
 
-/** Where transactions stand, and, unless it was not wanted, the receipt of each: a file that `synod verify` takes as it is. */
-export function committedForm(delivered: Delivered, { first, count }: Part, withReceipts: boolean) {
+/** Of all the receipts in one answer: what proves the epochs stands in each of them. */
+const epochsCharsMax = 16 << 20;
+
+/** Do so many receipts of one epoch go into one answer? */
+export function receiptsFit(epoch: Epoch, count: number, epochs: Pick<EpochChain, 'links'>): boolean {
+  const links = epochs.links.slice(0, epoch);
+  return 2 * count * links.reduce((bytes, link) => bytes + link.length, 0) <= epochsCharsMax;
+}
+
+/** Where transactions stand, and, unless `epochs` is null, the receipt of each: a file that `synod verify` takes as it is. */
+export function committedForm(delivered: Delivered, { first, count }: Part, epochs: EpochChain | null) {
   const { bundle, receipt, maker } = delivered;
   const { header, hash } = maker.chain.block;
   return {
@@ -94,29 +103,39 @@ export function committedForm(delivered: Delivered, { first, count }: Part, with
     blockHash: toHex(hash),
     firstTransaction: receipt.firstTransaction + first,
     transactionCount: count,
-    ...(withReceipts ? { receipts: transactionReceipts(delivered, { first, count }) } : {}),
+    ...(epochs === null ? {} : { receipts: transactionReceipts(delivered, { first, count }, epochs) }),
   };
 }
 
-/** The same as transactionReceipt of protocol/verify.ts gives, from the block's tree, so that many of them cost O(log n) each. */
+/** [WIRE-26] The same as transactionReceipt of protocol/verify.ts gives, from the block's tree, so that many of them cost O(log n) each. */
 export function transactionReceipts(
   { bundle, receipt, maker }: Delivered,
   { first, count }: Part,
+  epochs: EpochChain,
 ): TransactionReceipt[] {
   const { chain } = maker;
   const { block } = chain;
+  const { epoch } = chain.certificate;
+  const trust = epochs.trustUpTo(epoch);
+  const links = epochs.links.slice(0, epoch).map(toHex);
   const shared = {
     synod: 'transaction-receipt',
     version: 1,
     chainId: toHex(block.header.chainId),
     // [CFT-PR-1]
-    ...(chain.certificate.phase === 'decided' ? { trust: 'crash-fault' as const } : {}),
+    ...(trust === 'byzantine' ? {} : { trust }),
     header: toHex(block.headerBytes),
     links: chain.links.map(toHex),
     certificate: certificateForm(chain.certificate),
   } as const;
   return bundle.transactions.slice(first, first + count).map((transaction, offset) => {
     const index = receipt.firstTransaction + first + offset;
-    return { ...shared, index, proof: maker.inclusionProof(index).map(toHex), transaction: toBase64(transaction) };
+    return {
+      ...shared,
+      index,
+      proof: maker.inclusionProof(index).map(toHex),
+      transaction: toBase64(transaction),
+      ...(epoch === 0 ? {} : { epochs: links }),
+    };
   });
 }

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Bytes } from '../../crypto/bytes.ts';
 import type { ClientSigner } from '../../keys/client-key.ts';
-import { encodeEpochsFile } from '../epochs-file.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
 import type { EvidenceSource } from '../evidence.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Meter, ReplicaPort } from '../ports.ts';
@@ -33,8 +33,8 @@ export interface HttpDoorOptions {
   readonly meter: Meter;
   readonly metrics: MetricsSource;
   readonly genesisDocument: Bytes;
-  /** Default: none but the first epoch. */
-  readonly epochsFile?: () => Bytes;
+  /** All that are known, as they come. */
+  readonly epochs: EpochChain;
   readonly node: NodeInfo;
   /** Signs what is submitted over HTTP; null: this door only reads. */
   readonly signer: ClientSigner | null;
@@ -76,8 +76,7 @@ export class HttpDoor {
   }
 
   private constructor(options: HttpDoorOptions) {
-    const { replica, gateway, signer, metrics, node, genesisDocument } = options;
-    const epochsFile = options.epochsFile ?? (() => encodeEpochsFile(replica.genesis.chainId, []));
+    const { replica, gateway, signer, metrics, node, genesisDocument, epochs } = options;
     const limits = { ...defaultHttpLimits, ...options.limits };
     this.#options = options;
     this.#limits = limits;
@@ -89,19 +88,20 @@ export class HttpDoor {
     const budget = new BodyBudget(limits.bodiesBytesMax);
     this.routes = routesOf({
       replica,
-      reads: new Reads({ replica, reader, desk }),
+      reads: new Reads({ replica, reader, desk, epochs }),
       why: new Why({ replica, desk, refusals: this.#refusals, draining }),
       transactions: new Transactions({
         submitter: this.#submitter,
         parameters: () => replica.genesis.parameters,
         budget,
+        epochs,
       }),
       health: this.#health,
       metrics,
       node,
       evidence: options.evidence ?? noEvidence,
       genesisDocument,
-      epochsFile,
+      epochs,
       draining,
     });
     this.#server = createServer(

@@ -4,11 +4,12 @@ import { fromHex, toHex } from '../../crypto/bytes.ts';
 import { blockHash, decodeHeader } from '../../protocol/block.ts';
 import type { ReadRefusal } from '../../protocol/core.ts';
 import { asHash, asHeight } from '../../protocol/types.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
 import type { LogReader } from '../gateway/log-reader.ts';
 import type { ReceiptDesk } from '../gateway/receipt-desk.ts';
 import type { ReplicaPort } from '../ports.ts';
 import { type Exchange, integer, isFault, json, type Reply, word } from './exchange.ts';
-import { blockForm, certificateForm, committedForm, headerForm } from './forms.ts';
+import { blockForm, certificateForm, committedForm, headerForm, receiptsFit } from './forms.ts';
 import { type Problem, problem } from './problem.ts';
 
 const pointProblems: Readonly<Record<ReadRefusal, string>> = {
@@ -27,12 +28,19 @@ export class Reads {
   readonly #replica: ReplicaPort;
   readonly #reader: LogReader;
   readonly #desk: ReceiptDesk;
+  readonly #epochs: EpochChain;
   #bulk = 0;
 
-  constructor(options: { readonly replica: ReplicaPort; readonly reader: LogReader; readonly desk: ReceiptDesk }) {
+  constructor(options: {
+    readonly replica: ReplicaPort;
+    readonly reader: LogReader;
+    readonly desk: ReceiptDesk;
+    readonly epochs: EpochChain;
+  }) {
     this.#replica = options.replica;
     this.#reader = options.reader;
     this.#desk = options.desk;
+    this.#epochs = options.epochs;
   }
 
   block({ path, query }: Exchange): Promise<Reply | Problem> {
@@ -108,7 +116,10 @@ export class Reads {
       if (isFault(first)) return first;
       const count = integer(query.get('count'), { name: 'count', min: 1, max: all - first, fallback: all - first });
       if (isFault(count)) return count;
-      return json(200, committedForm(delivered, { first, count }, receipts === 'each'));
+      const withReceipts = receipts !== 'none';
+      if (withReceipts && !receiptsFit(delivered.receipt.certificate.epoch, count, this.#epochs))
+        return problem('query-invalid', 'so many receipts are too large for one answer', { field: 'count' });
+      return json(200, committedForm(delivered, { first, count }, withReceipts ? this.#epochs : null));
     });
   }
 

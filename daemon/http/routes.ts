@@ -1,6 +1,8 @@
 // Every route of the HTTP door. openapi.json describes exactly these; a test compares the two.
 
 import type { Bytes } from '../../crypto/bytes.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
+import { encodeEpochsFile } from '../epochs-file.ts';
 import type { EvidenceSource } from '../evidence.ts';
 import openapi from '../openapi.json' with { type: 'json' };
 import type { ReplicaPort } from '../ports.ts';
@@ -30,13 +32,12 @@ export interface RouteParts {
   readonly evidence: EvidenceSource;
   /** The document's bytes, as the chain id hashes them. */
   readonly genesisDocument: Bytes;
-  /** The links of all epochs since the first, as a file (daemon/epochs-file.ts). */
-  readonly epochsFile: () => Bytes;
+  readonly epochs: EpochChain;
   draining(): boolean;
 }
 
 export function routesOf(parts: RouteParts): readonly Route[] {
-  const { replica, reads, why, transactions, health, metrics, node, evidence, genesisDocument, epochsFile, draining } =
+  const { replica, reads, why, transactions, health, metrics, node, evidence, genesisDocument, epochs, draining } =
     parts;
   const get = (path: string, query: readonly string[], answer: Route['answer']): Route => ({
     method: 'GET',
@@ -61,7 +62,11 @@ export function routesOf(parts: RouteParts): readonly Route[] {
     get('/v1/why', [], () => json(200, why.why())),
     get('/v1/explain/{place}', [], (exchange) => why.explain(exchange)),
     get('/v1/genesis', [], () => ({ status: 200, contentType: 'application/json', body: genesisDocument })),
-    get('/v1/epochs', [], () => ({ status: 200, contentType: 'application/octet-stream', body: epochsFile() })),
+    get('/v1/epochs', [], () => ({
+      status: 200,
+      contentType: 'application/octet-stream',
+      body: encodeEpochsFile(replica.genesis.chainId, epochs.links),
+    })),
     get('/v1/openapi.json', [], () => json(200, openapi)),
     get('/healthz', [], () => {
       const { responsive, medianMs, maxMs } = health.read();

@@ -3,9 +3,10 @@
 import { createHash } from 'node:crypto';
 import { type Bytes, toHex } from '../../crypto/bytes.ts';
 import type { Parameters } from '../../protocol/genesis.ts';
+import type { EpochChain } from '../../protocol/verify.ts';
 import { type BodyBudget, readBody } from './body.ts';
 import { type Exchange, integer, isFault, json, type Reply, word } from './exchange.ts';
-import { committedForm, type Part } from './forms.ts';
+import { committedForm, type Part, receiptsFit } from './forms.ts';
 import { IdempotencyKeys } from './idempotency.ts';
 import { type Problem, problem } from './problem.ts';
 import { parseSubmission } from './submission.ts';
@@ -32,6 +33,7 @@ export interface TransactionsOptions {
   /** Of the epoch at hand. */
   readonly parameters: () => Parameters;
   readonly budget: BodyBudget;
+  readonly epochs: EpochChain;
 }
 
 export class Transactions {
@@ -100,9 +102,11 @@ export class Transactions {
     const { digest, delivered } = committed;
     const part: Part = { first: committed.firstInBundle, count };
     if (delivered === null) return underWay('pending', toHex(digest), part);
-    const reply = json(200, committedForm(delivered, part, withReceipts));
+    const { epochs } = this.#options;
     // It is decided, so it must never look refused: where memory is short the receipts are left for the client to fetch.
-    return { ...reply, lean: () => json(200, committedForm(delivered, part, false)) };
+    const lean = () => json(200, committedForm(delivered, part, null));
+    if (!withReceipts || !receiptsFit(delivered.receipt.certificate.epoch, count, epochs)) return lean();
+    return { ...json(200, committedForm(delivered, part, epochs)), lean };
   }
 
   #late({ submitter, job }: Following): Reply | Problem {
