@@ -5,6 +5,7 @@ import type { Bytes } from '../crypto/bytes.ts';
 import { equalBytes, toHex } from '../crypto/bytes.ts';
 import type { Marks } from '../keys/marks.ts';
 import { checkpointsMax } from '../keys/marks.ts';
+import type { Block } from '../protocol/block.ts';
 import type { Certificate } from '../protocol/certificate.ts';
 import { decodeCertificate, decodeCheckpointCertificate, isRefusal } from '../protocol/codec.ts';
 import type { Decided, Explanation, Ready } from '../protocol/core.ts';
@@ -368,6 +369,12 @@ export class Checks {
         fail('certificates-verify', `node-${replica} decides height ${height} by a certificate of another place`);
       this.#certificate(certificate);
     }
+    this.followed(replica, block);
+  }
+
+  /** An honest replica has it from others, with its proof: it may be the first that does, where a liar alone had counted the votes. */
+  followed(replica: ReplicaId, block: Block): void {
+    const { height } = block.header;
     const before = this.#blocks.get(height);
     if (this.mayFork && before !== undefined && !equalBytes(before, block.hash)) this.forks.push({ replica, height });
     else if (before !== undefined && !equalBytes(before, block.hash))

@@ -147,7 +147,7 @@ export class Cluster {
     const surroundings = this.#surroundings(seedOf(seed, 2));
     this.nodes = keys.map((_, id) => new Replica(asReplicaId(id), surroundings));
     // What it does is nobody's business but its peers'.
-    const apart = { ...surroundings, observe: () => undefined, strikes: () => false };
+    const apart = { ...surroundings, observe: () => {}, followed: () => {}, strikes: () => false };
     this.hosts = new Hosts(this.nodes, (id) => new Replica(id, apart));
     for (const { id } of this.nodes) this.boot(id);
   }
@@ -176,6 +176,7 @@ export class Cluster {
       answer: (from, to, signed) => this.#answer(from, to, signed),
       ...servingOf({ nodes: () => this.nodes, network: this.network, epochs: this.#epochs, genesis: this.genesis }),
       observe: (replica, ready) => this.#observe(replica, ready),
+      followed: ({ id }, block) => this.byzantine.has(id) || this.checks.followed(id, block),
       began: (replica) => this.#began(replica),
       broke: (replica, error) => this.#broke(replica, error),
       strikes: (replica, point) => this.strikes(replica, point),

@@ -178,7 +178,10 @@ export class SimReplica {
       const blocks = this.world.blocksFor(this, observer.height + 1);
       const state = blocks.length === 0 ? this.world.checkpointFor(this, observer.height) : null;
       if (state !== null) this.disk.write(observer.install(state)); // EPO-20
-      for (const { block, certificate } of blocks) this.disk.write(observer.take(block, certificate));
+      for (const { block, certificate } of blocks) {
+        this.disk.write(observer.take(block, certificate));
+        this.world.followed(this, block);
+      }
       const { document } = observer;
       if (memberIn(document, this.id) === null || document.epoch < this.world.latestEpochFor(this))
         return this.#soon(OBSERVE_MS, pull);

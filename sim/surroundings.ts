@@ -2,6 +2,7 @@
 
 import type { Bytes } from '../crypto/bytes.ts';
 import type { Witness } from '../protocol/attest.ts';
+import type { Block } from '../protocol/block.ts';
 import type { Audience, Pledged, Ready } from '../protocol/core.ts';
 import type { CertifiedState } from '../protocol/epoch/observer.ts';
 import type { Genesis } from '../protocol/genesis.ts';
@@ -32,6 +33,8 @@ export interface Surroundings {
   answer(from: SimReplica, to: ReplicaId, signed: Signed<ReplicaMessage>): void;
   /** Certified blocks from this height on, as some replica serves them; often none. */
   blocksFor(replica: SimReplica, from: number): readonly CertifiedBlock[];
+  /** It has verified such a block, and keeps it. */
+  followed(replica: SimReplica, block: Block): void;
   /** A stable checkpoint above this height with its state, as some replica serves it; null: nobody in reach. */
   checkpointFor(replica: SimReplica, above: number): CertifiedState | null;
   /** The latest epoch that somebody in reach can prove; its own, where nobody knows a later one. */

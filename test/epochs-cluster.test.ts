@@ -465,6 +465,15 @@ t.test('[REC-3] [REC-10] seeds in which the bound left out the block that the ep
   }
 });
 
+t.test(
+  '[EPO-19] the block that ends the epoch is proved by one that lies, and nobody else has counted its votes',
+  async (t) => {
+    // Three of five have sent their commits and stopped voting there; the liar has the fourth, and the others follow what it proves.
+    const { failure } = live({ seed: 135, n: null, ms: 60_000, realSignatures: null, changes: true });
+    t.equal(failure, null);
+  },
+);
+
 t.test('[EPO-12] everybody crashes at the end of the epoch', async (t) => {
   for (const point of points) {
     const { cluster, operators, order, everywhere, inEpoch } = begin();
